@@ -1,0 +1,1 @@
+"""Real-time instance segmentation for ROS 2: YOLACT, YOLACT++ and YolactEdge."""

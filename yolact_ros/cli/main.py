@@ -1,0 +1,55 @@
+"""Entry point of the `yolact` command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from yolact_ros.errors import YolactError
+
+# Verb -> what it does. `yolact_ros/cli/<verb>.py` has add_arguments(parser) and run(arguments).
+VERBS = {
+    "predict": "segment images, a folder or a video",
+    "evaluate": "COCO box and mask AP of a model",
+    "benchmark": "milliseconds per stage, frames per second, memory",
+    "train": "train a network",
+    "export": "turn a checkpoint into a bundle that runs without torch",
+    "simulate": "make annotated images or clips of a simulated table top",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Returns:
+        The process's exit status: 0, 1 for an error that the package explains in one sentence,
+        2 for arguments that cannot be understood, 130 when interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    parser = argparse.ArgumentParser(
+        prog="yolact", description="Real-time instance segmentation: YOLACT, YOLACT++, YolactEdge."
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, summary in VERBS.items():
+        subparser = verbs.add_parser(verb, help=summary, description=summary.capitalize() + ".")
+        if words and words[0] == verb:  # only the verb that is called pays for its imports
+            module = importlib.import_module(f"yolact_ros.cli.{verb}")
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    arguments = parser.parse_args(words)
+    try:
+        return int(arguments.run(arguments) or 0)
+    except YolactError as error:
+        print(f"yolact {arguments.verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"yolact {arguments.verb}: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

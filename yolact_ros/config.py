@@ -1,0 +1,253 @@
+"""Configuration as frozen dataclasses: what a network is, and how its output is read.
+
+A default stands once, on its field, with `doc` and `range` or `choices` in the field's metadata;
+command-line help, ROS parameter descriptors and the tables in the documentation come from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from yolact_ros.errors import ConfigError
+
+T = TypeVar("T")
+
+# Per-channel statistics of ImageNet in OpenCV's order B, G, R, on the scale 0..255
+# (dbolya/yolact data/config.py, MEANS and STD).
+IMAGENET_MEAN_BGR = (103.94, 116.78, 123.68)
+IMAGENET_STD_BGR = (57.38, 57.12, 58.40)
+
+STRIDES = (8, 16, 32, 64, 128)  # of P3..P7
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    range: tuple[float, float] | None = None,  # noqa: A002 - the name that metadata uses
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A dataclass field that carries its own documentation and bounds."""
+    metadata: dict[str, Any] = {"doc": doc}
+    if range is not None:
+        metadata["range"] = range
+    if choices is not None:
+        metadata["choices"] = choices
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_settings(config: Any) -> None:
+    """Hold every field made with `setting` against its range or choices.
+
+    Raises:
+        ConfigError: a value lies outside; the message names the field, the value and the bounds.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        where = f"{type(config).__name__}.{field.name}"
+        if "range" in field.metadata:
+            low, high = field.metadata["range"]
+            if not low <= value <= high:
+                raise ConfigError(f"{where} is {value}; expected a value from {low} to {high}.")
+        if "choices" in field.metadata and value not in field.metadata["choices"]:
+            expected = ", ".join(field.metadata["choices"])
+            raise ConfigError(f"{where} is {value!r}; expected one of: {expected}.")
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Which backbone, and which of its 3x3 convolutions are deformable.
+
+    Attributes:
+        name: a key of `yolact_ros.model.backbones.BACKBONES`.
+        deformable_blocks: for C2..C5, how many blocks at the end of the stage are deformable
+            (YOLACT++; the rule is in `model.backbones.is_deformable`).
+        deformable_interval: every how many blocks of those one is deformable (3 for ResNet-101).
+    """
+
+    name: str = "resnet50"
+    deformable_blocks: tuple[int, int, int, int] = (0, 0, 0, 0)
+    deformable_interval: int = 1
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A network: everything that its weights depend on, and how an image enters it.
+
+    Attributes:
+        name: the variant's name, e.g. `yolact_plus_resnet50`.
+        classes: names of the foreground classes; class id 0 is the first of them.
+        backbone: see `BackboneConfig`.
+        input_size: (height, width) of the network's input in pixels; any size works.
+        channels: width of the FPN, the protonet and the prediction head (256 in the papers).
+        num_prototypes: K, prototypes and coefficients per instance.
+        prior_scales: for P3..P7, the sides of the priors in input pixels.
+        prior_ratios: aspect ratios, width over height.
+        square_priors: height set equal to width, as in all YOLACT v1 checkpoints
+            (reference: `use_square_anchors`).
+        mask_rescoring: the YOLACT++ network that predicts each mask's IoU.
+        pixel_mean, pixel_std: normalisation in B, G, R order on the scale 0..255; the network
+            itself sees RGB.
+        resize: how an image is brought to `input_size`: `squash` ignores its aspect ratio.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    backbone: BackboneConfig = BackboneConfig()
+    input_size: tuple[int, int] = (550, 550)
+    channels: int = 256
+    num_prototypes: int = 32
+    prior_scales: tuple[tuple[float, ...], ...] = ((24,), (48,), (96,), (192,), (384,))
+    prior_ratios: tuple[float, ...] = (1.0, 0.5, 2.0)
+    square_priors: bool = True
+    mask_rescoring: bool = False
+    pixel_mean: tuple[float, float, float] = IMAGENET_MEAN_BGR
+    pixel_std: tuple[float, float, float] = IMAGENET_STD_BGR
+    resize: str = setting(
+        "squash", "how an image is brought to the input size", choices=("squash",)
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if not self.classes:
+            raise ConfigError(f"Model {self.name!r} has no classes; name at least one.")
+        if len(self.prior_scales) != len(STRIDES):
+            raise ConfigError(
+                f"Model {self.name!r}: prior_scales has {len(self.prior_scales)} levels; "
+                f"expected {len(STRIDES)}, one tuple of scales for each of P3..P7."
+            )
+        if min(self.input_size) < 32:
+            raise ConfigError(
+                f"Model {self.name!r}: input_size {self.input_size} is too small; "
+                "both sides must be 32 pixels or more."
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of foreground classes."""
+        return len(self.classes)
+
+    @property
+    def priors_per_cell(self) -> int:
+        """Priors at each cell of a feature map (3 in YOLACT, 9 in YOLACT++)."""
+        return len(self.prior_scales[0]) * len(self.prior_ratios)
+
+    @property
+    def feature_sizes(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) of P3..P7: each stride-2 layer rounds up."""
+        height, width = self.input_size
+        return tuple((-(-height // s), -(-width // s)) for s in STRIDES)
+
+    @property
+    def prototype_size(self) -> tuple[int, int]:
+        """(height, width) of the prototypes: twice P3."""
+        height, width = self.feature_sizes[0]
+        return 2 * height, 2 * width
+
+
+@dataclass(frozen=True)
+class PostprocessConfig:
+    """How detections are chosen from the raw output of a network (reference: `layers/functions`)."""
+
+    score_threshold: float = setting(
+        0.3, "class score that a detection must exceed", range=(0.0, 1.0)
+    )
+    nms_iou_threshold: float = setting(
+        0.5,
+        "box IoU with a better detection of the same class above which one is dropped",
+        range=(0.0, 1.0),
+    )
+    top_k: int = setting(200, "candidates of each class that enter NMS", range=(1, 5000))
+    max_detections: int = setting(100, "detections kept of one image", range=(1, 1000))
+    mask_threshold: float = setting(
+        0.5, "soft mask value above which a pixel belongs to the object", range=(0.0, 1.0)
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+def override(config: T, changes: Mapping[str, Any], *, where: str = "") -> T:
+    """Return `config` with `changes` applied; nested dataclasses take nested mappings.
+
+    Args:
+        config: any frozen dataclass of this package.
+        changes: field name to value, as read from YAML or JSON (lists become tuples).
+        where: path of the field that holds `config`, for the error message.
+
+    Raises:
+        ConfigError: a key is unknown (the message lists near ones) or a value has another type.
+    """
+    fields = {field.name: field for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(type(config))
+    values: dict[str, Any] = {}
+    for key, value in changes.items():
+        path = f"{where}.{key}" if where else key
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=3) or sorted(fields)
+            raise ConfigError(f"Unknown setting {path!r}; did you mean {', '.join(near)}?")
+        current = getattr(config, key)
+        if dataclasses.is_dataclass(current) and isinstance(value, Mapping):
+            values[key] = override(current, value, where=path)
+        else:
+            values[key] = _coerce(value, hints[key], path)
+    return dataclasses.replace(config, **values)  # type: ignore[type-var]
+
+
+def to_plain(config: Any) -> dict[str, Any]:
+    """Turn a configuration into dicts, lists and scalars that JSON and YAML can hold."""
+    return {
+        field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)
+    }
+
+
+def model_from_plain(values: Mapping[str, Any]) -> ModelConfig:
+    """Rebuild a `ModelConfig` from what `to_plain` made of it.
+
+    Raises:
+        ConfigError: keys are missing or unknown, or values have another type.
+    """
+    missing = {"name", "classes"} - set(values)
+    if missing:
+        raise ConfigError(f"The model's configuration lacks: {', '.join(sorted(missing))}.")
+    return override(ModelConfig(name=str(values["name"]), classes=("class",)), values)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_plain(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _coerce(value: Any, hint: Any, path: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{path} is {value!r}; expected a list.")
+        arguments = typing.get_args(hint)
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            items = [arguments[0]] * len(value)
+        else:
+            items = list(arguments)
+            if len(items) != len(value):
+                raise ConfigError(f"{path} has {len(value)} values; expected {len(items)}.")
+        return tuple(_coerce(item, kind, path) for item, kind in zip(value, items, strict=True))
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _coerce(value, next(a for a in typing.get_args(hint) if a is not type(None)), path)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and (
+        not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))
+    ):
+        raise ConfigError(f"{path} is {value!r}; expected a value of type {hint.__name__}.")
+    return value

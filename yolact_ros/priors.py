@@ -1,0 +1,85 @@
+"""Prior boxes, and the coding of boxes as offsets from them (YOLACT section 3, after SSD).
+
+Everything here is relative to the image: 0 is its left or top edge, 1 its right or bottom edge.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from yolact_ros.config import ModelConfig
+
+# Offsets are divided by these before the network learns them (SSD's "variances").
+CENTRE_VARIANCE = 0.1
+SIZE_VARIANCE = 0.2
+
+
+def make_priors(model: ModelConfig) -> np.ndarray:
+    """Lay out the priors of P3..P7.
+
+    Order: level, row, column, scale, ratio, as the prediction head flattens its output
+    (dbolya/yolact `yolact.py::PredictionModule.make_priors`).
+
+    Returns:
+        (P, 4) float32, centre x, centre y, width, height as fractions of the input.
+    """
+    levels = [
+        _level_priors(model, size, scales)
+        for size, scales in zip(model.feature_sizes, model.prior_scales, strict=True)
+    ]
+    return np.concatenate(levels).astype(np.float32)
+
+
+def _level_priors(
+    model: ModelConfig, size: tuple[int, int], scales: tuple[float, ...]
+) -> np.ndarray:
+    rows, columns = size
+    input_height, input_width = model.input_size
+    shapes = []
+    for scale in scales:
+        for ratio in model.prior_ratios:
+            width = scale * math.sqrt(ratio) / input_width
+            height = scale / math.sqrt(ratio) / input_height
+            if model.square_priors:
+                # The reference sets the height to the width; with a square input both are squares.
+                height = width * input_width / input_height
+            shapes.append((width, height))
+    priors = np.empty((rows, columns, len(shapes), 4), np.float64)
+    priors[..., 0] = ((np.arange(columns) + 0.5) / columns)[None, :, None]
+    priors[..., 1] = ((np.arange(rows) + 0.5) / rows)[:, None, None]
+    priors[..., 2:] = np.asarray(shapes)
+    return priors.reshape(-1, 4)
+
+
+def decode_boxes(box_offsets: np.ndarray, priors: np.ndarray) -> np.ndarray:
+    """Turn offsets into boxes, with the reference's order of operations (`box_utils.py::decode`).
+
+    Args:
+        box_offsets: (N, 4) float32, as the network gives them.
+        priors: (N, 4) float32, centre form.
+
+    Returns:
+        (N, 4) float32 x1 y1 x2 y2 as fractions of the image, not clipped.
+    """
+    centres = priors[:, :2] + box_offsets[:, :2] * np.float32(CENTRE_VARIANCE) * priors[:, 2:]
+    sizes = priors[:, 2:] * np.exp(box_offsets[:, 2:] * np.float32(SIZE_VARIANCE))
+    top_left = centres - sizes / 2
+    return np.concatenate([top_left, top_left + sizes], axis=1)
+
+
+def encode_boxes(boxes: np.ndarray, priors: np.ndarray) -> np.ndarray:
+    """Turn boxes into offsets: the inverse of `decode_boxes`.
+
+    Args:
+        boxes: (N, 4) float32 x1 y1 x2 y2 as fractions of the image, of positive size.
+        priors: (N, 4) float32, centre form.
+
+    Returns:
+        (N, 4) float32 offsets.
+    """
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 - priors[:, :2]
+    centres /= np.float32(CENTRE_VARIANCE) * priors[:, 2:]
+    sizes = np.log((boxes[:, 2:] - boxes[:, :2]) / priors[:, 2:]) / np.float32(SIZE_VARIANCE)
+    return np.concatenate([centres, sizes], axis=1)
