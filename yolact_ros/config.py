@@ -25,6 +25,9 @@ IMAGENET_STD_BGR = (57.38, 57.12, 58.40)
 
 STRIDES = (8, 16, 32, 64, 128)  # of P3..P7
 
+# Five unpadded 3x3 convolutions of stride 2 must leave one cell: 63 -> 31 -> 15 -> 7 -> 3 -> 1.
+MIN_RESCORING_SIDE = 63
+
 
 def setting(
     default: Any,
@@ -127,6 +130,12 @@ class ModelConfig:
                 f"Model {self.name!r}: input_size {self.input_size} is too small; "
                 "both sides must be 32 pixels or more."
             )
+        if self.mask_rescoring and min(self.prototype_size) < MIN_RESCORING_SIDE:
+            raise ConfigError(
+                f"Model {self.name!r}: mask re-scoring needs prototypes of at least "
+                f"{MIN_RESCORING_SIDE} cells a side, these are {self.prototype_size}; "
+                "use an input of 249 pixels or more, or mask_rescoring: false."
+            )
 
     @property
     def num_classes(self) -> int:
@@ -153,7 +162,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class PostprocessConfig:
-    """How detections are chosen from the raw output of a network (reference: `layers/functions`)."""
+    """How detections are chosen from a network's raw output (reference: `layers/functions`)."""
 
     score_threshold: float = setting(
         0.3, "class score that a detection must exceed", range=(0.0, 1.0)

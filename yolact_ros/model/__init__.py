@@ -1,0 +1,1 @@
+"""The networks in PyTorch. Nothing here is needed on a robot."""

@@ -1,0 +1,90 @@
+"""EfficientNet-Lite0: EfficientNet-B0 without squeeze-and-excite, with ReLU6 (Tan and Le 2019)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+# Kernel, stride, expansion, channels, repeats of each stage.
+LITE0_STAGES = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+LITE0_TAPS = (4, 10, 15)  # the blocks whose outputs are C3, C4, C5
+LITE0_CHANNELS = (40, 112, 320)
+
+
+def _batch_norm(channels: int) -> nn.BatchNorm2d:
+    # The original's constants; PyTorch's momentum is 1 minus TensorFlow's 0.99.
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter each channel, project; with a shortcut where the shape stays."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel: int, stride: int, expansion: int
+    ) -> None:
+        super().__init__()
+        channels = in_channels * expansion
+        self.expand: nn.Module | None = None
+        if expansion != 1:
+            self.expand = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, bias=False), _batch_norm(channels), nn.ReLU6()
+            )
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(
+                channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False
+            ),
+            _batch_norm(channels),
+            nn.ReLU6(),
+        )
+        self.project = nn.Sequential(
+            nn.Conv2d(channels, out_channels, 1, bias=False), _batch_norm(out_channels)
+        )
+        self.has_shortcut = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, out_channels, H / stride, W / stride)."""
+        y = x if self.expand is None else self.expand(x)
+        y = self.project(self.depthwise(y))
+        return x + y if self.has_shortcut else y
+
+
+class EfficientNetLite0(nn.Module):
+    """Stem and 16 blocks; the head of the classifier is left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False), _batch_norm(32), nn.ReLU6()
+        )
+        self.blocks = nn.ModuleList()
+        in_channels = 32
+        for kernel, stride, expansion, channels, repeats in LITE0_STAGES:
+            for repeat in range(repeats):
+                self.blocks.append(
+                    InvertedResidual(
+                        in_channels,
+                        channels,
+                        kernel=kernel,
+                        stride=stride if repeat == 0 else 1,
+                        expansion=expansion,
+                    )
+                )
+                in_channels = channels
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 3, H, W) normalised RGB to C3, C4, C5 at strides 8, 16, 32."""
+        x = self.stem(x)
+        taps = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in LITE0_TAPS:
+                taps.append(x)
+        c3, c4, c5 = taps
+        return c3, c4, c5

@@ -1,0 +1,54 @@
+"""Feature pyramid (Lin et al. 2017) as YOLACT has it: P3..P5 from C3..C5, then P6 and P7."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Fpn(nn.Module):
+    """Two steps, so that keyframe features can be cached between them."""
+
+    def __init__(self, in_channels: tuple[int, int, int], channels: int) -> None:
+        super().__init__()
+        # Index 0 is C3 / P3 (the official checkpoints store these three in reverse).
+        self.lateral_layers = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
+        self.predict_layers = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels
+        )
+        self.downsample_layers = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in range(2)
+        )
+
+    def merge(self, c3: Tensor, c4: Tensor, c5: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Add each lateral to the enlarged sum of the deeper levels (top-down path).
+
+        Returns:
+            x3, x4, x5, each (B, channels, h, w) of its level, before any 3x3 convolution.
+        """
+        x5 = self.lateral_layers[2](c5)
+        x4 = _enlarge(x5, c4) + self.lateral_layers[1](c4)
+        x3 = _enlarge(x4, c3) + self.lateral_layers[0](c3)
+        return x3, x4, x5
+
+    def predict(self, x3: Tensor, x4: Tensor, x5: Tensor) -> tuple[Tensor, ...]:
+        """Smooth the sums into P3, P4, P5 and halve P5 twice.
+
+        P6 and P7 have no activation, as in the reference (`relu_downsample_layers=False`).
+
+        Returns:
+            P3..P7, each (B, channels, h, w).
+        """
+        p3, p4, p5 = (
+            F.relu(layer(x)) for layer, x in zip(self.predict_layers, (x3, x4, x5), strict=True)
+        )
+        p6 = self.downsample_layers[0](p5)
+        return p3, p4, p5, p6, self.downsample_layers[1](p6)
+
+    def forward(self, c3: Tensor, c4: Tensor, c5: Tensor) -> tuple[Tensor, ...]:
+        """C3, C4, C5 to P3..P7."""
+        return self.predict(*self.merge(c3, c4, c5))
+
+
+def _enlarge(x: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=False)

@@ -1,0 +1,96 @@
+"""What YOLACT puts on the pyramid: prototypes, predictions per prior, semantic logits."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from yolact_ros.config import ModelConfig
+
+
+def _conv3x3(channels: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, 3, padding=1)
+
+
+class Protonet(nn.Module):
+    """The prototypes, from P3 (YOLACT section 3.1)."""
+
+    def __init__(self, channels: int, num_prototypes: int) -> None:
+        super().__init__()
+        # Indices are those of the official `proto_net`: 6 enlarges, odd ones are ReLU.
+        self.layers = nn.ModuleDict(
+            {str(index): _conv3x3(channels) for index in (0, 2, 4, 8)}
+            | {"10": nn.Conv2d(channels, num_prototypes, 1)}
+        )
+
+    def forward(self, p3: Tensor) -> Tensor:
+        """P3 (B, channels, h, w) to prototypes (B, 2h, 2w, K), zero or more."""
+        x = p3
+        for index in ("0", "2", "4"):
+            x = F.relu(self.layers[index](x))
+        # The reference has one more ReLU behind this; its input is never negative.
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        x = F.relu(self.layers["8"](x))
+        return F.relu(self.layers["10"](x)).permute(0, 2, 3, 1)
+
+
+class PredictionHead(nn.Module):
+    """Box offsets, class logits and coefficients of each prior, with one set of weights."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        channels, priors = config.channels, config.priors_per_cell
+        self.num_logits = config.num_classes + 1
+        self.num_prototypes = config.num_prototypes
+        self.tower = _conv3x3(channels)
+        self.box_offsets = nn.Conv2d(channels, priors * 4, 3, padding=1)
+        self.class_logits = nn.Conv2d(channels, priors * self.num_logits, 3, padding=1)
+        self.coefficients = nn.Conv2d(channels, priors * self.num_prototypes, 3, padding=1)
+
+    def forward(self, pyramid: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """P3..P7 to (B, P, 4) offsets, (B, P, C + 1) logits, (B, P, K) coefficients in [-1, 1].
+
+        Order of the priors: level, row, column, prior of the cell (`priors.make_priors`).
+        """
+        towers = [F.relu(self.tower(level)) for level in pyramid]
+        box_offsets = self._flatten(self.box_offsets, towers, 4)
+        class_logits = self._flatten(self.class_logits, towers, self.num_logits)
+        coefficients = self._flatten(self.coefficients, towers, self.num_prototypes)
+        return box_offsets, class_logits, coefficients.tanh()
+
+    @staticmethod
+    def _flatten(layer: nn.Module, towers: list[Tensor], values: int) -> Tensor:
+        # (B, A * values, h, w) -> (B, h * w * A, values), one level after the other.
+        return torch.cat(
+            [
+                layer(tower).permute(0, 2, 3, 1).reshape(tower.shape[0], -1, values)
+                for tower in towers
+            ],
+            dim=1,
+        )
+
+
+class MaskRescoring(nn.Module):
+    """Predict the IoU of a soft mask with its object, for every class (YOLACT++ section 4.3)."""
+
+    CHANNELS = (1, 8, 16, 32, 64, 128)
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        # Indices are those of the official `maskiou_net`; odd ones are ReLU. No padding.
+        layers: dict[str, nn.Module] = {
+            str(2 * index): nn.Conv2d(narrow, wide, 3, stride=2)
+            for index, (narrow, wide) in enumerate(
+                zip(self.CHANNELS[:-1], self.CHANNELS[1:], strict=True)
+            )
+        }
+        layers["10"] = nn.Conv2d(self.CHANNELS[-1], num_classes, 1)
+        self.layers = nn.ModuleDict(layers)
+
+    def forward(self, masks: Tensor) -> Tensor:
+        """Soft cropped masks (N, 1, Hp, Wp) to predicted IoU (N, C), zero or more, not clamped."""
+        x = masks
+        for layer in self.layers.values():
+            x = F.relu(layer(x))
+        return x.amax(dim=(2, 3))

