@@ -1,0 +1,271 @@
+"""Random changes of a training sample: colours, zooming out, cropping, mirroring.
+
+The steps and their strengths are the reference's (dbolya/yolact `utils/augmentations.py`); colours
+are changed last, on the small image. Two of its quirks are left out: its overlap test of crops,
+which never rejects anything (so a crop mode is only "crop or not"), and its filter of small boxes,
+which compares pixels with a fraction and so drops nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from yolact_ros.config import IMAGENET_MEAN_BGR, check_settings, setting
+from yolact_ros.train.dataset import Sample, tight_box
+
+CROP_TRIALS = 50  # of one crop; then the image may also stay whole
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Which changes are made, and how strong they are; the defaults are the reference's."""
+
+    brightness: float = setting(
+        32.0, "largest shift of all channels, of 255; 0 is off", range=(0.0, 255.0)
+    )
+    contrast: float = setting(
+        0.5, "contrast is scaled by 1 minus to 1 plus this; 0 is off", range=(0.0, 0.99)
+    )
+    saturation: float = setting(
+        0.5, "saturation is scaled by 1 minus to 1 plus this; 0 is off", range=(0.0, 0.99)
+    )
+    hue: float = setting(18.0, "largest turn of the hue in degrees; 0 is off", range=(0.0, 180.0))
+    expand_probability: float = setting(
+        0.5, "how often an image is put onto a larger canvas", range=(0.0, 1.0)
+    )
+    expand_ratio: float = setting(4.0, "largest canvas, in image sides", range=(1.0, 10.0))
+    crop_probability: float = setting(5 / 6, "how often an image is cropped", range=(0.0, 1.0))
+    crop_size: float = setting(0.3, "smallest crop, in image sides", range=(0.05, 1.0))
+    mirror_probability: float = setting(
+        0.5, "how often left and right are swapped", range=(0.0, 1.0)
+    )
+    smallest_box: float = setting(
+        4.0,
+        "instances with a side of this many network pixels or fewer are dropped",
+        range=(0.0, 100.0),
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle in pixels of an image, half-open; it may reach beyond the image."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def augment(
+    sample: Sample, size: tuple[int, int], *, config: AugmentConfig, random: np.random.Generator
+) -> Sample:
+    """Make one random variation of a sample at the network's input size.
+
+    Args:
+        sample: as read from a dataset; it is not changed.
+        size: (height, width) of the result.
+        config: strengths.
+        random: source of all randomness, so equal generators give equal results.
+
+    Returns:
+        A new sample; it may be empty where all instances were too small.
+    """
+    height, width = sample.image.shape[:2]
+    window = Window(0, 0, width, height)
+    if random.random() < config.expand_probability:
+        window = _random_canvas(window, config, random)
+    window = _random_crop(window, sample, config, random)
+    sample = cut_and_resize(sample, window, size=size, smallest_box=config.smallest_box)
+    if random.random() < config.mirror_probability:
+        sample = mirror(sample)
+    image = change_colours(sample.image, config, random=random)
+    return dataclasses.replace(sample, image=image)
+
+
+def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
+    """Bring a sample to (height, width) `size` without any random change."""
+    height, width = sample.image.shape[:2]
+    return cut_and_resize(sample, Window(0, 0, width, height), size=size, smallest_box=0.0)
+
+
+def _random_canvas(whole: Window, config: AugmentConfig, random: np.random.Generator) -> Window:
+    """Place the image somewhere on a canvas up to `expand_ratio` times its sides."""
+    ratio = random.uniform(1, config.expand_ratio)
+    width, height = int(whole.right * ratio), int(whole.bottom * ratio)
+    left = -int(random.uniform(0, max(width - whole.right, 1)))
+    top = -int(random.uniform(0, max(height - whole.bottom, 1)))
+    return Window(left, top, left + width, top + height)
+
+
+def _random_crop(
+    canvas: Window, sample: Sample, config: AugmentConfig, random: np.random.Generator
+) -> Window:
+    """Choose a part of the canvas that holds the centre of an instance that is no crowd."""
+    centres = ((sample.boxes[:, :2] + sample.boxes[:, 2:]) / 2)[~sample.crowd]
+    if not len(centres):
+        return canvas
+    while random.random() < config.crop_probability:
+        for _ in range(CROP_TRIALS):
+            window = _random_part(canvas, config, random)
+            if window is not None and _inside(centres, window).any():
+                return window
+    return canvas
+
+
+def _random_part(
+    canvas: Window, config: AugmentConfig, random: np.random.Generator
+) -> Window | None:
+    width, height = canvas.right - canvas.left, canvas.bottom - canvas.top
+    part_width = random.uniform(config.crop_size * width, width)
+    part_height = random.uniform(config.crop_size * height, height)
+    if not 0.5 <= part_height / part_width <= 2:
+        return None
+    left = canvas.left + random.uniform(0, width - part_width)
+    top = canvas.top + random.uniform(0, height - part_height)
+    window = Window(int(left), int(top), int(left + part_width), int(top + part_height))
+    return window if window.right > window.left and window.bottom > window.top else None
+
+
+def _inside(points: np.ndarray, window: Window) -> np.ndarray:
+    """Which of (N, 2) x y `points` lie strictly inside."""
+    low, high = (window.left, window.top), (window.right, window.bottom)
+    return ((points > low) & (points < high)).all(axis=1)
+
+
+def cut_and_resize(
+    sample: Sample, window: Window, *, size: tuple[int, int], smallest_box: float
+) -> Sample:
+    """Cut a window out of a sample and squash it to `size`.
+
+    An instance stays when its box's centre lies strictly inside the window, something of its mask
+    is left and its box is larger than `smallest_box` pixels of the result. Where the window cuts
+    an instance, its new box is made tight around what is left of its mask.
+
+    Args:
+        sample: not changed.
+        window: in pixels of the sample; beyond the image the result has ImageNet's mean colour.
+        size: (height, width) of the result.
+        smallest_box: in pixels of the result.
+    """
+    scale_x = size[1] / (window.right - window.left)
+    scale_y = size[0] / (window.bottom - window.top)
+    scale = np.asarray([scale_x, scale_y, scale_x, scale_y], np.float32)
+    image = _resize(_cut(sample.image, window, IMAGENET_MEAN_BGR), size)
+    corner = np.asarray([window.left, window.top] * 2, np.float32)
+    limit = np.asarray([window.right - window.left, window.bottom - window.top] * 2, np.float32)
+    kept, boxes, masks = [], [], []
+    for i in np.flatnonzero(_inside((sample.boxes[:, :2] + sample.boxes[:, 2:]) / 2, window)):
+        mask = _cut(sample.masks[i], window, (0,))
+        box = sample.boxes[i] - corner
+        if (box < 0).any() or (box > limit).any():
+            box = np.asarray(tight_box(mask), np.float32)
+        box = box * scale
+        mask = _resize(mask, size)
+        if min(box[2] - box[0], box[3] - box[1]) <= smallest_box or not mask.any():
+            continue
+        kept.append(i)
+        boxes.append(box)
+        masks.append(mask)
+    return dataclasses.replace(
+        sample,
+        image=image,
+        boxes=np.asarray(boxes, np.float32).reshape(-1, 4),
+        masks=np.stack(masks) if masks else np.zeros((0, *size), np.uint8),
+        class_ids=sample.class_ids[kept],
+        crowd=sample.crowd[kept],
+    )
+
+
+def _cut(image: np.ndarray, window: Window, fill: tuple[float, ...]) -> np.ndarray:
+    """The part of (H, W, ...) `image` under the window, `fill` where it reaches beyond."""
+    height, width = image.shape[:2]
+    left, top = max(window.left, 0), max(window.top, 0)
+    right, bottom = min(window.right, width), min(window.bottom, height)
+    if (left, top, right, bottom) == (window.left, window.top, window.right, window.bottom):
+        return image[top:bottom, left:right]
+    shape = (window.bottom - window.top, window.right - window.left, *image.shape[2:])
+    cut = np.empty(shape, np.uint8)
+    cut[...] = np.rint(fill).astype(np.uint8) if image.ndim == 3 else np.uint8(fill[0])
+    if right > left and bottom > top:
+        rows = slice(top - window.top, bottom - window.top)
+        columns = slice(left - window.left, right - window.left)
+        cut[rows, columns] = image[top:bottom, left:right]
+    return cut
+
+
+def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Squash (H, W, ...) uint8 to `size`; a 0/1 mask is rounded at one half."""
+    if image.shape[:2] == tuple(size):
+        return np.ascontiguousarray(image)
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def mirror(sample: Sample) -> Sample:
+    """Swap left and right."""
+    width = sample.image.shape[1]
+    boxes = sample.boxes.copy()
+    boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]
+    return dataclasses.replace(
+        sample,
+        image=np.ascontiguousarray(sample.image[:, ::-1]),
+        boxes=boxes,
+        masks=np.ascontiguousarray(sample.masks[:, :, ::-1]),
+    )
+
+
+def change_colours(
+    image: np.ndarray, config: AugmentConfig, *, random: np.random.Generator
+) -> np.ndarray:
+    """Change brightness, contrast, saturation and hue, each with a chance of one half.
+
+    Args:
+        image: (H, W, 3) uint8 BGR; it is not changed.
+        config: strengths.
+        random: source of randomness.
+
+    Returns:
+        (H, W, 3) uint8 BGR. Contrast is scaled about zero, as in the reference; unlike there,
+        values are clipped to 0..255 once at the end.
+    """
+    changed = image.astype(np.float32)
+    if _coin(random) and config.brightness > 0:
+        changed += np.float32(random.uniform(-config.brightness, config.brightness))
+    contrast_first = _coin(random)
+    if contrast_first:
+        changed = _scale_contrast(changed, config, random)
+    changed = _change_hue_and_saturation(changed, config, random)
+    if not contrast_first:
+        changed = _scale_contrast(changed, config, random)
+    return np.clip(np.rint(changed), 0, 255).astype(np.uint8)
+
+
+def _coin(random: np.random.Generator) -> bool:
+    return bool(random.random() < 0.5)
+
+
+def _scale_contrast(
+    image: np.ndarray, config: AugmentConfig, random: np.random.Generator
+) -> np.ndarray:
+    if _coin(random) and config.contrast > 0:
+        image *= np.float32(random.uniform(1 - config.contrast, 1 + config.contrast))
+    return image
+
+
+def _change_hue_and_saturation(
+    image: np.ndarray, config: AugmentConfig, random: np.random.Generator
+) -> np.ndarray:
+    scale = random.uniform(1 - config.saturation, 1 + config.saturation) if _coin(random) else 1.0
+    turn = random.uniform(-config.hue, config.hue) if _coin(random) else 0.0
+    if scale == 1.0 and turn == 0.0:
+        return image
+    hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)  # hue 0..360, saturation 0..1, value 0..255
+    hsv[..., 0] = (hsv[..., 0] + np.float32(turn)) % 360
+    hsv[..., 1] *= np.float32(scale)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)

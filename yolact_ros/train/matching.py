@@ -1,0 +1,108 @@
+"""Which prior learns which instance: SSD's matching (dbolya/yolact `layers/box_utils.py`)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from yolact_ros.priors import CENTRE_VARIANCE, SIZE_VARIANCE
+
+POSITIVE_IOU = 0.5
+NEGATIVE_IOU = 0.4
+CROWD_OVERLAP = 0.7
+
+NEUTRAL = -1
+BACKGROUND = 0
+
+
+class Matches(NamedTuple):
+    """What each prior of one image has to learn.
+
+    Attributes:
+        labels: (P,) int64: class id + 1, 0 for background, -1 for neither.
+        instances: (P,) int64: the instance of largest IoU, or the one forced on the prior; zeros
+            when there are no instances. It has a meaning where `labels` is above 0.
+    """
+
+    labels: Tensor
+    instances: Tensor
+
+
+def match_priors(
+    priors: Tensor, boxes: Tensor, *, class_ids: Tensor, crowd_boxes: Tensor
+) -> Matches:
+    """Match the instances of one image to priors.
+
+    A prior takes the instance that it overlaps most: positive from an IoU of 0.5 on, background
+    below 0.4, neutral between. Every instance also gets one prior of its own, whatever their IoU:
+    pairs are taken in order of falling IoU. Background priors that lie by more than 0.7 of their
+    area inside a crowd become neutral.
+
+    Args:
+        priors: (P, 4) float32, centre form, fractions of the image.
+        boxes: (N, 4) float32 x1 y1 x2 y2, fractions of the image.
+        class_ids: (N,) int64.
+        crowd_boxes: (M, 4) float32 x1 y1 x2 y2, fractions of the image.
+    """
+    corners = corner_form(priors)
+    if len(boxes):
+        overlaps = box_iou(boxes, corners)  # (N, P)
+        best_overlap, instances = overlaps.max(dim=0)
+        for _ in range(len(boxes)):
+            flat = int(overlaps.argmax())
+            instance, prior = divmod(flat, overlaps.shape[1])
+            best_overlap[prior] = 2.0  # above any threshold
+            instances[prior] = instance
+            overlaps[:, prior] = -1
+            overlaps[instance, :] = -1
+        labels = class_ids[instances] + 1
+        labels[best_overlap < POSITIVE_IOU] = NEUTRAL
+        labels[best_overlap < NEGATIVE_IOU] = BACKGROUND
+    else:
+        labels = priors.new_full((len(priors),), BACKGROUND, dtype=torch.int64)
+        instances = torch.zeros_like(labels)
+    if len(crowd_boxes):
+        areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+        covered = _intersections(crowd_boxes, corners).amax(dim=0) / areas
+        labels[(labels <= BACKGROUND) & (covered > CROWD_OVERLAP)] = NEUTRAL
+    return Matches(labels, instances)
+
+
+def corner_form(boxes_cxcywh: Tensor) -> Tensor:
+    """Turn (N, 4) centre x, centre y, width, height into x1 y1 x2 y2."""
+    half = boxes_cxcywh[:, 2:] / 2
+    return torch.cat([boxes_cxcywh[:, :2] - half, boxes_cxcywh[:, :2] + half], dim=1)
+
+
+def box_iou(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of every box of (N, 4) with every box of (M, 4), x1 y1 x2 y2: (N, M)."""
+    intersections = _intersections(first, second)
+    areas_first = (first[:, 2] - first[:, 0]) * (first[:, 3] - first[:, 1])
+    areas_second = (second[:, 2] - second[:, 0]) * (second[:, 3] - second[:, 1])
+    return intersections / (areas_first[:, None] + areas_second[None] - intersections)
+
+
+def _intersections(first: Tensor, second: Tensor) -> Tensor:
+    """Areas (N, M) that boxes (N, 4) and (M, 4) share."""
+    top_left = torch.maximum(first[:, None, :2], second[None, :, :2])
+    bottom_right = torch.minimum(first[:, None, 2:], second[None, :, 2:])
+    sides = (bottom_right - top_left).clamp(min=0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def encode_offsets(boxes: Tensor, priors: Tensor) -> Tensor:
+    """Offsets that decode to `boxes` (`yolact_ros.priors.encode_boxes`, for tensors).
+
+    Args:
+        boxes: (N, 4) x1 y1 x2 y2, fractions of the image, of positive size.
+        priors: (N, 4), centre form.
+
+    Returns:
+        (N, 4).
+    """
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 - priors[:, :2]
+    centres = centres / (CENTRE_VARIANCE * priors[:, 2:])
+    sizes = torch.log((boxes[:, 2:] - boxes[:, :2]) / priors[:, 2:]) / SIZE_VARIANCE
+    return torch.cat([centres, sizes], dim=1)
