@@ -1,0 +1,49 @@
+"""`yolact export`: a checkpoint becomes a bundle that runs without torch."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("checkpoint", help="a checkpoint of `yolact train` or `yolact convert`")
+    parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="folder to write")
+    parser.add_argument(
+        "--max-detections",
+        type=int,
+        default=100,
+        metavar="N",
+        help="most detections of one image (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--nms",
+        choices=("host", "graph"),
+        default="host",
+        help="where NMS and re-scoring run: on the host, which is faster on a CPU, or inside the "
+        "graph (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--half-weights",
+        action="store_true",
+        help="store weights as float16: half the size, float32 arithmetic",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export, compare with torch, write, and print what was done."""
+    from yolact_ros.export.to_bundle import export_bundle
+
+    report = export_bundle(
+        arguments.checkpoint,
+        arguments.output,
+        nms=arguments.nms,
+        max_detections=arguments.max_detections,
+        half_weights=arguments.half_weights,
+    )
+    print(f"{'graph':<10}{'output':<16}{'relative error':>16}{'stored weights':>16}")
+    for row in report.rows:
+        stored = "" if row.stored_error is None else f"{row.stored_error:.1e}"
+        print(f"{row.graph:<10}{row.output:<16}{row.error:>16.1e}{stored:>16}")
+    print(f"{report.megabytes:.1f} MB in {report.seconds:.1f} s -> {arguments.output}")
+    return 0

@@ -1,0 +1,130 @@
+"""Export of a torch module to ONNX bytes in standard operators."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from yolact_ros.errors import BackendError
+
+OPSET = 20  # DeformConv needs 19; ONNX Runtime 1.18 and TensorRT 10 read 20
+
+# Weights of fewer values than this stay float32: they cost no space.
+MIN_HALF_VALUES = 256
+
+
+def export_module(
+    module: Any,
+    example: tuple[Any, ...],
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    free_batch: bool = False,
+) -> bytes:
+    """Export `module` as one self-contained ONNX model.
+
+    Args:
+        module: a `torch.nn.Module` in evaluation mode.
+        example: its arguments; their shapes become the graph's.
+        inputs: names of the arguments.
+        outputs: names of the results.
+        free_batch: leave the first dimension of every argument free.
+
+    Returns:
+        The serialised `ModelProto`, without traces of the machine that made it.
+
+    Raises:
+        BackendError: the export libraries are not installed.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 - torch.onnx needs it
+        import torch
+    except ImportError as error:
+        raise BackendError(
+            f"Exporting needs {error.name}; install it with: pip install 'yolact_ros[export]'"
+        ) from error
+    dynamic = None
+    if free_batch:
+        batch = torch.export.Dim("batch", min=1)
+        dynamic = tuple({0: batch} for _ in example)
+    with torch.no_grad(), _quiet_exporter():
+        program = torch.onnx.export(
+            module,
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=dynamic,
+            verbose=False,
+        )
+        buffer = io.BytesIO()
+        program.save(buffer)
+    model = onnx.load_model_from_string(buffer.getvalue())
+    _strip_traces(model)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep the exporter's own deprecation warnings and registry notes out of the user's sight."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _strip_traces(model: Any) -> None:
+    """Drop stack traces and module paths, which name files of the exporting machine."""
+    for part in [model.graph, *model.functions]:
+        for node in part.node:
+            node.ClearField("metadata_props")
+            node.ClearField("doc_string")
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    for value in [*model.graph.value_info, *model.graph.input, *model.graph.output]:
+        value.ClearField("metadata_props")
+    for tensor in model.graph.initializer:
+        tensor.ClearField("metadata_props")
+        tensor.ClearField("doc_string")
+
+
+def halve_weights(content: bytes) -> bytes:
+    """Store large float32 weights of an ONNX model as float16, which halves the file.
+
+    A Cast, which runtimes fold when they load the model, makes them float32 again: the arithmetic
+    stays float32, and each weight changes by at most 0.05 % of its value.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load_model_from_string(content)
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(tensor)
+        if values.size < MIN_HALF_VALUES or np.abs(values).max() > np.finfo(np.float16).max:
+            continue
+        name = tensor.name
+        stored = numpy_helper.from_array(values.astype(np.float16), f"{name}_half")
+        casts.append(helper.make_node("Cast", [stored.name], [name], to=onnx.TensorProto.FLOAT))
+        tensor.CopyFrom(stored)
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()

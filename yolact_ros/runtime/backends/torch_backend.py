@@ -1,0 +1,81 @@
+"""Run a checkpoint in PyTorch: for development, evaluation and comparison, not for a robot."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolact_ros.config import ModelConfig
+from yolact_ros.errors import BackendError
+
+
+class TorchBackend:
+    """Serves the graphs `detect` and `rescore` (post-processing on the host) of a checkpoint.
+
+    Attributes:
+        model: the checkpoint's configuration.
+        identity: SHA-256 of the checkpoint file.
+    """
+
+    def __init__(self, path: str | Path, *, threads: int = 0, device: str = "cpu") -> None:
+        """Load the checkpoint.
+
+        Args:
+            path: a checkpoint of `yolact train` or `yolact convert`.
+            threads: threads of one operator; 0 leaves PyTorch's choice.
+            device: a PyTorch device, e.g. `cuda:0`.
+
+        Raises:
+            BackendError: PyTorch is not installed.
+            WeightsError: the file is no checkpoint, or does not fit its network.
+        """
+        try:
+            import torch
+
+            from yolact_ros.model.inference import DetectGraph, RescoreGraph
+            from yolact_ros.model.weights import load_model
+        except ImportError as error:
+            raise BackendError(
+                f"Running a checkpoint needs {error.name}; install it with: "
+                "pip install 'yolact_ros[train]', or export the checkpoint to a bundle where "
+                "PyTorch is: yolact export CHECKPOINT -o BUNDLE"
+            ) from error
+        if threads:
+            torch.set_num_threads(threads)
+        self._torch = torch
+        self._device = torch.device(device)
+        network = load_model(path).to(self._device)
+        self.model: ModelConfig = network.config
+        self.identity = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        self._graphs: dict[str, Any] = {"detect": DetectGraph(network)}
+        if network.mask_rescoring is not None:
+            self._graphs["rescore"] = RescoreGraph(network.mask_rescoring)
+
+    def run(
+        self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """Run one graph; outputs named in `keep` stay tensors on the device."""
+        if graph not in self._graphs:
+            raise BackendError(
+                f"This checkpoint has no graph {graph!r}; it has: {', '.join(self._graphs)}."
+            )
+        torch = self._torch
+        tensors = {
+            name: (torch.from_numpy(x) if isinstance(x, np.ndarray) else x).to(self._device)
+            for name, x in inputs.items()
+        }
+        with torch.inference_mode():
+            result = self._graphs[graph](**tensors)
+        named = {"mask_iou": result} if graph == "rescore" else result._asdict()
+        return {
+            name: tensor if name in keep else tensor.cpu().numpy()
+            for name, tensor in named.items()
+        }
+
+    def close(self) -> None:
+        """Free the network."""
+        self._graphs.clear()
