@@ -1,0 +1,89 @@
+"""Configuration: what is refused and with which words, and the round trip through plain values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from yolact_ros.config import (
+    ModelConfig,
+    PostprocessConfig,
+    model_from_plain,
+    override,
+    to_plain,
+)
+from yolact_ros.errors import ConfigError
+from yolact_ros.variants import VARIANTS, variant
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_every_variant_survives_json(name):
+    model = VARIANTS[name]
+    assert model_from_plain(json.loads(json.dumps(to_plain(model)))) == model
+
+
+def test_an_unknown_key_is_refused_with_near_ones():
+    with pytest.raises(ConfigError, match="score_threshold"):
+        override(PostprocessConfig(), {"score_treshold": 0.5})
+
+
+def test_an_unknown_nested_key_names_its_path():
+    with pytest.raises(ConfigError, match="backbone.nme"):
+        override(variant("yolact_base"), {"backbone": {"nme": "resnet50"}})
+
+
+def test_a_value_of_another_type_is_refused():
+    with pytest.raises(ConfigError, match="top_k"):
+        override(PostprocessConfig(), {"top_k": "many"})
+
+
+def test_a_boolean_is_not_a_number():
+    with pytest.raises(ConfigError, match="top_k"):
+        override(PostprocessConfig(), {"top_k": True})
+
+
+def test_an_integer_serves_as_a_float():
+    assert override(PostprocessConfig(), {"score_threshold": 1}).score_threshold == 1.0
+
+
+def test_a_value_outside_its_range_names_the_range():
+    with pytest.raises(ConfigError, match="from 0.0 to 1.0"):
+        PostprocessConfig(score_threshold=1.5)
+
+
+def test_nan_is_outside_every_range():
+    with pytest.raises(ConfigError, match="score_threshold"):
+        PostprocessConfig(score_threshold=float("nan"))
+
+
+def test_a_choice_that_does_not_exist_lists_those_that_do():
+    with pytest.raises(ConfigError, match="squash"):
+        replace(variant("yolact_base"), resize="stretch")
+
+
+def test_a_tuple_of_the_wrong_length_is_refused():
+    with pytest.raises(ConfigError, match="input_size"):
+        override(variant("yolact_base"), {"input_size": [1, 2, 3]})
+
+
+def test_a_model_without_classes_is_refused():
+    with pytest.raises(ConfigError, match="no classes"):
+        ModelConfig("empty", ())
+
+
+def test_plain_values_without_a_name_are_refused():
+    with pytest.raises(ConfigError, match="name"):
+        model_from_plain({"classes": ["a"]})
+
+
+def test_re_scoring_of_tiny_prototypes_is_refused():
+    with pytest.raises(ConfigError, match="249"):
+        replace(variant("yolact_plus_base"), input_size=(248, 400))
+    replace(variant("yolact_plus_base"), input_size=(249, 400))
+
+
+def test_an_unknown_variant_lists_the_known_ones():
+    with pytest.raises(ConfigError, match="yolact_plus_base"):
+        variant("yolact_minus")

@@ -1,0 +1,82 @@
+"""Prior boxes against hand-made numbers, and the coding of boxes as a round trip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from yolact_ros.priors import decode_boxes, encode_boxes, make_priors
+from yolact_ros.variants import VARIANTS, YOLACT_PLUS_RESNET50, YOLACT_RESNET50
+
+
+def test_yolact_has_the_published_number_of_priors():
+    assert make_priors(YOLACT_RESNET50).shape == (19248, 4)
+    assert make_priors(YOLACT_PLUS_RESNET50).shape == (57744, 4)
+
+
+def test_first_cell_of_yolact_holds_three_squares_at_its_centre():
+    expected_centre = 0.5 / 69
+    sides = np.array([24, 24 * 0.5**0.5, 24 * 2**0.5]) / 550
+    first = make_priors(YOLACT_RESNET50)[:3]
+    np.testing.assert_allclose(first[:, :2], expected_centre, rtol=1e-6)
+    np.testing.assert_allclose(first[:, 2], sides, rtol=1e-6)
+    np.testing.assert_allclose(first[:, 3], sides, rtol=1e-6)
+
+
+def test_ratio_multiplies_the_width_in_yolact_plus():
+    priors = make_priors(YOLACT_PLUS_RESNET50)[:9] * 550
+    root = 2**0.5
+    np.testing.assert_allclose(priors[0, 2:], [24, 24], rtol=1e-5)
+    np.testing.assert_allclose(priors[1, 2:], [24 / root, 24 * root], rtol=1e-5)
+    np.testing.assert_allclose(priors[2, 2:], [24 * root, 24 / root], rtol=1e-5)
+    np.testing.assert_allclose(priors[3, 2:], [30.238, 30.238], rtol=1e-5)
+
+
+def test_priors_run_along_rows_first():
+    priors = make_priors(YOLACT_RESNET50)
+    assert priors[3, 0] == pytest.approx(1.5 / 69)  # next cell: one column on
+    assert priors[3, 1] == pytest.approx(0.5 / 69)
+    assert priors[69 * 3, 0] == pytest.approx(0.5 / 69)  # next row
+    assert priors[69 * 3, 1] == pytest.approx(1.5 / 69)
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_priors_equal_the_number_of_cells_of_every_level(name):
+    model = VARIANTS[name]
+    cells = sum(height * width for height, width in model.feature_sizes)
+    assert len(make_priors(model)) == cells * model.priors_per_cell
+
+
+@pytest.mark.parametrize("case", ["yolact_resnet50_s1", "yolact_plus_resnet50_s1"])
+def test_priors_equal_the_reference(shared, case):
+    golden = np.load(shared / "parity" / "cases" / f"{case}.golden.npz")
+    model = VARIANTS[str(golden["config"])]
+    np.testing.assert_allclose(
+        make_priors(model)[::23], golden["priors__every23"], rtol=1e-6, atol=1e-8
+    )
+
+
+def test_a_zero_offset_decodes_to_the_prior_itself():
+    priors = np.array([[0.5, 0.4, 0.2, 0.1]], np.float32)
+    boxes = decode_boxes(np.zeros((1, 4), np.float32), priors)
+    np.testing.assert_allclose(boxes, [[0.4, 0.35, 0.6, 0.45]], rtol=1e-6)
+
+
+def test_an_offset_of_ten_moves_the_centre_by_one_prior():
+    priors = np.array([[0.5, 0.5, 0.2, 0.1]], np.float32)
+    boxes = decode_boxes(np.array([[10, 0, 5 * np.log(2), 0]], np.float32), priors)
+    np.testing.assert_allclose(boxes, [[0.5, 0.45, 0.9, 0.55]], rtol=1e-6)
+
+
+def test_decoding_undoes_encoding():
+    generator = np.random.default_rng(4)
+    corners = generator.uniform(0, 1, (50, 2, 2))
+    boxes = np.concatenate([corners.min(1), corners.max(1) + 0.01], axis=1).astype(np.float32)
+    priors = generator.uniform(0.1, 0.9, (50, 4)).astype(np.float32)
+    np.testing.assert_allclose(decode_boxes(encode_boxes(boxes, priors), priors), boxes, atol=1e-5)
+
+
+def test_no_boxes_give_no_boxes():
+    nothing = np.zeros((0, 4), np.float32)
+    assert decode_boxes(nothing, nothing).shape == (0, 4)
+    assert encode_boxes(nothing, nothing).shape == (0, 4)
