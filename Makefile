@@ -1,0 +1,30 @@
+# make env    everything that runs the node, in .venv and install/
+# make demo   the node on a camera stream; CLIP=video.mp4 and MODEL=folder for your own
+# make test   every test
+# make check  ruff: errors, style, format
+
+SHELL := /bin/bash
+PYTHON ?= python3
+CLIP ?=
+MODEL ?=
+SETUP := source scripts/setup.sh
+
+.PHONY: env demo test check clean
+
+env:
+	@$(PYTHON) scripts/make_env
+
+demo: env
+	@$(SETUP) && install/yolact_ros/lib/yolact_ros/demo \
+		$(if $(CLIP),--clip "$(CLIP)") $(if $(MODEL),--model "$(MODEL)")
+
+test:
+	@$(PYTHON) scripts/make_env --use test
+	@$(SETUP) && pytest $(PYTEST_ARGS)
+
+check:
+	@$(PYTHON) scripts/make_env --use test
+	@$(SETUP) && ruff check . && ruff format --check .
+
+clean:
+	rm -rf .venv build install log out

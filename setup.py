@@ -1,0 +1,5 @@
+# For `pip install .` without ROS: the library and the `yolact` command. The metadata is in setup.cfg.
+# ROS workspaces build the package with CMakeLists.txt, which also generates the messages.
+from setuptools import setup
+
+setup()
