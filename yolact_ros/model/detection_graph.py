@@ -102,13 +102,13 @@ def soft_masks(prototypes: Tensor, coefficients: Tensor, boxes: Tensor) -> Tenso
 
     Args:
         prototypes: (Hp, Wp, K).
-        coefficients: (N, K).
+        coefficients: (N, K), at least one: the number of rows in a graph is fixed.
         boxes: (N, 4) x1 y1 x2 y2 as fractions of the image.
 
     Returns:
         (N, Hp, Wp) in [0, 1], zero outside each box padded by one cell.
     """
-    height, width, count = prototypes.shape
+    height, width = prototypes.shape[:2]
     # A 1x1 convolution rather than a matrix product, which TensorRT lacks in float on some GPUs.
     image = prototypes.permute(2, 0, 1)[None]
     masks = torch.nn.functional.conv2d(image, coefficients[:, :, None, None])[0].sigmoid()
