@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from yolact_ros.config import (
+    FlowConfig,
     ModelConfig,
     PostprocessConfig,
     model_from_plain,
@@ -87,3 +88,25 @@ def test_re_scoring_of_tiny_prototypes_is_refused():
 def test_an_unknown_variant_lists_the_known_ones():
     with pytest.raises(ConfigError, match="yolact_plus_base"):
         variant("yolact_minus")
+
+
+def test_a_flow_network_can_be_added_changed_and_taken_away():
+    image = variant("yolact_base")
+    assert image.flow is None
+    video = override(image, {"flow": {"spa": False}})
+    assert video.flow == FlowConfig(spa=False)
+    assert model_from_plain(json.loads(json.dumps(to_plain(video)))) == video
+    assert override(video, {"flow": {"channels": 16}}).flow == FlowConfig(16, spa=False)
+    assert override(video, {"flow": None}) == image
+    assert override(image, {"flow": {}}).flow == FlowConfig()
+
+
+def test_a_flow_network_that_is_no_mapping_is_refused():
+    with pytest.raises(ConfigError, match="flow"):
+        override(variant("yolact_base"), {"flow": True})
+
+
+def test_a_model_stored_before_flow_networks_existed_has_none():
+    plain = to_plain(variant("yolact_resnet50"))
+    del plain["flow"]
+    assert model_from_plain(plain) == variant("yolact_resnet50")

@@ -28,3 +28,24 @@ COCO = (
     "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book",
     "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
+
+# COCO numbers its 80 classes from 1 to 90; these numbers are not in use.
+_COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+# The category id in COCO's annotation files of each class id, in class-id order.
+COCO_CATEGORY_IDS = tuple(number for number in range(1, 91) if number not in _COCO_GAPS)
+
+# Pascal VOC 2012 with the masks of SBD; category ids are 1 to 20 in this order.
+PASCAL_SBD = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)  # fmt: skip
+
+# YouTube-VIS 2019; category ids are 1 to 40 in this order.
+YOUTUBE_VIS = (
+    "person", "giant_panda", "lizard", "parrot", "skateboard", "sedan", "ape", "dog", "snake",
+    "monkey", "hand", "rabbit", "duck", "cat", "cow", "fish", "train", "horse", "turtle", "bear",
+    "motorbike", "giraffe", "leopard", "fox", "deer", "owl", "surfboard", "airplane", "truck",
+    "zebra", "tiger", "elephant", "snowboard", "boat", "shark", "mouse", "frog", "eagle",
+    "earless_seal", "tennis_racket",
+)  # fmt: skip

@@ -80,6 +80,26 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True)
+class FlowConfig:
+    """The partial feature transform of YolactEdge, which moves keyframe features by learned flow.
+
+    The defaults are those of `yolact_edge_vid`.
+    """
+
+    channels: int = setting(
+        64,
+        "width of the flow network's first stage; each of the two behind doubles it",
+        range=(4, 1024),
+    )
+    spa: bool = setting(
+        True, "refine the moved features with the current frame's lateral (reference: SPA)"
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A network: everything that its weights depend on, and how an image enters it.
 
@@ -98,6 +118,7 @@ class ModelConfig:
         pixel_mean, pixel_std: normalisation in B, G, R order on the scale 0..255; the network
             itself sees RGB.
         resize: how an image is brought to `input_size`: `squash` ignores its aspect ratio.
+        flow: the learned transform of keyframe features; None for a network of single images.
     """
 
     name: str
@@ -115,6 +136,7 @@ class ModelConfig:
     resize: str = setting(
         "squash", "how an image is brought to the input size", choices=("squash",)
     )
+    flow: FlowConfig | None = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -201,9 +223,10 @@ def override(config: T, changes: Mapping[str, Any], *, where: str = "") -> T:
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=3) or sorted(fields)
             raise ConfigError(f"Unknown setting {path!r}; did you mean {', '.join(near)}?")
-        current = getattr(config, key)
-        if dataclasses.is_dataclass(current) and isinstance(value, Mapping):
-            values[key] = override(current, value, where=path)
+        nested = _dataclass_of(hints[key])
+        if nested is not None and isinstance(value, Mapping):
+            current = getattr(config, key)
+            values[key] = override(nested() if current is None else current, value, where=path)
         else:
             values[key] = _coerce(value, hints[key], path)
     return dataclasses.replace(config, **values)  # type: ignore[type-var]
@@ -226,6 +249,12 @@ def model_from_plain(values: Mapping[str, Any]) -> ModelConfig:
     if missing:
         raise ConfigError(f"The model's configuration lacks: {', '.join(sorted(missing))}.")
     return override(ModelConfig(name=str(values["name"]), classes=("class",)), values)
+
+
+def _dataclass_of(hint: Any) -> Any:
+    """The dataclass that a field holds, also where the field may be None; else None."""
+    kinds = (hint, *typing.get_args(hint))
+    return next((k for k in kinds if isinstance(k, type) and dataclasses.is_dataclass(k)), None)
 
 
 def _plain(value: Any) -> Any:

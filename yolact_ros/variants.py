@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from yolact_ros.classes import COCO, TABLETOP
-from yolact_ros.config import BackboneConfig, ModelConfig
+from yolact_ros.classes import COCO, PASCAL_SBD, TABLETOP, YOUTUBE_VIS
+from yolact_ros.config import BackboneConfig, FlowConfig, ModelConfig
 from yolact_ros.errors import ConfigError
 
 
@@ -17,8 +17,42 @@ def octave_scales(base: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(side * 2 ** (third / 3) for third in range(3)) for side in base)
 
 
+def resized_scales(side: int) -> tuple[tuple[float, ...], ...]:
+    """The scales of YOLACT's 550 pixel networks, for an input of another side, in whole pixels."""
+    return tuple((int(scale / 550 * side),) for scale in (24, 48, 96, 192, 384))
+
+
+def with_resnet50(model: ModelConfig) -> ModelConfig:
+    """The same network on ResNet-50, named as the authors name it."""
+    return replace(model, name=f"{model.name}_resnet50", backbone=BackboneConfig("resnet50"))
+
+
 YOLACT_BASE = ModelConfig("yolact_base", COCO, BackboneConfig("resnet101"))
+YOLACT_IM400 = replace(
+    YOLACT_BASE, name="yolact_im400", input_size=(400, 400), prior_scales=resized_scales(400)
+)
+YOLACT_IM700 = replace(
+    YOLACT_BASE, name="yolact_im700", input_size=(700, 700), prior_scales=resized_scales(700)
+)
 YOLACT_RESNET50 = replace(YOLACT_BASE, name="yolact_resnet50", backbone=BackboneConfig("resnet50"))
+YOLACT_RESNET152 = replace(
+    YOLACT_BASE, name="yolact_resnet152", backbone=BackboneConfig("resnet152")
+)
+YOLACT_DARKNET53 = replace(
+    YOLACT_BASE,
+    name="yolact_darknet53",
+    backbone=BackboneConfig("darknet53"),
+    pixel_mean=(0.0, 0.0, 0.0),
+    pixel_std=(255.0, 255.0, 255.0),
+)
+YOLACT_RESNET50_PASCAL = replace(
+    YOLACT_RESNET50,
+    name="yolact_resnet50_pascal",
+    classes=PASCAL_SBD,
+    prior_scales=((32,), (64,), (128,), (256,), (512,)),
+    square_priors=False,
+)
+
 YOLACT_PLUS_BASE = replace(
     YOLACT_BASE,
     name="yolact_plus_base",
@@ -32,6 +66,24 @@ YOLACT_PLUS_RESNET50 = replace(
     name="yolact_plus_resnet50",
     backbone=BackboneConfig("resnet50", (0, 4, 6, 3), 1),
 )
+
+# YolactEdge's networks of single images are YOLACT's; only the runtime differs.
+YOLACT_EDGE = replace(YOLACT_BASE, name="yolact_edge")
+YOLACT_EDGE_MOBILENETV2 = replace(
+    YOLACT_BASE, name="yolact_edge_mobilenetv2", backbone=BackboneConfig("mobilenet_v2")
+)
+YOLACT_EDGE_YOUTUBEVIS = replace(YOLACT_EDGE, name="yolact_edge_youtubevis", classes=YOUTUBE_VIS)
+YOLACT_EDGE_VID = replace(YOLACT_EDGE_YOUTUBEVIS, name="yolact_edge_vid", flow=FlowConfig())
+YOLACT_EDGE_VID_MINIMAL = replace(
+    YOLACT_EDGE_VID, name="yolact_edge_vid_minimal", flow=FlowConfig(spa=False)
+)
+# The stage of training in which only the flow network learns.
+YOLACT_EDGE_VID_TRAINFLOW = replace(YOLACT_EDGE_VID, name="yolact_edge_vid_trainflow")
+
+YOLACT_EDGE_RESNET50 = with_resnet50(YOLACT_EDGE)
+YOLACT_EDGE_YOUTUBEVIS_RESNET50 = with_resnet50(YOLACT_EDGE_YOUTUBEVIS)
+YOLACT_EDGE_VID_RESNET50 = with_resnet50(YOLACT_EDGE_VID)
+YOLACT_EDGE_VID_TRAINFLOW_RESNET50 = with_resnet50(YOLACT_EDGE_VID_TRAINFLOW)
 
 # The shipped demo model: small enough for a CPU, trained on simulated table tops.
 TABLETOP_MODEL = replace(
@@ -52,9 +104,24 @@ VARIANTS: dict[str, ModelConfig] = {
     model.name: model
     for model in (
         YOLACT_BASE,
+        YOLACT_IM400,
+        YOLACT_IM700,
         YOLACT_RESNET50,
+        YOLACT_RESNET152,
+        YOLACT_DARKNET53,
+        YOLACT_RESNET50_PASCAL,
         YOLACT_PLUS_BASE,
         YOLACT_PLUS_RESNET50,
+        YOLACT_EDGE,
+        YOLACT_EDGE_RESNET50,
+        YOLACT_EDGE_MOBILENETV2,
+        YOLACT_EDGE_YOUTUBEVIS,
+        YOLACT_EDGE_YOUTUBEVIS_RESNET50,
+        YOLACT_EDGE_VID,
+        YOLACT_EDGE_VID_RESNET50,
+        YOLACT_EDGE_VID_MINIMAL,
+        YOLACT_EDGE_VID_TRAINFLOW,
+        YOLACT_EDGE_VID_TRAINFLOW_RESNET50,
         TABLETOP_MODEL,
     )
 }
