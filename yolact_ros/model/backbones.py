@@ -8,11 +8,15 @@ from torch import nn
 
 from yolact_ros.config import BackboneConfig
 from yolact_ros.errors import ConfigError
+from yolact_ros.model.darknet import DARKNET53_CHANNELS, DarkNet53
 from yolact_ros.model.efficientnet import LITE0_CHANNELS, EfficientNetLite0
+from yolact_ros.model.mobilenet import MOBILENET_V2_CHANNELS, MobileNetV2
 from yolact_ros.model.resnet import RESNET_BLOCKS, RESNET_CHANNELS, ResNet
 
 BACKBONES: dict[str, tuple[Callable[[BackboneConfig], nn.Module], tuple[int, int, int]]] = {
     **{name: (ResNet, RESNET_CHANNELS) for name in RESNET_BLOCKS},
+    "darknet53": (lambda config: DarkNet53(), DARKNET53_CHANNELS),
+    "mobilenet_v2": (lambda config: MobileNetV2(), MOBILENET_V2_CHANNELS),
     "efficientnet_lite0": (lambda config: EfficientNetLite0(), LITE0_CHANNELS),
 }
 
@@ -22,7 +26,7 @@ def make_backbone(config: BackboneConfig) -> tuple[nn.Module, tuple[int, int, in
 
     Returns:
         The module, which maps (B, 3, H, W) normalised RGB to C3, C4, C5 at strides 8, 16, 32, and
-        the channels of the three.
+        the channels of the three. Its method `c3` stops at C3, for frames between keyframes.
 
     Raises:
         ConfigError: no backbone has this name, or this one has no deformable form.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 # Kernel, stride, expansion, channels, repeats of each stage.
@@ -27,24 +29,31 @@ class InvertedResidual(nn.Module):
     """Expand, filter each channel, project; with a shortcut where the shape stays."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernel: int, stride: int, expansion: int
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: int,
+        stride: int,
+        expansion: int,
+        batch_norm: Callable[[int], nn.Module] = _batch_norm,
     ) -> None:
         super().__init__()
         channels = in_channels * expansion
         self.expand: nn.Module | None = None
         if expansion != 1:
             self.expand = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 1, bias=False), _batch_norm(channels), nn.ReLU6()
+                nn.Conv2d(in_channels, channels, 1, bias=False), batch_norm(channels), nn.ReLU6()
             )
         self.depthwise = nn.Sequential(
             nn.Conv2d(
                 channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False
             ),
-            _batch_norm(channels),
+            batch_norm(channels),
             nn.ReLU6(),
         )
         self.project = nn.Sequential(
-            nn.Conv2d(channels, out_channels, 1, bias=False), _batch_norm(out_channels)
+            nn.Conv2d(channels, out_channels, 1, bias=False), batch_norm(out_channels)
         )
         self.has_shortcut = stride == 1 and in_channels == out_channels
 
@@ -78,13 +87,20 @@ class EfficientNetLite0(nn.Module):
                 )
                 in_channels = channels
 
+    def c3(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised RGB to C3 at stride 8."""
+        x = self.stem(x)
+        for block in self.blocks[: LITE0_TAPS[0] + 1]:
+            x = block(x)
+        return x
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 3, H, W) normalised RGB to C3, C4, C5 at strides 8, 16, 32."""
-        x = self.stem(x)
-        taps = []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index in LITE0_TAPS:
-                taps.append(x)
+        taps = [self.c3(x)]
+        for before, last in zip(LITE0_TAPS[:-1], LITE0_TAPS[1:], strict=True):
+            x = taps[-1]
+            for block in self.blocks[before + 1 : last + 1]:
+                x = block(x)
+            taps.append(x)
         c3, c4, c5 = taps
         return c3, c4, c5

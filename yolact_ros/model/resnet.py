@@ -88,10 +88,13 @@ class ResNet(nn.Module):
                 in_channels = 4 * channels
             self.layers.append(nn.Sequential(*blocks))
 
+    def c3(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised RGB to C3 at stride 8."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.layers[1](self.layers[0](x))
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 3, H, W) normalised RGB to C3, C4, C5 at strides 8, 16, 32."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        c2 = self.layers[0](x)
-        c3 = self.layers[1](c2)
+        c3 = self.c3(x)
         c4 = self.layers[2](c3)
         return c3, c4, self.layers[3](c4)
