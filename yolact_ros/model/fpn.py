@@ -20,16 +20,32 @@ class Fpn(nn.Module):
             nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in range(2)
         )
 
+    def lateral(self, c3: Tensor) -> Tensor:
+        """C3 to its lateral, (B, channels, h, w) without anything of the deeper levels."""
+        return self.lateral_layers[0](c3)
+
+    def merge_deep(self, c4: Tensor, c5: Tensor) -> tuple[Tensor, Tensor]:
+        """The part of the top-down path that keyframes leave for the frames behind them.
+
+        Returns:
+            x4 and x5, see `merge`.
+        """
+        x5 = self.lateral_layers[2](c5)
+        return resize_like(x5, c4) + self.lateral_layers[1](c4), x5
+
+    @staticmethod
+    def merge_lateral(x4: Tensor, lateral: Tensor) -> Tensor:
+        """Add the lateral of C3 to the enlarged x4: x3."""
+        return resize_like(x4, lateral) + lateral
+
     def merge(self, c3: Tensor, c4: Tensor, c5: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Add each lateral to the enlarged sum of the deeper levels (top-down path).
 
         Returns:
             x3, x4, x5, each (B, channels, h, w) of its level, before any 3x3 convolution.
         """
-        x5 = self.lateral_layers[2](c5)
-        x4 = _enlarge(x5, c4) + self.lateral_layers[1](c4)
-        x3 = _enlarge(x4, c3) + self.lateral_layers[0](c3)
-        return x3, x4, x5
+        x4, x5 = self.merge_deep(c4, c5)
+        return self.merge_lateral(x4, self.lateral(c3)), x4, x5
 
     def predict(self, x3: Tensor, x4: Tensor, x5: Tensor) -> tuple[Tensor, ...]:
         """Smooth the sums into P3, P4, P5 and halve P5 twice.
@@ -50,5 +66,6 @@ class Fpn(nn.Module):
         return self.predict(*self.merge(c3, c4, c5))
 
 
-def _enlarge(x: Tensor, like: Tensor) -> Tensor:
+def resize_like(x: Tensor, like: Tensor) -> Tensor:
+    """Resize x (B, C, h, w) bilinearly to the height and width of `like`."""
     return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=False)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from yolact_ros.config import ModelConfig
 from yolact_ros.model.backbones import make_backbone
+from yolact_ros.model.flow import FeatureTransform, KeyframeFeatures
 from yolact_ros.model.fpn import Fpn
 from yolact_ros.model.heads import MaskRescoring, PredictionHead, Protonet
 from yolact_ros.priors import make_priors
@@ -33,7 +34,10 @@ class YolactOutput(NamedTuple):
 
 
 class Yolact(nn.Module):
-    """YOLACT (Bolya et al. 2019) and YOLACT++ (2020), as its configuration says."""
+    """YOLACT (Bolya et al. 2019), YOLACT++ (2020) or YolactEdge (2021), by its configuration.
+
+    `forward` is the pass of single images; `keyframe` and `non_keyframe` are those of video.
+    """
 
     priors: Tensor
 
@@ -46,6 +50,9 @@ class Yolact(nn.Module):
         self.head = PredictionHead(config)
         self.semantic_head = nn.Conv2d(config.channels, config.num_classes, 1)
         self.mask_rescoring = MaskRescoring(config.num_classes) if config.mask_rescoring else None
+        self.feature_transform = (
+            FeatureTransform(config.flow, config.channels) if config.flow is not None else None
+        )
         # (P, 4) centre form, made from the configuration, so never stored in a checkpoint.
         self.register_buffer("priors", torch.from_numpy(make_priors(config)), persistent=False)
 
@@ -56,7 +63,46 @@ class Yolact(nn.Module):
             images: (B, 3, H, W) float, normalised RGB (`inference.normalise`), of the
                 configuration's input size.
         """
-        pyramid = self.fpn(*self.backbone(images))
+        return self._predict(*self.fpn.merge(*self.backbone(images)))
+
+    def keyframe(self, images: Tensor) -> tuple[YolactOutput, KeyframeFeatures]:
+        """Run the whole network, and keep what the frames behind this one need.
+
+        Args:
+            images: as for `forward`, whose numbers this gives.
+        """
+        c3, c4, c5 = self.backbone(images)
+        lateral = self.fpn.lateral(c3)
+        x4, x5 = self.fpn.merge_deep(c4, c5)
+        output = self._predict(self.fpn.merge_lateral(x4, lateral), x4, x5)
+        return output, KeyframeFeatures(x4, x5, lateral)
+
+    def non_keyframe(self, images: Tensor, features: KeyframeFeatures) -> YolactOutput:
+        """Run the backbone only to C3, and move the rest from the keyframe.
+
+        Args:
+            images: as for `forward`; one for each image of the keyframe.
+            features: what `keyframe` kept.
+
+        Raises:
+            ValueError: the network has no flow network (`config.flow` is None).
+        """
+        return self._predict(*self.partial_sums(images, features))
+
+    def partial_sums(
+        self, images: Tensor, features: KeyframeFeatures
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x3, x4, x5 of a frame between keyframes, in place of `Fpn.merge`; see `non_keyframe`."""
+        if self.feature_transform is None:
+            raise ValueError(f"Model {self.config.name!r} has no flow network to move features.")
+        lateral = self.fpn.lateral(self.backbone.c3(images))
+        x4, x5 = self.feature_transform(lateral, features)
+        x3 = self.fpn.merge_lateral(x4, lateral)  # of x4 before it is refined, as the reference
+        x4, x5 = self.feature_transform.refine(x4, x5, lateral)
+        return x3, x4, x5
+
+    def _predict(self, x3: Tensor, x4: Tensor, x5: Tensor) -> YolactOutput:
+        pyramid = self.fpn.predict(x3, x4, x5)
         box_offsets, class_logits, coefficients = self.head(pyramid)
         return YolactOutput(
             box_offsets=box_offsets,
