@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from yolact_ros.config import ModelConfig, model_from_plain, to_plain
 from yolact_ros.errors import WeightsError
 from yolact_ros.model.efficientnet import EfficientNetLite0
-from yolact_ros.model.official import convert_official
+from yolact_ros.model.official import Conversion, convert_official, describe_problems
 from yolact_ros.model.yolact import Yolact
 
 CHECKPOINT_FORMAT = "yolact_ros.checkpoint/1"
@@ -155,28 +155,36 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
 
 def load_official_weights(
     model: Yolact, entries: Mapping[str, Tensor], *, source: str = "the official checkpoint"
-) -> None:
+) -> Conversion:
     """Fill a network from the entries of an official state dict.
+
+    Returns:
+        What became of each entry.
 
     Raises:
         WeightsError: an entry has no counterpart here, is missing or has another shape.
     """
-    weights, unknown = convert_official(entries)
-    if unknown:
+    conversion = convert_official(entries, model.config)
+    if conversion.problems:
         raise WeightsError(
-            f"{source} has {len(unknown)} entries that no network here has: "
-            + ", ".join(unknown[:10])
+            f"{source} is not {model.config.name}; it has {describe_problems(conversion.problems)}"
         )
-    load_weights(model, weights, source=source)
+    load_weights(model, conversion.weights, source=source)
+    return conversion
 
 
 def initialise_weights(model: Yolact) -> None:
-    """Xavier-uniform weights and zero biases outside the backbone (reference: `init_weights`)."""
+    """Xavier-uniform weights and zero biases outside the backbone (reference: `init_weights`).
+
+    A feature transform starts by keeping the keyframe's features as they are.
+    """
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d) and not name.startswith("backbone."):
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    if model.feature_transform is not None:
+        model.feature_transform.start_as_identity()
 
 
 def load_imagenet_backbone(model: Yolact) -> None:
