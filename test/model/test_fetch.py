@@ -1,0 +1,209 @@
+"""`yolact fetch` and the download below it, against a server on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from yolact_ros.cli.main import main
+from yolact_ros.errors import WeightsError
+from yolact_ros.model.download import download
+from yolact_ros.model.published import PUBLISHED, published_file
+from yolact_ros.variants import VARIANTS
+
+CONTENT = bytes(range(256)) * 4000  # 1 MB
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+HALF = len(CONTENT) // 2
+
+
+class Files(BaseHTTPRequestHandler):
+    """The first part of the path says how the server behaves; see the tests."""
+
+    def do_GET(self):  # noqa: N802 - the name that http.server calls
+        self.server.ranges.append(self.headers.get("Range"))
+        behaviour = self.path.split("/")[1]
+        if behaviour in ("hub", "lying-hub"):
+            digest = SHA256 if behaviour == "hub" else "0" * 64
+            self.send_response(302)
+            self.send_header("Location", "/good/storage")
+            self.send_header("X-Linked-ETag", f'"{digest}"')
+            self.send_header("X-Linked-Size", str(len(CONTENT)))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif behaviour == "page":
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(b"<html>please log in</html>")
+        elif behaviour == "missing":
+            self.send_error(404)
+        else:
+            self.send_file(behaviour)
+
+    def send_file(self, behaviour):
+        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        if start and behaviour == "no-ranges":
+            start = 0
+        elif start >= len(CONTENT):
+            self.send_response(416)
+            if behaviour != "silent":
+                self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        body = CONTENT[start:]
+        self.wfile.write(body[: len(body) // 2] if behaviour == "breaking" else body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Files) as http:
+        http.ranges = []
+        http.url = f"http://127.0.0.1:{http.server_address[1]}"
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield http
+        http.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "new folder" / "weights.pth"
+
+
+def test_a_file_arrives_whole(server, path):
+    assert download(f"{server.url}/good/weights.pth", path) == SHA256
+    assert path.read_bytes() == CONTENT
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_progress_goes_to_stderr(server, path, capsys):
+    download(f"{server.url}/good/weights.pth", path)
+    captured = capsys.readouterr()
+    assert "weights.pth" in captured.err and "100%" in captured.err
+    assert captured.out == ""
+
+
+def test_a_broken_connection_keeps_what_came_and_the_next_attempt_goes_on(server, path):
+    with pytest.raises(WeightsError, match=str(HALF)):
+        download(f"{server.url}/breaking/weights.pth", path)
+    assert not path.exists()
+    assert path.with_name("weights.pth.part").read_bytes() == CONTENT[:HALF]
+    download(f"{server.url}/good/weights.pth", path)
+    assert path.read_bytes() == CONTENT
+    assert server.ranges == [None, f"bytes={HALF}-"]
+
+
+def test_a_part_that_is_whole_already_is_checked_and_taken(server, path):
+    path.parent.mkdir()
+    path.with_name("weights.pth.part").write_bytes(CONTENT)
+    download(f"{server.url}/good/weights.pth", path)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_server_that_refuses_the_rest_without_a_size_is_asked_for_all(server, path):
+    path.parent.mkdir()
+    path.with_name("weights.pth.part").write_bytes(CONTENT)
+    download(f"{server.url}/silent/weights.pth", path)
+    assert path.read_bytes() == CONTENT
+    assert server.ranges == [f"bytes={len(CONTENT)}-", None]
+
+
+def test_a_server_without_ranges_sends_all_again(server, path):
+    path.parent.mkdir()
+    path.with_name("weights.pth.part").write_bytes(b"first half of something")
+    download(f"{server.url}/no-ranges/weights.pth", path)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_part_longer_than_the_file_is_deleted(server, path):
+    path.parent.mkdir()
+    part = path.with_name("weights.pth.part")
+    part.write_bytes(CONTENT + b"more")
+    with pytest.raises(WeightsError, match=f"expected {len(CONTENT)} bytes"):
+        download(f"{server.url}/good/weights.pth", path)
+    assert not part.exists() and not path.exists()
+
+
+def test_a_part_of_another_file_is_found_out_by_its_hash(server, path):
+    path.parent.mkdir()
+    part = path.with_name("weights.pth.part")
+    part.write_bytes(b"\0" * 100)
+    with pytest.raises(WeightsError, match=SHA256):
+        download(f"{server.url}/good/weights.pth", path, sha256=SHA256)
+    assert not part.exists() and not path.exists()
+
+
+def test_the_hash_that_a_hub_promises_in_its_redirect_is_held_against_the_file(server, path):
+    assert download(f"{server.url}/hub/weights.pth", path) == SHA256
+    with pytest.raises(WeightsError, match="0" * 64):
+        download(f"{server.url}/lying-hub/weights.pth", path.with_name("other.pth"))
+
+
+def test_a_web_page_is_not_taken_for_a_file(server, path):
+    with pytest.raises(WeightsError, match="web page"):
+        download(f"{server.url}/page/weights.pth", path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_file_that_is_gone_gives_a_sentence(server, path):
+    with pytest.raises(WeightsError, match="404 Not Found"):
+        download(f"{server.url}/missing/weights.pth", path)
+
+
+def test_no_connection_gives_a_sentence(path):
+    with socket.socket() as free:  # bound but not listening: connections are refused
+        free.bind(("127.0.0.1", 0))
+        with pytest.raises(WeightsError, match="refused.*Check the network"):
+            download(f"http://127.0.0.1:{free.getsockname()[1]}/weights.pth", path)
+
+
+def test_the_command_fetches_a_checkpoint_and_says_what_is_next(server, tmp_path, capsys):
+    words = ["fetch", "yolact_base", "--mirror", f"{server.url}/good/", "-o", str(tmp_path)]
+    assert main(words) == 0
+    file = tmp_path / "yolact_base_54_800000.pth"
+    assert file.read_bytes() == CONTENT
+    output = capsys.readouterr().out
+    assert SHA256 in output
+    assert f"yolact convert {file} --variant yolact_base" in output
+    assert main(words) == 0
+    assert "already" in capsys.readouterr().out
+    assert len(server.ranges) == 1
+
+
+def test_the_command_lists_every_published_file(capsys):
+    assert main(["fetch"]) == 0
+    output = capsys.readouterr().out
+    assert all(name in output for name in PUBLISHED)
+    assert "by hand: https://github.com/haotian-liu/yolact_edge" in output
+
+
+def test_a_file_that_only_a_browser_can_fetch_is_a_sentence(tmp_path, capsys):
+    assert main(["fetch", "yolact_edge_vid", "-o", str(tmp_path)]) == 1
+    assert "https://github.com/haotian-liu/yolact_edge" in capsys.readouterr().err
+
+
+def test_an_unknown_name_lists_the_known_ones(capsys):
+    assert main(["fetch", "yolact_giant"]) == 1
+    assert "yolact_plus_base" in capsys.readouterr().err
+
+
+def test_published_files_are_found_by_variant_and_by_file_name():
+    for published in PUBLISHED.values():
+        assert published.variant in VARIANTS
+        assert published.file.startswith(published.variant)
+        assert published_file(published.variant) == published_file(published.file) == published

@@ -1,0 +1,58 @@
+"""`yolact fetch`: download a checkpoint from where its authors publish it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from yolact_ros.errors import WeightsError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `yolact fetch`."""
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="variant, e.g. yolact_plus_base; none lists all"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("weights"),
+        metavar="FOLDER",
+        help="folder to put the file in (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--mirror",
+        metavar="URL",
+        help="address of a folder with copies of the authors' files, to fetch from instead",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fetch one file, or list what there is."""
+    from yolact_ros.model.download import download
+    from yolact_ros.model.published import PUBLISHED, published_file
+
+    if arguments.name is None:
+        for published in PUBLISHED.values():
+            where = "yolact fetch" if published.url else f"by hand: {published.readme}"
+            print(f"{published.variant:<34}{published.file:<42}{where}")
+        return 0
+    published = published_file(arguments.name)
+    if arguments.mirror and "*" not in published.file:
+        url = f"{arguments.mirror.rstrip('/')}/{published.file}"
+    elif published.url:
+        url = published.url
+    else:
+        raise WeightsError(
+            f"{published.file} lies where only a browser can fetch it; open "
+            f"{published.readme}, download it from there, and give it to `yolact convert`."
+        )
+    path = arguments.output / published.file
+    if path.is_file():
+        print(f"{path} is there already; delete it to fetch it again.")
+        return 0
+    digest = download(url, path)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {digest}")
+    print(f"next: yolact convert {path} --variant {published.variant} -o {published.variant}.pth")
+    return 0

@@ -1,0 +1,81 @@
+"""The checkpoints that the authors of YOLACT and YolactEdge publish, and where (no torch here)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from yolact_ros.errors import WeightsError
+
+YOLACT_README = "https://github.com/dbolya/yolact#evaluation"
+PASCAL_README = "https://github.com/dbolya/yolact#pascal-sbd"
+EDGE_README = "https://github.com/haotian-liu/yolact_edge#model-zoo"
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One checkpoint of the authors.
+
+    Attributes:
+        variant: the network that it holds, a key of `variants.VARIANTS`.
+        file: its name, `<variant>_<epoch>_<iteration>.pth`; a star where the authors' page does
+            not say it.
+        readme: the authors' page that links it.
+        url: where a program can fetch it; None where only a browser can.
+    """
+
+    variant: str
+    file: str
+    readme: str
+    url: str | None = None
+
+
+def _on_hugging_face(variant: str) -> PublishedFile:
+    file = f"{variant}_54_800000.pth"
+    repository = variant.replace("_", "-")
+    url = f"https://huggingface.co/dbolya/{repository}/resolve/main/{file}"
+    return PublishedFile(variant, file, YOLACT_README, url)
+
+
+PUBLISHED: dict[str, PublishedFile] = {
+    published.variant: published
+    for published in (
+        _on_hugging_face("yolact_resnet50"),
+        _on_hugging_face("yolact_darknet53"),
+        _on_hugging_face("yolact_base"),
+        _on_hugging_face("yolact_im700"),
+        _on_hugging_face("yolact_plus_resnet50"),
+        _on_hugging_face("yolact_plus_base"),
+        PublishedFile("yolact_resnet50_pascal", "yolact_resnet50_pascal_*.pth", PASCAL_README),
+        PublishedFile(
+            "yolact_edge_mobilenetv2", "yolact_edge_mobilenetv2_54_800000.pth", EDGE_README
+        ),
+        PublishedFile("yolact_edge_resnet50", "yolact_edge_resnet50_54_800000.pth", EDGE_README),
+        PublishedFile("yolact_edge", "yolact_edge_54_800000.pth", EDGE_README),
+        PublishedFile(
+            "yolact_edge_youtubevis_resnet50",
+            "yolact_edge_youtubevis_resnet50_*.pth",
+            EDGE_README,
+        ),
+        PublishedFile(
+            "yolact_edge_youtubevis", "yolact_edge_youtubevis_847_50000.pth", EDGE_README
+        ),
+        PublishedFile(
+            "yolact_edge_vid_resnet50", "yolact_edge_vid_resnet50_847_50000.pth", EDGE_README
+        ),
+        PublishedFile("yolact_edge_vid", "yolact_edge_vid_847_50000.pth", EDGE_README),
+    )
+}
+
+
+def published_file(name: str) -> PublishedFile:
+    """Find a checkpoint by its variant or its file name.
+
+    Raises:
+        WeightsError: the authors publish none of this name; the message lists what they do.
+    """
+    for published in PUBLISHED.values():
+        if name in (published.variant, published.file):
+            return published
+    raise WeightsError(
+        f"The authors publish no checkpoint {name!r}; they publish: {', '.join(PUBLISHED)}."
+    )
