@@ -16,6 +16,8 @@ VERBS = {
     "evaluate": "COCO box and mask AP of a model",
     "benchmark": "milliseconds per stage, frames per second, memory",
     "train": "train a network",
+    "fetch": "download an official checkpoint from where its authors publish it",
+    "convert": "turn an official checkpoint into one of this package",
     "export": "turn a checkpoint into a bundle that runs without torch",
     "simulate": "make annotated images or clips of a simulated table top",
 }

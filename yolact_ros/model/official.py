@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,11 +37,14 @@ class Conversion:
     Attributes:
         weights: our entry to its tensor.
         leftovers: official entry to the reason why nothing here needs it.
+        counters: our entries `num_batches_tracked` that the file lacks and that are zero, as in a
+            new network; evaluation never reads them.
         problems: what keeps `weights` from filling the network, one line for each entry.
     """
 
     weights: Mapping[str, Tensor]
     leftovers: Mapping[str, str]
+    counters: Mapping[str, Tensor]
     problems: tuple[str, ...]
 
 
@@ -52,6 +56,32 @@ def entry_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
+def official_entries(content: Mapping[str, Any], *, source: str) -> dict[str, Tensor]:
+    """Check that what a file holds is a bare state dict, as the authors save it.
+
+    Raises:
+        WeightsError: it holds something else, or values that are no numbers.
+    """
+    others = [name for name, value in content.items() if not isinstance(value, Tensor)]
+    if others or not content:
+        found = ", ".join(map(str, others[:8])) or "nothing"
+        raise WeightsError(
+            f"{source} is no official checkpoint: expected only tensors under the names of a "
+            f"network's entries, found {found}. A checkpoint of this package needs no conversion."
+        )
+    broken = [
+        name
+        for name, tensor in content.items()
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all()
+    ]
+    if broken:
+        raise WeightsError(
+            f"{source} has values that are not finite in {len(broken)} entries: "
+            f"{', '.join(broken[:8])}. The file is damaged, or its training diverged."
+        )
+    return dict(content)
+
+
 def class_entries(config: ModelConfig) -> tuple[str, ...]:
     """Our entries of a network that hang on its classes."""
     return tuple(name for name in entry_shapes(config) if depends_on_classes(name))
@@ -61,9 +91,6 @@ def convert_official(
     entries: Mapping[str, Tensor], config: ModelConfig, *, fresh: Collection[str] = ()
 ) -> Conversion:
     """Rename the entries of an official state dict, and account for each.
-
-    A counter `num_batches_tracked` that the file lacks (files from before PyTorch 0.4.1) becomes
-    zero, its value in a new network; evaluation never reads it.
 
     Args:
         entries: official name to tensor.
@@ -98,14 +125,15 @@ def convert_official(
             weights[ours] = tensor
         if ours is not None:
             seen.add(ours)
-    for ours in expected:
-        if ours in seen:
-            continue
-        if ours.endswith(".num_batches_tracked"):
-            weights[ours] = torch.zeros((), dtype=torch.int64)
-        else:
-            problems.append(f"missing: {ours} (our name)")
-    return Conversion(weights, leftovers, tuple(problems))
+    missing = [ours for ours in expected if ours not in seen]
+    # Files from before PyTorch 0.4.1 have no counters.
+    counters = {
+        ours: torch.zeros((), dtype=torch.int64)
+        for ours in missing
+        if ours.endswith(".num_batches_tracked")
+    }
+    problems += [f"missing: {ours} (our name)" for ours in missing if ours not in counters]
+    return Conversion(weights, leftovers, counters, tuple(problems))
 
 
 def recognise(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,9 +154,19 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
 
 
 def load_official_weights(
-    model: Yolact, entries: Mapping[str, Tensor], *, source: str = "the official checkpoint"
+    model: Yolact,
+    entries: Mapping[str, Tensor],
+    *,
+    source: str = "the official checkpoint",
+    fresh: Collection[str] = (),
 ) -> Conversion:
     """Fill a network from the entries of an official state dict.
+
+    Args:
+        model: the network.
+        entries: official name to tensor.
+        source: what the error message calls them.
+        fresh: entries of `model` that keep the values they have.
 
     Returns:
         What became of each entry.
@@ -164,12 +174,14 @@ def load_official_weights(
     Raises:
         WeightsError: an entry has no counterpart here, is missing or has another shape.
     """
-    conversion = convert_official(entries, model.config)
+    conversion = convert_official(entries, model.config, fresh=fresh)
     if conversion.problems:
         raise WeightsError(
             f"{source} is not {model.config.name}; it has {describe_problems(conversion.problems)}"
         )
-    load_weights(model, conversion.weights, source=source)
+    own = model.state_dict()
+    kept = {name: own[name] for name in fresh}
+    load_weights(model, {**conversion.weights, **conversion.counters, **kept}, source=source)
     return conversion
 
 

@@ -1,0 +1,159 @@
+"""`yolact convert`, from an official file on the disk to a network that runs."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from yolact_ros.cli.main import main  # noqa: E402
+from yolact_ros.model.weights import load_checkpoint, load_model, read_entries  # noqa: E402
+from yolact_ros.variants import variant  # noqa: E402
+
+MOBILENET = "yolact_edge_mobilenetv2_s1"
+
+
+@pytest.fixture(scope="module")
+def official(parity, tmp_path_factory) -> Path:
+    """YolactEdge on MobileNetV2, the smallest official network, in the file format of 2019."""
+    path = tmp_path_factory.mktemp("official") / "edge.pth"
+    torch.save(parity(MOBILENET).entries, path, _use_new_zipfile_serialization=False)
+    return path
+
+
+def test_a_converted_file_is_the_authors_network(official, parity, tmp_path, capsys):
+    output = tmp_path / "new" / "out.pth"
+    assert main(["convert", str(official), "-o", str(output)]) == 0
+    model = load_model(output)
+    expected = parity(MOBILENET).network
+    assert model.config == variant("yolact_edge_mobilenetv2")
+    weights = model.state_dict()
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=0)
+    printed = capsys.readouterr().out
+    assert "yolact_edge_mobilenetv2: 550 x 550 pixels, 80 classes" in printed
+    assert "converted      324 entries" in printed
+    assert "left out        24 entries" in printed and "leads nowhere" in printed
+    assert f"{sum(p.numel() for p in model.parameters()):,d}" in printed
+    origin = load_checkpoint(output).extra["official"]
+    assert origin["file"] == "edge.pth" and len(origin["sha256"]) == 64
+
+
+def test_for_fine_tuning_only_what_hangs_on_the_classes_starts_fresh(
+    official, parity, tmp_path, capsys
+):
+    output = tmp_path / "out.pth"
+    words = ["convert", str(official), "--partial", "--classes", "bolt, nut", "-o", str(output)]
+    assert main(words) == 0
+    first = load_model(output)
+    assert first.config.classes == ("bolt", "nut")
+    assert first.head.class_logits.weight.shape == (3 * 3, 256, 3, 3)
+    assert first.head.class_logits.bias.abs().max() == 0
+    expected = parity(MOBILENET).network.state_dict()
+    fresh = {
+        name
+        for name, tensor in first.state_dict().items()
+        if tensor.shape != expected[name].shape or not torch.equal(tensor, expected[name])
+    }
+    assert fresh == {
+        "head.class_logits.weight",
+        "head.class_logits.bias",
+        "semantic_head.weight",
+        "semantic_head.bias",
+    }
+    printed = capsys.readouterr().out
+    assert "start fresh      4 entries" in printed
+    assert all(name in printed for name in fresh)
+
+
+def test_two_conversions_for_fine_tuning_start_from_the_same_values(official, tmp_path):
+    outputs = [tmp_path / "a.pth", tmp_path / "b.pth"]
+    for output in outputs:
+        words = ["convert", str(official), "--partial", "--classes", "nut", "-o", str(output)]
+        assert main(words) == 0
+    first, second = (load_checkpoint(output).weights for output in outputs)
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_several_networks_with_the_same_entries_ask_for_the_variant(capsys):
+    from yolact_ros.cli.convert import one_network
+    from yolact_ros.errors import ConfigError
+
+    with pytest.raises(ConfigError) as caught:
+        one_network(["yolact_base", "yolact_im400", "yolact_im700"], None, source="x.pth")
+    message = str(caught.value)
+    assert "yolact_im400 (400 x 400 pixels)" in message and "--variant" in message
+
+
+def test_the_same_network_under_two_names_asks_nothing():
+    from yolact_ros.cli.convert import one_network
+
+    names = ["yolact_edge_vid", "yolact_edge_vid_trainflow"]
+    config, same = one_network(names, None, source="x.pth")
+    assert config == variant("yolact_edge_vid")
+    assert same == ["yolact_edge_vid_trainflow"]
+
+
+def test_another_variant_than_the_files_lists_what_does_not_fit(official, tmp_path, capsys):
+    words = ["convert", str(official), "--variant", "yolact_edge", "-o", str(tmp_path / "o.pth")]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert "is not yolact_edge; it has" in error and "unknown: backbone.layers.0.0" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_with_a_fault_is_refused_with_the_fault(official, tmp_path, capsys):
+    entries = read_entries(official)
+    del entries["proto_net.0.bias"]
+    broken = tmp_path / "broken.pth"
+    torch.save(entries, broken)
+    assert main(["convert", str(broken), "-o", str(tmp_path / "out.pth")]) == 1
+    error = capsys.readouterr().err
+    assert "nearest is yolact_edge_mobilenetv2" in error
+    assert "missing: protonet.layers.0.bias" in error and "--classes" in error
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 half a zip"])
+def test_a_file_that_is_no_checkpoint_gives_a_sentence(content, tmp_path, capsys):
+    path = tmp_path / "x.pth"
+    path.write_bytes(content)
+    assert main(["convert", str(path), "-o", str(tmp_path / "out.pth")]) == 1
+    assert "is no checkpoint that can be read safely" in capsys.readouterr().err
+
+
+class Trap:
+    def __reduce__(self):
+        return Path.touch, (Path("trap was run"),)
+
+
+def test_a_file_with_code_in_it_is_not_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.pth"
+    path.write_bytes(pickle.dumps({"a": Trap()}))
+    assert main(["convert", str(path), "-o", str(tmp_path / "out.pth")]) == 1
+    assert "read safely" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["x.pth"]
+
+
+def test_a_checkpoint_of_this_package_needs_no_conversion(official, tmp_path, capsys):
+    ours = tmp_path / "ours.pth"
+    assert main(["convert", str(official), "-o", str(ours)]) == 0
+    assert main(["convert", str(ours), "-o", str(tmp_path / "again.pth")]) == 1
+    assert "needs no conversion" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--partial"], "--partial needs --classes"),
+        (["--classes", "a,,b"], "an empty name"),
+        (["--classes", "a,b,a"], "'a' twice"),
+        (["--variant", "yolact_giant"], "Unknown variant"),
+    ],
+)
+def test_arguments_that_make_no_sense_give_a_sentence(words, expected, official, tmp_path, capsys):
+    assert main(["convert", str(official), *words, "-o", str(tmp_path / "out.pth")]) == 1
+    assert expected in capsys.readouterr().err
