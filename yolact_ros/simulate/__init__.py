@@ -1,0 +1,1 @@
+"""Physics scenes of a table top, with true instance masks."""

@@ -1,0 +1,155 @@
+"""Cameras: intrinsics, poses, and the path of a hand-held one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+NEAR, FAR = 0.05, 12.0  # metres; what lies outside is not drawn
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera that looks at a point.
+
+    Attributes:
+        eye: (x, y, z) of the optical centre in metres, world frame (z up, table top at 0).
+        target: (x, y, z) of the point in the middle of the picture.
+        roll: turn about the optical axis in radians.
+        field_of_view: vertical, in radians.
+        size: (height, width) in pixels.
+    """
+
+    eye: tuple[float, float, float]
+    target: tuple[float, float, float]
+    roll: float
+    field_of_view: float
+    size: tuple[int, int]
+
+    @property
+    def focal_length(self) -> float:
+        """Focal length in pixels, the same in x and y."""
+        return self.size[0] / 2 / math.tan(self.field_of_view / 2)
+
+    def pose(self) -> np.ndarray:
+        """(4, 4) camera to world, optical frame: z forward, x right, y down; metres."""
+        eye, target = np.array(self.eye), np.array(self.target)
+        forward = (target - eye) / np.linalg.norm(target - eye)
+        right = np.cross(forward, [0.0, 0.0, 1.0])
+        right /= np.linalg.norm(right)
+        down = np.cross(forward, right)
+        cosine, sine = math.cos(self.roll), math.sin(self.roll)
+        pose = np.eye(4)
+        pose[:3, 0] = cosine * right + sine * down
+        pose[:3, 1] = cosine * down - sine * right
+        pose[:3, 2] = forward
+        pose[:3, 3] = eye
+        return pose
+
+    def view_matrix(self) -> list[float]:
+        """OpenGL's view matrix, column by column."""
+        pose = self.pose()
+        pose[:3, 1:3] *= -1  # OpenGL's camera has y up and looks along -z
+        return np.linalg.inv(pose).T.ravel().tolist()
+
+    def projection_matrix(self) -> list[float]:
+        """OpenGL's projection matrix, column by column."""
+        scale = 1 / math.tan(self.field_of_view / 2)
+        height, width = self.size
+        matrix = np.zeros((4, 4))
+        matrix[0, 0] = scale * height / width
+        matrix[1, 1] = scale
+        matrix[2, 2] = -(FAR + NEAR) / (FAR - NEAR)
+        matrix[2, 3] = -2 * FAR * NEAR / (FAR - NEAR)
+        matrix[3, 2] = -1
+        return matrix.T.ravel().tolist()
+
+    def as_plain(self) -> dict[str, object]:
+        """Intrinsics in pixels and pose, for JSON."""
+        height, width = self.size
+        return {
+            "fx": self.focal_length,
+            "fy": self.focal_length,
+            "cx": width / 2,
+            "cy": height / 2,
+            "width": width,
+            "height": height,
+            "camera_to_world": self.pose().tolist(),
+        }
+
+
+def depth_in_metres(buffer: np.ndarray) -> np.ndarray:
+    """Turn OpenGL's depth buffer (H, W) in [0, 1] into distance along the optical axis."""
+    return FAR * NEAR / (FAR - (FAR - NEAR) * buffer)
+
+
+def random_camera(
+    random: np.random.Generator, middle: tuple[float, float, float], *, size: tuple[int, int]
+) -> Camera:
+    """A camera somewhere around the table, looking from above near `middle` (metres)."""
+    azimuth = random.uniform(0, 2 * math.pi)
+    elevation = math.radians(random.uniform(18, 75))
+    distance = random.uniform(0.5, 1.2)
+    aim = np.array(middle) + random.normal(0, 0.06, 3) * [1, 1, 0.3]
+    return Camera(
+        eye=_around(aim, azimuth=azimuth, elevation=elevation, distance=distance),
+        target=tuple(aim.tolist()),
+        roll=math.radians(random.normal(0, 6)),
+        field_of_view=math.radians(random.uniform(36, 58)),
+        size=size,
+    )
+
+
+def orbit(
+    random: np.random.Generator,
+    middle: tuple[float, float, float],
+    *,
+    frames: int,
+    size: tuple[int, int],
+) -> list[Camera]:
+    """A camera carried around `middle` by hand: one smooth sweep with sway and shake."""
+    start = random.uniform(0, 2 * math.pi)
+    sweep = math.radians(random.uniform(120, 220)) * random.choice([-1, 1])
+    field_of_view = math.radians(random.uniform(42, 52))
+    time = np.linspace(0, 1, frames)
+    azimuth = start + sweep * (time - np.sin(2 * np.pi * time) / (4 * np.pi))
+    azimuth += math.radians(2.0) * shake(random, frames, period=90)
+    elevation = math.radians(38) + math.radians(9) * shake(random, frames, period=120)
+    distance = 0.85 + 0.10 * shake(random, frames, period=150)
+    jitter = np.stack(
+        [
+            0.03 * shake(random, frames, period=60) + 0.003 * shake(random, frames, period=7)
+            for _ in range(3)
+        ],
+        axis=1,
+    )
+    roll = math.radians(2.5) * shake(random, frames, period=50)
+    cameras = []
+    for i in range(frames):
+        aim = np.array(middle) + jitter[i]
+        eye = _around(aim, azimuth=azimuth[i], elevation=elevation[i], distance=distance[i])
+        cameras.append(Camera(eye, tuple(aim.tolist()), float(roll[i]), field_of_view, size))
+    return cameras
+
+
+def shake(random: np.random.Generator, frames: int, *, period: float) -> np.ndarray:
+    """Smooth random motion (frames,), about -1..1, that changes its mind every `period` frames."""
+    knots = random.normal(0, 0.5, int(frames / period) + 4)
+    position = np.arange(frames) / period
+    index = position.astype(int)
+    share = position - index
+    ease = share * share * (3 - 2 * share)
+    return knots[index] * (1 - ease) + knots[index + 1] * ease
+
+
+def _around(
+    aim: np.ndarray, *, azimuth: float, elevation: float, distance: float
+) -> tuple[float, float, float]:
+    level = distance * math.cos(elevation)
+    return (
+        float(aim[0] + level * math.cos(azimuth)),
+        float(aim[1] + level * math.sin(azimuth)),
+        float(aim[2] + distance * math.sin(elevation)),
+    )

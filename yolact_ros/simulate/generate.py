@@ -1,0 +1,195 @@
+"""Data sets and clips of simulated table tops, written as files."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from yolact_ros.errors import DatasetError
+from yolact_ros.simulate.annotations import annotate, coco_document
+from yolact_ros.simulate.camera import orbit, random_camera
+from yolact_ros.simulate.photograph import photograph, random_lens
+from yolact_ros.simulate.tabletop import Tabletop, View
+
+JPEG_QUALITY = 92
+VIEWS_PER_SCENE = 4  # loading and dropping objects costs as much as two or three pictures
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a data set.
+
+    Attributes:
+        image: (H, W, 3) uint8 BGR.
+        annotations: see `annotations.annotate`.
+        camera: see `Camera.as_plain`.
+        depth: (H, W) float32 metres along the optical axis.
+    """
+
+    image: np.ndarray
+    annotations: list[dict[str, Any]]
+    camera: dict[str, Any]
+    depth: np.ndarray
+
+
+def scene_frames(seed: int, scene: int, *, size: tuple[int, int]) -> list[Frame]:
+    """Make the pictures of one scene: `VIEWS_PER_SCENE` cameras, lights and looks.
+
+    Args:
+        seed: of the data set.
+        scene: number of the scene; seed and number alone decide all pixels.
+        size: (height, width).
+    """
+    random = np.random.default_rng([seed, scene])
+    with Tabletop(
+        random, objects=int(random.integers(3, 13)), clutter=int(random.integers(0, 7))
+    ) as world:
+        frames = []
+        for _ in range(VIEWS_PER_SCENE):
+            look = world.restyle(random)
+            camera = random_camera(random, world.middle, size=size)
+            view = world.render(camera, look)
+            image = photograph(view.image, random_lens(random), random)
+            frames.append(_frame(world, view, image, camera))
+        return frames
+
+
+def clip_frames(seed: int, *, frames: int, size: tuple[int, int]) -> Iterator[Frame]:
+    """Make a clip: one scene, one light, one camera that is carried around the table."""
+    random = np.random.default_rng([seed, 0])
+    with Tabletop(random, objects=11, clutter=2) as world:
+        look, lens = world.restyle(random), random_lens(random)
+        for camera in orbit(random, world.middle, frames=frames, size=size):
+            view = world.render(camera, look)
+            yield _frame(world, view, photograph(view.image, lens, random), camera)
+
+
+def _frame(world: Tabletop, view: View, image: np.ndarray, camera: Any) -> Frame:
+    track_ids = {body: number + 1 for number, body in enumerate(world.objects)}
+    annotations = annotate(
+        view.bodies,
+        world.objects,
+        silhouettes=world.silhouettes(camera),
+        track_ids=track_ids,
+    )
+    return Frame(image, annotations, camera.as_plain(), view.depth)
+
+
+def write_images(
+    folder: Path,
+    *,
+    seed: int,
+    frames: int,
+    size: tuple[int, int] = (480, 640),
+    processes: int = 1,
+    depth: bool = False,
+) -> None:
+    """Write `images/`, `instances.json` and `cameras.json`, and `depth/` if asked for.
+
+    The result does not depend on the number of processes.
+
+    Raises:
+        DatasetError: the folder holds something already, or a file cannot be written.
+    """
+    writer = _Writer(folder, depth=depth)
+    scenes = -(-frames // VIEWS_PER_SCENE)
+    jobs = [(seed, scene, size) for scene in range(scenes)]
+    with tqdm(total=frames, desc="simulate", unit="image") as bar:
+        for made in _run(jobs, processes):
+            for frame in made[: frames - writer.count]:
+                writer.add(frame)
+                bar.update()
+    writer.finish()
+
+
+def write_clip(
+    folder: Path, *, seed: int, frames: int, size: tuple[int, int] = (480, 640), fps: float = 20.0
+) -> None:
+    """Write `clip.mp4` and, of each frame, what `write_images` writes, depth included.
+
+    Raises:
+        DatasetError: see `write_images`, or OpenCV cannot write video here.
+    """
+    writer = _Writer(folder, depth=True)
+    path = folder / "clip.mp4"
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, size[::-1])
+    if not video.isOpened():
+        raise DatasetError(f"OpenCV cannot write {path}: it was built without a video encoder.")
+    made = clip_frames(seed, frames=frames, size=size)
+    for frame in tqdm(made, total=frames, desc="simulate", unit="frame"):
+        writer.add(frame)
+        video.write(frame.image)
+    video.release()
+    writer.finish()
+
+
+class _Writer:
+    """Collects annotations while images go to disk."""
+
+    def __init__(self, folder: Path, *, depth: bool) -> None:
+        if folder.exists() and any(folder.iterdir()):
+            raise DatasetError(f"{folder} is not empty; choose a new folder, or remove it first.")
+        self.folder = folder
+        self.depth = depth
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        if depth:
+            (folder / "depth").mkdir()
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[list[dict[str, Any]]] = []
+        self.cameras: list[dict[str, Any]] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.images)
+
+    def add(self, frame: Frame) -> None:
+        name = f"{self.count:06d}"
+        quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        self._write(self.folder / "images" / f"{name}.jpg", frame.image, quality)
+        if self.depth:
+            millimetres = np.clip(frame.depth * 1000, 0, 65535).astype(np.uint16)
+            self._write(self.folder / "depth" / f"{name}.png", millimetres, [])
+        height, width = frame.image.shape[:2]
+        self.images.append(
+            {"id": self.count + 1, "file_name": f"{name}.jpg", "height": height, "width": width}
+        )
+        self.annotations.append(frame.annotations)
+        self.cameras.append({"file_name": f"{name}.jpg", **frame.camera})
+
+    def finish(self) -> None:
+        document = coco_document(self.images, self.annotations)
+        (self.folder / "instances.json").write_text(json.dumps(document))
+        (self.folder / "cameras.json").write_text(json.dumps(self.cameras))
+
+    @staticmethod
+    def _write(path: Path, image: np.ndarray, options: list[int]) -> None:
+        if not cv2.imwrite(str(path), image, options):
+            raise DatasetError(f"{path} cannot be written; is the disk full?")
+
+
+def _run(jobs: Iterable[tuple[int, int, tuple[int, int]]], processes: int) -> Iterator[Any]:
+    if processes <= 1:
+        yield from map(_scene_job, jobs)
+        return
+    with multiprocessing.get_context("spawn").Pool(processes, _quiet_worker) as pool:
+        yield from pool.imap(_scene_job, jobs)
+
+
+def _scene_job(job: tuple[int, int, tuple[int, int]]) -> list[Frame]:
+    seed, scene, size = job
+    return scene_frames(seed, scene, size=size)
+
+
+def _quiet_worker() -> None:
+    """One OpenCV thread a process, and PyBullet's greeting (printed from C) out of the way."""
+    cv2.setNumThreads(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
