@@ -113,6 +113,20 @@ class CocoDataset:
         annotations = self._annotations.get(self.image_ids[index], [])
         return any(not annotation.get("iscrowd", 0) for annotation in annotations)
 
+    def check_files(self) -> None:
+        """Look for all images at once, so that a long run does not find out late.
+
+        Raises:
+            DatasetError: images are missing; the message names the first ones and their number.
+        """
+        paths = (self.image_path(index) for index in range(len(self)))
+        missing = [str(path) for path in paths if not path.is_file()]
+        if missing:
+            raise DatasetError(
+                f"{len(missing)} of {len(self)} images named in {self.annotations_path} are "
+                f"missing: {', '.join(missing[:10])}{', ...' if len(missing) > 10 else ''}"
+            )
+
     def load(self, index: int) -> Sample:
         """Read image `index` and its instances.
 

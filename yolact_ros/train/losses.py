@@ -116,15 +116,21 @@ def yolact_losses(
         )
         / num_positive,
     }
+    drawn = [
+        draw_positives(match, limit=config.masks_to_train, generator=generator)
+        for match in matches
+    ]
+    # One gather for all images: indexing image by image would fill a whole gradient each time.
+    counts = [len(priors) for priors in drawn]
+    images = torch.arange(len(drawn)).repeat_interleave(torch.tensor(counts))
+    coefficients = output.coefficients[images.to(labels.device), torch.cat(drawn)].split(counts)
     masks_sum = iou_sum = output.prototypes.sum() * 0.0
-    for i, (target, match) in enumerate(zip(targets, matches, strict=True)):
-        drawn = draw_positives(match, limit=config.masks_to_train, generator=generator)
-        if not len(drawn):
+    for i, prototypes in enumerate(output.prototypes.unbind()):
+        if not counts[i]:
             continue
-        masks = TrainedMasks(
-            output.prototypes[i], output.coefficients[i], target, match=match, drawn=drawn
-        )
-        masks_sum = masks_sum + masks.loss() * (int((match.labels > 0).sum()) / len(drawn))
+        owners = matches[i].instances[drawn[i]]
+        masks = TrainedMasks(prototypes, coefficients[i], targets[i], owners=owners)
+        masks_sum = masks_sum + masks.loss() * (int((labels[i] > 0).sum()) / counts[i])
         if model.mask_rescoring is not None:
             iou_sum = iou_sum + mask_iou_loss(
                 masks,
@@ -203,36 +209,34 @@ class TrainedMasks:
     prediction is zero.
 
     Attributes:
-        instances: the drawn instances, ascending.
-        drawn_of: for each of these, the indices (n,) of its drawn priors.
+        instances: those that own a drawn prior, ascending.
         logits: for each, (n, h, w) mask values before the sigmoid inside its region.
         regions: for each, x1 y1 x2 y2 of the region in prototype pixels, half-open.
         truths: (N, Hp, Wp) float32, 0 or 1: all true masks at prototype size.
     """
 
     def __init__(
-        self,
-        prototypes: Tensor,
-        coefficients: Tensor,
-        target: Target,
-        *,
-        match: Matches,
-        drawn: Tensor,
+        self, prototypes: Tensor, coefficients: Tensor, target: Target, *, owners: Tensor
     ) -> None:
-        """Assemble the masks of (Hp, Wp, K) prototypes and (P, K) coefficients."""
+        """Assemble the masks.
+
+        Args:
+            prototypes: (Hp, Wp, K) of the image.
+            coefficients: (n, K) of its drawn priors.
+            target: of the image.
+            owners: (n,) int64, the instance of each drawn prior.
+        """
         height, width, _ = prototypes.shape
         self.size = (height, width)
         self.target = target
         self.truths = resize_masks(target.masks, self.size)
-        owners = match.instances[drawn]
         self.instances = owners.unique().tolist()
         regions = crop_regions(target.boxes, self.size).tolist()
         self.regions = [regions[i] for i in self.instances]
-        self.drawn_of = [drawn[owners == i] for i in self.instances]
         self.logits = []
-        for (x1, y1, x2, y2), priors in zip(self.regions, self.drawn_of, strict=True):
+        for i, (x1, y1, x2, y2) in zip(self.instances, self.regions, strict=True):
             pixels = prototypes[y1:y2, x1:x2].reshape(-1, prototypes.shape[2])
-            values = coefficients[priors] @ pixels.T
+            values = coefficients[owners == i] @ pixels.T
             self.logits.append(values.view(-1, y2 - y1, x2 - x1))
 
     def loss(self) -> Tensor:

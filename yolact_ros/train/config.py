@@ -1,0 +1,162 @@
+"""What a training run is: network, data, recipe, as one configuration read from YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from yolact_ros.config import ModelConfig, check_settings, override, setting
+from yolact_ros.errors import ConfigError
+from yolact_ros.train.augment import AugmentConfig
+from yolact_ros.train.losses import LossConfig
+from yolact_ros.variants import YOLACT_RESNET50, variant
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where annotated images lie; both paths empty means none."""
+
+    annotations: str = setting("", "COCO annotation file")
+    images: str = setting("", "folder of its images")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How gradients change the weights; the defaults are the reference's."""
+
+    name: str = setting("sgd", "optimizer", choices=("sgd", "adamw"))
+    learning_rate: float = setting(1e-3, "largest learning rate", range=(0.0, 1.0))
+    backbone_rate: float = setting(
+        1.0,
+        "the backbone's learning rate as a share of it; 0 keeps the backbone",
+        range=(0.0, 1.0),
+    )
+    momentum: float = setting(0.9, "momentum of sgd; first beta of adamw", range=(0.0, 0.999))
+    weight_decay: float = setting(
+        5e-4, "pull towards zero; adamw spares biases and norms", range=(0.0, 1.0)
+    )
+    gradient_clip: float = setting(
+        0.0, "largest norm of the whole gradient; 0 is off", range=(0.0, 1e6)
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How the learning rate moves; the defaults are the reference's for COCO."""
+
+    name: str = setting("step", "shape after the warm-up", choices=("step", "cosine"))
+    warm_up_steps: int = setting(500, "steps of linear growth", range=(0, 1000000))
+    warm_up_start: float = setting(
+        0.1, "first learning rate as a share of the largest", range=(0.0, 1.0)
+    )
+    drops: tuple[int, ...] = setting(
+        (280000, 600000, 700000, 750000), "steps from which on `step` is ten times smaller"
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run. The defaults are the reference's recipe (YOLACT section 5)."""
+
+    model: ModelConfig = YOLACT_RESNET50
+    training: DataConfig = DataConfig()
+    validation: DataConfig = DataConfig()
+    augmentation: AugmentConfig = AugmentConfig()
+    losses: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    pretrained: bool = setting(True, "start the backbone from ImageNet weights")
+    freeze_batch_norm: bool = setting(
+        False, "keep the batch norms of the backbone as they are (small batches)"
+    )
+    frozen: tuple[str, ...] = setting(
+        (), "parts that are not trained, by the start of their parameters' names: backbone.stem"
+    )
+    steps: int = setting(800000, "optimisation steps", range=(1, 100000000))
+    batch_size: int = setting(8, "images of a step", range=(1, 4096))
+    ema_decay: float = setting(
+        0.0, "decay of the running mean of the weights, which is what is kept; 0 is off",
+        range=(0.0, 0.99999),
+    )  # fmt: skip
+    precision: str = setting(
+        "float32", "of the network's forward pass; losses are float32",
+        choices=("float32", "bfloat16"),
+    )  # fmt: skip
+    device: str = setting(
+        "auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda")
+    )
+    seed: int = setting(0, "of all randomness", range=(0, 2**31))
+    checkpoint_interval: int = setting(10000, "steps between checkpoints", range=(1, 100000000))
+    validation_interval: int = setting(10000, "steps between validations", range=(1, 100000000))
+    validation_images: int = setting(
+        5000, "images of a validation, spread over the data set", range=(1, 10000000)
+    )
+    log_interval: int = setting(20, "steps whose mean is one line of the log", range=(1, 100000))
+    workers: int = setting(
+        2, "processes that prepare samples; 0 prepares them inline", range=(0, 256)
+    )
+    threads: int = setting(
+        0, "CPU threads of the network; 0 leaves torch's choice", range=(0, 1024)
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+def train_config_from_plain(values: Mapping[str, Any]) -> TrainConfig:
+    """Build a configuration from what YAML holds.
+
+    The key `variant` names the network to start from (`yolact_ros.variants`); all others are
+    fields of `TrainConfig`, and only differences from its defaults need to be given.
+
+    Raises:
+        ConfigError: an unknown key, a value of another type or out of its range.
+    """
+    values = dict(values)
+    base = TrainConfig()
+    if "variant" in values:
+        base = TrainConfig(model=variant(str(values.pop("variant"))))
+    return override(base, values)
+
+
+def read_train_config(path: str | Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Read a YAML file.
+
+    Args:
+        path: the file; relative paths in it are meant from the current folder.
+        changes: dotted key to value, e.g. {"optimizer.learning_rate": 0.01}; they win.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML mapping or holds unusable settings.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"The configuration {path} cannot be read: {error}.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The configuration {path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"The configuration {path} is not a mapping of settings.")
+    for key, value in (changes or {}).items():
+        *parents, last = key.split(".")
+        place = values
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{path}: {parent!r} in {key!r} is no group of settings.")
+        place[last] = value
+    try:
+        return train_config_from_plain(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error

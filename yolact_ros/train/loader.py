@@ -1,0 +1,135 @@
+"""From a data set to batches on the device, in an order that only the seed and the step decide."""
+
+from __future__ import annotations
+
+import signal
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from yolact_ros.errors import DatasetError
+from yolact_ros.train.augment import AugmentConfig, augment, resize_sample
+from yolact_ros.train.dataset import CocoDataset, Sample
+from yolact_ros.train.losses import Target
+
+
+class Batch(NamedTuple):
+    """Samples ready for the network."""
+
+    images: Tensor
+    """(B, H, W, 3) uint8 BGR at the network's input size."""
+    targets: list[Target]
+    file_names: list[str]
+
+
+class TrainingStream(Dataset):
+    """The endless sequence of augmented samples: one random order of the images after another.
+
+    Sample k depends on the seed and k alone, so a resumed run and any number of worker processes
+    see the same.
+    """
+
+    def __init__(
+        self, dataset: CocoDataset, *, size: tuple[int, int], config: AugmentConfig, seed: int
+    ) -> None:
+        """Prepare the sequence.
+
+        Args:
+            dataset: images without instances are left out, as in the reference.
+            size: (height, width) of the network's input.
+            config: augmentation.
+            seed: of order and augmentation.
+
+        Raises:
+            DatasetError: no image has an instance.
+        """
+        self.dataset = dataset
+        self.size = size
+        self.config = config
+        self.seed = seed
+        self.indices = [i for i in range(len(dataset)) if dataset.has_instances(i)]
+        if not self.indices:
+            raise DatasetError(
+                f"{dataset.annotations_path}: no image has an instance of the classes "
+                f"{', '.join(dataset.classes)}; there is nothing to learn."
+            )
+        self._order = (-1, np.zeros(0, np.int64))  # epoch, permutation
+
+    def __getitem__(self, position: int) -> Sample:
+        epoch, place = divmod(position, len(self.indices))
+        if self._order[0] != epoch:
+            random = np.random.default_rng([self.seed, 0, epoch])
+            self._order = (epoch, random.permutation(len(self.indices)))
+        sample = self.dataset.load(self.indices[int(self._order[1][place])])
+        random = np.random.default_rng([self.seed, 1, position])
+        return augment(sample, self.size, config=self.config, random=random)
+
+
+class ValidationSamples(Dataset):
+    """Images as they are, at the network's size: `count` of them, spread over the data set."""
+
+    def __init__(self, dataset: CocoDataset, *, size: tuple[int, int], count: int) -> None:
+        self.dataset = dataset
+        self.size = size
+        count = min(count, len(dataset))
+        self.indices = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Sample:
+        return resize_sample(self.dataset.load(self.indices[position]), self.size)
+
+
+def training_loader(
+    stream: TrainingStream, *, batch_size: int, first_step: int, steps: int, workers: int
+) -> DataLoader:
+    """Batches of the steps from `first_step` up to, not including, `steps`."""
+    return DataLoader(
+        stream,
+        batch_size=batch_size,
+        sampler=range(first_step * batch_size, steps * batch_size),
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_start_worker,
+        # A fresh interpreter: a fork of a process with running threads can hang.
+        multiprocessing_context="spawn" if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def validation_loader(samples: ValidationSamples, *, batch_size: int) -> DataLoader:
+    """Batches of the validation images, prepared inline."""
+    return DataLoader(samples, batch_size=batch_size, collate_fn=collate)
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Put samples of one size into a batch."""
+    return Batch(
+        images=torch.from_numpy(np.stack([sample.image for sample in samples])),
+        targets=[make_target(sample) for sample in samples],
+        file_names=[sample.file_name for sample in samples],
+    )
+
+
+def make_target(sample: Sample) -> Target:
+    """What the losses need to know of a sample at the network's size; crowds are set apart."""
+    height, width = sample.image.shape[:2]
+    boxes = torch.from_numpy(sample.boxes / np.asarray([width, height] * 2, np.float32))
+    crowd = torch.from_numpy(sample.crowd)
+    return Target(
+        boxes=boxes[~crowd],
+        class_ids=torch.from_numpy(sample.class_ids)[~crowd],
+        masks=torch.from_numpy(sample.masks)[~crowd],
+        crowd_boxes=boxes[crowd],
+    )
+
+
+def _start_worker(_: int) -> None:
+    # Ctrl-C reaches every process of the terminal; the trainer alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)

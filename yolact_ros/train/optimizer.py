@@ -1,0 +1,67 @@
+"""Optimizer, learning rate and the running mean of the weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import nn
+
+from yolact_ros.model.yolact import Yolact
+from yolact_ros.train.config import OptimizerConfig, ScheduleConfig
+
+
+def make_optimizer(model: Yolact, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Make the optimizer; each parameter group carries `rate`, its share of the learning rate."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        rate = config.backbone_rate if name.startswith("backbone.") else 1.0
+        if rate == 0:
+            parameter.requires_grad_(False)
+        if not parameter.requires_grad:
+            continue
+        # SGD pulls on everything, as the reference does.
+        spared = config.name == "adamw" and parameter.ndim == 1
+        decay = 0.0 if spared else config.weight_decay
+        groups.setdefault((rate, decay), []).append(parameter)
+    parameters = [
+        {"params": members, "rate": rate, "weight_decay": decay}
+        for (rate, decay), members in groups.items()
+    ]
+    if config.name == "sgd":
+        return torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)
+    return torch.optim.AdamW(parameters, lr=config.learning_rate, betas=(config.momentum, 0.999))
+
+
+def learning_rate(step: int, *, steps: int, largest: float, config: ScheduleConfig) -> float:
+    """Learning rate of a step (0-based) of a run of `steps` steps."""
+    if step < config.warm_up_steps:
+        grown = step / config.warm_up_steps
+        return largest * (config.warm_up_start + (1 - config.warm_up_start) * grown)
+    if config.name == "cosine":
+        return largest * 0.5 * (1 + math.cos(math.pi * step / steps))
+    return largest * 0.1 ** sum(step >= drop for drop in config.drops)
+
+
+class WeightAverage:
+    """An exponential running mean of a network's weights, kept in a network of its own.
+
+    The decay grows with the steps, (1 + step) / (10 + step), up to `decay`, so that the mean
+    forgets its start soon.
+    """
+
+    def __init__(self, model: Yolact, decay: float) -> None:
+        self.decay = decay
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: Yolact, *, step: int) -> None:
+        """Take in the weights after `step` steps."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        ours, theirs = self.model.state_dict(), model.state_dict()
+        for name, mean in ours.items():
+            if mean.is_floating_point():
+                mean.lerp_(theirs[name], 1 - decay)
+            else:
+                mean.copy_(theirs[name])
