@@ -78,14 +78,16 @@ def test_two_conversions_for_fine_tuning_start_from_the_same_values(official, tm
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-def test_several_networks_with_the_same_entries_ask_for_the_variant(capsys):
-    from yolact_ros.cli.convert import one_network
-    from yolact_ros.errors import ConfigError
-
-    with pytest.raises(ConfigError) as caught:
-        one_network(["yolact_base", "yolact_im400", "yolact_im700"], None, source="x.pth")
-    message = str(caught.value)
-    assert "yolact_im400 (400 x 400 pixels)" in message and "--variant" in message
+def test_several_networks_with_the_same_entries_ask_for_the_variant(state_dicts, tmp_path, capsys):
+    path = tmp_path / "x.pth"
+    zero = torch.zeros(1)  # all entries share it, so the file is small
+    torch.save({n: zero.expand(t.shape) for n, t in state_dicts["yolact_im400"].items()}, path)
+    assert main(["convert", str(path), "-o", str(tmp_path / "out.pth")]) == 1
+    error = capsys.readouterr().err
+    assert "yolact_base (550 x 550 pixels)" in error
+    assert "yolact_im400 (400 x 400 pixels)" in error
+    assert "yolact_im700 (700 x 700 pixels)" in error
+    assert "--variant NAME" in error
 
 
 def test_the_same_network_under_two_names_asks_nothing():
