@@ -1,0 +1,79 @@
+"""From a camera image to the network's input, and back from its coordinates to the image's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from yolact_ros.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a source image lies in the network's input.
+
+    A position f in the input, as a fraction of it, is pixel `f * extent - shift` of the source
+    image, for rows and columns alike.
+
+    Attributes:
+        image_size: (height, width) of the source image in pixels.
+        extent: (height, width) of the whole input, measured in pixels of the source image.
+        shift: (rows, columns) of input above and left of the image, in pixels of the source image.
+    """
+
+    image_size: tuple[int, int]
+    extent: tuple[float, float]
+    shift: tuple[float, float] = (0.0, 0.0)
+
+    def boxes_to_image(self, boxes_unit: np.ndarray) -> np.ndarray:
+        """Turn (N, 4) float32 x1 y1 x2 y2 fractions of the input into pixels, clipped."""
+        height, width = self.image_size
+        (rows, columns), (top, left) = self.extent, self.shift
+        scale = np.array([columns, rows, columns, rows], np.float32)
+        shift = np.array([left, top, left, top], np.float32)
+        limit = np.array([width, height, width, height], np.float32)
+        return np.clip(boxes_unit * scale - shift, np.float32(0), limit)
+
+
+def check_image(image: np.ndarray) -> None:
+    """Refuse what is not a colour image.
+
+    Raises:
+        ValueError: `image` is not (H, W, 3) uint8 with at least one pixel.
+    """
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"The image is a {type(image).__name__}; expected a numpy array.")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(
+            f"The image has shape {image.shape} and type {image.dtype}; expected (height, width, 3) "
+            "uint8 in the order blue, green, red. Turn a grey image into that with "
+            "cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)."
+        )
+
+
+def prepare_image(image: np.ndarray, model: ModelConfig) -> tuple[np.ndarray, Placement]:
+    """Bring an image to the network's input size; normalisation is part of the graph.
+
+    Args:
+        image: (H, W, 3) uint8 BGR; any strides.
+        model: gives the input size and how images are resized.
+
+    Returns:
+        (1, S, S, 3) uint8 BGR, contiguous, and the image's place in it.
+
+    Raises:
+        ValueError: the image has another shape or type.
+    """
+    check_image(image)
+    height, width = model.input_size
+    if image.shape[:2] == (height, width):
+        resized = np.ascontiguousarray(image)
+    else:
+        resized = cv2.resize(
+            np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_LINEAR
+        )
+    image_height, image_width = image.shape[:2]
+    placement = Placement((image_height, image_width), (float(image_height), float(image_width)))
+    return resized[None], placement
