@@ -80,7 +80,7 @@ def test_two_conversions_for_fine_tuning_start_from_the_same_values(official, tm
 
 def test_several_networks_with_the_same_entries_ask_for_the_variant(state_dicts, tmp_path, capsys):
     path = tmp_path / "x.pth"
-    zero = torch.zeros(1)  # all entries share it, so the file is small
+    zero = torch.zeros(())  # all entries share it, so the file is small
     torch.save({n: zero.expand(t.shape) for n, t in state_dicts["yolact_im400"].items()}, path)
     assert main(["convert", str(path), "-o", str(tmp_path / "out.pth")]) == 1
     error = capsys.readouterr().err

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import nn
-
 from yolact_ros.config import BackboneConfig
 from yolact_ros.errors import ConfigError
 from yolact_ros.model.darknet import DARKNET53_CHANNELS, DarkNet53
@@ -13,7 +11,9 @@ from yolact_ros.model.efficientnet import LITE0_CHANNELS, EfficientNetLite0
 from yolact_ros.model.mobilenet import MOBILENET_V2_CHANNELS, MobileNetV2
 from yolact_ros.model.resnet import RESNET_BLOCKS, RESNET_CHANNELS, ResNet
 
-BACKBONES: dict[str, tuple[Callable[[BackboneConfig], nn.Module], tuple[int, int, int]]] = {
+Backbone = ResNet | DarkNet53 | MobileNetV2 | EfficientNetLite0
+
+BACKBONES: dict[str, tuple[Callable[[BackboneConfig], Backbone], tuple[int, int, int]]] = {
     **{name: (ResNet, RESNET_CHANNELS) for name in RESNET_BLOCKS},
     "darknet53": (lambda config: DarkNet53(), DARKNET53_CHANNELS),
     "mobilenet_v2": (lambda config: MobileNetV2(), MOBILENET_V2_CHANNELS),
@@ -21,7 +21,7 @@ BACKBONES: dict[str, tuple[Callable[[BackboneConfig], nn.Module], tuple[int, int
 }
 
 
-def make_backbone(config: BackboneConfig) -> tuple[nn.Module, tuple[int, int, int]]:
+def make_backbone(config: BackboneConfig) -> tuple[Backbone, tuple[int, int, int]]:
     """Build a backbone with fresh weights.
 
     Returns:

@@ -158,15 +158,14 @@ class FeatureTransform(nn.Module):
 
     def start_as_identity(self) -> None:
         """Make a fresh transform keep the keyframe's features as they are."""
-        for head in (self.flow_net.head4, self.flow_net.head5):
-            for layer in (head.flow, head.scale, head.bias):
-                nn.init.zeros_(layer.weight)
-            nn.init.ones_(head.scale.bias)
-            nn.init.zeros_(head.bias.bias)
+        layers: list[nn.Module] = [self.flow_net.head4, self.flow_net.head5]
         if self.refinement is not None:
-            for layer in (self.refinement.layer4[0], self.refinement.layer5[0]):
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
+            layers.append(self.refinement)
+        for layer in layers:
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
+        for head in (self.flow_net.head4, self.flow_net.head5):
+            nn.init.ones_(head.scale.get_parameter("bias"))
 
     def predict(
         self, lateral: Tensor, features: KeyframeFeatures
