@@ -12,18 +12,18 @@ SETUP := source scripts/setup.sh
 .PHONY: env demo test check clean
 
 env:
-	@$(PYTHON) scripts/make_env
+	@$(PYTHON) scripts/make_env.py
 
 demo: env
 	@$(SETUP) && install/yolact_ros/lib/yolact_ros/demo \
 		$(if $(CLIP),--clip "$(CLIP)") $(if $(MODEL),--model "$(MODEL)")
 
 test:
-	@$(PYTHON) scripts/make_env --use test
+	@$(PYTHON) scripts/make_env.py --use test
 	@$(SETUP) && pytest $(PYTEST_ARGS)
 
 check:
-	@$(PYTHON) scripts/make_env --use test
+	@$(PYTHON) scripts/make_env.py --use test
 	@$(SETUP) && ruff check . && ruff format --check .
 
 clean:

@@ -49,6 +49,7 @@ class Failure(Exception):
 
 
 def main():
+    """Run the script and return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--use", choices=["run", "test"], default="run", help="what it is for")
     use = parser.parse_args().use
@@ -159,18 +160,20 @@ def make_venv(wanted):
 
 def mend_wheels():
     """Replace two paths of the machine that built the ROS 2 wheels by those of this one."""
-    headers, packages = subprocess.run(
-        [PYTHON, "-c", "import sysconfig as s; print(s.get_path('include'), s.get_path('purelib'))"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split()
+    headers, packages = python_path("include"), python_path("purelib")
     for path in VENV.glob("share/*/cmake/*Export.cmake"):
         text = path.read_text()
         mended = re.sub(r"/opt/python/[\w-]+/include/python3\.\d+", headers, text)
         mended = re.sub(r"/opt/python/[\w-]+/lib/python3\.\d+/site-packages", packages, mended)
         if mended != text:
             path.write_text(mended)
+
+
+def python_path(name):
+    """Folder of the environment's Python, by its name in `sysconfig`."""
+    code = f"import sysconfig; print(sysconfig.get_path({name!r}))"
+    command = [PYTHON, "-c", code]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def build():
@@ -192,12 +195,7 @@ def build():
             "no C++ compiler was found; the messages need one. "
             "On Ubuntu and Debian: apt install build-essential"
         )
-    header = subprocess.run(
-        [PYTHON, "-c", "import sysconfig as s; print(s.get_path('include'))"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
+    header = python_path("include")
     if not Path(header, "Python.h").exists():
         raise Failure(
             f"{header}/Python.h is missing; the messages need Python's headers. "
@@ -260,15 +258,18 @@ def run(title, command, progress=None, env=None):
     terminal = sys.stdout.isatty()
     print(f"{title} ...", end="" if terminal else "\n", flush=True)
     tail = []
-    with LOG.open("a") as log, subprocess.Popen(
-        [str(part) for part in command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        cwd=ROOT,
-        env=env,
-    ) as process:
+    with (
+        LOG.open("a") as log,
+        subprocess.Popen(
+            [str(part) for part in command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            cwd=ROOT,
+            env=env,
+        ) as process,
+    ):
         for line in process.stdout:
             log.write(line)
             tail = [*tail[-29:], line]

@@ -1,0 +1,73 @@
+"""A camera that plays a video, and the node that segments it.
+
+ros2 launch yolact_ros demo.launch.py
+"""
+
+from launch import LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    IncludeLaunchDescription,
+    LogInfo,
+    SetEnvironmentVariable,
+)
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+from yolact_ros.ros.fastdds import image_profile
+
+
+def generate_launch_description() -> LaunchDescription:
+    share = FindPackageShare("yolact_ros")
+    variable, profile = image_profile()
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument(
+                "video",
+                default_value=PathJoinSubstitution([share, "models", "demo", "tabletop.mp4"]),
+                description="Video file that the camera plays.",
+            ),
+            DeclareLaunchArgument(
+                "rate", default_value="0.0", description="Images per second; 0: the video's own."
+            ),
+            DeclareLaunchArgument(
+                "loop",
+                default_value="true",
+                choices=["true", "false"],
+                description="Play the video again and again.",
+            ),
+            DeclareLaunchArgument(
+                "model",
+                default_value="",
+                description="Bundle or checkpoint; empty: the model of the package.",
+            ),
+            # Fast DDS in its own settings loses most images of a best-effort camera.
+            SetEnvironmentVariable(variable, EnvironmentVariable(variable, default_value=profile)),
+            IncludeLaunchDescription(
+                PathJoinSubstitution([share, "launch", "yolact.launch.py"]),
+                launch_arguments={
+                    "image": "/camera/image_raw",
+                    "model": LaunchConfiguration("model"),
+                }.items(),
+            ),
+            Node(
+                package="yolact_ros",
+                executable="camera",
+                name="camera",
+                output="screen",
+                emulate_tty=True,
+                parameters=[
+                    {
+                        "video": ParameterValue(LaunchConfiguration("video"), value_type=str),
+                        "rate": ParameterValue(LaunchConfiguration("rate"), value_type=float),
+                        "loop": ParameterValue(LaunchConfiguration("loop"), value_type=bool),
+                    }
+                ],
+            ),
+            LogInfo(
+                msg="Look at the results: `ros2 topic echo /yolact/instances`, "
+                "`ros2 topic hz /yolact/instances`, or the image topic /yolact/overlay in RViz."
+            ),
+        ]
+    )

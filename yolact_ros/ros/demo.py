@@ -1,0 +1,253 @@
+"""The demonstration: a camera, the node, and somebody who listens, each in its own process."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rclpy
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+
+from yolact_ros.errors import YolactError
+from yolact_ros.msg import FrameStats, InstanceArray
+from yolact_ros.ros.camera import video_rate
+from yolact_ros.ros.fastdds import image_profile
+from yolact_ros.ros.images import bgr_from_message
+from yolact_ros.ros.overlay_video import OverlayVideo
+
+CAMERA_TOPIC = "/camera/image_raw"
+QOS = QoSProfile(depth=10)
+START_S = 60.0  # for the node to open its model
+SETTLE_S = 3.0  # for the last images, after the clip
+END_S = 5.0  # for a process that is told to end
+
+
+class Listener(Node):
+    """An ordinary client of the node: counts, measures and records what it publishes."""
+
+    def __init__(self, video: OverlayVideo) -> None:
+        super().__init__("demo")
+        self.stats: list[FrameStats] = []
+        self.classes: list[Counter[str]] = []
+        self._video = video
+        self._scores: dict[tuple[int, int], float] = {}
+        self.create_subscription(InstanceArray, "/yolact/instances", self._on_instances, QOS)
+        self.create_subscription(FrameStats, "/yolact/stats", self.stats.append, QOS)
+        self.create_subscription(Image, "/yolact/overlay", self._on_overlay, QOS)
+
+    def settled(self) -> bool:
+        """Whether every image that the node received has been accounted for."""
+        if not self.stats:
+            return False
+        last = self.stats[-1]
+        return last.received == last.processed + last.dropped + last.stale + last.failed
+
+    def _on_instances(self, message: InstanceArray) -> None:
+        self.classes.append(Counter(instance.class_name for instance in message.instances))
+        stamp = message.header.stamp
+        self._scores[stamp.sec, stamp.nanosec] = sum(i.score for i in message.instances)
+
+    def _on_overlay(self, message: Image) -> None:
+        stamp = message.header.stamp
+        rank = self._scores.pop((stamp.sec, stamp.nanosec), 0.0)
+        # A copy: the pixels are a view on the message.
+        image = bgr_from_message(message).copy()
+        self._video.add(image, stamp.sec + stamp.nanosec * 1e-9, rank=rank)
+
+
+class Table:
+    """One printed line a second."""
+
+    TITLE = f"{'time':>6} {'in':>8} {'out':>8} {'latency p50':>12} {'p95':>7} {'dropped':>8}  seen"
+
+    def __init__(self, listener: Listener) -> None:
+        print(self.TITLE, flush=True)
+        self._listener = listener
+        self._start = self._shown = time.monotonic()
+        self._stats = self._classes = 0
+        self._received = self._dropped = 0
+
+    def print_when_due(self) -> None:
+        """Print what happened since the last line, once a second."""
+        now = time.monotonic()
+        if now - self._shown < 1.0:
+            return
+        stats = self._listener.stats[self._stats :]
+        classes = self._listener.classes[self._classes :]
+        passed, self._shown = now - self._shown, now
+        self._stats += len(stats)
+        self._classes += len(classes)
+        if not stats:
+            print(f"{now - self._start:5.0f}s no results", flush=True)
+            return
+        received, dropped = stats[-1].received, stats[-1].dropped
+        latencies = [message.latency_ms for message in stats]
+        print(
+            f"{now - self._start:5.0f}s {(received - self._received) / passed:5.1f} Hz "
+            f"{len(stats) / passed:5.1f} Hz {np.percentile(latencies, 50):9.0f} ms "
+            f"{np.percentile(latencies, 95):4.0f} ms {dropped - self._dropped:>8}  "
+            f"{_describe(classes)}",
+            flush=True,
+        )
+        self._received, self._dropped = received, dropped
+
+
+def _describe(classes: list[Counter[str]]) -> str:
+    """Mean number of instances of each class, e.g. `2 mug, 1 duck`."""
+    total: Counter[str] = Counter()
+    for counts in classes:
+        total.update(counts)
+    means = {name: round(count / len(classes)) for name, count in total.most_common()}
+    return ", ".join(f"{mean} {name}" for name, mean in means.items() if mean) or "nothing"
+
+
+class Process:
+    """A program of this package in its own process; ended when the block ends."""
+
+    def __init__(self, name: str, *arguments: str) -> None:
+        program = Path(get_package_prefix("yolact_ros"), "lib", "yolact_ros", name)
+        self.name = name
+        # In its own session, so that Ctrl-C reaches this process alone, which ends the others.
+        self._process = subprocess.Popen(
+            [sys.executable, str(program), "--ros-args", *arguments], start_new_session=True
+        )
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    @property
+    def status(self) -> int | None:
+        """Exit status; None while it runs."""
+        return self._process.poll()
+
+    def end(self) -> int:
+        """Ask the process to end, insist after `END_S` seconds; returns its exit status."""
+        if self.status is None:
+            self._process.send_signal(signal.SIGINT)
+        try:
+            return self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            print(f"demo: {self.name} did not end and is killed.", file=sys.stderr)
+            self._process.kill()
+            return self._process.wait()
+
+
+def run(clip: Path, model: str, *, output: Path) -> int:
+    """Play a clip through the node.
+
+    Args:
+        clip: a video file.
+        model: bundle or checkpoint; empty for the package's own.
+        output: folder for the overlay video and the picture.
+
+    Returns:
+        Exit status: 0 when the whole clip went through the node.
+
+    Raises:
+        ConfigError: the clip cannot be read or the video cannot be written.
+    """
+    rate = video_rate(str(clip))
+    output.mkdir(parents=True, exist_ok=True)
+    video = OverlayVideo(output / "demo.mp4", rate)
+    listener = Listener(video)
+    arguments = ["-r", f"image:={CAMERA_TOPIC}", "-p", f"model:={model}"]
+    with Process("yolact_node", *arguments) as node:
+        deadline = time.monotonic() + START_S
+        while not listener.count_subscribers(CAMERA_TOPIC):
+            rclpy.spin_once(listener, timeout_sec=0.1)
+            if node.status is not None or time.monotonic() > deadline:
+                return _report_end(node)
+        with Process("camera", "-p", f"video:={clip}") as camera:
+            table = Table(listener)
+            while camera.status is None and node.status is None:
+                rclpy.spin_once(listener, timeout_sec=0.1)
+                table.print_when_due()
+            if camera.status:
+                return _report_end(camera)
+        settle_until = time.monotonic() + SETTLE_S
+        while node.status is None and not listener.settled() and time.monotonic() < settle_until:
+            rclpy.spin_once(listener, timeout_sec=0.1)
+        if node.status is not None or node.end() != 0:
+            return _report_end(node)
+    video.close()
+    if video.best is None:
+        print("demo: the node published no overlay.", file=sys.stderr)
+        return 1
+    cv2.imwrite(str(output / "demo.png"), video.best)
+    _print_summary(listener.stats)
+    print(f"Wrote {output / 'demo.mp4'} and {output / 'demo.png'}")
+    return 0
+
+
+def _report_end(process: Process) -> int:
+    if process.status is None:
+        print(f"demo: {process.name} was not ready after {START_S:.0f} s.", file=sys.stderr)
+    else:
+        print(
+            f"demo: {process.name} ended with status {process.status}; its own words are above.",
+            file=sys.stderr,
+        )
+    return 1
+
+
+def _print_summary(stats: list[FrameStats]) -> None:
+    last = stats[-1]
+    latencies = [message.latency_ms for message in stats]
+    stages = ", ".join(
+        f"{stage} {np.median([getattr(message, f'{stage}_ms') for message in stats]):.1f}"
+        for stage in ("transport", "wait", "preprocess", "inference", "postprocess", "publish")
+    )
+    p50, p95 = np.percentile(latencies, [50, 95])
+    print(
+        f"Images: {last.received} received, {last.processed} processed, {last.dropped} replaced "
+        f"by newer ones, {last.failed} failed, {last.lost} lost on the way.\n"
+        f"Latency from the camera's stamp to the instances: p50 {p50:.0f} ms, p95 {p95:.0f} ms; "
+        f"medians in ms: {stages}."
+    )
+
+
+def main() -> int:
+    """Run the demonstration with the words of the command line; returns the exit status."""
+    share = Path(get_package_share_directory("yolact_ros"))
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    parser.add_argument(
+        "--clip", type=Path, default=share / "models/demo/tabletop.mp4", help="video to play"
+    )
+    parser.add_argument("--model", default="", help="bundle or checkpoint; default: the shipped")
+    parser.add_argument("--output", type=Path, default=Path("out"), help="folder for the results")
+    arguments = parser.parse_args()
+    # Fast DDS in its own settings loses most images of a best-effort camera.
+    os.environ.setdefault(*image_profile())
+    # Nothing here needs to leave this machine.
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        return run(arguments.clip, arguments.model, output=arguments.output)
+    except YolactError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("demo: interrupted", file=sys.stderr)
+        return 130
+    finally:
+        rclpy.shutdown()

@@ -1,0 +1,117 @@
+"""The forms in which a mask travels in an `Instance` message (msg/Instance.msg)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from yolact_ros.errors import MessageError
+from yolact_ros.msg import Instance
+
+# Value of the parameter `mask_encoding` -> value of the message's field.
+MASK_ENCODINGS = {
+    "bits": Instance.MASK_BITS,
+    "mono8": Instance.MASK_MONO8,
+    "rle": Instance.MASK_RLE,
+    "none": Instance.MASK_NONE,
+}
+
+
+def encode_mask(mask: np.ndarray, encoding: int) -> bytes:
+    """Turn a mask into the bytes of `Instance.mask`.
+
+    Args:
+        mask: (h, w) bool, the region of interest only; h or w may be 0.
+        encoding: one of the `Instance.MASK_` values.
+
+    Raises:
+        ValueError: there is no such encoding.
+    """
+    if encoding == Instance.MASK_NONE:
+        return b""
+    if encoding == Instance.MASK_BITS:
+        return np.packbits(mask, axis=1).tobytes()
+    if encoding == Instance.MASK_MONO8:
+        return np.where(mask, np.uint8(255), np.uint8(0)).tobytes()
+    if encoding == Instance.MASK_RLE:
+        return _run_lengths(mask.ravel()).tobytes()
+    raise ValueError(f"unknown mask encoding {encoding}")
+
+
+def mask_from_message(instance: Instance) -> np.ndarray:
+    """Give the mask of one instance.
+
+    Returns:
+        (roi.height, roi.width) bool; its top left pixel is (roi.x_offset, roi.y_offset) of the
+        source image.
+
+    Raises:
+        MessageError: the message carries no mask, or its bytes do not fit its region.
+    """
+    height, width = instance.roi.height, instance.roi.width
+    encoding = instance.mask_encoding
+    if encoding == Instance.MASK_NONE:
+        raise MessageError(
+            "This instance carries no mask; set the node's parameter mask_encoding to "
+            "bits, mono8 or rle."
+        )
+    data = np.frombuffer(bytes(instance.mask), np.uint8)
+    if encoding == Instance.MASK_BITS:
+        row_bytes = -(-width // 8)
+        _expect(data.size, height * row_bytes, "bytes", instance)
+        return np.unpackbits(data.reshape(height, row_bytes), axis=1, count=width).view(bool)
+    if encoding == Instance.MASK_MONO8:
+        _expect(data.size, height * width, "bytes", instance)
+        return data.reshape(height, width) != 0
+    if encoding == Instance.MASK_RLE:
+        _expect(data.size % 4, 0, "bytes after the last run", instance)
+        runs = data.view("<u4")
+        _expect(int(runs.sum(dtype=np.uint64)), height * width, "pixels in its runs", instance)
+        return np.repeat(np.arange(runs.size) % 2 == 1, runs).reshape(height, width)
+    raise MessageError(f"Mask encoding {encoding} is unknown; expected 0 to 3 (Instance.msg).")
+
+
+def full_mask_from_message(instance: Instance, height: int, *, width: int) -> np.ndarray:
+    """Give the mask of one instance in the whole source image.
+
+    Args:
+        instance: an instance that carries a mask.
+        height: of the source image in pixels, as in its `InstanceArray`.
+        width: likewise.
+
+    Returns:
+        (height, width) bool.
+
+    Raises:
+        MessageError: as `mask_from_message`, or the region reaches beyond the image.
+    """
+    roi = instance.roi
+    if roi.y_offset + roi.height > height or roi.x_offset + roi.width > width:
+        raise MessageError(
+            f"The region of {roi.width}x{roi.height} pixels at ({roi.x_offset}, {roi.y_offset}) "
+            f"reaches beyond the image of {width}x{height}."
+        )
+    full = np.zeros((height, width), bool)
+    rows = slice(roi.y_offset, roi.y_offset + roi.height)
+    columns = slice(roi.x_offset, roi.x_offset + roi.width)
+    full[rows, columns] = mask_from_message(instance)
+    return full
+
+
+def _run_lengths(pixels: np.ndarray) -> np.ndarray:
+    """(n,) bool -> little-endian uint32 lengths of its runs; the first run counts zeros."""
+    if pixels.size == 0:
+        return np.empty(0, "<u4")
+    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    runs = np.diff(changes, prepend=0, append=pixels.size)
+    if pixels[0]:
+        runs = np.concatenate([[0], runs])
+    return runs.astype("<u4")
+
+
+def _expect(found: int, expected: int, what: str, instance: Instance) -> None:
+    if found != expected:
+        raise MessageError(
+            f"The mask of instance {instance.instance_id} does not fit its region of "
+            f"{instance.roi.width}x{instance.roi.height} pixels: it has {found} {what}; "
+            f"expected {expected}."
+        )
