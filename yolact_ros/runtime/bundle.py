@@ -1,6 +1,11 @@
-"""Bundles: folders that hold an exported network, checked before use.
+"""A bundle: the folder that holds an exported model, `model.json` beside its `*.onnx` graphs.
 
-A bundle is `model.json` and the ONNX files that it names, each with its SHA-256.
+    {"format": 1, "model": ModelConfig, "postprocess": "host" | "graph", "max_detections": N,
+     "graphs": {"detect": {"file": ..., "sha256": ..., "inputs": {name: {"shape", "dtype"}},
+                           "outputs": {name: {"shape", "dtype"}}}, ...},
+     "source": {"checkpoint": file name, "sha256": ...}, "versions": {library: version}}
+
+A dimension of -1 is free. `postprocess` says where thresholds, NMS and re-scoring run.
 """
 
 from __future__ import annotations
@@ -9,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,20 +25,22 @@ from yolact_ros.config import ModelConfig, model_from_plain, to_plain
 from yolact_ros.errors import BundleError, ConfigError
 
 FORMAT = 1
-DESCRIPTION_FILE = "model.json"
-POSTPROCESS_PLACES = ("host", "graph")
-SHIPPED_MODEL = "tabletop"
+DESCRIPTION = "model.json"
+POSTPROCESS = ("host", "graph")
+SHIPPED = Path("models") / "tabletop"
+REPAIR = "Copy the bundle again, or export it anew: yolact export CHECKPOINT -o {folder}"
 
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """What the pipeline has to know of a network, wherever its weights come from.
+    """What the pipeline has to know about a model, whichever backend runs it.
 
     Attributes:
-        model: the network's configuration.
-        postprocess: `host` if its graphs end before thresholds and NMS, `graph` if not.
-        max_detections: rows of a graph with NMS inside; an upper limit otherwise.
-        identity: SHA-256 that stands for the weights.
+        model: the network.
+        postprocess: `host` if the graph `detect` gives predictions of all priors, `graph` if it
+            ends in finished detections.
+        max_detections: most detections of one image; fixed for `graph`, a proposal for `host`.
+        identity: first digits of the SHA-256 that tells this model from all others.
     """
 
     model: ModelConfig
@@ -42,54 +50,181 @@ class ModelDescription:
 
 
 @dataclass(frozen=True)
+class TensorInfo:
+    """Shape and numpy dtype of one input or output; -1 is a free dimension."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class GraphInfo:
+    """One graph: its file, and its tensors by name."""
+
+    path: Path
+    inputs: Mapping[str, TensorInfo]
+    outputs: Mapping[str, TensorInfo]
+
+
+@dataclass(frozen=True)
 class Bundle:
-    """An opened bundle, whose files have been checked.
+    """A bundle whose files are complete and unaltered.
 
     Attributes:
         folder: where it lies.
-        description: what it is.
-        graphs: name to the path of its ONNX file.
-        source: what it was made from.
+        description: the model.
+        graphs: by name; `detect`, and `rescore` for YOLACT++ with post-processing on the host.
+        source: the checkpoint that it was made from.
         versions: of the libraries that made it.
     """
 
     folder: Path
     description: ModelDescription
-    graphs: Mapping[str, Path]
+    graphs: Mapping[str, GraphInfo]
     source: Mapping[str, str]
     versions: Mapping[str, str]
 
     @classmethod
     def open(cls, folder: str | Path) -> Bundle:
-        """Read a bundle and check every file against its SHA-256.
+        """Read `model.json` and check every file.
 
         Raises:
-            BundleError: the folder or a file is missing, altered or of another format; the
-                message names the file and what to do.
+            BundleError: the folder or one of its files is missing, altered, or of a newer format.
         """
         folder = Path(folder)
-        content = _read_description(folder)
-        graphs, digests = {}, []
-        for name, entry in content["graphs"].items():
-            path = folder / str(entry["file"])
-            if path.parent.resolve() != folder.resolve():
-                raise BundleError(f"{folder / DESCRIPTION_FILE} names a file outside: {path}.")
-            _check_file(path, str(entry["sha256"]))
-            graphs[name] = path
-            digests.append(f"{name}:{entry['sha256']}")
-        if "detect" not in graphs:
-            raise BundleError(f"{folder} has no graph 'detect'; export the model again.")
+        content, digest = _read_description(folder)
         try:
-            model = model_from_plain(content["model"])
+            graphs = {
+                str(name): _check_graph(folder, str(name), entry)
+                for name, entry in content["graphs"].items()
+            }
+            description = ModelDescription(
+                model=model_from_plain(content["model"]),
+                postprocess=str(content["postprocess"]),
+                max_detections=int(content["max_detections"]),
+                identity=digest[:12],
+            )
         except ConfigError as error:
-            raise BundleError(f"{folder / DESCRIPTION_FILE}: {error}") from error
-        description = ModelDescription(
-            model=model,
-            postprocess=content["postprocess"],
-            max_detections=int(content["max_detections"]),
-            identity=hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest(),
+            raise BundleError(f"{folder / DESCRIPTION}: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(
+                f"{folder / DESCRIPTION} lacks or garbles an entry ({type(error).__name__}: "
+                f"{error}). {REPAIR.format(folder=folder)}"
+            ) from error
+        _check_completeness(folder, description, graphs)
+        return cls(
+            folder, description, graphs, content.get("source", {}), content.get("versions", {})
         )
-        return cls(folder, description, graphs, content["source"], content["versions"])
+
+
+def is_bundle(path: str | Path) -> bool:
+    """Whether `path` is a folder with a `model.json`."""
+    return (Path(path) / DESCRIPTION).is_file()
+
+
+def shipped_bundle() -> Path:
+    """The bundle that comes with the package: in its sources, or where it is installed.
+
+    Raises:
+        BundleError: it is in neither place.
+    """
+    return shipped_file(SHIPPED / DESCRIPTION).parent
+
+
+def shipped_file(name: Path) -> Path:
+    """A file of the repository's folders `models`, `config` or `launch`.
+
+    Args:
+        name: relative to the repository, or to `share/yolact_ros` of an installation.
+
+    Raises:
+        BundleError: it is in neither place.
+    """
+    share = Path("share") / "yolact_ros"
+    prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    installed = [folder / share for folder in (*prefixes, Path(sys.prefix))]
+    for above in Path(__file__).resolve().parents[2:]:  # the repository, or an install prefix
+        installed += [above, above / share]
+    for folder in installed:
+        if (folder / name).is_file():
+            return folder / name
+    raise BundleError(
+        f"{name} does not come with this installation of yolact_ros; name a bundle or a "
+        "checkpoint instead, or run from a clone of the repository."
+    )
+
+
+def _read_description(folder: Path) -> tuple[dict[str, Any], str]:
+    """Content of `model.json` and its SHA-256, which covers the graphs' own."""
+    path = folder / DESCRIPTION
+    if not folder.is_dir():
+        raise BundleError(
+            f"The bundle {folder} does not exist; expected a folder with {DESCRIPTION} in it. "
+            "Make one with: yolact export CHECKPOINT -o BUNDLE"
+        )
+    try:
+        raw = path.read_bytes()
+        content = json.loads(raw)
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"The folder {folder} is no bundle: it has no {DESCRIPTION}. "
+            f"{REPAIR.format(folder=folder)}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            f"{path} cannot be read: {error}. {REPAIR.format(folder=folder)}"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise BundleError(
+            f"{path} has format {found!r}; this version of yolact_ros reads format {FORMAT}. "
+            f"Update yolact_ros, or export the bundle anew: yolact export CHECKPOINT -o {folder}"
+        )
+    return content, hashlib.sha256(raw).hexdigest()
+
+
+def _check_graph(folder: Path, name: str, entry: Mapping[str, Any]) -> GraphInfo:
+    path = folder / entry["file"]
+    if path.parent != folder:
+        raise BundleError(
+            f"{folder / DESCRIPTION}: graph {name!r} lies in {entry['file']!r}; expected a plain "
+            f"file name. {REPAIR.format(folder=folder)}"
+        )
+    if not path.is_file():
+        raise BundleError(f"{path} is missing. {REPAIR.format(folder=folder)}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != entry["sha256"]:
+        raise BundleError(
+            f"{path} was altered or is incomplete: its SHA-256 is {digest[:12]}..., {DESCRIPTION} "
+            f"says {str(entry['sha256'])[:12]}... {REPAIR.format(folder=folder)}"
+        )
+    return GraphInfo(path, _tensors(entry["inputs"]), _tensors(entry["outputs"]))
+
+
+def _check_completeness(
+    folder: Path, description: ModelDescription, graphs: Mapping[str, GraphInfo]
+) -> None:
+    if description.postprocess not in POSTPROCESS:
+        raise BundleError(
+            f"{folder / DESCRIPTION}: postprocess is {description.postprocess!r}; expected one "
+            f"of: {', '.join(POSTPROCESS)}. {REPAIR.format(folder=folder)}"
+        )
+    needed = {"detect"}
+    if description.postprocess == "host" and description.model.mask_rescoring:
+        needed.add("rescore")
+    missing = needed - set(graphs)
+    if missing:
+        raise BundleError(
+            f"{folder / DESCRIPTION} lists no graph {' and no graph '.join(sorted(missing))}. "
+            f"{REPAIR.format(folder=folder)}"
+        )
+
+
+def _tensors(entries: Mapping[str, Any]) -> dict[str, TensorInfo]:
+    return {
+        str(name): TensorInfo(tuple(int(n) for n in entry["shape"]), str(entry["dtype"]))
+        for name, entry in entries.items()
+    }
 
 
 def write_bundle(
@@ -98,126 +233,73 @@ def write_bundle(
     *,
     postprocess: str,
     max_detections: int,
-    graphs: Mapping[str, bytes],
+    graphs: Mapping[str, bytes | Path],
     source: Mapping[str, str],
     versions: Mapping[str, str],
-) -> None:
-    """Write a bundle; it appears whole or not at all, and replaces an older one.
+) -> Bundle:
+    """Write a bundle; it is there in whole or not at all.
+
+    A bundle of the same folder is replaced; other files in it stay.
 
     Args:
-        folder: where; made with its parents.
-        model: the network's configuration.
-        postprocess: `host` or `graph`, see `ModelDescription`.
-        max_detections: see `ModelDescription`.
-        graphs: name to the bytes of its ONNX file.
-        source: what it is made from, e.g. the checkpoint's file name and SHA-256.
-        versions: of the libraries that make it.
+        folder: where to write.
+        model: the network.
+        postprocess: `host` or `graph`.
+        max_detections: most detections of one image.
+        graphs: name to ONNX model, as bytes or as the path of a file.
+        source: name and SHA-256 of the checkpoint.
+        versions: of the libraries that took part.
 
     Raises:
-        BundleError: the folder exists and is no bundle, so it will not be replaced.
+        BundleError: the folder holds something else, or cannot be written.
+        BackendError: ONNX Runtime, which reads the graphs' inputs and outputs, is absent or
+            refuses a graph.
     """
+    from yolact_ros.runtime.backends.onnxruntime_backend import describe_graph
+
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / DESCRIPTION_FILE).is_file():
+    if folder.exists() and not is_bundle(folder) and (folder.is_file() or any(folder.iterdir())):
         raise BundleError(
-            f"{folder} exists and is no bundle; it is left alone. Choose another folder."
+            f"{folder} exists and is no bundle; choose another place, or remove it first."
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    entries: dict[str, Any] = {}
     try:
-        made.chmod(0o755)
-        entries = {}
-        for name, content in graphs.items():
-            (made / f"{name}.onnx").write_bytes(content)
-            digest = hashlib.sha256(content).hexdigest()
-            entries[name] = {"file": f"{name}.onnx", "sha256": digest}
-        description = {
-            "format": FORMAT,
-            "model": to_plain(model),
-            "postprocess": postprocess,
-            "max_detections": max_detections,
-            "graphs": entries,
-            "source": dict(source),
-            "versions": dict(versions),
-        }
-        (made / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2) + "\n")
-        _replace_folder(made, folder)
-    except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
-        raise
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+            new = Path(scratch) / "new"
+            new.mkdir()
+            for name, graph in graphs.items():
+                content = graph if isinstance(graph, bytes) else Path(graph).read_bytes()
+                (new / f"{name}.onnx").write_bytes(content)
+                inputs, outputs = describe_graph(content)
+                entries[name] = {
+                    "file": f"{name}.onnx",
+                    "sha256": hashlib.sha256(content).hexdigest(),
+                    "inputs": {key: to_plain(info) for key, info in inputs.items()},
+                    "outputs": {key: to_plain(info) for key, info in outputs.items()},
+                }
+            description = {
+                "format": FORMAT,
+                "model": to_plain(model),
+                "postprocess": postprocess,
+                "max_detections": max_detections,
+                "graphs": entries,
+                "source": dict(source),
+                "versions": dict(versions),
+            }
+            (new / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
+            _put_in_place(new, folder, Path(scratch) / "old")
+    except OSError as error:
+        raise BundleError(f"The bundle {folder} cannot be written: {error}.") from error
+    return Bundle.open(folder)
 
 
-def shipped_bundle() -> Path:
-    """Find the bundle that comes with the package.
-
-    Looks beside the sources, then in every installed ROS prefix (`AMENT_PREFIX_PATH`).
-
-    Raises:
-        BundleError: it is nowhere.
-    """
-    here = Path(__file__).resolve()
-    places = [here.parents[2] / "models"]
-    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
-        if prefix:
-            places.append(Path(prefix) / "share" / "yolact_ros" / "models")
-    for place in places:
-        if (place / SHIPPED_MODEL / DESCRIPTION_FILE).is_file():
-            return place / SHIPPED_MODEL
-    raise BundleError(
-        f"The shipped model {SHIPPED_MODEL!r} was not found in: "
-        f"{', '.join(str(place) for place in places)}. Name a bundle, or source the workspace "
-        "that yolact_ros is installed in."
-    )
-
-
-def is_bundle(path: str | Path) -> bool:
-    """Tell whether `path` is a folder with a model description."""
-    return (Path(path) / DESCRIPTION_FILE).is_file()
-
-
-def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / DESCRIPTION_FILE
-    if not path.is_file():
-        raise BundleError(
-            f"{folder} is no bundle: it has no {DESCRIPTION_FILE}. Make one with: "
-            f"yolact export CHECKPOINT -o {folder}"
-        )
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read ({error}); export the model again.") from error
-    expected = {"format", "model", "postprocess", "max_detections", "graphs", "source", "versions"}
-    missing = expected - set(content) if isinstance(content, dict) else expected
-    if missing:
-        raise BundleError(f"{path} lacks: {', '.join(sorted(missing))}; export the model again.")
-    if content["format"] != FORMAT:
-        raise BundleError(
-            f"{path} has format {content['format']!r}; this version reads {FORMAT}. "
-            "Export the model again with this version."
-        )
-    if content["postprocess"] not in POSTPROCESS_PLACES:
-        raise BundleError(
-            f"{path}: postprocess is {content['postprocess']!r}; expected one of "
-            f"{', '.join(POSTPROCESS_PLACES)}."
-        )
-    return content
-
-
-def _check_file(path: Path, digest: str) -> None:
-    if not path.is_file():
-        raise BundleError(f"{path} is missing; copy the whole bundle, or export it again.")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != digest:
-        raise BundleError(
-            f"{path} was altered or not copied whole: its SHA-256 is {found[:12]}..., "
-            f"{DESCRIPTION_FILE} says {digest[:12]}... Copy the bundle again, or export it again."
-        )
-
-
-def _replace_folder(made: Path, folder: Path) -> None:
-    if not folder.exists():
-        made.rename(folder)
-        return
-    old = made.with_name(f"{made.name}.old")
-    folder.rename(old)
-    made.rename(folder)
-    shutil.rmtree(old)
+def _put_in_place(new: Path, folder: Path, old: Path) -> None:
+    """Move `new` to `folder`; files of `folder` that are no part of a bundle move along."""
+    if folder.exists():
+        for path in folder.iterdir():
+            if path.name != DESCRIPTION and path.suffix != ".onnx":
+                copy = shutil.copytree if path.is_dir() else shutil.copy2
+                copy(path, new / path.name)
+        folder.rename(old)
+    new.rename(folder)

@@ -1,7 +1,8 @@
-"""Overlays: masks, boxes and labels on a copy of the image."""
+"""Detections drawn on their image."""
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 
 import cv2
@@ -9,78 +10,92 @@ import numpy as np
 
 from yolact_ros.runtime.detections import Detections
 
-MASK_OPACITY = 0.45  # of the reference's display
+MASK_OPACITY = 0.45
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+GOLDEN_RATIO = 0.6180339887  # steps of hue by it keep neighbouring class ids far apart
 
 
 def class_colour(class_id: int) -> tuple[int, int, int]:
-    """A vivid colour (B, G, R) that a class keeps for ever.
-
-    Neighbouring ids lie far apart on the colour circle (steps of the golden angle).
-    """
-    hue = (class_id * 0.618034 + 0.02) % 1.0
-    pixel = np.array([[[int(hue * 180), 190 + 60 * (class_id % 2), 255]]], np.uint8)
-    blue, green, red = cv2.cvtColor(pixel, cv2.COLOR_HSV2BGR)[0, 0].tolist()
-    return blue, green, red
+    """The (blue, green, red) of a class, 0..255; always the same for the same class id."""
+    hue = (0.02 + class_id * GOLDEN_RATIO) % 1.0
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75 if class_id % 2 else 0.9, 0.95)
+    return round(blue * 255), round(green * 255), round(red * 255)
 
 
 def draw_detections(
-    image: np.ndarray, detections: Detections, class_names: Sequence[str]
+    image_bgr: np.ndarray, detections: Detections, class_names: Sequence[str]
 ) -> np.ndarray:
-    """Draw the instances of an image, the best on top.
+    """Draw masks with outlines, boxes, and labels with class and mask score.
 
     Args:
-        image: (H, W, 3) uint8 BGR.
-        detections: of this image.
-        class_names: name of each class id.
+        image_bgr: (H, W, 3) uint8, the image of the detections.
+        detections: what to draw; the best ones come out on top.
+        class_names: names by class id.
 
     Returns:
-        (H, W, 3) uint8 BGR, a new array.
+        A new (H, W, 3) uint8 BGR image.
+
+    Raises:
+        ValueError: the image has another size than that of the detections.
     """
-    canvas = np.array(image, order="C")
-    scale = max(0.4, min(image.shape[:2]) / 1100)
-    thickness = max(1, round(scale * 2))
-    order = range(len(detections) - 1, -1, -1)
-    for i in order:
-        _blend_mask(canvas, detections, i, thickness=thickness)
-    for i in order:
-        _draw_label(canvas, detections, i, class_names=class_names, scale=scale)
+    if image_bgr.shape[:2] != detections.image_size:
+        raise ValueError(
+            f"The image is {image_bgr.shape[:2]} (height, width); the detections are of one of "
+            f"{detections.image_size}."
+        )
+    canvas = np.array(image_bgr, order="C")
+    line = max(1, round(min(detections.image_size) / 400))
+    worst_first = range(len(detections) - 1, -1, -1)
+    for i in worst_first:
+        _blend_mask(canvas, detections, i, line=line)
+    for i in worst_first:
+        _draw_box(canvas, detections, i, line=line)
+    for i in worst_first:
+        class_id = int(detections.class_ids[i])
+        text = f"{class_names[class_id]} {detections.mask_scores[i]:.2f}"
+        _draw_label(canvas, detections.boxes[i], text, class_colour(class_id), line=line)
     return canvas
 
 
-def _blend_mask(canvas: np.ndarray, detections: Detections, index: int, *, thickness: int) -> None:
+def _blend_mask(canvas: np.ndarray, detections: Detections, index: int, *, line: int) -> None:
+    x1, y1, x2, y2 = detections.mask_rois[index]
+    mask = detections.masks[index].view(np.uint8)
+    if not mask.size:
+        return
     colour = class_colour(int(detections.class_ids[index]))
-    x1, y1, x2, y2 = detections.mask_rois[index].tolist()
-    mask = detections.masks[index]
-    if mask.size:
-        region = canvas[y1:y2, x1:x2]
-        tinted = cv2.addWeighted(
-            region, 1 - MASK_OPACITY, np.full_like(region, colour), MASK_OPACITY, 0
-        )
-        cv2.copyTo(tinted, mask.view(np.uint8), region)
-        outlines, _ = cv2.findContours(
-            mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x1, y1)
-        )
-        cv2.drawContours(canvas, outlines, -1, colour, thickness, cv2.LINE_AA)
+    region = canvas[y1:y2, x1:x2]
+    tint = np.empty_like(region)
+    tint[:] = colour
+    cv2.addWeighted(region, 1 - MASK_OPACITY, tint, MASK_OPACITY, 0, dst=tint)
+    cv2.copyTo(tint, mask, region)
+    outlines, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(region, outlines, -1, colour, line, cv2.LINE_AA)
+
+
+def _draw_box(canvas: np.ndarray, detections: Detections, index: int, *, line: int) -> None:
+    x1, y1, x2, y2 = _pixels(detections.boxes[index])
+    colour = class_colour(int(detections.class_ids[index]))
+    cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, line)
 
 
 def _draw_label(
-    canvas: np.ndarray,
-    detections: Detections,
-    index: int,
-    *,
-    class_names: Sequence[str],
-    scale: float,
+    canvas: np.ndarray, box: np.ndarray, text: str, colour: tuple[int, int, int], *, line: int
 ) -> None:
-    class_id = int(detections.class_ids[index])
-    colour = class_colour(class_id)
-    x1, y1, x2, y2 = (int(v) for v in detections.boxes[index].round())
-    cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1, cv2.LINE_AA)
-    text = f"{class_names[class_id]} {detections.mask_scores[index]:.2f}"
-    (width, height), baseline = cv2.getTextSize(text, FONT, scale, 1)
-    top = max(y1 - height - baseline - 2, 0)
-    left = max(min(x1, canvas.shape[1] - width - 4), 0)
-    cv2.rectangle(canvas, (left, top), (left + width + 4, top + height + baseline + 2), colour, -1)
-    dark = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 128
-    ink = (0, 0, 0) if dark else (255, 255, 255)
-    cv2.putText(canvas, text, (left + 2, top + height + 1), FONT, scale, ink, 1, cv2.LINE_AA)
+    """Write on a filled tag above the box, or inside it at the image's upper edge."""
+    height, width = canvas.shape[:2]
+    scale = 0.45 * max(1.0, line * 0.85)
+    (text_width, text_height), below = cv2.getTextSize(text, FONT, scale, 1)
+    tag_width, tag_height = text_width + 8, text_height + below + 4
+    x1, y1, _, _ = _pixels(box)
+    left = max(0, min(x1, width - tag_width))
+    top = y1 - tag_height if y1 >= tag_height else y1
+    cv2.rectangle(canvas, (left, top), (left + tag_width, top + tag_height), colour, cv2.FILLED)
+    blue, green, red = colour
+    ink = (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 140 else (255, 255, 255)
+    origin = (left + 4, top + 2 + text_height)
+    cv2.putText(canvas, text, origin, FONT, scale, ink, 1, cv2.LINE_AA)
+
+
+def _pixels(box: np.ndarray) -> tuple[int, int, int, int]:
+    x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
+    return x1, y1, x2, y2

@@ -80,7 +80,7 @@ def box_cells(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     scale = np.array([width, height, width, height], np.float32)
     with np.errstate(over="ignore"):
-        scaled = np.nan_to_num(boxes * scale, nan=np.float32(-1e6))
+        scaled = np.nan_to_num(boxes * scale, nan=-1e6)
     scaled = np.clip(scaled, -2, scale + 2)
     low = np.minimum(scaled[:, :2], scaled[:, 2:]) - 1
     high = np.maximum(scaled[:, :2], scaled[:, 2:]) + 1
@@ -109,14 +109,12 @@ def enlarge_masks(
             soft.size, placement.image_size, placement.extent, placement.shift, strict=True
         )
     )
-    (x1, y1, x2, y2) = soft.cells.T
-    regions = np.stack(
-        [*columns.region(x1, x2)[:1], *rows.region(y1, y2)[:1]]
-        + [*columns.region(x1, x2)[1:], *rows.region(y1, y2)[1:]],
-        axis=1,
-    ).astype(np.int32)
+    left, right = columns.region(soft.cells[:, 0], soft.cells[:, 2])
+    top, bottom = rows.region(soft.cells[:, 1], soft.cells[:, 3])
+    regions = np.stack([left, top, right, bottom], axis=1).astype(np.int32)
+    scratch = np.empty((2, max(BLOCK, placement.image_size[1])), np.float32)
     masks = tuple(
-        _enlarge(values, cells, region, rows, columns, threshold)
+        _enlarge(values, cells, region, rows, columns, threshold, scratch)
         for values, cells, region in zip(soft.values, soft.cells, regions, strict=True)
     )
     return regions, masks
@@ -171,33 +169,34 @@ def _enlarge(
     rows: AxisSamples,
     columns: AxisSamples,
     threshold: float,
+    scratch: np.ndarray,
 ) -> np.ndarray:
-    """Interpolate one mask, first along rows, then along columns in blocks of rows."""
+    """Interpolate one mask, first along its rows, then along its columns in blocks of rows."""
     x1, y1, x2, y2 = region
-    mask = np.zeros((y2 - y1, x2 - x1), bool)
+    height, width = y2 - y1, x2 - x1
+    mask = np.empty((height, width), bool)
     if not mask.size:
         return mask
     # The crop's border is zero: one ring of cells around the values takes part.
     padded = np.zeros((values.shape[0] + 2, values.shape[1] + 2), np.float32)
     padded[1:-1, 1:-1] = values
     first_column, first_row = cells[0] - 1, cells[1] - 1
-    across = columns.weight[x1:x2]
-    left = padded.take(columns.lower[x1:x2] - first_column, axis=1, mode="clip")
+    share = columns.weight[x1:x2]
+    wide = padded.take(columns.lower[x1:x2] - first_column, axis=1, mode="clip")
     right = padded.take(columns.upper[x1:x2] - first_column, axis=1, mode="clip")
-    left *= 1 - across
-    right *= across
-    wide = np.add(left, right, out=left)
+    wide *= 1 - share
+    right *= share
+    wide += right
     lower, upper = rows.lower[y1:y2] - first_row, rows.upper[y1:y2] - first_row
-    down = rows.weight[y1:y2, None]
-    step = max(1, BLOCK // mask.shape[1])
-    buffers = np.empty((2, min(step, len(mask)), mask.shape[1]), np.float32)
-    for start in range(0, len(mask), step):
-        block = slice(start, start + step)
-        above, below = buffers[:, : len(mask[block])]
-        np.take(wide, lower[block], axis=0, out=above, mode="clip")
-        np.take(wide, upper[block], axis=0, out=below, mode="clip")
-        above *= 1 - down[block]
-        below *= down[block]
+    share = rows.weight[y1:y2, None]
+    step = max(1, scratch.shape[1] // width)
+    for start in range(0, height, step):
+        end = min(start + step, height)
+        above, below = scratch[:, : (end - start) * width].reshape(2, end - start, width)
+        np.take(wide, lower[start:end], axis=0, out=above, mode="clip")
+        np.take(wide, upper[start:end], axis=0, out=below, mode="clip")
+        above *= 1 - share[start:end]
+        below *= share[start:end]
         above += below
-        np.greater(above, threshold, out=mask[block])
+        np.greater(above, threshold, out=mask[start:end])
     return mask

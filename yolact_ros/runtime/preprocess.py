@@ -34,7 +34,9 @@ class Placement:
         scale = np.array([columns, rows, columns, rows], np.float32)
         shift = np.array([left, top, left, top], np.float32)
         limit = np.array([width, height, width, height], np.float32)
-        return np.clip(boxes_unit * scale - shift, np.float32(0), limit)
+        # Offsets of a network that has gone astray may give boxes that are not finite.
+        boxes: np.ndarray = np.nan_to_num(boxes_unit * scale - shift)
+        return boxes.clip(0, limit)
 
 
 def check_image(image: np.ndarray) -> None:
@@ -47,8 +49,8 @@ def check_image(image: np.ndarray) -> None:
         raise ValueError(f"The image is a {type(image).__name__}; expected a numpy array.")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(
-            f"The image has shape {image.shape} and type {image.dtype}; expected (height, width, 3) "
-            "uint8 in the order blue, green, red. Turn a grey image into that with "
+            f"The image has shape {image.shape} and type {image.dtype}; expected (height, width, "
+            "3) uint8 in the order blue, green, red. Turn a grey image into that with "
             "cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)."
         )
 

@@ -9,25 +9,19 @@ from types import TracebackType
 import numpy as np
 
 from yolact_ros.config import PostprocessConfig
-from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends import Backend, open_backend
 from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.runtime.masks import (
-    cropped_spans,
-    dense_masks,
-    mask_enlarger,
-    soft_crops,
-)
-from yolact_ros.runtime.postprocess import Candidates, boxes_in_pixels, select_detections
-from yolact_ros.runtime.preprocess import check_image, prepare_image
+from yolact_ros.runtime.masks import SoftMasks, assemble_masks, enlarge_masks
+from yolact_ros.runtime.postprocess import Selection, select_detections, select_finished
+from yolact_ros.runtime.preprocess import prepare_image
 
 
 class Segmenter:
-    """Segments one image after another with one network.
+    """Segments one image after another; to be called by one thread at a time.
 
     Attributes:
-        description: the network.
+        description: the model.
         postprocess: thresholds and limits; may be replaced between two images.
     """
 
@@ -35,12 +29,11 @@ class Segmenter:
         self,
         backend: Backend,
         description: ModelDescription,
-        postprocess: PostprocessConfig | None = None,
+        postprocess: PostprocessConfig = PostprocessConfig(),  # noqa: B008 - frozen
     ) -> None:
-        """Take over a backend, which `close` closes."""
         self._backend = backend
         self.description = description
-        self.postprocess = postprocess or PostprocessConfig()
+        self.postprocess = postprocess
 
     @classmethod
     def open(
@@ -48,23 +41,78 @@ class Segmenter:
         path: str | Path,
         *,
         backend: str = "auto",
-        postprocess: PostprocessConfig | None = None,
+        postprocess: PostprocessConfig = PostprocessConfig(),  # noqa: B008 - frozen
         threads: int = 0,
     ) -> Segmenter:
-        """Open a bundle (a folder) or a checkpoint (a file).
+        """Open a bundle or a checkpoint.
 
         Args:
-            path: the model.
-            backend: `onnxruntime`, `torch`, or `auto`: what the path calls for.
+            path: a bundle's folder or a checkpoint file.
+            backend: `auto`, `onnxruntime` or `torch`.
             postprocess: thresholds and limits.
-            threads: of one operator; 0 takes one for each processor core.
+            threads: threads of one operator; 0 leaves the choice to the backend.
 
         Raises:
-            BundleError, WeightsError: the model cannot be read.
-            BackendError: the library is missing or refuses the model.
+            BundleError: the bundle is missing, incomplete or altered.
+            WeightsError: the checkpoint cannot be used.
+            BackendError: the backend's library is absent or does not run such a model.
         """
         opened, description = open_backend(path, backend, threads=threads)
         return cls(opened, description, postprocess)
+
+    def segment(self, image: np.ndarray) -> Detections:
+        """Find the instances of one image.
+
+        Args:
+            image: (H, W, 3) uint8 BGR; any strides.
+
+        Raises:
+            ValueError: the image has another shape or type.
+            BackendError: the backend fails.
+        """
+        config = self.postprocess  # one configuration for the whole image
+        started = time.perf_counter()
+        tensor, placement = prepare_image(image, self.description.model)
+        prepared = time.perf_counter()
+        outputs = self._backend.run("detect", {"image": tensor})
+        detected = time.perf_counter()
+        if self.description.postprocess == "graph":
+            selection = select_finished(outputs, config)
+        else:
+            selection = select_detections(outputs, config)
+        soft = assemble_masks(outputs["prototypes"], selection.coefficients, selection.boxes)
+        assembled = time.perf_counter()
+        mask_scores = self._rescore(selection, soft)
+        rescored = time.perf_counter()
+        regions, masks = enlarge_masks(soft, placement, config.mask_threshold)
+        boxes = placement.boxes_to_image(selection.boxes)
+        finished = time.perf_counter()
+        return Detections(
+            boxes=boxes,
+            scores=selection.scores,
+            mask_scores=mask_scores,
+            class_ids=selection.class_ids,
+            mask_rois=regions,
+            masks=masks,
+            image_size=placement.image_size,
+            timings={
+                "preprocess": (prepared - started) * 1e3,
+                "inference": (detected - prepared + rescored - assembled) * 1e3,
+                "postprocess": (assembled - detected + finished - rescored) * 1e3,
+            },
+        )
+
+    def warm_up(self) -> None:
+        """Run every graph once, so that the first image takes no longer than the others."""
+        model = self.description.model
+        self.segment(np.zeros((*model.input_size, 3), np.uint8))
+        if self._rescores:
+            masks = np.zeros((1, *model.prototype_size), np.float32)
+            self._backend.run("rescore", {"masks": masks, "class_ids": np.zeros(1, np.int64)})
+
+    def close(self) -> None:
+        """Free the backend."""
+        self._backend.close()
 
     def __enter__(self) -> Segmenter:
         return self
@@ -77,106 +125,20 @@ class Segmenter:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Free the backend."""
-        self._backend.close()
+    @property
+    def _rescores(self) -> bool:
+        """Whether mask re-scoring is a graph of its own."""
+        return self.description.postprocess == "host" and self.description.model.mask_rescoring
 
-    def warm_up(self) -> None:
-        """Run every graph once: the first run allocates memory and is slow.
+    def _rescore(self, selection: Selection, soft: SoftMasks) -> np.ndarray:
+        """(N,) float32 class scores times the predicted IoU of each mask (YOLACT++ section 4.3).
 
-        Raises:
-            BackendError: a graph fails or gives what was not expected.
+        The network sees masks as the reference gives them: soft, cropped, not enlarged.
         """
-        height, width = self.description.model.input_size
-        self.segment(np.zeros((height, width, 3), np.uint8))
-        if self.description.postprocess == "host" and self.description.model.mask_rescoring:
-            shape = (1, *self.description.model.prototype_size)
-            self._mask_iou(np.zeros(shape, np.float32), np.zeros(1, np.int64))
-
-    def segment(self, image: np.ndarray) -> Detections:
-        """Find the instances of one image.
-
-        Args:
-            image: (H, W, 3) uint8 BGR, any strides.
-
-        Raises:
-            ValueError: the array is no such image.
-            BackendError: the backend failed.
-        """
-        check_image(image)
-        config = self.postprocess
-        started = time.perf_counter()
-        prepared = prepare_image(image, self.description.model.input_size)
-        prepared_at = time.perf_counter()
-        outputs = self._backend.run("detect", {"image": prepared})
-        inferred_at = time.perf_counter()
-        candidates, mask_scores = self._select(outputs, config)
-        prototypes = outputs["prototypes"]
-        spans = cropped_spans(candidates.boxes, prototypes.shape[:2])
-        crops = soft_crops(prototypes, candidates.coefficients, spans)
-        if mask_scores is None:
-            mask_scores = candidates.scores * self._predicted_iou(crops, spans, candidates)
-        size = (image.shape[0], image.shape[1])
-        rois, masks = _enlarge(crops, spans, size, prototypes=prototypes, config=config)
-        boxes = boxes_in_pixels(candidates.boxes, size)
-        done_at = time.perf_counter()
-        return Detections(
-            boxes=boxes,
-            scores=candidates.scores,
-            mask_scores=mask_scores.astype(np.float32),
-            class_ids=candidates.class_ids,
-            mask_rois=rois,
-            masks=masks,
-            image_size=size,
-            timings={
-                "preprocess": (prepared_at - started) * 1e3,
-                "inference": (inferred_at - prepared_at) * 1e3,
-                "postprocess": (done_at - inferred_at) * 1e3,
-            },
+        if not self._rescores or not len(selection):
+            return selection.mask_scores
+        inputs = {"masks": soft.dense(), "class_ids": selection.class_ids}
+        mask_scores: np.ndarray = (
+            selection.scores * self._backend.run("rescore", inputs)["mask_iou"]
         )
-
-    def _select(
-        self, outputs: dict[str, np.ndarray], config: PostprocessConfig
-    ) -> tuple[Candidates, np.ndarray | None]:
-        """Choose detections, or read the graph's choice; with their mask scores if known."""
-        if self.description.postprocess == "host":
-            chosen = select_detections(
-                outputs["boxes"], outputs["class_scores"], outputs["coefficients"], config=config
-            )
-            return chosen, None if self.description.model.mask_rescoring else chosen.scores
-        kept = np.flatnonzero(outputs["scores"] > config.score_threshold)[: config.max_detections]
-        fields = (outputs[name][kept] for name in ("boxes", "scores", "class_ids", "coefficients"))
-        return Candidates(*fields), outputs["mask_scores"][kept]
-
-    def _predicted_iou(
-        self, crops: list[np.ndarray], spans: np.ndarray, candidates: Candidates
-    ) -> np.ndarray:
-        """(N,) float32: how well each mask covers its object, as the network predicts."""
-        if not crops:
-            return np.zeros(0, np.float32)
-        masks = dense_masks(crops, spans, self.description.model.prototype_size)
-        return self._mask_iou(masks, candidates.class_ids)
-
-    def _mask_iou(self, masks: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
-        inputs = {"masks": masks, "class_ids": class_ids.astype(np.int64)}
-        outputs = self._backend.run("rescore", inputs)
-        if len(outputs["mask_iou"]) != len(masks):
-            raise BackendError("Graph 'rescore' did not give one value for each mask.")
-        return outputs["mask_iou"]
-
-
-def _enlarge(
-    crops: list[np.ndarray],
-    spans: np.ndarray,
-    image_size: tuple[int, int],
-    *,
-    prototypes: np.ndarray,
-    config: PostprocessConfig,
-) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    enlarger = mask_enlarger((prototypes.shape[0], prototypes.shape[1]), image_size)
-    rois = np.zeros((len(crops), 4), np.int32)
-    masks = []
-    for i, (crop, span) in enumerate(zip(crops, spans, strict=True)):
-        rois[i], mask = enlarger.enlarge(crop, span, threshold=config.mask_threshold)
-        masks.append(mask)
-    return rois, tuple(masks)
+        return mask_scores

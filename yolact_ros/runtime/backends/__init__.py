@@ -1,8 +1,4 @@
-"""Backends run named graphs. They know tensors, not YOLACT.
-
-`Backend` is the one replaceable part of the runtime; each implementation imports its own library
-when it is opened.
-"""
+"""Backends run named graphs on tensors; they know nothing of YOLACT."""
 
 from __future__ import annotations
 
@@ -10,16 +6,17 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from yolact_ros.errors import BackendError
+from yolact_ros.errors import BackendError, BundleError
 from yolact_ros.runtime.bundle import Bundle, ModelDescription, is_bundle
 
-Array = Any  # a numpy.ndarray, or a handle of an output that was kept on the device
+# numpy.ndarray, or an opaque handle for an output that was kept on the device.
+Array = Any
 
 BACKENDS = ("auto", "onnxruntime", "torch")
 
 
 class Backend(Protocol):
-    """Runs the graphs of one model."""
+    """The replaceable part of the pipeline."""
 
     def run(
         self, graph: str, inputs: Mapping[str, Array], *, keep: Collection[str] = ()
@@ -27,68 +24,66 @@ class Backend(Protocol):
         """Run one named graph.
 
         Args:
-            graph: its name.
-            inputs: name to array; a handle that an earlier run kept may stand for an array.
-            keep: outputs that stay on the device, as opaque handles for a later run.
+            graph: its name, e.g. `detect`.
+            inputs: by name, numpy arrays or handles of an earlier run.
+            keep: names of outputs that stay on the device as opaque handles for a later run.
 
         Returns:
-            Name to array, or to a handle for those in `keep`.
+            Outputs by name.
 
         Raises:
-            BackendError: there is no such graph, an input does not fit, or the library failed.
+            BackendError: there is no such graph, its inputs do not fit, or the library fails.
         """
-        ...
 
     def close(self) -> None:
         """Free what the backend holds; it cannot be used afterwards."""
-        ...
 
 
 def open_backend(
     path: str | Path, name: str = "auto", *, threads: int = 0
 ) -> tuple[Backend, ModelDescription]:
-    """Open a model: a bundle's folder, or a checkpoint's file.
+    """Open a model with the backend that suits it.
 
     Args:
-        path: the model.
-        name: one of `BACKENDS`; `auto` takes ONNX Runtime for a bundle, PyTorch for a checkpoint.
-        threads: of one operator; 0 takes one for each processor core.
+        path: a bundle (a folder with `model.json`) or a checkpoint (a `.pth` file).
+        name: one of `BACKENDS`; `auto` is ONNX Runtime for a bundle, PyTorch for a checkpoint.
+        threads: threads of one operator; 0 leaves the choice to the backend.
 
     Raises:
-        BackendError: the backend is unknown, does not fit the path, or its library is missing.
-        BundleError, WeightsError: the model cannot be read.
+        BundleError: there is no bundle or checkpoint, or it is incomplete or altered.
+        WeightsError: the checkpoint cannot be used.
+        BackendError: the backend's library is absent, or the backend does not run such a model.
     """
-    if name not in BACKENDS:
-        raise BackendError(f"Unknown backend {name!r}; expected one of {', '.join(BACKENDS)}.")
     path = Path(path)
-    is_checkpoint = path.suffix in (".pth", ".pt") or (path.is_file() and not is_bundle(path))
-    if name == "torch" and is_bundle(path):
+    if name not in BACKENDS:
+        raise BackendError(f"Unknown backend {name!r}; expected one of: {', '.join(BACKENDS)}.")
+    if path.is_file() and not is_bundle(path):
+        if name == "onnxruntime":
+            raise BackendError(
+                f"{path} is a checkpoint, and ONNX Runtime runs bundles. Make one with: "
+                f"yolact export {path} -o BUNDLE, or use --backend torch."
+            )
+        return _open_checkpoint(path, threads=threads)
+    if name == "torch":
+        if not path.exists():
+            raise BundleError(f"The checkpoint {path} does not exist.")
         raise BackendError(
-            f"{path} is a bundle, which PyTorch cannot run; use --backend onnxruntime, or name "
-            "the checkpoint that it was exported from."
+            f"{path} is a folder, and PyTorch runs checkpoints (.pth files). Name the checkpoint "
+            "that the bundle was exported from, or use --backend onnxruntime."
         )
-    if name == "onnxruntime" and is_checkpoint:
-        raise BackendError(
-            f"{path} is a checkpoint, which ONNX Runtime cannot run; export it first: "
-            f"yolact export {path} -o BUNDLE"
-        )
-    if is_checkpoint or name == "torch":
-        return _open_torch(path, threads)
-    return _open_onnxruntime(path, threads)
-
-
-def _open_onnxruntime(path: Path, threads: int) -> tuple[Backend, ModelDescription]:
     from yolact_ros.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 
     bundle = Bundle.open(path)
     return OnnxRuntimeBackend(bundle, threads=threads), bundle.description
 
 
-def _open_torch(path: Path, threads: int) -> tuple[Backend, ModelDescription]:
+def _open_checkpoint(path: Path, *, threads: int) -> tuple[Backend, ModelDescription]:
     from yolact_ros.runtime.backends.torch_backend import TorchBackend
 
     backend = TorchBackend(path, threads=threads)
-    description = ModelDescription(
-        backend.model, postprocess="host", max_detections=1000, identity=backend.identity
+    return backend, ModelDescription(
+        model=backend.model,
+        postprocess="host",
+        max_detections=100,
+        identity=backend.identity[:12],
     )
-    return backend, description

@@ -1,84 +1,168 @@
-"""Run a bundle in ONNX Runtime, on the CPU."""
+"""Run a bundle on ONNX Runtime, on the CPU: the default, on x86 and on ARM."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from yolact_ros.errors import BackendError
-from yolact_ros.runtime.bundle import Bundle
+from yolact_ros.runtime.bundle import Bundle, GraphInfo, TensorInfo
+
+INSTALL = "ONNX Runtime is not installed; install it with: pip install 'yolact_ros[onnxruntime]'"
+
+# ONNX Runtime's names of tensor types, as far as graphs of this package use them.
+DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+}
 
 
 class OnnxRuntimeBackend:
-    """One session for each graph, made when the graph is first run."""
+    """Serves the graphs of a bundle; each is loaded when it is first run.
+
+    Attributes:
+        bundle: the opened bundle.
+        threads: threads that one operator uses.
+    """
 
     def __init__(self, bundle: Bundle, *, threads: int = 0) -> None:
-        """Load ONNX Runtime and the graph `detect`.
+        """Check that the library is there.
 
         Args:
-            bundle: the model.
-            threads: of one operator; 0 takes one for each processor core that may be used.
+            bundle: an opened bundle.
+            threads: threads of one operator; 0 takes all physical cores that this process may use.
 
         Raises:
-            BackendError: ONNX Runtime is not installed, or refuses the graph.
+            BackendError: ONNX Runtime is not installed, or `threads` is negative.
         """
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise BackendError(
-                "Running a bundle needs ONNX Runtime; install it with: "
-                "pip install 'yolact_ros[onnxruntime]'"
-            ) from error
-        self._library = onnxruntime
-        self._bundle = bundle
-        self._threads = threads or len(os.sched_getaffinity(0))
+        if threads < 0:
+            raise BackendError(f"threads is {threads}; expected 0 (all cores) or more.")
+        self._library = _import_library()
+        self.bundle = bundle
+        self.threads = threads or physical_cores()
         self._sessions: dict[str, Any] = {}
-        self._session("detect")
 
     def run(
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
     ) -> dict[str, Any]:
-        """Run one graph. On the CPU kept outputs are plain arrays."""
-        session = self._session(graph)
-        expected = {value.name for value in session.get_inputs()}
-        if set(inputs) != expected:
-            raise BackendError(
-                f"Graph {graph!r} takes {sorted(expected)}; it was given {sorted(inputs)}."
-            )
-        names = [value.name for value in session.get_outputs()]
-        feed = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
+        """Run one graph; on the CPU, outputs in `keep` are numpy arrays like all others."""
+        if graph not in self._sessions:
+            self._sessions[graph] = self._load(graph)
+        _check_inputs(graph, self.bundle.graphs[graph], inputs)
+        session = self._sessions[graph]
+        names = list(self.bundle.graphs[graph].outputs)
         try:
-            return dict(zip(names, session.run(names, feed), strict=True))
-        except Exception as error:  # onnxruntime's own exceptions share no public base
-            raise BackendError(f"ONNX Runtime failed in graph {graph!r}: {error}") from error
+            outputs = session.run(names, dict(inputs))
+        except Exception as error:  # the library does not export its exception types
+            raise BackendError(f"ONNX Runtime failed in the graph {graph!r}: {error}") from error
+        return dict(zip(names, outputs, strict=True))
 
     def close(self) -> None:
-        """Free the sessions."""
+        """Free all sessions."""
         self._sessions.clear()
 
-    def _session(self, graph: str) -> Any:
-        if graph in self._sessions:
-            return self._sessions[graph]
-        path = self._bundle.graphs.get(graph)
-        if path is None:
+    def _load(self, graph: str) -> Any:
+        if graph not in self.bundle.graphs:
             raise BackendError(
-                f"{self._bundle.folder} has no graph {graph!r}; it has: "
-                f"{', '.join(self._bundle.graphs)}."
+                f"The bundle {self.bundle.folder} has no graph {graph!r}; it has: "
+                f"{', '.join(self.bundle.graphs)}."
             )
-        options = self._library.SessionOptions()
-        options.intra_op_num_threads = self._threads
+        library = self._library
+        options = library.SessionOptions()
+        options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
-        # Waiting threads would burn the cores that cameras and planners need.
+        options.execution_mode = library.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = library.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3  # errors only; they come back as exceptions
+        # Threads that spin between operators keep other nodes of a robot off the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        path = self.bundle.graphs[graph].path
         try:
-            session = self._library.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+            return library.InferenceSession(
+                str(path), sess_options=options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:
-            raise BackendError(f"ONNX Runtime refuses {path}: {error}") from error
-        self._sessions[graph] = session
-        return session
+        except Exception as error:  # the library does not export its exception types
+            raise BackendError(
+                f"ONNX Runtime {library.__version__} refuses {path}: {error}"
+            ) from error
+
+
+def describe_graph(content: bytes) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo]]:
+    """Inputs and outputs of an ONNX model, by name.
+
+    Raises:
+        BackendError: ONNX Runtime is absent or refuses the model.
+    """
+    library = _import_library()
+    options = library.SessionOptions()
+    options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    try:
+        session = library.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the library does not export its exception types
+        raise BackendError(f"ONNX Runtime refuses the graph: {error}") from error
+    return _infos(session.get_inputs()), _infos(session.get_outputs())
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may use: two threads of one core do not compute faster."""
+    usable = _usable_cpus()
+    siblings = set()
+    for cpu in usable:
+        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            siblings.add(path.read_text())
+        except OSError:  # another system, or a container that hides it
+            siblings.add(str(cpu))
+    return max(1, len(siblings))
+
+
+def _usable_cpus() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _import_library() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError(f"{INSTALL} ({error})") from error
+    return onnxruntime
+
+
+def _infos(tensors: Any) -> dict[str, TensorInfo]:
+    return {
+        tensor.name: TensorInfo(
+            tuple(n if isinstance(n, int) else -1 for n in tensor.shape),
+            DTYPES.get(tensor.type, tensor.type),
+        )
+        for tensor in tensors
+    }
+
+
+def _check_inputs(graph: str, info: GraphInfo, inputs: Mapping[str, Any]) -> None:
+    if set(inputs) != set(info.inputs):
+        raise BackendError(
+            f"Graph {graph!r} takes {', '.join(info.inputs)}; it was given "
+            f"{', '.join(inputs) or 'nothing'}."
+        )
+    for name, expected in info.inputs.items():
+        array = np.asarray(inputs[name])
+        fits = len(array.shape) == len(expected.shape) and all(
+            want in (-1, have) for want, have in zip(expected.shape, array.shape, strict=True)
+        )
+        if not fits or array.dtype != expected.dtype:
+            shape = tuple("any" if n == -1 else n for n in expected.shape)
+            raise BackendError(
+                f"Input {name!r} of graph {graph!r} has shape {array.shape} and type "
+                f"{array.dtype}; expected {shape} {expected.dtype}."
+            )
