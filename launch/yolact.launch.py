@@ -42,7 +42,8 @@ def generate_launch_description() -> LaunchDescription:
                 "mask_encoding",
                 default_value="",
                 choices=["", "bits", "mono8", "rle", "none"],
-                description="Form of the masks in the messages; empty: as the parameter file says.",
+                description="Form of the masks in the messages; empty: as the parameter file "
+                "says.",
             ),
             DeclareLaunchArgument(
                 "namespace", default_value="", description="Namespace of the node and its topics."
