@@ -1,0 +1,162 @@
+"""Bundles on ONNX Runtime give what the checkpoint gives in torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+from yolact_ros.cli.main import main  # noqa: E402
+from yolact_ros.config import BackboneConfig, PostprocessConfig  # noqa: E402
+from yolact_ros.errors import BackendError, BundleError, WeightsError  # noqa: E402
+from yolact_ros.export.compare import check_errors, relative_error  # noqa: E402
+from yolact_ros.export.graphs import example_image  # noqa: E402
+from yolact_ros.export.to_bundle import export_bundle  # noqa: E402
+from yolact_ros.export.to_onnx import halve_weights  # noqa: E402
+from yolact_ros.model.deform_conv import DeformConv2d  # noqa: E402
+from yolact_ros.model.inference import normalise  # noqa: E402
+from yolact_ros.model.weights import initialise_weights, save_checkpoint  # noqa: E402
+from yolact_ros.model.yolact import Yolact  # noqa: E402
+from yolact_ros.runtime.bundle import Bundle  # noqa: E402
+from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
+from yolact_ros.variants import TABLETOP_MODEL, YOLACT_PLUS_RESNET50  # noqa: E402
+
+TINY = replace(TABLETOP_MODEL, input_size=(256, 264), channels=16, num_prototypes=8)
+TINY_DEFORMABLE = replace(
+    YOLACT_PLUS_RESNET50,
+    classes=("a", "b"),
+    backbone=BackboneConfig("resnet50", (0, 0, 0, 3), 1),
+    input_size=(256, 256),
+    channels=8,
+)
+
+
+def make_checkpoint(path, config):
+    """A network whose random weights give a handful of confident detections."""
+    torch.manual_seed(2)
+    model = Yolact(config)
+    initialise_weights(model)
+    for module in model.modules():
+        if isinstance(module, DeformConv2d):
+            torch.nn.init.normal_(module.offset_mask.weight, std=0.02)
+    model.eval()
+    with torch.no_grad():
+        output = model(normalise(example_image(model, seed=0), config))
+        model.head.class_logits.weight *= 2.5 / output.class_logits.std()
+        model.head.coefficients.weight *= 2 / output.coefficients.std()
+    save_checkpoint(path, model)
+    return path
+
+
+@pytest.fixture(scope="module", params=[TINY, TINY_DEFORMABLE], ids=["rescoring", "deformable"])
+def checkpoint(request, tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny.pth", request.param)
+
+
+def picture(seed):
+    model = type("Model", (), {"config": replace(TINY, input_size=(301, 407))})
+    return example_image(model, seed=seed)[0].numpy()
+
+
+def assert_same_detections(ours, theirs):
+    """Rows of nearly equal score may change places: each meets the nearest one of its class."""
+    assert len(ours) == len(theirs) > 0
+    for i in range(len(theirs)):
+        distances = np.abs(ours.boxes - theirs.boxes[i]).max(axis=1)
+        distances[ours.class_ids != theirs.class_ids[i]] = np.inf
+        j = int(distances.argmin())
+        assert distances[j] < 0.05
+        assert ours.scores[j] == pytest.approx(theirs.scores[i], abs=1e-4)
+        assert ours.mask_scores[j] == pytest.approx(theirs.mask_scores[i], abs=1e-3)
+        differing = (ours.full_mask(j) != theirs.full_mask(i)).sum()
+        assert differing <= 0.002 * ours.full_mask(j).size  # pixels on the threshold
+
+
+@pytest.mark.parametrize("nms", ["host", "graph"])
+def test_a_bundle_finds_what_the_checkpoint_finds(checkpoint, tmp_path, nms):
+    report = export_bundle(checkpoint, tmp_path / "bundle", nms=nms, max_detections=20)
+    assert max(row.error for row in report.rows) < 1e-3
+    config = PostprocessConfig(score_threshold=0.3, max_detections=20)
+    with (
+        Segmenter.open(checkpoint, postprocess=config) as in_torch,
+        Segmenter.open(tmp_path / "bundle", postprocess=config) as in_onnxruntime,
+    ):
+        for seed in range(2):
+            assert_same_detections(
+                in_onnxruntime.segment(picture(seed)), in_torch.segment(picture(seed))
+            )
+
+
+def test_the_description_tells_where_the_bundle_comes_from(checkpoint, tmp_path):
+    export_bundle(checkpoint, tmp_path / "bundle", max_detections=7)
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert bundle.description.max_detections == 7
+    assert bundle.source["checkpoint"] == "tiny.pth"
+    assert len(bundle.source["sha256"]) == 64
+    assert bundle.versions["torch"] == torch.__version__
+
+
+def test_no_path_of_the_exporting_machine_is_in_the_graph(checkpoint, tmp_path):
+    export_bundle(checkpoint, tmp_path / "bundle")
+    content = (tmp_path / "bundle" / "detect.onnx").read_bytes()
+    assert b"yolact_ros" not in content
+    assert b"site-packages" not in content
+
+
+def test_half_weights_halve_the_file_and_hardly_move_the_scores(checkpoint, tmp_path):
+    full = export_bundle(checkpoint, tmp_path / "full")
+    half = export_bundle(checkpoint, tmp_path / "half", half_weights=True)
+    assert half.megabytes < 0.6 * full.megabytes
+    stored = {row.output: row.stored_error for row in half.rows}
+    assert 0 < stored["class_scores"] < 0.05
+
+
+def test_halving_keeps_weights_that_half_precision_cannot_hold():
+    onnx = pytest.importorskip("onnx")
+    from onnx import helper, numpy_helper
+
+    large = np.full((300,), 1e6, np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        "add",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [300])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [300])],
+        [numpy_helper.from_array(large, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    halved = onnx.load_model_from_string(halve_weights(model.SerializeToString()))
+    np.testing.assert_array_equal(numpy_helper.to_array(halved.graph.initializer[0]), large)
+
+
+def test_a_graph_that_differs_is_not_written():
+    with pytest.raises(BackendError, match="boxes 2.00e-03"):
+        check_errors({"boxes": 2e-3, "scores": 1e-6}, graph="detect")
+    with pytest.raises(BackendError, match="scores"):
+        check_errors({"scores": float("nan")}, graph="detect")
+
+
+def test_relative_error_by_hand():
+    assert relative_error(np.array([1.0, 2.0]), np.array([1.0, 4.0])) == 0.5
+    assert relative_error(np.zeros(3), np.zeros(3)) == 0
+    assert relative_error(np.zeros(3), np.zeros(4)) == float("inf")
+
+
+def test_a_folder_that_is_no_bundle_is_left_alone(checkpoint, tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(BundleError, match="is no bundle|not a bundle|no bundle"):
+        export_bundle(checkpoint, tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_a_file_that_is_no_checkpoint_gets_a_sentence(tmp_path, capsys):
+    path = tmp_path / "notes.pth"
+    path.write_text("not weights")
+    with pytest.raises(WeightsError, match="no checkpoint"):
+        export_bundle(path, tmp_path / "bundle")
+    assert main(["export", str(path), "-o", str(tmp_path / "bundle")]) == 1
+    assert "notes.pth" in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()
