@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from yolact_ros.errors import BackendError, BundleError
+from yolact_ros.runtime.backends import open_backend
+from yolact_ros.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend, physical_cores
+
+
+def test_a_bundle_opens_on_onnx_runtime(tiny_bundle):
+    backend, description = open_backend(tiny_bundle.folder, threads=1)
+    assert isinstance(backend, OnnxRuntimeBackend)
+    assert backend.threads == 1
+    assert description == tiny_bundle.description
+
+
+def test_outputs_come_by_name(tiny_bundle):
+    backend = OnnxRuntimeBackend(tiny_bundle, threads=1)
+    image = np.full((1, 32, 40, 3), 110, np.uint8)
+    outputs = backend.run("detect", {"image": image}, keep=["prototypes"])
+    assert set(outputs) == {"boxes", "class_scores", "coefficients", "prototypes"}
+    np.testing.assert_allclose(outputs["prototypes"], np.ones((8, 10, 1)))  # (110 - 100) / 10
+
+
+def test_threads_default_to_the_cores_that_the_process_may_use(tiny_bundle):
+    assert OnnxRuntimeBackend(tiny_bundle).threads == physical_cores() >= 1
+
+
+def test_a_negative_number_of_threads_is_refused(tiny_bundle):
+    with pytest.raises(BackendError, match="threads is -1"):
+        OnnxRuntimeBackend(tiny_bundle, threads=-1)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((1, 32, 41, 3), np.uint8), np.zeros((1, 32, 40, 3), np.float32), np.uint8(3)],
+    ids=["wrong size", "wrong type", "scalar"],
+)
+def test_an_input_that_does_not_fit_gets_a_sentence(tiny_bundle, image):
+    backend = OnnxRuntimeBackend(tiny_bundle, threads=1)
+    with pytest.raises(BackendError, match=r"expected \(1, 32, 40, 3\) uint8"):
+        backend.run("detect", {"image": image})
+
+
+def test_wrong_names_of_graph_and_inputs_get_sentences(tiny_bundle):
+    backend = OnnxRuntimeBackend(tiny_bundle, threads=1)
+    with pytest.raises(BackendError, match="no graph 'rescore'; it has: detect"):
+        backend.run("rescore", {})
+    with pytest.raises(BackendError, match="takes image; it was given picture"):
+        backend.run("detect", {"picture": np.zeros(3)})
+
+
+def test_without_onnx_runtime_the_error_names_the_extra(tiny_bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BackendError, match=r"pip install 'yolact_ros\[onnxruntime\]'"):
+        open_backend(tiny_bundle.folder)
+
+
+def test_an_unknown_backend_gets_the_list_of_known_ones(tiny_bundle):
+    with pytest.raises(BackendError, match="auto, onnxruntime, torch"):
+        open_backend(tiny_bundle.folder, "abacus")
+
+
+def test_a_checkpoint_on_onnx_runtime_gets_the_way_to_export_it(tmp_path):
+    path = tmp_path / "tiny.pth"
+    path.write_bytes(b"weights")
+    with pytest.raises(BackendError, match="yolact export"):
+        open_backend(path, "onnxruntime")
+
+
+@pytest.mark.parametrize("name", ["auto", "onnxruntime", "torch"])
+def test_a_path_that_does_not_exist_is_named(tmp_path, name):
+    with pytest.raises(BundleError, match="nowhere does not exist"):
+        open_backend(tmp_path / "nowhere", name)

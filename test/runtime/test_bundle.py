@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from yolact_ros.errors import BackendError, BundleError
+from yolact_ros.runtime.bundle import (
+    Bundle,
+    TensorInfo,
+    is_bundle,
+    shipped_bundle,
+    shipped_file,
+    write_bundle,
+)
+
+
+def edit(bundle, **changes):
+    path = bundle.folder / "model.json"
+    content = json.loads(path.read_text())
+    content.update(changes)
+    path.write_text(json.dumps(content))
+
+
+def rewrite(bundle, tiny, folder, **changes):
+    values = {
+        "postprocess": "host",
+        "max_detections": 10,
+        "graphs": {"detect": bundle.graphs["detect"].path},
+        "source": {},
+        "versions": {},
+    }
+    return write_bundle(folder, tiny.TINY, **{**values, **changes})
+
+
+def test_what_was_written_is_read_back(tiny_bundle, tiny):
+    bundle = Bundle.open(tiny_bundle.folder)
+    assert bundle.description.model == tiny.TINY
+    assert bundle.description.postprocess == "host"
+    assert bundle.description.max_detections == 10
+    assert re.fullmatch("[0-9a-f]{12}", bundle.description.identity)
+    assert bundle.source["checkpoint"] == "tiny.pth"
+    assert bundle.graphs["detect"].inputs == {"image": TensorInfo((1, 32, 40, 3), "uint8")}
+    assert bundle.graphs["detect"].outputs["boxes"] == TensorInfo((2, 4), "float32")
+    assert bundle == tiny_bundle
+
+
+def test_identity_changes_with_the_model(tiny_bundle, tiny, tmp_path):
+    other = rewrite(tiny_bundle, tiny, tmp_path / "other", max_detections=11)
+    assert other.description.identity != tiny_bundle.description.identity
+
+
+def test_an_altered_graph_is_refused_by_name(tiny_bundle):
+    path = tiny_bundle.folder / "detect.onnx"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"detect\.onnx was altered.*yolact export"):
+        Bundle.open(tiny_bundle.folder)
+
+
+def test_a_missing_graph_is_refused_by_name(tiny_bundle):
+    (tiny_bundle.folder / "detect.onnx").unlink()
+    with pytest.raises(BundleError, match=r"detect\.onnx is missing.*yolact export"):
+        Bundle.open(tiny_bundle.folder)
+
+
+def test_a_missing_folder_and_a_folder_without_description_get_sentences(tmp_path):
+    with pytest.raises(BundleError, match="nowhere does not exist"):
+        Bundle.open(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match="has no model.json"):
+        Bundle.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"format": 2}, "has format 2.*Update yolact_ros"),
+        ({"postprocess": "cloud"}, "postprocess is 'cloud'"),
+        ({"graphs": {}}, "no graph detect"),
+        ({"graphs": {"detect": {"file": "detect.onnx"}}}, "sha256"),
+        ({"max_detections": "many"}, "many"),
+        ({"model": {"name": "x", "classes": ["a"], "colour": 1}}, "colour"),
+        ({"model": {}}, "name"),
+    ],
+)
+def test_a_garbled_description_gets_a_sentence(tiny_bundle, changes, message):
+    edit(tiny_bundle, **changes)
+    with pytest.raises(BundleError, match=f"model.json.*{message}"):
+        Bundle.open(tiny_bundle.folder)
+
+
+@pytest.mark.parametrize("content", ["", "[1, 2]", '{"format": 1', '{"format": 1}'])
+def test_a_description_that_is_no_description_gets_a_sentence(tiny_bundle, content):
+    (tiny_bundle.folder / "model.json").write_text(content)
+    with pytest.raises(BundleError, match=r"model\.json"):
+        Bundle.open(tiny_bundle.folder)
+
+
+def test_a_graph_outside_the_folder_is_refused(tiny_bundle):
+    graphs = json.loads((tiny_bundle.folder / "model.json").read_text())["graphs"]
+    graphs["detect"]["file"] = "../bundle/detect.onnx"
+    edit(tiny_bundle, graphs=graphs)
+    with pytest.raises(BundleError, match="plain file name"):
+        Bundle.open(tiny_bundle.folder)
+
+
+def test_mask_rescoring_on_the_host_needs_its_graph(tiny_bundle, tiny, tmp_path):
+    with pytest.raises(BundleError, match="no graph rescore"):
+        write_bundle(
+            tmp_path / "other",
+            tiny.TINY_RESCORED,
+            postprocess="host",
+            max_detections=10,
+            graphs={"detect": tiny_bundle.graphs["detect"].path},
+            source={},
+            versions={},
+        )
+
+
+def test_a_bundle_is_replaced_and_other_files_stay(tiny_bundle, tiny):
+    (tiny_bundle.folder / "notes.txt").write_text("mine")
+    (tiny_bundle.folder / "rescore.onnx").write_bytes(b"of an earlier export")
+    content = tiny_bundle.graphs["detect"].path.read_bytes()
+    bundle = rewrite(tiny_bundle, tiny, tiny_bundle.folder, graphs={"detect": content})
+    names = {path.name for path in bundle.folder.iterdir()}
+    assert names == {"model.json", "detect.onnx", "notes.txt"}
+    assert [path.name for path in bundle.folder.parent.iterdir()] == ["bundle"]
+
+
+def test_a_folder_that_is_no_bundle_is_left_alone(tiny_bundle, tiny, tmp_path):
+    folder = tmp_path / "home"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years")
+    with pytest.raises(BundleError, match="is no bundle"):
+        rewrite(tiny_bundle, tiny, folder)
+    assert (folder / "thesis.txt").read_text() == "years"
+
+
+def test_a_graph_that_is_no_onnx_leaves_nothing_behind(tiny_bundle, tiny, tmp_path):
+    with pytest.raises(BackendError, match="refuses"):
+        rewrite(tiny_bundle, tiny, tmp_path / "other", graphs={"detect": b"no model"})
+    assert not (tmp_path / "other").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_is_bundle_tells_a_bundle_from_other_things(tiny_bundle, tmp_path):
+    assert is_bundle(tiny_bundle.folder)
+    assert not is_bundle(tmp_path)
+    assert not is_bundle(tiny_bundle.folder / "detect.onnx")
+
+
+def test_the_shipped_bundle_is_found_in_an_installed_workspace(tiny_bundle, tmp_path, monkeypatch):
+    share = tmp_path / "ws" / "share" / "yolact_ros" / "models"
+    share.mkdir(parents=True)
+    tiny_bundle.folder.rename(share / "tabletop")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere:{tmp_path / 'ws'}")
+    assert shipped_bundle() == share / "tabletop"
+
+
+def test_a_file_that_was_not_installed_gets_a_sentence(tmp_path):
+    with pytest.raises(BundleError, match="missing.txt does not come with"):
+        shipped_file(tmp_path.relative_to(tmp_path.anchor) / "missing.txt")
