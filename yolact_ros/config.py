@@ -23,6 +23,9 @@ T = TypeVar("T")
 IMAGENET_MEAN_BGR = (103.94, 116.78, 123.68)
 IMAGENET_STD_BGR = (57.38, 57.12, 58.40)
 
+RESIZES = ("squash", "letterbox")
+LETTERBOX_FILL_BGR = (104, 117, 124)  # ImageNet's mean, so that the border says nothing
+
 STRIDES = (8, 16, 32, 64, 128)  # of P3..P7
 
 # Five unpadded 3x3 convolutions of stride 2 must leave one cell: 63 -> 31 -> 15 -> 7 -> 3 -> 1.
@@ -117,7 +120,9 @@ class ModelConfig:
         mask_rescoring: the YOLACT++ network that predicts each mask's IoU.
         pixel_mean, pixel_std: normalisation in B, G, R order on the scale 0..255; the network
             itself sees RGB.
-        resize: how an image is brought to `input_size`: `squash` ignores its aspect ratio.
+        resize: how an image is brought to `input_size`: `squash` ignores its aspect ratio, as all
+            official weights expect; `letterbox` keeps it and fills the rest with
+            `LETTERBOX_FILL_BGR`.
         flow: the learned transform of keyframe features; None for a network of single images.
     """
 
@@ -134,7 +139,10 @@ class ModelConfig:
     pixel_mean: tuple[float, float, float] = IMAGENET_MEAN_BGR
     pixel_std: tuple[float, float, float] = IMAGENET_STD_BGR
     resize: str = setting(
-        "squash", "how an image is brought to the input size", choices=("squash",)
+        "squash",
+        "how an image is brought to the input size: stretched, or with its aspect ratio kept "
+        "and the rest filled",
+        choices=RESIZES,
     )
     flow: FlowConfig | None = None
 

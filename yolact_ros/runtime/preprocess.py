@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from yolact_ros.config import ModelConfig
+from yolact_ros.config import LETTERBOX_FILL_BGR, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,34 @@ def prepare_image(image: np.ndarray, model: ModelConfig) -> tuple[np.ndarray, Pl
         ValueError: the image has another shape or type.
     """
     check_image(image)
-    height, width = model.input_size
-    if image.shape[:2] == (height, width):
-        resized = np.ascontiguousarray(image)
-    else:
-        resized = cv2.resize(
-            np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_LINEAR
-        )
-    image_height, image_width = image.shape[:2]
-    placement = Placement((image_height, image_width), (float(image_height), float(image_width)))
-    return resized[None], placement
+    if model.resize == "letterbox":
+        return _letterbox(image, model.input_size)
+    height, width = image.shape[:2]
+    placement = Placement((height, width), (float(height), float(width)))
+    return _resized(image, model.input_size)[None], placement
+
+
+def _letterbox(image: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarray, Placement]:
+    """Keep the aspect ratio; the image lies in the middle of the input."""
+    height, width = image.shape[:2]
+    scale = min(input_size[0] / height, input_size[1] / width)
+    inner = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (input_size[0] - inner[0]) // 2, (input_size[1] - inner[1]) // 2
+    canvas = np.empty((*input_size, 3), np.uint8)
+    canvas[...] = LETTERBOX_FILL_BGR
+    canvas[top : top + inner[0], left : left + inner[1]] = _resized(image, inner)
+    # By the rounded size, so that masks and boxes come back exactly.
+    row_step, column_step = height / inner[0], width / inner[1]
+    return canvas[None], Placement(
+        (height, width),
+        (input_size[0] * row_step, input_size[1] * column_step),
+        (top * row_step, left * column_step),
+    )
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if image.shape[:2] == size:
+        return np.ascontiguousarray(image)
+    return cv2.resize(
+        np.ascontiguousarray(image), (size[1], size[0]), interpolation=cv2.INTER_LINEAR
+    )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from yolact_ros.config import IMAGENET_MEAN_BGR, check_settings, setting
+from yolact_ros.config import LETTERBOX_FILL_BGR, check_settings, setting
 from yolact_ros.train.dataset import Sample, tight_box
 
 CROP_TRIALS = 50  # of one crop; then the image may also stay whole
@@ -64,7 +64,12 @@ class Window:
 
 
 def augment(
-    sample: Sample, size: tuple[int, int], *, config: AugmentConfig, random: np.random.Generator
+    sample: Sample,
+    size: tuple[int, int],
+    *,
+    config: AugmentConfig,
+    random: np.random.Generator,
+    resize: str = "squash",
 ) -> Sample:
     """Make one random variation of a sample at the network's input size.
 
@@ -73,6 +78,7 @@ def augment(
         size: (height, width) of the result.
         config: strengths.
         random: source of all randomness, so equal generators give equal results.
+        resize: `squash` or `letterbox`, see `ModelConfig`.
 
     Returns:
         A new sample; it may be empty where all instances were too small.
@@ -82,6 +88,8 @@ def augment(
     if random.random() < config.expand_probability:
         window = _random_canvas(window, config, random)
     window = _random_crop(window, sample, config, random)
+    if resize == "letterbox":
+        window = letterbox(window, size)
     sample = cut_and_resize(sample, window, size=size, smallest_box=config.smallest_box)
     if random.random() < config.mirror_probability:
         sample = mirror(sample)
@@ -89,10 +97,22 @@ def augment(
     return dataclasses.replace(sample, image=image)
 
 
-def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
+def resize_sample(sample: Sample, size: tuple[int, int], *, resize: str = "squash") -> Sample:
     """Bring a sample to (height, width) `size` without any random change."""
     height, width = sample.image.shape[:2]
-    return cut_and_resize(sample, Window(0, 0, width, height), size=size, smallest_box=0.0)
+    window = Window(0, 0, width, height)
+    if resize == "letterbox":
+        window = letterbox(window, size)
+    return cut_and_resize(sample, window, size=size, smallest_box=0.0)
+
+
+def letterbox(window: Window, size: tuple[int, int]) -> Window:
+    """The smallest window around the middle of `window` that has the aspect ratio of `size`."""
+    width, height = window.right - window.left, window.bottom - window.top
+    scale = max(width / size[1], height / size[0])
+    wide, tall = max(width, round(size[1] * scale)), max(height, round(size[0] * scale))
+    left, top = window.left - (wide - width) // 2, window.top - (tall - height) // 2
+    return Window(left, top, left + wide, top + tall)
 
 
 def _random_canvas(whole: Window, config: AugmentConfig, random: np.random.Generator) -> Window:
@@ -157,7 +177,7 @@ def cut_and_resize(
     scale_x = size[1] / (window.right - window.left)
     scale_y = size[0] / (window.bottom - window.top)
     scale = np.asarray([scale_x, scale_y, scale_x, scale_y], np.float32)
-    image = _resize(_cut(sample.image, window, IMAGENET_MEAN_BGR), size)
+    image = _resize(_cut(sample.image, window, LETTERBOX_FILL_BGR), size)
     corner = np.asarray([window.left, window.top] * 2, np.float32)
     limit = np.asarray([window.right - window.left, window.bottom - window.top] * 2, np.float32)
     kept, boxes, masks = [], [], []
@@ -183,7 +203,7 @@ def cut_and_resize(
     )
 
 
-def _cut(image: np.ndarray, window: Window, fill: tuple[float, ...]) -> np.ndarray:
+def _cut(image: np.ndarray, window: Window, fill: tuple[int, ...]) -> np.ndarray:
     """The part of (H, W, ...) `image` under the window, `fill` where it reaches beyond."""
     height, width = image.shape[:2]
     left, top = max(window.left, 0), max(window.top, 0)
@@ -192,7 +212,7 @@ def _cut(image: np.ndarray, window: Window, fill: tuple[float, ...]) -> np.ndarr
         return image[top:bottom, left:right]
     shape = (window.bottom - window.top, window.right - window.left, *image.shape[2:])
     cut = np.empty(shape, np.uint8)
-    cut[...] = np.rint(fill).astype(np.uint8) if image.ndim == 3 else np.uint8(fill[0])
+    cut[...] = np.uint8(fill) if image.ndim == 3 else np.uint8(fill[0])
     if right > left and bottom > top:
         rows = slice(top - window.top, bottom - window.top)
         columns = slice(left - window.left, right - window.left)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from yolact_ros.config import ModelConfig
 from yolact_ros.errors import DatasetError
 from yolact_ros.train.augment import AugmentConfig, augment, resize_sample
 from yolact_ros.train.dataset import CocoDataset, Sample
@@ -34,13 +35,13 @@ class TrainingStream(Dataset):
     """
 
     def __init__(
-        self, dataset: CocoDataset, *, size: tuple[int, int], config: AugmentConfig, seed: int
+        self, dataset: CocoDataset, *, model: ModelConfig, config: AugmentConfig, seed: int
     ) -> None:
         """Prepare the sequence.
 
         Args:
             dataset: images without instances are left out, as in the reference.
-            size: (height, width) of the network's input.
+            model: gives the size of the network's input, and how images are brought to it.
             config: augmentation.
             seed: of order and augmentation.
 
@@ -48,7 +49,7 @@ class TrainingStream(Dataset):
             DatasetError: no image has an instance.
         """
         self.dataset = dataset
-        self.size = size
+        self.model = model
         self.config = config
         self.seed = seed
         self.indices = [i for i in range(len(dataset)) if dataset.has_instances(i)]
@@ -66,15 +67,21 @@ class TrainingStream(Dataset):
             self._order = (epoch, random.permutation(len(self.indices)))
         sample = self.dataset.load(self.indices[int(self._order[1][place])])
         random = np.random.default_rng([self.seed, 1, position])
-        return augment(sample, self.size, config=self.config, random=random)
+        return augment(
+            sample,
+            self.model.input_size,
+            config=self.config,
+            random=random,
+            resize=self.model.resize,
+        )
 
 
 class ValidationSamples(Dataset):
     """Images as they are, at the network's size: `count` of them, spread over the data set."""
 
-    def __init__(self, dataset: CocoDataset, *, size: tuple[int, int], count: int) -> None:
+    def __init__(self, dataset: CocoDataset, *, model: ModelConfig, count: int) -> None:
         self.dataset = dataset
-        self.size = size
+        self.model = model
         count = min(count, len(dataset))
         self.indices = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
 
@@ -82,7 +89,8 @@ class ValidationSamples(Dataset):
         return len(self.indices)
 
     def __getitem__(self, position: int) -> Sample:
-        return resize_sample(self.dataset.load(self.indices[position]), self.size)
+        sample = self.dataset.load(self.indices[position])
+        return resize_sample(sample, self.model.input_size, resize=self.model.resize)
 
 
 def training_loader(

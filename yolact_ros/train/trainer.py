@@ -278,7 +278,7 @@ class Trainer:
         )
         dataset.check_files()
         return TrainingStream(
-            dataset, size=config.model.input_size, config=config.augmentation, seed=config.seed
+            dataset, model=config.model, config=config.augmentation, seed=config.seed
         )
 
     def _open_validation_data(self) -> ValidationSamples | None:
@@ -289,9 +289,7 @@ class Trainer:
             config.validation.annotations, config.validation.images, config.model.classes
         )
         dataset.check_files()
-        return ValidationSamples(
-            dataset, size=config.model.input_size, count=config.validation_images
-        )
+        return ValidationSamples(dataset, model=config.model, count=config.validation_images)
 
     def _resume(self, path: str | Path) -> None:
         checkpoint: Checkpoint = load_checkpoint(path)
