@@ -2,14 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
+
+from yolact_ros.runtime.detections import Detections
+from yolact_ros.runtime.draw import draw_detections
+from yolact_ros.runtime.segmenter import Dissection
 
 TILE = 132  # side of one tile in pixels
 GAP = 6
 LABEL = 18  # height of the line of text above a tile
 BACKGROUND = (32, 32, 32)
 TEXT = (230, 230, 230)
+
+
+def draw_dissection(
+    image: np.ndarray,
+    dissection: Dissection,
+    *,
+    class_names: Sequence[str],
+    instances: int = 4,
+) -> np.ndarray:
+    """Draw all prototypes, and below them how the masks of the best instances add up.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        dissection: of this image.
+        class_names: name of each class id.
+        instances: how many masks to take apart.
+
+    Returns:
+        (height, width, 3) uint8 BGR.
+    """
+    grid = draw_prototype_grid(dissection.prototypes)
+    found = dissection.detections
+    dense = dissection.soft.dense()
+    rows = [
+        draw_assembly(
+            draw_detections(image, _only(found, i), class_names),
+            dissection.prototypes,
+            dissection.coefficients[i],
+            dense[i],
+            title=f"{class_names[found.class_ids[i]]} {found.scores[i]:.2f}",
+        )
+        for i in range(min(instances, len(found)))
+    ]
+    parts = [grid, stack_rows(rows)] if rows else [grid]
+    width = max(part.shape[1] for part in parts)
+    return np.concatenate(
+        [
+            cv2.copyMakeBorder(
+                part, 0, 0, 0, width - part.shape[1], cv2.BORDER_CONSTANT, value=BACKGROUND
+            )
+            for part in parts
+        ]
+    )
+
+
+def _only(detections: Detections, index: int) -> Detections:
+    """The detections with one instance left."""
+    one = slice(index, index + 1)
+    return Detections(
+        boxes=detections.boxes[one],
+        scores=detections.scores[one],
+        mask_scores=detections.mask_scores[one],
+        class_ids=detections.class_ids[one],
+        mask_rois=detections.mask_rois[one],
+        masks=detections.masks[one],
+        image_size=detections.image_size,
+    )
 
 
 def draw_prototype_grid(prototypes: np.ndarray, *, columns: int = 8) -> np.ndarray:

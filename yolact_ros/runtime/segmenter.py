@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +16,23 @@ from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.masks import SoftMasks, assemble_masks, enlarge_masks
 from yolact_ros.runtime.postprocess import Selection, select_detections, select_finished
 from yolact_ros.runtime.preprocess import prepare_image
+
+
+@dataclass(frozen=True, eq=False)
+class Dissection:
+    """A result with what it was made of, for looking into a network.
+
+    Attributes:
+        detections: the result.
+        prototypes: (Hp, Wp, K) float32, zero or more.
+        coefficients: (N, K) float32 in [-1, 1], of each instance.
+        soft: the soft masks at the prototypes' resolution.
+    """
+
+    detections: Detections
+    prototypes: np.ndarray
+    coefficients: np.ndarray
+    soft: SoftMasks
 
 
 class Segmenter:
@@ -70,6 +88,10 @@ class Segmenter:
             ValueError: the image has another shape or type.
             BackendError: the backend fails.
         """
+        return self.dissect(image).detections
+
+    def dissect(self, image: np.ndarray) -> Dissection:
+        """Find the instances of one image, and keep prototypes and coefficients; see `segment`."""
         config = self.postprocess  # one configuration for the whole image
         started = time.perf_counter()
         tensor, placement = prepare_image(image, self.description.model)
@@ -87,7 +109,7 @@ class Segmenter:
         regions, masks = enlarge_masks(soft, placement, config.mask_threshold)
         boxes = placement.boxes_to_image(selection.boxes)
         finished = time.perf_counter()
-        return Detections(
+        detections = Detections(
             boxes=boxes,
             scores=selection.scores,
             mask_scores=mask_scores,
@@ -101,6 +123,7 @@ class Segmenter:
                 "postprocess": (assembled - detected + finished - rescored) * 1e3,
             },
         )
+        return Dissection(detections, outputs["prototypes"], selection.coefficients, soft)
 
     def warm_up(self) -> None:
         """Run every graph once, so that the first image takes no longer than the others."""

@@ -1,0 +1,49 @@
+"""`yolact prototypes`: a picture of the prototypes, and of how they add up to masks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("image", type=Path, help="a picture")
+    parser.add_argument("--model", help="bundle or checkpoint (default: the shipped model)")
+    parser.add_argument("--backend", default="auto", help="auto, onnxruntime or torch")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="PNG")
+    parser.add_argument(
+        "--instances", type=int, default=4, metavar="N", help="how many masks to take apart"
+    )
+    parser.add_argument("--score-threshold", type=float, default=0.3, metavar="SCORE")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draw and write the picture."""
+    import cv2
+
+    from yolact_ros.config import PostprocessConfig
+    from yolact_ros.errors import YolactError
+    from yolact_ros.runtime.bundle import shipped_bundle
+    from yolact_ros.runtime.prototype_view import draw_dissection
+    from yolact_ros.runtime.segmenter import Segmenter
+
+    image = cv2.imread(str(arguments.image))
+    if image is None:
+        raise YolactError(f"{arguments.image} is missing or no picture that OpenCV can read.")
+    with Segmenter.open(
+        arguments.model or shipped_bundle(),
+        backend=arguments.backend,
+        postprocess=PostprocessConfig(score_threshold=arguments.score_threshold),
+    ) as segmenter:
+        dissection = segmenter.dissect(image)
+        names = segmenter.description.model.classes
+    sheet = draw_dissection(image, dissection, class_names=names, instances=arguments.instances)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(arguments.output), sheet):
+        raise YolactError(
+            f"{arguments.output} cannot be written; name a .png in a folder of yours."
+        )
+    shown = min(arguments.instances, len(dissection.detections))
+    print(f"{dissection.prototypes.shape[2]} prototypes, {shown} masks -> {arguments.output}")
+    return 0
