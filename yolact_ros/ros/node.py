@@ -14,7 +14,6 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import rclpy
-from ament_index_python.packages import get_package_share_directory
 from builtin_interfaces.msg import Time
 from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks
 from rclpy.executors import SingleThreadedExecutor
@@ -35,6 +34,7 @@ from yolact_ros.ros.parameters import (
     ModelSettings,
     declare_constant,
 )
+from yolact_ros.runtime.bundle import shipped_bundle
 from yolact_ros.runtime.segmenter import Segmenter
 
 NAME = "yolact"
@@ -44,7 +44,6 @@ IMAGE = "image"
 IMAGE_QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
 )
-SHIPPED_MODEL = "models/tabletop"  # in the package's share folder
 
 THROTTLE_S = 5.0  # between two log lines about bad images
 CLOSE_S = 1.5  # for the image in work when the node is told to end
@@ -140,11 +139,8 @@ class YolactNode(Node):
 
     def _open_segmenter(self) -> Segmenter:
         started = time.perf_counter()
-        path = (
-            Path(self._model.model).expanduser()
-            if self._model.model
-            else Path(get_package_share_directory("yolact_ros")) / SHIPPED_MODEL
-        )
+        chosen = self._model.model
+        path = Path(chosen).expanduser() if chosen else shipped_bundle()
         segmenter = Segmenter.open(
             path,
             backend=self._model.backend,

@@ -19,6 +19,7 @@ from rclpy.parameter import Parameter
 from yolact_ros.config import PostprocessConfig, check_settings, setting
 from yolact_ros.errors import ConfigError
 from yolact_ros.ros.masks import MASK_ENCODINGS
+from yolact_ros.runtime.backends import BACKENDS
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class ModelSettings:
     backend: str = setting(
         "auto",
         "library that runs the network; auto: by the kind of model",
-        choices=("auto", "onnxruntime", "torch"),
+        choices=BACKENDS,
     )
     threads: int = setting(0, "threads of the backend; 0: it decides", range=(0, 256))
 

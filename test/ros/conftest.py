@@ -1,0 +1,185 @@
+"""A tiny bundle that finds coloured rectangles, and programs of the package as processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# Everything here talks over real DDS; this keeps it on this machine and away from other sessions.
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+DOMAIN_ID = int(os.environ["ROS_DOMAIN_ID"])
+
+SIZE = 64  # of the network's input
+CLASSES = ("blue", "green", "red")
+SCORES = {"blue": 0.9, "green": 0.8, "red": 0.7}
+PIXELS = {"blue": (255, 0, 0), "green": (0, 255, 0), "red": (0, 0, 255)}  # BGR
+
+# One prior for each class. A pixel is of a class if its channel alone is bright; the box is the
+# extent of those pixels. Prototypes: 20 where a cell is of the class, and a constant 10, which
+# every class subtracts, so that soft masks are close to 0 and to 1.
+SQUARES_GRAPH = """
+<ir_version: 8, opset_import: ["" : 17]>
+detect (uint8[1, 64, 64, 3] image) =>
+    (float[3, 4] boxes, float[3, 3] class_scores, float[3, 4] coefficients,
+     float[16, 16, 4] prototypes)
+{
+    pixels = Cast <to = 1> (image)
+    limit = Constant <value_float = 127.5> ()
+    is_bright = Greater (pixels, limit)
+    bright = Cast <to = 1> (is_bright)
+    channel_axis = Constant <value_ints = [3]> ()
+    num_bright = ReduceSum <keepdims = 1> (bright, channel_axis)
+    one_and_half = Constant <value_float = 1.5> ()
+    is_pure = Less (num_bright, one_and_half)
+    pure = Cast <to = 1> (is_pure)
+    members = Mul (bright, pure)
+    columns = ReduceMax <axes = [1], keepdims = 0> (members)
+    rows = ReduceMax <axes = [2], keepdims = 0> (members)
+    left = ArgMax <axis = 1, keepdims = 0> (columns)
+    top = ArgMax <axis = 1, keepdims = 0> (rows)
+    last_column = ArgMax <axis = 1, keepdims = 0, select_last_index = 1> (columns)
+    last_row = ArgMax <axis = 1, keepdims = 0, select_last_index = 1> (rows)
+    one = Constant <value_int = 1> ()
+    right = Add (last_column, one)
+    bottom = Add (last_row, one)
+    corners = Concat <axis = 0> (left, top, right, bottom)
+    corners_float = Cast <to = 1> (corners)
+    corners_by_prior = Transpose <perm = [1, 0]> (corners_float)
+    side = Constant <value_float = 64.0> ()
+    boxes = Div (corners_by_prior, side)
+    present = ReduceMax <axes = [1], keepdims = 0> (columns)
+    best_scores = Constant <value = float[3, 3] {0.9, 0, 0, 0, 0.8, 0, 0, 0, 0.7}> ()
+    class_scores = Mul (best_scores, present)
+    coefficients = Constant <value = float[3, 4] {1, 0, 0, -1, 0, 1, 0, -1, 0, 0, 1, -1}> ()
+    members_nchw = Transpose <perm = [0, 3, 1, 2]> (members)
+    cells_nchw = AveragePool <kernel_shape = [4, 4], strides = [4, 4]> (members_nchw)
+    cells_1hwc = Transpose <perm = [0, 2, 3, 1]> (cells_nchw)
+    batch_axis = Constant <value_ints = [0]> ()
+    cells = Squeeze (cells_1hwc, batch_axis)
+    twenty = Constant <value_float = 20.0> ()
+    strong_cells = Mul (cells, twenty)
+    bias_shape = Constant <value_ints = [16, 16, 1]> ()
+    bias = ConstantOfShape <value = float[1] {10}> (bias_shape)
+    prototypes = Concat <axis = 2> (strong_cells, bias)
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def squares_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real bundle whose network finds one rectangle of each of three colours."""
+    onnx = pytest.importorskip("onnx")
+    parser = pytest.importorskip("onnx.parser")
+
+    from yolact_ros.config import ModelConfig
+    from yolact_ros.runtime.bundle import write_bundle
+
+    model = parser.parse_model(SQUARES_GRAPH)
+    onnx.checker.check_model(model)
+    folder = tmp_path_factory.mktemp("models") / "squares"
+    write_bundle(
+        folder,
+        ModelConfig(name="squares", classes=CLASSES, input_size=(SIZE, SIZE), num_prototypes=4),
+        postprocess="host",
+        max_detections=10,
+        graphs={"detect": model.SerializeToString()},
+        source={"checkpoint": "none", "sha256": ""},
+        versions={"onnx": onnx.__version__},
+    )
+    return folder
+
+
+def image_with(rectangles: dict[str, tuple[int, int, int, int]], size: tuple[int, int]):
+    """A grey BGR image of (height, width) with rectangles, name -> x1 y1 x2 y2 half-open."""
+    image = np.full((*size, 3), 90, np.uint8)
+    for name, (x1, y1, x2, y2) in rectangles.items():
+        image[y1:y2, x1:x2] = PIXELS[name]
+    return image
+
+
+class Program:
+    """A program of the package in its own process, with its output."""
+
+    def __init__(self, name: str, *arguments: str, ros_arguments: tuple[str, ...] = ()) -> None:
+        from ament_index_python.packages import get_package_prefix
+
+        path = Path(get_package_prefix("yolact_ros"), "lib", "yolact_ros", name)
+        words = ["--ros-args", *ros_arguments] if ros_arguments else []
+        self.process = subprocess.Popen(
+            [sys.executable, str(path), *arguments, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def output(self) -> str:
+        return "".join(self.lines)
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """Exit status, once the process has ended by itself."""
+        status = self.process.wait(timeout)
+        self._reader.join(5.0)
+        return status
+
+    def end(self, number: int = signal.SIGINT) -> tuple[int, float]:
+        """Exit status after a signal, and the seconds that the process took to end."""
+        started = time.monotonic()
+        self.process.send_signal(number)
+        status = self.wait(20.0)
+        return status, time.monotonic() - started
+
+    def wait_for(self, words: str, timeout: float = 60.0) -> None:
+        """Wait until the process has written `words`."""
+        deadline = time.monotonic() + timeout
+        while words not in self.output:
+            ended = self.process.poll() is not None
+            assert not ended and time.monotonic() < deadline, f"no {words!r} in:\n{self.output}"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join(5.0)
+        self.process.stdout.close()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self.lines.append(line)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Program]]:
+    """Start programs; whatever still runs at the end of the test is killed."""
+    programs: list[Program] = []
+
+    def start_program(name: str, *arguments: str, ros_arguments: tuple[str, ...] = ()) -> Program:
+        programs.append(Program(name, *arguments, ros_arguments=ros_arguments))
+        return programs[-1]
+
+    yield start_program
+    for program in programs:
+        program.kill()
+
+
+@pytest.fixture
+def ros() -> Iterator[None]:
+    """A ROS context for the test."""
+    rclpy = pytest.importorskip("rclpy")
+    rclpy.init(domain_id=DOMAIN_ID)
+    yield
+    rclpy.shutdown()
