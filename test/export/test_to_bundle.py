@@ -160,3 +160,12 @@ def test_a_file_that_is_no_checkpoint_gets_a_sentence(tmp_path, capsys):
     assert main(["export", str(path), "-o", str(tmp_path / "bundle")]) == 1
     assert "notes.pth" in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
+
+
+def test_the_command_line_prints_the_largest_differences(tmp_path, capsys):
+    path = make_checkpoint(tmp_path / "tiny.pth", replace(TINY, mask_rescoring=False))
+    assert main(["export", str(path), "-o", str(tmp_path / "bundle"), "--compare"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("boxes", "class_scores", "coefficients", "prototypes"):
+        assert name in printed
+    assert str(tmp_path / "bundle") in printed

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from yolact_ros.export.to_bundle import ComparisonRow
+
+# Inputs that each graph is compared on.
+QUICK_IMAGES, THOROUGH_IMAGES = 2, 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="store weights as float16: half the size, float32 arithmetic",
     )
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="compare with torch on more images, and print the largest difference of each output",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -40,10 +53,18 @@ def run(arguments: argparse.Namespace) -> int:
         nms=arguments.nms,
         max_detections=arguments.max_detections,
         half_weights=arguments.half_weights,
+        images=THOROUGH_IMAGES if arguments.compare else QUICK_IMAGES,
     )
-    print(f"{'graph':<10}{'output':<16}{'relative error':>16}{'stored weights':>16}")
-    for row in report.rows:
-        stored = "" if row.stored_error is None else f"{row.stored_error:.1e}"
-        print(f"{row.graph:<10}{row.output:<16}{row.error:>16.1e}{stored:>16}")
+    if arguments.compare:
+        _print_rows(report.rows)
+    worst = max(row.error for row in report.rows)
+    print(f"Largest relative difference from torch: {worst:.1e}")
     print(f"{report.megabytes:.1f} MB in {report.seconds:.1f} s -> {arguments.output}")
     return 0
+
+
+def _print_rows(rows: Sequence[ComparisonRow]) -> None:
+    print(f"{'graph':<10}{'output':<16}{'relative error':>16}{'stored weights':>16}")
+    for row in rows:
+        stored = "" if row.stored_error is None else f"{row.stored_error:.1e}"
+        print(f"{row.graph:<10}{row.output:<16}{row.error:>16.1e}{stored:>16}")

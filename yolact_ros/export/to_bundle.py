@@ -49,6 +49,7 @@ def export_bundle(
     nms: str = "host",
     max_detections: int = 100,
     half_weights: bool = False,
+    images: int = 2,
 ) -> ExportReport:
     """Write the bundle of a checkpoint.
 
@@ -58,6 +59,7 @@ def export_bundle(
         nms: `host` or `graph`: where thresholds, NMS and mask re-scoring run.
         max_detections: most detections of one image, fixed in the graph for `graph`.
         half_weights: store weights as float16 (see `to_onnx.halve_weights`).
+        images: how many inputs each graph is compared with torch on.
 
     Raises:
         WeightsError: the checkpoint cannot be read.
@@ -82,7 +84,7 @@ def export_bundle(
         )
         set_deform_conv_form(model, "grid_sample")
         stored = halve_weights(content) if half_weights else content
-        rows += _compare(graph, content, stored)
+        rows += _compare(graph, content, stored, images=images)
         contents[graph.name] = stored
     write_bundle(
         folder,
@@ -100,10 +102,10 @@ def export_bundle(
     return ExportReport(tuple(rows), megabytes, time.perf_counter() - started)
 
 
-def _compare(graph: Graph, content: bytes, stored: bytes) -> list[ComparisonRow]:
-    errors = relative_errors(graph, content)
+def _compare(graph: Graph, content: bytes, stored: bytes, *, images: int) -> list[ComparisonRow]:
+    errors = relative_errors(graph, content, images=images)
     check_errors(errors, graph=graph.name)
-    stored_errors = relative_errors(graph, stored) if stored is not content else {}
+    stored_errors = relative_errors(graph, stored, images=images) if stored is not content else {}
     if not all(np.isfinite(value) for value in stored_errors.values()):
         raise BackendError(
             f"Graph {graph.name!r} is no longer usable with weights stored as float16; "
