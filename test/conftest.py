@@ -1,13 +1,27 @@
-"""What several tests need."""
+"""What several tests need: reference data, a backend of plain arrays, a tiny bundle."""
 
 from __future__ import annotations
 
 import os
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from yolact_ros.config import ModelConfig
+from yolact_ros.runtime.bundle import ModelDescription, write_bundle
+
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+TINY = ModelConfig(name="tiny", classes=("cup", "spoon"), input_size=(32, 40), num_prototypes=1)
+TINY_RESCORED = ModelConfig(
+    name="tiny_rescored",
+    classes=("cup", "spoon"),
+    input_size=(256, 256),
+    num_prototypes=1,
+    mask_rescoring=True,
+)
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +31,107 @@ def shared() -> Path:
     if not (folder / "parity" / "seeded_weights.py").is_file():
         pytest.skip(f"no reference data in {folder}; set YOLACT_SHARED to the folder that has it")
     return folder
+
+
+class FakeBackend:
+    """Answers with arrays, or with what a function makes of the inputs; remembers its inputs."""
+
+    def __init__(self, **graphs):
+        self.graphs = graphs
+        self.calls = []
+        self.closed = False
+
+    def run(self, graph, inputs, *, keep=()):
+        self.calls.append((graph, dict(inputs)))
+        answer = self.graphs[graph]
+        return answer(inputs) if callable(answer) else answer
+
+    def close(self):
+        self.closed = True
+
+
+def host_outputs(boxes, class_scores, *, prototypes, coefficients=None):
+    """What the graph `detect` gives; coefficients are 1 unless given."""
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    if coefficients is None:
+        coefficients = np.ones((len(boxes), prototypes.shape[2]))
+    return {
+        "boxes": boxes,
+        "class_scores": np.asarray(class_scores, np.float32).reshape(len(boxes), -1),
+        "coefficients": np.asarray(coefficients, np.float32),
+        "prototypes": np.asarray(prototypes, np.float32),
+    }
+
+
+def describe(model, *, postprocess="host", max_detections=100):
+    return ModelDescription(model, postprocess, max_detections, "0123456789ab")
+
+
+@pytest.fixture
+def tiny_bundle(tmp_path):
+    """A bundle whose `detect` finds one cup and one spoon; its prototype is the blue channel.
+
+    The mask is set where the image is blue: sigmoid((blue - 100) / 10).
+    """
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    return write_bundle(
+        tmp_path / "bundle",
+        TINY,
+        postprocess="host",
+        max_detections=10,
+        graphs={"detect": detect_model(onnx)},
+        source={"checkpoint": "tiny.pth", "sha256": "0" * 64},
+        versions={"onnx": onnx.__version__},
+    )
+
+
+def detect_model(onnx):
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {
+        "boxes": np.array([[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]], np.float32),
+        "class_scores": np.array([[0.9, 0.1], [0.2, 0.8]], np.float32),
+        "coefficients": np.ones((2, 1), np.float32),
+        "dark": np.array(100, np.float32),
+        "contrast": np.array(0.1, np.float32),
+        "starts": np.array([0, 0, 0], np.int64),
+        "ends": np.array([32, 40, 1], np.int64),
+        "axes": np.array([1, 2, 3], np.int64),
+        "steps": np.array([4, 4, 1], np.int64),
+        "first": np.array([0], np.int64),
+    }
+    nodes = [
+        helper.make_node("Slice", ["image", "starts", "ends", "axes", "steps"], ["blue"]),
+        helper.make_node("Cast", ["blue"], ["float_blue"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["float_blue", "dark"], ["shifted"]),
+        helper.make_node("Mul", ["shifted", "contrast"], ["scaled"]),
+        helper.make_node("Squeeze", ["scaled", "first"], ["prototypes"]),
+    ]
+    outputs = {"prototypes": [8, 10, 1]}
+    for name in ("boxes", "class_scores", "coefficients"):
+        nodes.append(helper.make_node("Identity", [f"{name}_value"], [name]))
+        outputs[name] = list(constants[name].shape)
+        constants[f"{name}_value"] = constants.pop(name)
+    graph = helper.make_graph(
+        nodes,
+        "detect",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 32, 40, 3])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs.items()],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+@pytest.fixture
+def tiny():
+    """Fakes and descriptions of this module; tests cannot import their neighbours."""
+    return types.SimpleNamespace(
+        TINY=TINY,
+        TINY_RESCORED=TINY_RESCORED,
+        FakeBackend=FakeBackend,
+        host_outputs=host_outputs,
+        describe=describe,
+    )

@@ -39,7 +39,7 @@ class ModelDescription:
         model: the network.
         postprocess: `host` if the graph `detect` gives predictions of all priors, `graph` if it
             ends in finished detections.
-        max_detections: most detections of one image; fixed for `graph`, a proposal for `host`.
+        max_detections: most detections of one image; settings may ask for fewer.
         identity: first digits of the SHA-256 that tells this model from all others.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -93,6 +93,8 @@ class Segmenter:
     def dissect(self, image: np.ndarray) -> Dissection:
         """Find the instances of one image, and keep prototypes and coefficients; see `segment`."""
         config = self.postprocess  # one configuration for the whole image
+        if config.max_detections > self.description.max_detections:
+            config = replace(config, max_detections=self.description.max_detections)
         started = time.perf_counter()
         tensor, placement = prepare_image(image, self.description.model)
         prepared = time.perf_counter()

@@ -81,9 +81,12 @@ def _open_checkpoint(path: Path, *, threads: int) -> tuple[Backend, ModelDescrip
     from yolact_ros.runtime.backends.torch_backend import TorchBackend
 
     backend = TorchBackend(path, threads=threads)
-    return backend, ModelDescription(
-        model=backend.model,
-        postprocess="host",
-        max_detections=100,
-        identity=backend.identity[:12],
+    return (
+        backend,
+        ModelDescription(
+            model=backend.model,
+            postprocess="host",
+            max_detections=1000,  # a checkpoint itself sets no limit
+            identity=backend.identity[:12],
+        ),
     )

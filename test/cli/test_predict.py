@@ -1,0 +1,150 @@
+"""`yolact predict` on a real bundle: JSON, overlays, videos, and files that cannot be read."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from yolact_ros.cli.main import main
+
+# The tiny bundle finds a cup in the left half of every image and a spoon in the right half; their
+# masks are where the image is blue.
+
+
+def write_image(path, *, blue=True):
+    image = np.zeros((96, 120, 3), np.uint8)
+    if blue:
+        image[24:72, 12:108, 0] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+    return path
+
+
+def write_video(path, frames=3):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (120, 96))
+    for _ in range(frames):
+        writer.write(np.zeros((96, 120, 3), np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def predict(tiny_bundle):
+    """Runs `yolact predict` on the tiny bundle and returns its exit status."""
+
+    def run(*words):
+        words = ["predict", *map(str, words), "--model", str(tiny_bundle.folder), "--threads", "1"]
+        return main(words)
+
+    return run
+
+
+def test_json_holds_boxes_scores_and_masks(predict, tmp_path):
+    image = write_image(tmp_path / "in" / "blue.png")
+    assert predict(image, "--json", tmp_path / "out.json") == 0
+    (entry,) = json.loads((tmp_path / "out.json").read_text())
+    assert (entry["image"], entry["height"], entry["width"]) == ("blue.png", 96, 120)
+    cup, spoon = entry["instances"]
+    assert (cup["class_id"], cup["class_name"]) == (0, "cup")
+    assert (spoon["class_id"], spoon["class_name"]) == (1, "spoon")
+    assert cup["score"] == cup["mask_score"] == pytest.approx(0.9)
+    assert cup["box"] == [0, 0, 60, 96]
+    cocotools = pytest.importorskip("pycocotools.mask")
+    mask = cocotools.decode(cup["segmentation"]).astype(bool)
+    assert mask.shape == (96, 120)
+    patch = np.zeros((96, 120), bool)
+    patch[24:72, 12:66] = True
+    assert (mask & patch).sum() / (mask | patch).sum() > 0.75
+
+
+def test_a_folder_is_segmented_in_order_and_overlays_bear_the_same_names(predict, tmp_path):
+    write_image(tmp_path / "in" / "b.png")
+    write_image(tmp_path / "in" / "a.jpg", blue=False)
+    assert (
+        predict(tmp_path / "in", "--json", tmp_path / "o.json", "--overlay", tmp_path / "o") == 0
+    )
+    entries = json.loads((tmp_path / "o.json").read_text())
+    assert [entry["image"] for entry in entries] == ["a.jpg", "b.png"]
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["a.jpg", "b.png"]
+    overlay = cv2.imread(str(tmp_path / "o" / "b.png"))
+    assert overlay.shape == (96, 120, 3)
+    assert (overlay[40:60, 30:40, 1:].max(axis=(0, 1)) > 0).any()  # more than blue: a class colour
+
+
+def test_a_video_gives_an_entry_and_an_overlay_for_each_frame(predict, tmp_path):
+    clip = write_video(tmp_path / "clip.mp4")
+    status = predict(clip, "--json", tmp_path / "o.json", "--overlay", tmp_path / "o")
+    assert status == 0
+    entries = json.loads((tmp_path / "o.json").read_text())
+    assert [entry["image"] for entry in entries] == ["clip.mp4#0", "clip.mp4#1", "clip.mp4#2"]
+    capture = cv2.VideoCapture(str(tmp_path / "o" / "clip.mp4"))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
+    assert sum(capture.read()[0] for _ in range(4)) == 3
+    capture.release()
+
+
+def test_unreadable_files_are_named_and_the_others_still_done(predict, tmp_path, capsys):
+    write_image(tmp_path / "in" / "good.png")
+    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    status = predict(tmp_path / "in", tmp_path / "gone.png", "--json", tmp_path / "o.json")
+    assert status == 1
+    assert [e["image"] for e in json.loads((tmp_path / "o.json").read_text())] == ["good.png"]
+    text = capsys.readouterr().err
+    assert "bad.png cannot be decoded" in text
+    assert "gone.png does not exist" in text
+    assert "2 of 3 files" in text
+
+
+def test_without_json_and_overlay_the_result_is_printed(predict, tmp_path, capsys):
+    assert predict(write_image(tmp_path / "a.png")) == 0
+    assert "a.png: 1 cup, 1 spoon" in capsys.readouterr().out
+    assert predict(tmp_path / "a.png", "--score-threshold", "0.95") == 0
+    assert "a.png: nothing" in capsys.readouterr().out
+
+
+def test_nothing_found_is_an_entry_without_instances(predict, tmp_path):
+    path = write_image(tmp_path / "a.png")
+    assert predict(path, "--score-threshold", "0.95", "--json", tmp_path / "o.json") == 0
+    (entry,) = json.loads((tmp_path / "o.json").read_text())
+    assert entry["instances"] == []
+
+
+def test_files_of_the_same_name_stay_apart(predict, tmp_path):
+    write_image(tmp_path / "x" / "a.png")
+    write_image(tmp_path / "y" / "a.png")
+    out = tmp_path / "o"
+    assert (
+        predict(tmp_path / "x", tmp_path / "y", "--json", tmp_path / "o.json", "--overlay", out)
+        == 0
+    )
+    assert [e["image"] for e in json.loads((tmp_path / "o.json").read_text())] == [
+        "x/a.png",
+        "y/a.png",
+    ]
+    assert (out / "x" / "a.png").is_file()
+    assert (out / "y" / "a.png").is_file()
+
+
+def test_an_overlay_never_overwrites_what_it_is_made_from(predict, tmp_path, capsys):
+    path = write_image(tmp_path / "in" / "a.png")
+    content = path.read_bytes()
+    assert predict(path, "--overlay", tmp_path / "in") == 1
+    assert "would overwrite" in capsys.readouterr().err
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--score-threshold", "1.5"], "score_threshold is 1.5; expected a value from 0.0 to 1.0"),
+        (["--json", "nowhere/o.json"], "cannot be written"),
+        (["--model", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_bad_arguments_get_a_sentence(tmp_path, capsys, words, message):
+    path = write_image(tmp_path / "a.png")
+    assert main(["predict", str(path), *words]) == 1
+    assert message in capsys.readouterr().err

@@ -1,0 +1,94 @@
+"""Images and videos with what was found in them, written under the names of their sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yolact_ros.errors import DatasetError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from yolact_ros.runtime.frames import Frame
+
+# What OpenCV writes in colour wherever it runs; other images become PNG.
+KEPT_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+
+
+class Overlays:
+    """A folder of overlays; frames of one video come one after another."""
+
+    def __init__(self, folder: Path, files: list[Path]) -> None:
+        """Prepare the folder.
+
+        Args:
+            folder: made if it does not exist.
+            files: all that will be segmented.
+
+        Raises:
+            DatasetError: the folder cannot be made, or one of `files` would be overwritten.
+        """
+        from yolact_ros.runtime.frames import is_video, unique_names
+
+        self._folder = folder
+        self._video: Any = None
+        self._video_path = Path()
+        inputs = {path.resolve() for path in files}
+        for path, name in zip(files, unique_names(files), strict=True):
+            if self._path(name, video=is_video(path)).resolve() in inputs:
+                raise DatasetError(
+                    f"The overlay of {path} would overwrite a file that is to be segmented; "
+                    f"choose another folder than {folder}."
+                )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DatasetError(f"The overlay folder {folder} cannot be made: {error}.") from error
+
+    def write(self, frame: Frame, drawn: np.ndarray) -> None:
+        """Write one frame.
+
+        Args:
+            frame: where it comes from.
+            drawn: (H, W, 3) uint8 BGR, the frame with what was found in it.
+
+        Raises:
+            DatasetError: the file cannot be written.
+        """
+        import cv2
+
+        if frame.rate:
+            self._write_to_video(frame, drawn)
+            return
+        path = self._path(frame.name, video=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(path), drawn):
+            raise DatasetError(f"OpenCV cannot write the overlay {path}; is there space left?")
+
+    def close(self) -> None:
+        """Finish the last video."""
+        if self._video is not None:
+            self._video.release()
+        self._video = None
+
+    def _path(self, name: str, *, video: bool) -> Path:
+        suffix = Path(name).suffix.lower()
+        if video:
+            return self._folder / (name if suffix == ".mp4" else f"{name}.mp4")
+        return self._folder / (name if suffix in KEPT_SUFFIXES else f"{name}.png")
+
+    def _write_to_video(self, frame: Frame, drawn: np.ndarray) -> None:
+        import cv2
+
+        path = self._path(frame.name.rpartition("#")[0], video=True)
+        if self._video is None or path != self._video_path:
+            self.close()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            size = drawn.shape[1], drawn.shape[0]
+            codec = cv2.VideoWriter.fourcc(*"mp4v")
+            self._video = cv2.VideoWriter(str(path), codec, frame.rate, size)
+            self._video_path = path
+            if not self._video.isOpened():
+                raise DatasetError(f"OpenCV cannot write the video {path}.")
+        self._video.write(drawn)

@@ -1,0 +1,136 @@
+"""`yolact predict`: segment images, folders and videos."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yolact_ros.cli.settings import add_backend_arguments, add_settings, read_settings
+from yolact_ros.config import PostprocessConfig
+from yolact_ros.errors import DatasetError
+
+if TYPE_CHECKING:
+    from yolact_ros.runtime.detections import Detections
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE|FOLDER|VIDEO", help="what to segment"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write boxes, scores and masks (COCO RLE) here"
+    )
+    parser.add_argument(
+        "--overlay", type=Path, metavar="FOLDER", help="write images and videos with masks here"
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="BUNDLE|CHECKPOINT",
+        help="exported folder or .pth file (default: the model that comes with the package)",
+    )
+    add_backend_arguments(parser)
+    add_settings(parser, PostprocessConfig(), title="detections")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Segment everything; 1 if a file could not be read."""
+    from tqdm import tqdm
+
+    from yolact_ros.cli.overlays import Overlays
+    from yolact_ros.runtime.bundle import shipped_bundle
+    from yolact_ros.runtime.draw import draw_detections
+    from yolact_ros.runtime.frames import count_frames, find_files, read_frames
+    from yolact_ros.runtime.segmenter import Segmenter
+
+    config = read_settings(arguments, PostprocessConfig())
+    files = find_files(arguments.images)
+    overlays = Overlays(arguments.overlay, files) if arguments.overlay else None
+    if arguments.json:
+        write_json(arguments.json, [])  # a place that cannot be written is known at once
+    entries: list[dict[str, Any]] = []
+    unreadable: list[Path] = []
+    with Segmenter.open(
+        arguments.model or shipped_bundle(),
+        backend=arguments.backend,
+        postprocess=config,
+        threads=arguments.threads,
+    ) as segmenter:
+        classes = segmenter.description.model.classes
+        bar = tqdm(read_frames(files), total=count_frames(files), desc="predict", unit="image")
+        try:
+            for frame in bar:
+                if frame.image is None:
+                    unreadable.append(frame.path)
+                    continue
+                found = segmenter.segment(frame.image)
+                if overlays:
+                    overlays.write(frame, draw_detections(frame.image, found, classes))
+                if arguments.json:
+                    entries.append(describe(frame.name, found, classes))
+                if not overlays and not arguments.json:
+                    bar.write(summarise(frame.name, found, classes), file=sys.stdout)
+        finally:  # what was done stays, also if the rest was interrupted
+            bar.close()
+            if overlays:
+                overlays.close()
+            if arguments.json:
+                write_json(arguments.json, entries)
+    return _report_unreadable(unreadable, total=len(files))
+
+
+def describe(name: str, found: Detections, classes: tuple[str, ...]) -> dict[str, Any]:
+    """One image's entry of the JSON file: boxes in pixels, masks as COCO RLE."""
+    from yolact_ros.runtime.rle import encode_rle
+
+    instances = [
+        {
+            "class_id": int(found.class_ids[i]),
+            "class_name": classes[found.class_ids[i]],
+            "score": round(float(found.scores[i]), 6),
+            "mask_score": round(float(found.mask_scores[i]), 6),
+            "box": [round(float(value), 3) for value in found.boxes[i]],
+            "segmentation": encode_rle(found.masks[i], found.mask_rois[i], found.image_size),
+        }
+        for i in range(len(found))
+    ]
+    height, width = found.image_size
+    return {"image": name, "height": height, "width": width, "instances": instances}
+
+
+def summarise(name: str, found: Detections, classes: tuple[str, ...]) -> str:
+    """One line on one image: how many of each class."""
+    counts = Counter(classes[class_id] for class_id in found.class_ids)
+    seen = ", ".join(f"{count} {class_name}" for class_name, count in counts.most_common())
+    return f"{name}: {seen or 'nothing'}"
+
+
+def write_json(path: Path, entries: list[dict[str, Any]]) -> None:
+    """Write the entries of all images.
+
+    Raises:
+        DatasetError: the file cannot be written.
+    """
+    try:
+        path.write_text(json.dumps(entries) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be written: {error}.") from error
+
+
+def _report_unreadable(unreadable: list[Path], *, total: int) -> int:
+    """Name the files that gave no image; returns the exit status."""
+    for path in unreadable:
+        reason = "cannot be decoded" if path.is_file() else "does not exist"
+        print(f"yolact predict: {path} {reason}.", file=sys.stderr)
+    if unreadable:
+        print(
+            f"yolact predict: {len(unreadable)} of {total} files could not be read; all others "
+            "were segmented.",
+            file=sys.stderr,
+        )
+    return 1 if unreadable else 0

@@ -1,0 +1,120 @@
+"""Images from files, folders and videos, one after another."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from yolact_ros.errors import DatasetError
+
+IMAGE_SUFFIXES = frozenset(
+    (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
+VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"))
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One image, or a file that gives none.
+
+    Attributes:
+        name: shortest end of the path that tells the file from all others; `#` and the number,
+            from 0 on, follow for a frame of a video.
+        path: the file.
+        image: (H, W, 3) uint8 BGR; None if the file cannot be read.
+        rate: frames per second of a video; 0 for an image.
+    """
+
+    name: str
+    path: Path
+    image: np.ndarray | None
+    rate: float = 0.0
+
+
+def find_files(paths: Iterable[str | Path]) -> list[Path]:
+    """Images and videos at `paths`: files as they are, those of a folder in order of their names.
+
+    A file that is named twice comes once.
+
+    Raises:
+        DatasetError: a folder has none, or there are no paths.
+    """
+    files: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        found = [path]
+        if path.is_dir():
+            suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
+            if not found:
+                raise DatasetError(
+                    f"The folder {path} holds no images or videos "
+                    f"({', '.join(sorted(suffixes))}); name another one."
+                )
+        files.update((file.resolve(), file) for file in found)
+    if not files:
+        raise DatasetError("No images were named; name files or folders.")
+    return list(files.values())
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is taken for a video: by its suffix."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def read_frames(files: Iterable[Path]) -> Iterator[Frame]:
+    """Read every image, and every frame of every video, in order."""
+    files = list(files)
+    for path, name in zip(files, unique_names(files), strict=True):
+        if is_video(path):
+            yield from _read_video(path, name)
+        else:
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+            yield Frame(name, path, image)
+
+
+def count_frames(files: Iterable[Path]) -> int:
+    """How many frames `read_frames` will give, as far as the files themselves know."""
+    return sum(_video_length(path) if is_video(path) else 1 for path in files)
+
+
+def unique_names(files: Iterable[Path]) -> list[str]:
+    """For each file the shortest end of its path that no other file has."""
+    parts = [path.resolve().parts for path in files]
+    longest = max(map(len, parts), default=0)
+    names = [""] * len(parts)
+    for length in range(1, longest + 1):
+        tails = ["/".join(p[-length:]) for p in parts]
+        counts = Counter(tails)
+        for i, tail in enumerate(tails):
+            if not names[i] and counts[tail] == 1:
+                names[i] = tail
+    return names
+
+
+def _read_video(path: Path, name: str) -> Iterator[Frame]:
+    capture = cv2.VideoCapture(str(path))
+    rate = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
+    number = 0
+    try:
+        while True:
+            readable, image = capture.read()
+            if not readable:
+                break
+            yield Frame(f"{name}#{number}", path, image, rate or 30.0)
+            number += 1
+    finally:
+        capture.release()
+    if not number:
+        yield Frame(name, path, None)
+
+
+def _video_length(path: Path) -> int:
+    capture = cv2.VideoCapture(str(path))
+    length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 1
+    capture.release()
+    return max(length, 1)
