@@ -110,8 +110,7 @@ class CocoDataset:
 
     def has_instances(self, index: int) -> bool:
         """Whether image `index` has an instance that is no crowd."""
-        annotations = self._annotations.get(self.image_ids[index], [])
-        return any(not annotation.get("iscrowd", 0) for annotation in annotations)
+        return any(not annotation.get("iscrowd", 0) for annotation in self.annotations(index))
 
     def check_files(self) -> None:
         """Look for all images at once, so that a long run does not find out late.
@@ -135,10 +134,10 @@ class CocoDataset:
                 annotation file says.
         """
         image_id = self.image_ids[index]
-        image = self._read_image(index)
+        image = self.read_image(index)
         height, width = image.shape[:2]
         boxes, masks, class_ids, crowd = [], [], [], []
-        for annotation in self._annotations.get(image_id, []):
+        for annotation in self.annotations(index):
             mask = _decode_segmentation(annotation["segmentation"], height, width)
             if mask is None or not mask.any():
                 continue  # smaller than a pixel, or outside the image
@@ -156,7 +155,16 @@ class CocoDataset:
             file_name=self._images[image_id]["file_name"],
         )
 
-    def _read_image(self, index: int) -> np.ndarray:
+    def annotations(self, index: int) -> list[dict[str, Any]]:
+        """Usable annotations of image `index` as the file has them, each with its `class_id`."""
+        return self._annotations.get(self.image_ids[index], [])
+
+    def read_image(self, index: int) -> np.ndarray:
+        """Read image `index` alone, (H, W, 3) uint8 BGR.
+
+        Raises:
+            DatasetError: see `load`.
+        """
         path = self.image_path(index)
         if not path.is_file():
             raise DatasetError(f"The image {path} named in {self.annotations_path} is missing.")
@@ -249,21 +257,24 @@ def _is_polygon(points: Any) -> bool:
     return all(isinstance(p, (int, float)) and np.isfinite(p) for p in points)
 
 
-def _decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray | None:
-    """Turn polygons or RLE into an (H, W) uint8 mask; None when the RLE is corrupt."""
+def segmentation_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """Turn polygons or RLE of an annotation into compressed RLE, as pycocotools takes it."""
     if isinstance(segmentation, list):
         polygons = [polygon for polygon in segmentation if _is_polygon(polygon)]
-        rle = rle_masks.merge(rle_masks.frPyObjects(polygons, height, width))
-    elif isinstance(segmentation["counts"], list):
-        rle = rle_masks.frPyObjects(segmentation, height, width)
-    else:
-        counts = segmentation["counts"]
-        rle = {
-            "size": [height, width],
-            "counts": counts.encode() if isinstance(counts, str) else counts,
-        }
+        return rle_masks.merge(rle_masks.frPyObjects(polygons, height, width))
+    if isinstance(segmentation["counts"], list):
+        return rle_masks.frPyObjects(segmentation, height, width)
+    counts = segmentation["counts"]
+    return {
+        "size": [height, width],
+        "counts": counts.encode() if isinstance(counts, str) else counts,
+    }
+
+
+def _decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray | None:
+    """Turn polygons or RLE into an (H, W) uint8 mask; None when the RLE is corrupt."""
     try:
-        mask = rle_masks.decode(rle)
+        mask = rle_masks.decode(segmentation_rle(segmentation, height, width))
     except ValueError:
         return None
     return np.ascontiguousarray(mask) if mask.shape == (height, width) else None
