@@ -17,7 +17,7 @@ from tqdm import tqdm
 from yolact_ros.errors import DatasetError
 from yolact_ros.simulate.annotations import annotate, coco_document
 from yolact_ros.simulate.camera import orbit, random_camera
-from yolact_ros.simulate.photograph import photograph, random_lens
+from yolact_ros.simulate.photograph import photograph, random_lens, video_lens
 from yolact_ros.simulate.tabletop import Tabletop, View
 
 JPEG_QUALITY = 92
@@ -67,7 +67,7 @@ def clip_frames(seed: int, *, frames: int, size: tuple[int, int]) -> Iterator[Fr
     """Make a clip: one scene, one light, one camera that is carried around the table."""
     random = np.random.default_rng([seed, 0])
     with Tabletop(random, objects=11, clutter=2) as world:
-        look, lens = world.restyle(random), random_lens(random)
+        look, lens = world.restyle(random), video_lens(random_lens(random))
         for camera in orbit(random, world.middle, frames=frames, size=size):
             view = world.render(camera, look)
             yield _frame(world, view, photograph(view.image, lens, random), camera)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -37,6 +37,11 @@ def random_lens(random: np.random.Generator) -> Lens:
         noise=random.uniform(0.5, 5.0),
         vignette=random.uniform(0.0, 0.3),
     )
+
+
+def video_lens(lens: Lens) -> Lens:
+    """The same camera behind a video encoder, which keeps neither noise nor the finest detail."""
+    return replace(lens, noise=min(lens.noise, 1.0), blur=max(lens.blur, 0.8))
 
 
 def photograph(image: np.ndarray, lens: Lens, random: np.random.Generator) -> np.ndarray:
