@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yolact_ros.cli.json_file import check_writable, write_json
 from yolact_ros.cli.settings import add_backend_arguments, add_settings, read_settings
 from yolact_ros.config import PostprocessConfig
-from yolact_ros.errors import DatasetError
 
 if TYPE_CHECKING:
     from yolact_ros.runtime.detections import Detections
@@ -51,8 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = read_settings(arguments, PostprocessConfig())
     files = find_files(arguments.images)
     overlays = Overlays(arguments.overlay, files) if arguments.overlay else None
-    if arguments.json:
-        write_json(arguments.json, [])  # a place that cannot be written is known at once
+    check_writable(arguments.json)
     entries: list[dict[str, Any]] = []
     unreadable: list[Path] = []
     with Segmenter.open(
@@ -108,18 +106,6 @@ def summarise(name: str, found: Detections, classes: tuple[str, ...]) -> str:
     counts = Counter(classes[class_id] for class_id in found.class_ids)
     seen = ", ".join(f"{count} {class_name}" for class_name, count in counts.most_common())
     return f"{name}: {seen or 'nothing'}"
-
-
-def write_json(path: Path, entries: list[dict[str, Any]]) -> None:
-    """Write the entries of all images.
-
-    Raises:
-        DatasetError: the file cannot be written.
-    """
-    try:
-        path.write_text(json.dumps(entries) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be written: {error}.") from error
 
 
 def _report_unreadable(unreadable: list[Path], *, total: int) -> int:

@@ -1,0 +1,100 @@
+"""`yolact evaluate`: COCO box and mask AP of a model."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yolact_ros.cli.json_file import check_writable, write_json
+from yolact_ros.cli.settings import add_backend_arguments, add_settings, read_settings
+from yolact_ros.config import PostprocessConfig
+from yolact_ros.errors import BackendError, DatasetError
+
+if TYPE_CHECKING:
+    from yolact_ros.evaluate.coco_map import CocoScores
+
+# Average precision ranks all detections: a high threshold would cut its tail off (reference:
+# `nms_conf_thresh`).
+DEFAULTS = PostprocessConfig(score_threshold=0.05)
+
+COLUMNS = (
+    *(("AP", "ap"), ("AP50", "ap50"), ("AP75", "ap75")),
+    *(("small", "ap_small"), ("medium", "ap_medium"), ("large", "ap_large")),
+    *(("AR1", "ar_1"), ("AR10", "ar_10"), ("AR100", "ar_100")),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("model", type=Path, help="bundle (folder) or checkpoint (.pth file)")
+    parser.add_argument(
+        "--annotations", type=Path, required=True, metavar="JSON", help="in COCO's format"
+    )
+    parser.add_argument("--images", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="evaluate on the first N images only"
+    )
+    add_backend_arguments(parser)
+    add_settings(parser, DEFAULTS, title="detections")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate and print."""
+    try:
+        import pycocotools  # noqa: F401
+    except ImportError as error:
+        raise BackendError(
+            "Evaluating needs pycocotools; install it with: pip install 'yolact_ros[evaluate]'"
+        ) from error
+    from yolact_ros.evaluate.coco_map import evaluate_coco
+    from yolact_ros.runtime.segmenter import Segmenter
+    from yolact_ros.train.dataset import CocoDataset
+
+    if arguments.limit is not None and arguments.limit < 1:
+        raise DatasetError(f"--limit is {arguments.limit}; expected 1 or more.")
+    check_writable(arguments.json)
+    config = read_settings(arguments, DEFAULTS)
+    with Segmenter.open(
+        arguments.model,
+        backend=arguments.backend,
+        postprocess=config,
+        threads=arguments.threads,
+    ) as segmenter:
+        description = segmenter.description
+        dataset = CocoDataset(
+            arguments.annotations, arguments.images, classes=description.model.classes
+        )
+        scores = evaluate_coco(segmenter.segment, dataset, limit=arguments.limit)
+    print(format_scores(scores))
+    if arguments.json:
+        content = {
+            "model": {"name": description.model.name, "identity": description.identity},
+            "settings": dataclasses.asdict(config),
+            **dataclasses.asdict(scores),
+        }
+        write_json(arguments.json, content)
+    return 0
+
+
+def format_scores(scores: CocoScores) -> str:
+    """A table for people, in per cent."""
+    lines = [" " * 6 + "".join(f"{title:>8}" for title, _ in COLUMNS)]
+    for kind, values in (("box", scores.box), ("mask", scores.mask)):
+        cells = "".join(f"{_percent(values[key]):>8}" for _, key in COLUMNS)
+        lines.append(f"{kind:<6}{cells}")
+    width = max([len("class"), *map(len, scores.classes)])
+    lines += ["", f"{'class':<{width}}{'instances':>11}{'box AP':>9}{'mask AP':>9}"]
+    for name, row in scores.classes.items():
+        lines.append(
+            f"{name:<{width}}{row.instances:>11}{_percent(row.box_ap):>9}{_percent(row.mask_ap):>9}"
+        )
+    times = ", ".join(f"{stage} {value:.1f} ms" for stage, value in scores.milliseconds.items())
+    lines += ["", f"{scores.images} images, {scores.detections} detections; mean {times}"]
+    return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
