@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, summary in VERBS.items():
-        subparser = verbs.add_parser(verb, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        sentence = f"{summary[0].upper()}{summary[1:]}."
+        subparser = verbs.add_parser(verb, help=summary, description=sentence)
         if words and words[0] == verb:  # only the verb that is called pays for its imports
             module = importlib.import_module(f"yolact_ros.cli.{verb}")
             module.add_arguments(subparser)

@@ -1,0 +1,33 @@
+"""Every kind of network leaves torch with its numbers: one variant of each backbone and layout."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+from yolact_ros.export.compare import relative_errors  # noqa: E402
+from yolact_ros.export.graphs import host_graphs  # noqa: E402
+from yolact_ros.export.to_onnx import export_module  # noqa: E402
+from yolact_ros.model.weights import initialise_weights  # noqa: E402
+from yolact_ros.model.yolact import Yolact  # noqa: E402
+from yolact_ros.variants import variant  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["yolact_darknet53", "yolact_edge_mobilenetv2", "yolact_edge_vid_resnet50", "tabletop"],
+)
+def test_a_variant_exports_with_the_same_numbers_at_an_odd_size(name):
+    torch.manual_seed(0)
+    config = replace(variant(name), input_size=(97, 133), channels=16, mask_rescoring=False)
+    model = Yolact(config)
+    initialise_weights(model)
+    (graph,) = host_graphs(model.eval())
+    content = export_module(
+        graph.module, graph.example, inputs=graph.inputs, outputs=graph.outputs
+    )
+    assert max(relative_errors(graph, content, images=1).values()) < 1e-4
