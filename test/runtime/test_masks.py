@@ -170,3 +170,18 @@ def test_extreme_sums_saturate_without_a_warning():
     boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (2, 1))
     soft = assemble_masks(prototypes, np.array([[1], [-1]], np.float32), boxes)
     assert [values.max() for values in soft.values] == [1.0, 0.0]
+
+
+def test_regions_end_where_no_pixel_can_be_set():
+    # One cell of ten by ten is set, in a box that covers them all; a cell is ten pixels.
+    prototypes = np.full((10, 10, 1), -8.0, np.float32)
+    prototypes[4, 6] = 8.0
+    whole = np.array([[0, 0, 1, 1]], np.float32)
+    soft = assemble_masks(prototypes, np.ones((1, 1), np.float32), whole)
+    regions, masks = enlarge_masks(soft, squash(100, 100), 0.5)
+    assert regions.tolist() == [[55, 35, 75, 55]]
+    assert masks[0].any()
+    nothing = assemble_masks(prototypes, np.full((1, 1), 0.0, np.float32), whole)
+    regions, masks = enlarge_masks(nothing, squash(100, 100), 0.5)
+    assert regions.tolist() == [[0, 0, 0, 0]]
+    assert masks[0].shape == (0, 0)

@@ -109,8 +109,11 @@ def enlarge_masks(
             soft.size, placement.image_size, placement.extent, placement.shift, strict=True
         )
     )
-    left, right = columns.region(soft.cells[:, 0], soft.cells[:, 2])
-    top, bottom = rows.region(soft.cells[:, 1], soft.cells[:, 3])
+    # Between cells that are not above the threshold no pixel can be: the others bound the mask.
+    offsets = np.array([_bounds(values > threshold) for values in soft.values], np.int64)
+    occupied = soft.cells[:, [0, 1, 0, 1]] + offsets.reshape(-1, 4)
+    left, right = columns.region(occupied[:, 0], occupied[:, 2])
+    top, bottom = rows.region(occupied[:, 1], occupied[:, 3])
     regions = np.stack([left, top, right, bottom], axis=1).astype(np.int32)
     scratch = np.empty((2, max(BLOCK, placement.image_size[1])), np.float32)
     masks = tuple(
@@ -118,6 +121,14 @@ def enlarge_masks(
         for values, cells, region in zip(soft.values, soft.cells, regions, strict=True)
     )
     return regions, masks
+
+
+def _bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """x1 y1 x2 y2, half-open, of what is set in (h, w) bool; zeros if nothing is."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if not len(columns):
+        return 0, 0, 0, 0
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 @dataclass(frozen=True, eq=False)

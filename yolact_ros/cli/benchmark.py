@@ -1,0 +1,147 @@
+"""`yolact benchmark`: milliseconds per stage, frames per second, memory."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yolact_ros.cli.json_file import check_writable, write_json
+from yolact_ros.cli.settings import add_backend_arguments, add_settings, read_settings
+from yolact_ros.config import PostprocessConfig
+from yolact_ros.errors import BundleError, ConfigError
+from yolact_ros.variants import variant
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from yolact_ros.evaluate.speed import SpeedReport, Times
+
+CLIP = Path("models") / "demo" / "tabletop.mp4"
+SYNTHETIC_SIZE = (720, 1280)
+SCENES = (0, 20, 100)  # instances
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument(
+        "model",
+        nargs="?",
+        type=Path,
+        help="bundle or checkpoint (default: the model that comes with the package)",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER|VIDEO",
+        help="what to segment (default: the clip that comes with the package)",
+    )
+    parser.add_argument(
+        "--frames", type=int, default=100, metavar="N", help="frames to count (%(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
+    parser.add_argument(
+        "--postprocess",
+        metavar="VARIANT",
+        help="measure post-processing alone, on synthetic scenes at 1280x720 for a network like "
+        "this one, e.g. yolact_resnet50; no model is run",
+    )
+    add_backend_arguments(parser)
+    add_settings(parser, PostprocessConfig(), title="detections")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and print."""
+    if arguments.frames < 1:
+        raise ConfigError(f"--frames is {arguments.frames}; expected 1 or more.")
+    check_writable(arguments.json)
+    content = (
+        _measure_postprocess(arguments) if arguments.postprocess else _measure_model(arguments)
+    )
+    if arguments.json:
+        write_json(arguments.json, content)
+    return 0
+
+
+def _measure_model(arguments: argparse.Namespace) -> dict[str, Any]:
+    from itertools import repeat
+
+    from yolact_ros.evaluate.speed import endless_images, measure_speed
+    from yolact_ros.evaluate.synthetic import synthetic_image
+    from yolact_ros.runtime.bundle import shipped_bundle, shipped_file
+    from yolact_ros.runtime.segmenter import Segmenter
+
+    model = arguments.model or shipped_bundle()
+    source = arguments.images
+    if source is None:
+        try:
+            source = shipped_file(CLIP)
+        except BundleError:
+            print(
+                "No --images, and the clip of the package is not there: the input is a synthetic "
+                "picture, in which a network finds other things than in a camera's."
+            )
+    images = endless_images(source) if source else repeat(synthetic_image(SYNTHETIC_SIZE))
+    with Segmenter.open(
+        model,
+        backend=arguments.backend,
+        postprocess=read_settings(arguments, PostprocessConfig()),
+        threads=arguments.threads,
+    ) as segmenter:
+        segmenter.warm_up()
+        report = measure_speed(segmenter.segment, images, frames=arguments.frames)
+        name = segmenter.description.model.name
+    print(f"{name} ({model}) on {source or 'a synthetic picture'}, {report.frames} frames")
+    print(format_times(report.stages))
+    print(format_report(report))
+    return {"model": name, "input": str(source or "synthetic"), **dataclasses.asdict(report)}
+
+
+def _measure_postprocess(arguments: argparse.Namespace) -> dict[str, Any]:
+    from yolact_ros.evaluate.machine import describe_machine
+    from yolact_ros.evaluate.speed import measure_postprocess
+
+    model = variant(arguments.postprocess)
+    scenes = {
+        f"{instances} instances": measure_postprocess(
+            model, instances=instances, image_size=SYNTHETIC_SIZE, repetitions=arguments.frames
+        )
+        for instances in SCENES
+    }
+    for title, times in scenes.items():
+        print(f"{title} at 1280x720")
+        print(format_times(times) + "\n")
+    machine = describe_machine()
+    print(format_machine(machine))
+    return {
+        "variant": model.name,
+        "scenes": {
+            title: {stage: dataclasses.asdict(value) for stage, value in times.items()}
+            for title, times in scenes.items()
+        },
+        "machine": machine,
+    }
+
+
+def format_times(stages: Mapping[str, Times]) -> str:
+    """A table of milliseconds, one line for each stage."""
+    lines = [f"{'ms':<14}{'p50':>9}{'p95':>9}{'mean':>9}{'least':>9}"]
+    lines += [
+        f"{stage:<14}{t.p50:>9.2f}{t.p95:>9.2f}{t.mean:>9.2f}{t.least:>9.2f}"
+        for stage, t in stages.items()
+    ]
+    return "\n".join(lines)
+
+
+def format_report(report: SpeedReport) -> str:
+    """Everything but the times."""
+    return (
+        f"{report.frames_per_second:.1f} frames/s, {report.instances:.1f} instances a frame, "
+        f"peak memory {report.peak_memory_mb:.0f} MB\n{format_machine(report.machine)}"
+    )
+
+
+def format_machine(machine: Mapping[str, str]) -> str:
+    """One line on what it ran on."""
+    return ", ".join(f"{key} {value}" for key, value in machine.items())

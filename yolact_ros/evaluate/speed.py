@@ -1,0 +1,149 @@
+"""Milliseconds per stage of the pipeline, and of post-processing on scenes of known size."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from yolact_ros.config import ModelConfig, PostprocessConfig
+from yolact_ros.errors import DatasetError
+from yolact_ros.evaluate.machine import describe_machine, peak_memory_mb
+from yolact_ros.evaluate.synthetic import synthetic_predictions
+from yolact_ros.runtime.detections import Detections
+from yolact_ros.runtime.frames import find_files, read_frames
+from yolact_ros.runtime.masks import assemble_masks, enlarge_masks
+from yolact_ros.runtime.postprocess import select_detections
+from yolact_ros.runtime.preprocess import Placement
+
+WARM_UP = 3  # frames that are not counted
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds of one stage."""
+
+    p50: float
+    p95: float
+    mean: float
+    least: float
+
+    @classmethod
+    def of(cls, milliseconds: list[float]) -> Times:
+        """Summarise measurements, at least one."""
+        p50, p95 = np.percentile(milliseconds, [50, 95])
+        return cls(float(p50), float(p95), float(np.mean(milliseconds)), min(milliseconds))
+
+
+@dataclass(frozen=True)
+class SpeedReport:
+    """What was measured.
+
+    Attributes:
+        stages: `preprocess`, `inference`, `postprocess` and `total`.
+        frames: how many frames were counted.
+        frames_per_second: by the mean of `total`.
+        instances: mean number of detections of a frame.
+        peak_memory_mb: of the process, decoding of the input included.
+        machine: what it ran on.
+    """
+
+    stages: Mapping[str, Times]
+    frames: int
+    frames_per_second: float
+    instances: float
+    peak_memory_mb: float
+    machine: Mapping[str, str]
+
+
+def measure_speed(
+    segment: Callable[[np.ndarray], Detections], images: Iterable[np.ndarray], *, frames: int
+) -> SpeedReport:
+    """Segment images and time each stage; reading the images does not count.
+
+    Args:
+        segment: `Segmenter.segment`.
+        images: (H, W, 3) uint8 BGR, `frames + WARM_UP` of them or more.
+        frames: how many to count.
+    """
+    stages: dict[str, list[float]] = defaultdict(list)
+    instances: list[int] = []
+    chosen = islice(images, frames + WARM_UP)
+    bar = tqdm(chosen, total=frames + WARM_UP, desc="benchmark", unit="frame")
+    for number, image in enumerate(bar):
+        started = time.perf_counter()
+        found = segment(image)
+        total = (time.perf_counter() - started) * 1e3
+        if number < WARM_UP:
+            continue
+        for stage, value in found.timings.items():
+            stages[stage].append(value)
+        stages["total"].append(total)
+        instances.append(len(found))
+    times = {stage: Times.of(values) for stage, values in stages.items()}
+    return SpeedReport(
+        stages=times,
+        frames=len(instances),
+        frames_per_second=1e3 / times["total"].mean,
+        instances=float(np.mean(instances)),
+        peak_memory_mb=peak_memory_mb(),
+        machine=describe_machine(),
+    )
+
+
+def endless_images(path: Path) -> Iterator[np.ndarray]:
+    """Images of a file, folder or video, over and over.
+
+    Raises:
+        DatasetError: there is none that can be read.
+    """
+    files = find_files([path])
+    while True:
+        readable = 0
+        for frame in read_frames(files):
+            if frame.image is not None:
+                readable += 1
+                yield frame.image
+        if not readable:
+            raise DatasetError(f"{path} has no image that OpenCV can read.")
+
+
+def measure_postprocess(
+    model: ModelConfig, *, instances: int, image_size: tuple[int, int], repetitions: int
+) -> dict[str, Times]:
+    """Time post-processing on a synthetic scene, which is the same each time.
+
+    Args:
+        model: gives the number of priors, classes and prototypes.
+        instances: objects in the scene.
+        image_size: (height, width) of the source image.
+        repetitions: how often to measure.
+
+    Returns:
+        `nms`, `soft masks`, `enlarge` and `total`.
+    """
+    predictions = synthetic_predictions(model, instances=instances)
+    placement = Placement(image_size, (float(image_size[0]), float(image_size[1])))
+    config = PostprocessConfig()
+    stages: dict[str, list[float]] = defaultdict(list)
+    for number in range(repetitions + WARM_UP):
+        marks = [time.perf_counter()]
+        selection = select_detections(predictions, config)
+        marks.append(time.perf_counter())
+        soft = assemble_masks(predictions["prototypes"], selection.coefficients, selection.boxes)
+        marks.append(time.perf_counter())
+        enlarge_masks(soft, placement, config.mask_threshold)
+        marks.append(time.perf_counter())
+        if number >= WARM_UP:
+            values = [*np.diff(marks), marks[-1] - marks[0]]
+            for stage, value in zip(
+                ("nms", "soft masks", "enlarge", "total"), values, strict=True
+            ):
+                stages[stage].append(float(value) * 1e3)
+    return {stage: Times.of(values) for stage, values in stages.items()}
