@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from yolact_ros.errors import YolactError
 
-# Verb -> what it does. `yolact_ros/cli/<verb>.py` has add_arguments(parser) and run(arguments).
+# Verb -> what it does. `yolact_ros/cli/<verb>.py` (dashes are underscores there) has
+# add_arguments(parser) and run(arguments).
 VERBS = {
     "predict": "segment images, a folder or a video",
     "evaluate": "COCO box and mask AP of a model",
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence = f"{summary[0].upper()}{summary[1:]}."
         subparser = verbs.add_parser(verb, help=summary, description=sentence)
         if words and words[0] == verb:  # only the verb that is called pays for its imports
-            module = importlib.import_module(f"yolact_ros.cli.{verb}")
+            module = importlib.import_module(f"yolact_ros.cli.{verb.replace('-', '_')}")
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
     arguments = parser.parse_args(words)
