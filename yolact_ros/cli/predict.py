@@ -60,7 +60,13 @@ def run(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
     ) as segmenter:
         classes = segmenter.description.model.classes
-        bar = tqdm(read_frames(files), total=count_frames(files), desc="predict", unit="image")
+        bar = tqdm(
+            read_frames(files),
+            total=count_frames(files),
+            desc="predict",
+            unit="image",
+            mininterval=0.5,
+        )
         try:
             for frame in bar:
                 if frame.image is None:

@@ -87,7 +87,7 @@ def evaluate_coco(
         raise DatasetError(f"{dataset.annotations_path} has no images to evaluate on.")
     tables = _Tables(sorted(dataset.category_ids), dataset.classes)
     timings: dict[str, list[float]] = {}
-    for index in tqdm(range(count), desc="evaluate", unit="image"):
+    for index in tqdm(range(count), desc="evaluate", unit="image", mininterval=0.5):
         image = dataset.read_image(index)
         found = segment(image)
         image_id = dataset.image_ids[index]

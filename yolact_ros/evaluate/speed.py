@@ -75,7 +75,7 @@ def measure_speed(
     stages: dict[str, list[float]] = defaultdict(list)
     instances: list[int] = []
     chosen = islice(images, frames + WARM_UP)
-    bar = tqdm(chosen, total=frames + WARM_UP, desc="benchmark", unit="frame")
+    bar = tqdm(chosen, total=frames + WARM_UP, desc="benchmark", unit="frame", mininterval=0.5)
     for number, image in enumerate(bar):
         started = time.perf_counter()
         found = segment(image)
