@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,7 +179,7 @@ def _run(jobs: Iterable[tuple[int, int, tuple[int, int]]], processes: int) -> It
     if processes <= 1:
         yield from map(_scene_job, jobs)
         return
-    with multiprocessing.get_context("spawn").Pool(processes, _quiet_worker) as pool:
+    with multiprocessing.get_context("spawn").Pool(processes, _start_worker) as pool:
         yield from pool.imap(_scene_job, jobs)
 
 
@@ -189,7 +188,5 @@ def _scene_job(job: tuple[int, int, tuple[int, int]]) -> list[Frame]:
     return scene_frames(seed, scene, size=size)
 
 
-def _quiet_worker() -> None:
-    """One OpenCV thread a process, and PyBullet's greeting (printed from C) out of the way."""
-    cv2.setNumThreads(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def _start_worker() -> None:
+    cv2.setNumThreads(1)  # the other processes use the other cores

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
+import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -73,16 +77,18 @@ class Tabletop:
         Raises:
             BackendError: PyBullet is not installed.
         """
-        try:
-            import pybullet
-            import pybullet_data
-            from pybullet_utils import bullet_client
-        except ImportError as error:
-            raise BackendError(
-                "Simulating needs PyBullet; install it with: pip install 'yolact_ros[simulate]'"
-            ) from error
-        self._bullet = pybullet
-        self._world: Any = bullet_client.BulletClient(connection_mode=pybullet.DIRECT)
+        with _without_greeting():
+            try:
+                import pybullet
+                import pybullet_data
+                from pybullet_utils import bullet_client
+            except ImportError as error:
+                raise BackendError(
+                    "Simulating needs PyBullet; install it with: "
+                    "pip install 'yolact_ros[simulate]'"
+                ) from error
+            self._bullet = pybullet
+            self._world: Any = bullet_client.BulletClient(connection_mode=pybullet.DIRECT)
         self._world.setAdditionalSearchPath(pybullet_data.getDataPath())
         self._folder = tempfile.TemporaryDirectory(prefix="tabletop-")
         self.objects: dict[int, int] = {}
@@ -325,3 +331,21 @@ class Tabletop:
     def _tint(self, body: int, random: np.random.Generator) -> None:
         colour = (random_colour(random)[::-1] / 255).tolist()
         self._world.changeVisualShape(body, -1, rgbaColor=[*colour, 1])
+
+
+@contextlib.contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Keep what PyBullet prints from C when it is loaded out of a command's own output."""
+    flush = ctypes.CDLL(None).fflush
+    sys.stdout.flush()
+    flush(None)
+    output = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        flush(None)
+        os.dup2(output, 1)
+        os.close(output)
+        os.close(nowhere)
