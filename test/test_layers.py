@@ -33,7 +33,12 @@ TABLE = {
         {*BOTTOM, "simulate"},
         {"numpy", "cv2", "pybullet", "pybullet_data", "pybullet_utils", "pycocotools", "tqdm"},
     ),
-    "train/dataset": ({*BOTTOM}, {"numpy", "cv2", "pycocotools"}),
+    "train/segmentation": (set(), {"numpy", "pycocotools"}),
+    "train/video_annotations": ({*BOTTOM}, set()),
+    "train/dataset": (
+        {*BOTTOM, "train/segmentation", "train/video_annotations"},
+        {"numpy", "cv2", "pycocotools"},
+    ),
     "train": (
         {*BOTTOM, "model", "train"},
         {"numpy", "cv2", "torch", "pycocotools", "yaml", "tqdm"},
@@ -43,8 +48,8 @@ TABLE = {
         {"numpy", "torch", "onnx", "onnxscript", "onnxruntime", "tensorrt"},
     ),
     "evaluate": (
-        {*BOTTOM, "runtime", "evaluate", "train/dataset"},
-        {"numpy", "cv2", "pycocotools", "tqdm"},
+        {*BOTTOM, "runtime", "evaluate", "train/dataset", "train/segmentation"},
+        {"numpy", "cv2", "pycocotools", "matplotlib", "tqdm"},
     ),
     "ros": (
         {*BOTTOM, "runtime", "ros", "msg"},  # msg: the generated messages

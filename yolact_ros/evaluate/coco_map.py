@@ -17,7 +17,8 @@ from tqdm import tqdm
 from yolact_ros.errors import DatasetError
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.rle import encode_rle
-from yolact_ros.train.dataset import CocoDataset, segmentation_rle
+from yolact_ros.train.dataset import CocoDataset
+from yolact_ros.train.segmentation import segmentation_rle
 
 # COCOeval's twelve numbers, in its order: AP over IoU 0.50:0.95, at 0.50 and 0.75, by area; AR by
 # detections of an image, by area.
@@ -70,7 +71,7 @@ def evaluate_coco(
     """Segment the images of a data set and compare with their annotations.
 
     All images count, those without annotations too. Boxes are ranked by class score, masks by
-    mask score, as in dbolya/yolact `eval.py`.
+    mask score, and a detection whose box is empty is none, as in dbolya/yolact `eval.py`.
 
     Args:
         segment: `Segmenter.segment`.
@@ -145,6 +146,8 @@ class _Tables:
             if class_id not in known:
                 continue
             x1, y1, x2, y2 = (float(value) for value in found.boxes[i])
+            if x1 >= x2 or y1 >= y2:
+                continue
             common = {
                 "id": len(self.found["bbox"]) + 1,
                 "image_id": image_id,

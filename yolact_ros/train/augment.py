@@ -200,6 +200,7 @@ def cut_and_resize(
         masks=np.stack(masks) if masks else np.zeros((0, *size), np.uint8),
         class_ids=sample.class_ids[kept],
         crowd=sample.crowd[kept],
+        track_ids=sample.track_ids[kept] if len(sample.track_ids) else sample.track_ids,
     )
 
 

@@ -1,6 +1,7 @@
 """Annotated images in COCO's format, read without torch.
 
-Format: https://cocodataset.org/#format-data (instances).
+Format: https://cocodataset.org/#format-data (instances). Files of YouTube-VIS are read as the
+frames of their videos.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from pycocotools import mask as rle_masks
 
 from yolact_ros.errors import DatasetError
+from yolact_ros.train.segmentation import decode_segmentation, segmentation_fault
+from yolact_ros.train.video_annotations import frames_as_images, is_video_format
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ class Sample:
         crowd: (N,) bool; such an instance covers a group, and is neither learnt nor counted.
         image_id: the image's id in its annotation file.
         file_name: the image's file, relative to the image folder.
+        track_ids: (N,) int64, in a video the ids of the objects; empty for single images.
     """
 
     image: np.ndarray
@@ -43,6 +46,7 @@ class Sample:
     crowd: np.ndarray
     image_id: int
     file_name: str
+    track_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -72,7 +76,8 @@ class CocoDataset:
             annotations_json: the annotation file.
             image_folder: where the `file_name` of each image is found.
             classes: names of the classes to keep, in class-id order; None keeps every category
-                of the file, in the order of category ids.
+                of the file, in the order of category ids. A file whose categories have no names
+                (the authors' Pascal SBD) numbers them from 1 on in this order.
 
         Raises:
             DatasetError: the file is missing or is not COCO JSON, the folder is missing, or none
@@ -80,7 +85,7 @@ class CocoDataset:
         """
         self.annotations_path = Path(annotations_json)
         self.image_folder = Path(image_folder)
-        content = _read_json(self.annotations_path)
+        content = read_annotations(self.annotations_path)
         if not self.image_folder.is_dir():
             raise DatasetError(
                 f"The image folder {self.image_folder} of {self.annotations_path} does not exist."
@@ -95,6 +100,11 @@ class CocoDataset:
             raise DatasetError(
                 f"{self.annotations_path}: an entry of 'images' lacks a usable id or file_name."
             ) from error
+        if len(self._images) < len(content["images"]):
+            raise DatasetError(
+                f"{self.annotations_path}: several images have the same id; it is not known which "
+                "one an annotation belongs to."
+            )
         self.image_ids = sorted(self._images)
         self._annotations = self._group_annotations(content["annotations"])
         if self.skipped:
@@ -136,11 +146,13 @@ class CocoDataset:
         image_id = self.image_ids[index]
         image = self.read_image(index)
         height, width = image.shape[:2]
-        boxes, masks, class_ids, crowd = [], [], [], []
+        boxes, masks, class_ids, crowd, track_ids = [], [], [], [], []
         for annotation in self.annotations(index):
-            mask = _decode_segmentation(annotation["segmentation"], height, width)
+            mask = decode_segmentation(annotation["segmentation"], height, width)
             if mask is None or not mask.any():
                 continue  # smaller than a pixel, or outside the image
+            if "track_id" in annotation:
+                track_ids.append(annotation["track_id"])
             boxes.append(_box(annotation, mask))
             masks.append(mask)
             class_ids.append(annotation["class_id"])
@@ -153,7 +165,17 @@ class CocoDataset:
             crowd=np.asarray(crowd, bool),
             image_id=image_id,
             file_name=self._images[image_id]["file_name"],
+            track_ids=np.asarray(track_ids, np.int64),
         )
+
+    def videos(self) -> list[list[int]]:
+        """Positions of the images of each video, in order of time; empty for single images."""
+        frames: dict[Any, list[int]] = {}
+        for index, image_id in enumerate(self.image_ids):
+            image = self._images[image_id]
+            if "video_id" in image:
+                frames.setdefault(image["video_id"], []).append(index)
+        return list(frames.values())
 
     def annotations(self, index: int) -> list[dict[str, Any]]:
         """Usable annotations of image `index` as the file has them, each with its `class_id`."""
@@ -184,11 +206,14 @@ class CocoDataset:
         self, categories: list[Mapping[str, Any]], classes: tuple[str, ...] | None
     ) -> tuple[tuple[str, ...], dict[int, int]]:
         try:
-            names = {int(category["id"]): str(category["name"]) for category in categories}
-        except (KeyError, TypeError, ValueError) as error:
+            names = {int(category["id"]): category.get("name") for category in categories}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DatasetError(
-                f"{self.annotations_path}: an entry of 'categories' lacks a usable id or name."
+                f"{self.annotations_path}: an entry of 'categories' lacks a usable id."
             ) from error
+        for number, name in names.items():
+            named_by_order = name is None and classes and 1 <= number <= len(classes)
+            names[number] = classes[number - 1] if named_by_order else str(name or number)
         if classes is None:
             ordered = sorted(names)
             return tuple(names[i] for i in ordered), dict(enumerate(ordered))
@@ -217,30 +242,36 @@ class CocoDataset:
     def _fault_of(self, annotation: Any, class_of: Mapping[int, int]) -> str | None:
         if not isinstance(annotation, dict):
             return "not an object"
-        image = self._images.get(annotation.get("image_id"))
-        if image is None:
+        image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
+        if not isinstance(image_id, int) or image_id not in self._images:
             return "of an unknown image"
-        if annotation.get("category_id") not in class_of:
+        if not isinstance(category_id, int) or category_id not in class_of:
             return "of another category"
-        segmentation = annotation.get("segmentation")
-        if isinstance(segmentation, list):
-            usable = [p for p in segmentation if _is_polygon(p)]
-            return None if usable else "without a usable polygon"
-        if not isinstance(segmentation, dict) or "counts" not in segmentation:
-            return "without a segmentation"
-        size = list(segmentation.get("size", []))
-        if "height" in image and size != [image["height"], image["width"]]:
-            return "with a mask of another size than the image"
-        return None
+        image = self._images[image_id]
+        size = (image["height"], image["width"]) if {"height", "width"} <= image.keys() else None
+        return segmentation_fault(annotation.get("segmentation"), size)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_annotations(path: Path) -> dict[str, Any]:
+    """Read an annotation file of COCO's format, or of YouTube-VIS's, which is turned into it.
+
+    Returns:
+        At least `images`, `annotations` and `categories`; their entries are not checked.
+
+    Raises:
+        DatasetError: the file cannot be read or is something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DatasetError(f"The annotation file {path} cannot be read: {error}.") from error
     except ValueError as error:
         raise DatasetError(f"The annotation file {path} is not JSON: {error}.") from error
+    if isinstance(content, dict) and is_video_format(content):
+        try:
+            content = frames_as_images(content)
+        except DatasetError as error:
+            raise DatasetError(f"{path}: {error}") from error
     keys = ("images", "annotations", "categories")
     missing = [k for k in keys if not isinstance(content, dict) or k not in content]
     if missing:
@@ -248,36 +279,6 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"The annotation file {path} lacks {', '.join(missing)}; expected COCO's instances."
         )
     return content
-
-
-def _is_polygon(points: Any) -> bool:
-    """Whether `points` is x1 y1 x2 y2 ... of three corners or more, all finite."""
-    if not isinstance(points, list) or len(points) < 6 or len(points) % 2:
-        return False
-    return all(isinstance(p, (int, float)) and np.isfinite(p) for p in points)
-
-
-def segmentation_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """Turn polygons or RLE of an annotation into compressed RLE, as pycocotools takes it."""
-    if isinstance(segmentation, list):
-        polygons = [polygon for polygon in segmentation if _is_polygon(polygon)]
-        return rle_masks.merge(rle_masks.frPyObjects(polygons, height, width))
-    if isinstance(segmentation["counts"], list):
-        return rle_masks.frPyObjects(segmentation, height, width)
-    counts = segmentation["counts"]
-    return {
-        "size": [height, width],
-        "counts": counts.encode() if isinstance(counts, str) else counts,
-    }
-
-
-def _decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray | None:
-    """Turn polygons or RLE into an (H, W) uint8 mask; None when the RLE is corrupt."""
-    try:
-        mask = rle_masks.decode(segmentation_rle(segmentation, height, width))
-    except ValueError:
-        return None
-    return np.ascontiguousarray(mask) if mask.shape == (height, width) else None
 
 
 def _box(annotation: Mapping[str, Any], mask: np.ndarray) -> tuple[float, float, float, float]:
