@@ -18,10 +18,11 @@ import pytest
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 DOMAIN_ID = int(os.environ["ROS_DOMAIN_ID"])
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(REPOSITORY / "config" / "fastdds_shm.xml")
 
 SIZE = 64  # of the network's input
 CLASSES = ("blue", "green", "red")
-SCORES = {"blue": 0.9, "green": 0.8, "red": 0.7}
 PIXELS = {"blue": (255, 0, 0), "green": (0, 255, 0), "red": (0, 0, 255)}  # BGR
 
 # One prior for each class. A pixel is of a class if its channel alone is bright; the box is the
@@ -99,12 +100,19 @@ def squares_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def image_with(rectangles: dict[str, tuple[int, int, int, int]], size: tuple[int, int]):
-    """A grey BGR image of (height, width) with rectangles, name -> x1 y1 x2 y2 half-open."""
-    image = np.full((*size, 3), 90, np.uint8)
-    for name, (x1, y1, x2, y2) in rectangles.items():
-        image[y1:y2, x1:x2] = PIXELS[name]
-    return image
+@pytest.fixture(scope="session")
+def image_with() -> Callable[..., np.ndarray]:
+    """Makes a grey BGR image with rectangles; class name -> x1 y1 x2 y2 half-open, in pixels."""
+
+    def make(
+        rectangles: dict[str, tuple[int, int, int, int]], size: tuple[int, int]
+    ) -> np.ndarray:
+        image = np.full((*size, 3), 90, np.uint8)
+        for name, (x1, y1, x2, y2) in rectangles.items():
+            image[y1:y2, x1:x2] = PIXELS[name]
+        return image
+
+    return make
 
 
 class Program:
@@ -155,6 +163,7 @@ class Program:
             self.process.kill()
         self.process.wait()
         self._reader.join(5.0)
+        assert not self._reader.is_alive(), "a process that the program started still runs"
         self.process.stdout.close()
 
     def _read(self) -> None:
@@ -183,3 +192,92 @@ def ros() -> Iterator[None]:
     rclpy.init(domain_id=DOMAIN_ID)
     yield
     rclpy.shutdown()
+
+
+class Client:
+    """A camera and a planner in one: sends images to a node in a namespace, takes its results."""
+
+    def __init__(self, namespace: str) -> None:
+        import rclpy
+        from rclpy.qos import QoSProfile
+        from sensor_msgs.msg import Image
+
+        from yolact_ros.msg import FrameStats, InstanceArray
+
+        self.node = rclpy.create_node("client", namespace=namespace)
+        self.namespace = namespace
+        self.results: list = []
+        self.stats: list = []
+        self._stamp = 0
+        qos = QoSProfile(depth=100)
+        self.camera = self.node.create_publisher(Image, "image", QoSProfile(depth=1))
+        self.node.create_subscription(InstanceArray, "yolact/instances", self.results.append, qos)
+        self.node.create_subscription(FrameStats, "yolact/stats", self.stats.append, qos)
+
+    def spin_until(self, condition: Callable[[], object], timeout: float = 20.0) -> bool:
+        import rclpy
+
+        deadline = time.monotonic() + timeout
+        while not condition() and time.monotonic() < deadline:
+            rclpy.spin_once(self.node, timeout_sec=0.02)
+        return bool(condition())
+
+    def connect(self) -> None:
+        """Wait until node and client have found each other, in both directions."""
+        topics = [f"{self.namespace}/yolact/instances", f"{self.namespace}/yolact/stats"]
+        assert self.spin_until(
+            lambda: (
+                self.camera.get_subscription_count()
+                and all(self.node.count_publishers(topic) for topic in topics)
+            ),
+            timeout=60.0,
+        ), "the node did not appear"
+        self.spin_until(lambda: False, timeout=0.5)  # the node has to find us, too
+
+    def send(self, image: np.ndarray, encoding: str = "bgr8"):
+        """Publish an image, (H, W, C) uint8; returns its header."""
+        from sensor_msgs.msg import Image
+        from std_msgs.msg import Header
+
+        self._stamp += 1
+        header = Header(frame_id="front_optical_frame")
+        header.stamp.sec, header.stamp.nanosec = 1700000000 + self._stamp, 987654321
+        height, width, channels = image.shape
+        message = Image(header=header, height=height, width=width, encoding=encoding)
+        message.step = width * channels
+        message.data.frombytes(np.ascontiguousarray(image).tobytes())
+        self.camera.publish(message)
+        return header
+
+    def ask(self, image: np.ndarray, encoding: str = "bgr8"):
+        """Publish an image until its result has come; images may be lost on the way."""
+        for _ in range(5):
+            header = self.send(image, encoding)
+            if self.spin_until(lambda h=header: any(r.header == h for r in self.results), 4.0):
+                return next(r for r in self.results if r.header == header)
+        raise AssertionError("the node did not answer")
+
+
+@pytest.fixture
+def client(ros: None) -> Iterator[Client]:
+    """A client in a namespace of its own."""
+    made = Client(f"/test{time.monotonic_ns() % 10**9}")
+    yield made
+    made.node.destroy_node()
+
+
+@pytest.fixture
+def start_node(
+    start: Callable[..., Program], client: Client, squares_bundle: Path
+) -> Callable[..., Program]:
+    """Start the node in the client's namespace and wait until both have found each other."""
+
+    def start_connected(**parameters: object) -> Program:
+        values = {"model": squares_bundle, "threads": 1} | parameters
+        words = [word for name in values for word in ("-p", f"{name}:={values[name]}")]
+        program = start("yolact_node", ros_arguments=("-r", f"__ns:={client.namespace}", *words))
+        program.wait_for("Waiting for images")
+        client.connect()
+        return program
+
+    return start_connected

@@ -127,11 +127,8 @@ def main(args: list[str] | None = None) -> int:
         The process's exit status: 0 at the end of the video or after SIGINT or SIGTERM, 1 when it
         cannot be played.
     """
-
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, end)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         camera = Camera()

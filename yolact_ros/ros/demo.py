@@ -235,11 +235,8 @@ def main() -> int:
     os.environ.setdefault(*image_profile())
     # Nothing here needs to leave this machine.
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
         return run(arguments.clip, arguments.model, output=arguments.output)
