@@ -197,19 +197,45 @@ class PostprocessConfig:
     score_threshold: float = setting(
         0.3, "class score that a detection must exceed", range=(0.0, 1.0)
     )
-    nms_iou_threshold: float = setting(
-        0.5,
-        "box IoU with a better detection of the same class above which one is dropped",
-        range=(0.0, 1.0),
+    nms: str = setting(
+        "fast",
+        "how overlapping detections are thinned out: by YOLACT's Fast NMS in each class or across "
+        "classes, or by standard NMS in each class, which is slower",
+        choices=("fast", "cross_class", "greedy"),
     )
-    top_k: int = setting(200, "candidates of each class that enter NMS", range=(1, 5000))
+    nms_iou_threshold: float = setting(
+        0.5, "box IoU with a better detection above which one is dropped", range=(0.0, 1.0)
+    )
+    top_k: int = setting(
+        200, "candidates that enter NMS, of each class or across classes", range=(1, 5000)
+    )
     max_detections: int = setting(100, "detections kept of one image", range=(1, 1000))
     mask_threshold: float = setting(
         0.5, "soft mask value above which a pixel belongs to the object", range=(0.0, 1.0)
     )
+    crop_masks: bool = setting(True, "end each mask at its box, a prototype cell beyond")
+    rescore_masks: bool = setting(
+        True, "multiply mask scores by the predicted mask IoU, where a network predicts it"
+    )
+    all_classes: bool = setting(
+        False,
+        "of a prior whose best class exceeds the score threshold, let all classes enter Fast NMS, "
+        "as for published mAP; their scores may be far below",
+    )
+    integer_boxes: bool = setting(False, "cut box corners to whole pixels, as for published mAP")
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.all_classes and self.nms != "fast":
+            raise ConfigError(
+                f"PostprocessConfig.all_classes goes with nms 'fast' only; nms is {self.nms!r}."
+            )
+
+
+# What `eval.py` of dbolya/yolact evaluates with.
+REFERENCE_POSTPROCESS = PostprocessConfig(
+    score_threshold=0.05, all_classes=True, integer_boxes=True
+)
 
 
 def override(config: T, changes: Mapping[str, Any], *, where: str = "") -> T:

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_ros.cli.json_file import check_writable, write_json
-from yolact_ros.cli.settings import add_backend_arguments, add_settings, read_settings
+from yolact_ros.cli.settings import (
+    add_backend_arguments,
+    add_postprocess_arguments,
+    read_postprocess_settings,
+)
 from yolact_ros.config import PostprocessConfig
 from yolact_ros.errors import BundleError, ConfigError
 from yolact_ros.variants import variant
@@ -48,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "this one, e.g. yolact_resnet50; no model is run",
     )
     add_backend_arguments(parser)
-    add_settings(parser, PostprocessConfig(), title="detections")
+    add_postprocess_arguments(parser, PostprocessConfig())
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -86,7 +90,7 @@ def _measure_model(arguments: argparse.Namespace) -> dict[str, Any]:
     with Segmenter.open(
         model,
         backend=arguments.backend,
-        postprocess=read_settings(arguments, PostprocessConfig()),
+        postprocess=read_postprocess_settings(arguments, PostprocessConfig()),
         threads=arguments.threads,
     ) as segmenter:
         segmenter.warm_up()

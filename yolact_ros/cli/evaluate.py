@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolact_ros.cli.json_file import check_writable, write_json
-from yolact_ros.cli.settings import add_backend_arguments, add_settings, read_settings
+from yolact_ros.cli.settings import (
+    add_backend_arguments,
+    add_postprocess_arguments,
+    read_postprocess_settings,
+)
 from yolact_ros.config import PostprocessConfig
 from yolact_ros.errors import BackendError, DatasetError
 
@@ -38,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit", type=int, metavar="N", help="evaluate on the first N images only"
     )
     add_backend_arguments(parser)
-    add_settings(parser, DEFAULTS, title="detections")
+    add_postprocess_arguments(parser, DEFAULTS)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None and arguments.limit < 1:
         raise DatasetError(f"--limit is {arguments.limit}; expected 1 or more.")
     check_writable(arguments.json)
-    config = read_settings(arguments, DEFAULTS)
+    config = read_postprocess_settings(arguments, DEFAULTS)
     with Segmenter.open(
         arguments.model,
         backend=arguments.backend,

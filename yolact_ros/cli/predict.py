@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_ros.cli.json_file import check_writable, write_json
-from yolact_ros.cli.settings import add_backend_arguments, add_settings, read_settings
+from yolact_ros.cli.settings import (
+    add_backend_arguments,
+    add_postprocess_arguments,
+    read_postprocess_settings,
+)
 from yolact_ros.config import PostprocessConfig
 
 if TYPE_CHECKING:
@@ -34,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="exported folder or .pth file (default: the model that comes with the package)",
     )
     add_backend_arguments(parser)
-    add_settings(parser, PostprocessConfig(), title="detections")
+    add_postprocess_arguments(parser, PostprocessConfig())
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -47,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.runtime.frames import count_frames, find_files, read_frames
     from yolact_ros.runtime.segmenter import Segmenter
 
-    config = read_settings(arguments, PostprocessConfig())
+    config = read_postprocess_settings(arguments, PostprocessConfig())
     files = find_files(arguments.images)
     overlays = Overlays(arguments.overlay, files) if arguments.overlay else None
     check_writable(arguments.json)

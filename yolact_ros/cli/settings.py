@@ -6,51 +6,34 @@ import argparse
 import dataclasses
 from typing import Any, TypeVar
 
+from yolact_ros.config import REFERENCE_POSTPROCESS, PostprocessConfig
+
 T = TypeVar("T")
 
 
-def add_settings(parser: argparse.ArgumentParser, defaults: Any, *, title: str) -> None:
-    """Declare one flag for each field of a dataclass whose fields are made with `setting`.
-
-    Args:
-        parser: gets the flags as a group.
-        defaults: an instance; its values are the defaults.
-        title: of the group.
-    """
-    group = parser.add_argument_group(title)
-    for field in dataclasses.fields(defaults):
-        default = getattr(defaults, field.name)
-        flag = f"--{field.name.replace('_', '-')}"
-        text = field.metadata["doc"]
-        if isinstance(default, bool):
-            group.add_argument(
-                flag,
-                action=argparse.BooleanOptionalAction,
-                default=default,
-                help=f"{text} (default: {'yes' if default else 'no'})",
-            )
-            continue
-        if "range" in field.metadata:
-            text += ", {:g} to {:g}".format(*field.metadata["range"])
-        group.add_argument(
-            flag,
-            type=type(default),
-            default=default,
-            choices=field.metadata.get("choices"),
-            metavar=None if "choices" in field.metadata else "X",
-            help=f"{text} (default: %(default)s)",
-        )
+def add_postprocess_arguments(
+    parser: argparse.ArgumentParser, defaults: PostprocessConfig
+) -> None:
+    """Declare how detections are chosen: a flag for each setting, and `--reference`."""
+    group = parser.add_argument_group("detections")
+    group.add_argument(
+        "--reference",
+        action="store_true",
+        help="choose detections exactly as the authors' evaluation does; the flags below may "
+        "still change single settings",
+    )
+    _add_settings(group, defaults)
 
 
-def read_settings(arguments: argparse.Namespace, defaults: T) -> T:
-    """The dataclass with the values of the flags that `add_settings` declared.
+def read_postprocess_settings(
+    arguments: argparse.Namespace, defaults: PostprocessConfig
+) -> PostprocessConfig:
+    """The settings that were asked for with the flags of `add_postprocess_arguments`.
 
     Raises:
         ConfigError: a value lies outside its range.
     """
-    names = [field.name for field in dataclasses.fields(defaults)]  # type: ignore[arg-type]
-    values = {name: getattr(arguments, name) for name in names}
-    return dataclasses.replace(defaults, **values)  # type: ignore[type-var]
+    return _read_settings(arguments, REFERENCE_POSTPROCESS if arguments.reference else defaults)
 
 
 def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,3 +51,38 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="threads of the backend (default: it decides)",
     )
+
+
+def _add_settings(group: Any, defaults: Any) -> None:
+    """Declare one flag for each field of a dataclass whose fields are made with `setting`.
+
+    A flag that is not given is None, so that it can be told from one with the default's value.
+    """
+    for field in dataclasses.fields(defaults):
+        default = getattr(defaults, field.name)
+        flag = f"--{field.name.replace('_', '-')}"
+        text = field.metadata["doc"]
+        if isinstance(default, bool):
+            group.add_argument(
+                flag,
+                action=argparse.BooleanOptionalAction,
+                help=f"{text} (default: {'yes' if default else 'no'})",
+            )
+            continue
+        if "range" in field.metadata:
+            text += ", {:g} to {:g}".format(*field.metadata["range"])
+        group.add_argument(
+            flag,
+            type=type(default),
+            choices=field.metadata.get("choices"),
+            metavar=None if "choices" in field.metadata else "X",
+            help=f"{text} (default: {default})",
+        )
+
+
+def _read_settings(arguments: argparse.Namespace, defaults: T) -> T:
+    """`defaults`, changed by the flags that were given."""
+    names = [field.name for field in dataclasses.fields(defaults)]  # type: ignore[arg-type]
+    given = {name: getattr(arguments, name) for name in names}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(defaults, **changes)  # type: ignore[type-var]

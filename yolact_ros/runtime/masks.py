@@ -24,7 +24,7 @@ BLOCK = 32768
 
 @dataclass(frozen=True, eq=False)
 class SoftMasks:
-    """Masks at the prototypes' resolution, each only inside its box; N may be 0.
+    """Masks at the prototypes' resolution, each only where it is not cut off; N may be 0.
 
     Attributes:
         cells: (N, 4) int64 x1 y1 x2 y2, half-open: the prototype cells that each mask covers.
@@ -45,7 +45,7 @@ class SoftMasks:
 
 
 def assemble_masks(
-    prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray
+    prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray, *, crop: bool = True
 ) -> SoftMasks:
     """Combine prototypes into one soft mask for each instance (YOLACT section 3.1, equation 1).
 
@@ -53,9 +53,13 @@ def assemble_masks(
         prototypes: (Hp, Wp, K) float32.
         coefficients: (N, K) float32 in [-1, 1].
         boxes: (N, 4) float32 x1 y1 x2 y2 as fractions of the network's input.
+        crop: end each mask at its box, which is how the networks are trained.
     """
     height, width = prototypes.shape[:2]
-    cells = box_cells(boxes, (height, width))
+    if crop:
+        cells = box_cells(boxes, (height, width))
+    else:
+        cells = np.tile([0, 0, width, height], (len(boxes), 1))
     values = []
     for (x1, y1, x2, y2), weights in zip(cells, coefficients, strict=True):
         total = np.einsum("ijk,k->ij", prototypes[y1:y2, x1:x2], weights)

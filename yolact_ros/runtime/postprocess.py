@@ -1,8 +1,9 @@
-"""Choice of detections from the network's raw output: threshold, Fast NMS, limits.
+"""Choice of detections from the network's raw output: threshold, NMS, limits.
 
-Equal to dbolya/yolact `layers/functions/detection.py` for all detections above the threshold.
-The threshold comes first here, which makes Fast NMS thirty times faster: whether a candidate is
-suppressed depends on better-scored ones alone, so those below the threshold change nothing above.
+Fast NMS equals dbolya/yolact `layers/functions/detection.py` for all detections above the
+threshold, and with `all_classes` also for those below. The threshold comes first here, which makes
+Fast NMS thirty times faster: whether a candidate is suppressed depends on better-scored ones
+alone, so those below the threshold change nothing above.
 """
 
 from __future__ import annotations
@@ -48,18 +49,21 @@ def select_detections(
         config: thresholds and limits.
 
     Returns:
-        Detections with a score strictly above the threshold; equal scores keep the order of class,
-        rank within the class and prior.
+        Detections with a score strictly above the threshold (for `all_classes`: of priors with
+        such a score); equal scores keep the order of class, rank within the class and prior.
     """
     boxes, class_scores = predictions["boxes"], predictions["class_scores"]
-    num_classes = class_scores.shape[1]
-    pairs = np.flatnonzero(class_scores.ravel() > config.score_threshold)
-    priors, class_ids = np.divmod(pairs, num_classes)
-    scores = class_scores.ravel()[pairs]
+    priors, class_ids = _candidates(class_scores, config)
+    scores = class_scores[priors, class_ids]
+    if config.nms == "cross_class":
+        groups = [np.arange(len(priors))]
+    else:
+        groups = _group_by_class(class_ids, class_scores.shape[1])
+    thin_out = greedy_nms if config.nms == "greedy" else fast_nms
     kept = [np.zeros(0, np.int64)]
-    for members in _group_by_class(class_ids, num_classes):
+    for members in groups:
         ranked = members[best_first(scores[members], config.top_k)]
-        kept.append(ranked[fast_nms(boxes[priors[ranked]], config.nms_iou_threshold)])
+        kept.append(ranked[thin_out(boxes[priors[ranked]], config.nms_iou_threshold)])
     survivors = np.concatenate(kept)
     survivors = survivors[best_first(scores[survivors], config.max_detections)]
     return Selection(
@@ -91,6 +95,23 @@ def select_finished(predictions: Mapping[str, np.ndarray], config: PostprocessCo
     )
 
 
+def _candidates(
+    class_scores: np.ndarray, config: PostprocessConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of prior and class that enter NMS, both (n,) int64, in the order of priors."""
+    num_classes = class_scores.shape[1]
+    pairs = np.flatnonzero(class_scores.ravel() > config.score_threshold)
+    priors, class_ids = np.divmod(pairs, num_classes)
+    if config.nms == "cross_class":
+        priors = np.unique(priors)
+        return priors, class_scores[priors].argmax(axis=1)
+    if config.all_classes:
+        priors = np.unique(priors)
+        classes = np.arange(num_classes)
+        return np.repeat(priors, num_classes), np.tile(classes, len(priors))
+    return priors, class_ids
+
+
 def _group_by_class(class_ids: np.ndarray, num_classes: int) -> list[np.ndarray]:
     """For each class that occurs, the places where it does, ascending."""
     order = np.argsort(class_ids.astype(np.int16), kind="stable")  # 16 bits: sorted by radix
@@ -110,7 +131,7 @@ def best_first(scores: np.ndarray, count: int) -> np.ndarray:
 
 
 def fast_nms(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
-    """Fast NMS of one class (YOLACT section 3.3).
+    """Fast NMS (YOLACT section 3.3).
 
     A box falls to any better one that it overlaps, even to one that falls itself. A box without
     area has an IoU of 0/0 with its like: that is not `<=` the threshold, so it falls, as in the
@@ -125,6 +146,20 @@ def fast_nms(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
     """
     fits = box_iou(boxes) <= iou_threshold
     kept: np.ndarray = np.logical_and.reduce(np.tri(len(boxes), dtype=bool) | fits, axis=0)
+    return kept
+
+
+def greedy_nms(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
+    """Standard NMS: from the best box on, each one that is kept drops those that it overlaps.
+
+    Unlike the reference's, which counts boxes of the network's input with one pixel added to each
+    side, this is the usual definition. Arguments and result are those of `fast_nms`.
+    """
+    overlaps = box_iou(boxes) > iou_threshold  # False for 0/0
+    kept = np.ones(len(boxes), bool)
+    for i in range(len(boxes)):
+        if kept[i]:
+            kept[i + 1 :] &= ~overlaps[i, i + 1 :]
     return kept
 
 

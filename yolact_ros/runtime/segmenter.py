@@ -10,12 +10,16 @@ from types import TracebackType
 import numpy as np
 
 from yolact_ros.config import PostprocessConfig
+from yolact_ros.errors import ConfigError
 from yolact_ros.runtime.backends import Backend, open_backend
 from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.masks import SoftMasks, assemble_masks, enlarge_masks
 from yolact_ros.runtime.postprocess import Selection, select_detections, select_finished
 from yolact_ros.runtime.preprocess import prepare_image
+
+# What a graph with NMS inside has built in, with the values that it was exported with.
+FIXED_IN_GRAPH = ("nms", "nms_iou_threshold", "top_k", "all_classes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +44,6 @@ class Segmenter:
 
     Attributes:
         description: the model.
-        postprocess: thresholds and limits; may be replaced between two images.
     """
 
     def __init__(
@@ -49,9 +52,30 @@ class Segmenter:
         description: ModelDescription,
         postprocess: PostprocessConfig = PostprocessConfig(),  # noqa: B008 - frozen
     ) -> None:
+        """Take over a backend, which `close` frees.
+
+        Raises:
+            ConfigError: see `postprocess`.
+        """
         self._backend = backend
         self.description = description
         self.postprocess = postprocess
+
+    @property
+    def postprocess(self) -> PostprocessConfig:
+        """Thresholds and limits; may be replaced between two images.
+
+        Raises:
+            ConfigError: on setting, if the model has NMS inside its graph and the settings ask
+                for another one.
+        """
+        return self._postprocess
+
+    @postprocess.setter
+    def postprocess(self, config: PostprocessConfig) -> None:
+        if self.description.postprocess == "graph":
+            _check_fixed_settings(config)
+        self._postprocess = config
 
     @classmethod
     def open(
@@ -104,12 +128,18 @@ class Segmenter:
             selection = select_finished(outputs, config)
         else:
             selection = select_detections(outputs, config)
-        soft = assemble_masks(outputs["prototypes"], selection.coefficients, selection.boxes)
+        soft = assemble_masks(
+            outputs["prototypes"],
+            selection.coefficients,
+            selection.boxes,
+            crop=config.crop_masks,
+        )
         assembled = time.perf_counter()
-        mask_scores = self._rescore(selection, soft)
+        mask_scores = self._rescore(selection, soft) if config.rescore_masks else selection.scores
         rescored = time.perf_counter()
         regions, masks = enlarge_masks(soft, placement, config.mask_threshold)
         boxes = placement.boxes_to_image(selection.boxes)
+        boxes = np.trunc(boxes) if config.integer_boxes else boxes
         finished = time.perf_counter()
         detections = Detections(
             boxes=boxes,
@@ -167,3 +197,14 @@ class Segmenter:
             selection.scores * self._backend.run("rescore", inputs)["mask_iou"]
         )
         return mask_scores
+
+
+def _check_fixed_settings(config: PostprocessConfig) -> None:
+    defaults = PostprocessConfig()
+    for name in FIXED_IN_GRAPH:
+        value, fixed = getattr(config, name), getattr(defaults, name)
+        if value != fixed:
+            raise ConfigError(
+                f"{name} is {value!r}, but this model has NMS inside its graph, with {fixed!r}. "
+                "Export it with --nms host to choose at run time."
+            )

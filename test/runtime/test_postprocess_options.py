@@ -1,0 +1,200 @@
+"""The other ways to choose detections, against slow loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from yolact_ros.config import REFERENCE_POSTPROCESS, PostprocessConfig
+from yolact_ros.errors import ConfigError
+from yolact_ros.runtime.masks import assemble_masks
+from yolact_ros.runtime.postprocess import greedy_nms, select_detections
+from yolact_ros.runtime.segmenter import Segmenter
+
+
+def random_predictions(seed, *, priors=100, classes=3):
+    """Clustered boxes; scores all differ, half of them low: no order is left to chance."""
+    rng = np.random.default_rng(seed)
+    centres = rng.choice(rng.uniform(0, 1, (8, 2)), priors) + rng.normal(0, 0.03, (priors, 2))
+    sizes = rng.uniform(0.05, 0.3, (priors, 2))
+    scores = rng.permutation(priors * classes).reshape(priors, classes) / (priors * classes)
+    scores[rng.random(priors) < 0.5] /= 20
+    return {
+        "boxes": np.concatenate([centres - sizes / 2, centres + sizes / 2], 1).astype(np.float32),
+        "class_scores": scores.astype(np.float32),
+        "coefficients": np.arange(priors, dtype=np.float32)[:, None],
+        "prototypes": np.zeros((4, 4, 1), np.float32),
+    }
+
+
+def iou(a, b):
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    return width * height / (areas - width * height)
+
+
+def fast(boxes, ranked):
+    """Kept unless any better one overlaps."""
+    return [
+        prior
+        for rank, prior in enumerate(ranked)
+        if all(iou(boxes[better], boxes[prior]) <= 0.5 for better in ranked[:rank])
+    ]
+
+
+def greedy(boxes, ranked):
+    """Kept unless a kept one overlaps."""
+    kept = []
+    for prior in ranked:
+        if all(iou(boxes[q], boxes[prior]) <= 0.5 for q in kept):
+            kept.append(prior)
+    return kept
+
+
+def rows(selection):
+    return list(
+        zip(
+            selection.scores.tolist(),
+            selection.class_ids.tolist(),
+            selection.coefficients[:, 0].astype(int).tolist(),
+            strict=True,
+        )
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("top_k", [200, 20])
+def test_standard_nms_equals_the_slow_loop(seed, top_k):
+    given = random_predictions(seed)
+    boxes, scores = given["boxes"].astype(float), given["class_scores"]
+    expected = []
+    for class_id in range(3):
+        ranked = [p for p in np.argsort(-scores[:, class_id]) if scores[p, class_id] > 0.1]
+        for prior in greedy(boxes, ranked[:top_k]):
+            expected.append((float(scores[prior, class_id]), class_id, int(prior)))
+    config = PostprocessConfig(score_threshold=0.1, nms="greedy", top_k=top_k)
+    assert rows(select_detections(given, config)) == sorted(expected, reverse=True)[:100]
+
+
+def test_standard_nms_keeps_what_only_a_dropped_box_overlaps():
+    boxes = np.array([[0.0, 0, 1.0, 1], [0.2, 0, 1.2, 1], [0.4, 0, 1.4, 1]], np.float32)
+    assert greedy_nms(boxes, 0.5).tolist() == [True, False, True]
+    assert greedy_nms(boxes[:0], 0.5).tolist() == []
+
+
+def test_standard_nms_keeps_points_which_overlap_nothing():
+    assert greedy_nms(np.full((2, 4), 0.5, np.float32), 0.5).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("top_k", [200, 20])
+def test_cross_class_nms_equals_the_slow_loop(seed, top_k):
+    given = random_predictions(seed)
+    boxes, scores = given["boxes"].astype(float), given["class_scores"]
+    best = scores.max(axis=1)
+    ranked = [p for p in np.argsort(-best) if best[p] > 0.1][:top_k]
+    expected = [(float(best[p]), int(scores[p].argmax()), int(p)) for p in fast(boxes, ranked)]
+    config = PostprocessConfig(score_threshold=0.1, nms="cross_class", top_k=top_k)
+    assert rows(select_detections(given, config)) == expected
+
+
+def test_cross_class_nms_gives_one_class_to_a_place():
+    given = {
+        "boxes": np.array([[0, 0, 1, 1], [0, 0, 1, 1]], np.float32),
+        "class_scores": np.array([[0.6, 0.7], [0.9, 0.1]], np.float32),
+        "coefficients": np.arange(2, dtype=np.float32)[:, None],
+    }
+    config = PostprocessConfig(nms="cross_class")
+    assert rows(select_detections(given, config)) == [(pytest.approx(0.9), 0, 1)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("top_k, limit", [(200, 1000), (20, 1000), (200, 9)])
+def test_all_classes_of_good_priors_equal_the_reference(seed, top_k, limit):
+    given = random_predictions(seed)
+    boxes, scores = given["boxes"].astype(float), given["class_scores"]
+    good = np.flatnonzero(scores.max(axis=1) > 0.1)
+    expected = []
+    for class_id in range(3):
+        ranked = sorted(good, key=lambda p, c=class_id: -scores[p, c])[:top_k]
+        for prior in fast(boxes, ranked):
+            expected.append((float(scores[prior, class_id]), class_id, int(prior)))
+    config = PostprocessConfig(
+        score_threshold=0.1, all_classes=True, top_k=top_k, max_detections=limit
+    )
+    found = rows(select_detections(given, config))
+    assert found == sorted(expected, reverse=True)[:limit]
+    if (top_k, limit) == (200, 1000):
+        assert min(found)[0] < 0.1  # there is no second threshold
+
+
+@pytest.mark.parametrize("nms", ["fast", "cross_class", "greedy"])
+def test_every_nms_bears_an_image_without_candidates(nms):
+    config = PostprocessConfig(score_threshold=1.0, nms=nms)
+    assert len(select_detections(random_predictions(0), config)) == 0
+
+
+def test_all_classes_go_with_fast_nms_only():
+    with pytest.raises(ConfigError, match="all_classes goes with nms 'fast'"):
+        PostprocessConfig(all_classes=True, nms="greedy")
+
+
+def test_a_mask_that_is_not_cropped_covers_the_image():
+    prototypes = np.full((10, 12, 1), 3.0, np.float32)
+    box = np.array([[0.4, 0.4, 0.6, 0.6]], np.float32)
+    whole = assemble_masks(prototypes, np.ones((1, 1), np.float32), box, crop=False).dense()
+    assert whole.shape == (1, 10, 12)
+    np.testing.assert_allclose(whole, 1 / (1 + np.exp(-3)), rtol=1e-6)
+    nothing = np.zeros((0, 4), np.float32)
+    none = assemble_masks(prototypes, np.zeros((0, 1), np.float32), nothing, crop=False)
+    assert none.dense().shape == (0, 10, 12)
+
+
+@pytest.fixture
+def one_cup(tiny):
+    """A cup in the upper left part, whose predicted mask IoU is 0.5."""
+    outputs = tiny.host_outputs(
+        [[0.1, 0.1, 0.255, 0.255]], [[0.8, 0.0]], prototypes=np.full((64, 64, 1), 5.0)
+    )
+    backend = tiny.FakeBackend(detect=outputs, rescore={"mask_iou": np.array([0.5], np.float32)})
+    return Segmenter(backend, tiny.describe(tiny.TINY_RESCORED))
+
+
+def test_options_reach_masks_scores_and_boxes(one_cup):
+    image = np.zeros((100, 100, 3), np.uint8)
+    plain = one_cup.segment(image)
+    assert plain.mask_scores.tolist() == pytest.approx([0.4])
+    np.testing.assert_allclose(plain.boxes, [[10, 10, 25.5, 25.5]], rtol=1e-6)
+    assert plain.full_mask(0).sum() < 600
+    one_cup.postprocess = PostprocessConfig(
+        crop_masks=False, rescore_masks=False, integer_boxes=True
+    )
+    changed = one_cup.segment(image)
+    assert changed.mask_scores.tolist() == pytest.approx([0.8])
+    assert changed.boxes.tolist() == [[10, 10, 25, 25]]
+    assert changed.full_mask(0).all()
+
+
+def test_a_graph_with_nms_inside_refuses_another_nms(tiny):
+    description = tiny.describe(tiny.TINY, postprocess="graph")
+    segmenter = Segmenter(tiny.FakeBackend(), description)
+    segmenter.postprocess = PostprocessConfig(score_threshold=0.7, crop_masks=False)
+    for config in (
+        PostprocessConfig(nms="greedy"),
+        PostprocessConfig(top_k=100),
+        REFERENCE_POSTPROCESS,
+    ):
+        with pytest.raises(ConfigError, match="NMS inside its graph.*--nms host"):
+            segmenter.postprocess = config
+    assert segmenter.postprocess.score_threshold == 0.7
+
+
+def test_more_detections_than_the_model_gives_are_not_asked_for(tiny):
+    boxes = [[i / 10, 0, (i + 1) / 10, 1] for i in range(9)]
+    outputs = tiny.host_outputs(boxes, [[0.9, 0.0]] * 9, prototypes=np.ones((8, 10, 1)))
+    description = tiny.describe(tiny.TINY, max_detections=4)
+    segmenter = Segmenter(tiny.FakeBackend(detect=outputs), description)
+    assert len(segmenter.segment(np.zeros((20, 30, 3), np.uint8))) == 4
+    segmenter.postprocess = PostprocessConfig(max_detections=2)
+    assert len(segmenter.segment(np.zeros((20, 30, 3), np.uint8))) == 2
