@@ -198,3 +198,33 @@ def test_more_detections_than_the_model_gives_are_not_asked_for(tiny):
     assert len(segmenter.segment(np.zeros((20, 30, 3), np.uint8))) == 4
     segmenter.postprocess = PostprocessConfig(max_detections=2)
     assert len(segmenter.segment(np.zeros((20, 30, 3), np.uint8))) == 2
+
+
+@pytest.mark.parametrize(
+    "case, size",
+    [
+        ("yolact_resnet50_s1", (320, 480)),
+        ("yolact_plus_resnet50_s1", (384, 384)),
+        ("yolact_edge_mobilenetv2_s1", (320, 480)),
+    ],
+)
+def test_integer_boxes_are_those_of_the_reference(shared, tiny, case, size):
+    with np.load(shared / "parity" / "cases" / f"{case}.golden.npz") as golden:
+        boxes, expected = golden["det_box"], golden["post_boxes"]
+    # All boxes at once, as finished detections of a graph.
+    rows = len(boxes)
+    outputs = {
+        "boxes": boxes,
+        "scores": np.full(rows, 0.9, np.float32),
+        "mask_scores": np.full(rows, 0.9, np.float32),
+        "class_ids": np.zeros(rows, np.int64),
+        "coefficients": np.ones((rows, 1), np.float32),
+        "prototypes": np.ones((8, 10, 1), np.float32),
+    }
+    segmenter = Segmenter(
+        tiny.FakeBackend(detect=outputs),
+        tiny.describe(tiny.TINY, postprocess="graph"),
+        PostprocessConfig(integer_boxes=True),
+    )
+    found = segmenter.segment(np.zeros((*size, 3), np.uint8))
+    np.testing.assert_array_equal(found.boxes, expected)
