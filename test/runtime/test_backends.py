@@ -7,7 +7,11 @@ import pytest
 
 from yolact_ros.errors import BackendError, BundleError
 from yolact_ros.runtime.backends import open_backend
-from yolact_ros.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend, physical_cores
+from yolact_ros.runtime.backends.onnxruntime_backend import (
+    OnnxRuntimeBackend,
+    _quota,
+    physical_cores,
+)
 
 
 def test_a_bundle_opens_on_onnx_runtime(tiny_bundle):
@@ -27,6 +31,15 @@ def test_outputs_come_by_name(tiny_bundle):
 
 def test_threads_default_to_the_cores_that_the_process_may_use(tiny_bundle):
     assert OnnxRuntimeBackend(tiny_bundle).threads == physical_cores() >= 1
+
+
+@pytest.mark.parametrize(
+    "text, cpus", [("150000 100000\n", 2), ("50000 100000", 1), ("max 100000", sys.maxsize)]
+)
+def test_the_quota_of_a_container_is_read(tmp_path, text, cpus):
+    (tmp_path / "cpu.max").write_text(text)
+    assert _quota(tmp_path / "cpu.max") == cpus
+    assert _quota(tmp_path / "absent") == sys.maxsize
 
 
 def test_a_negative_number_of_threads_is_refused(tiny_bundle):

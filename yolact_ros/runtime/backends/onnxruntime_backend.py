@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -113,22 +115,33 @@ def describe_graph(content: bytes) -> tuple[dict[str, TensorInfo], dict[str, Ten
 
 
 def physical_cores() -> int:
-    """Physical cores that this process may use: two threads of one core do not compute faster."""
-    usable = _usable_cpus()
+    """Physical cores that this process may use: two threads of one core do not compute faster.
+
+    Counts what its CPU affinity and the quota of its container (cgroup v2) allow.
+    """
     siblings = set()
-    for cpu in usable:
+    for cpu in _usable_cpus():
         path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         try:
             siblings.add(path.read_text())
         except OSError:  # another system, or a container that hides it
             siblings.add(str(cpu))
-    return max(1, len(siblings))
+    return max(1, min(len(siblings), _quota()))
 
 
 def _usable_cpus() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
+
+
+def _quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """CPUs' worth of time that the container grants, rounded up; very many without a limit."""
+    try:
+        granted, period = path.read_text().split()
+        return sys.maxsize if granted == "max" else math.ceil(int(granted) / int(period))
+    except (OSError, ValueError, ZeroDivisionError):  # no cgroup v2
+        return sys.maxsize
 
 
 def _import_library() -> Any:
