@@ -70,7 +70,9 @@ def test_standard_nms_equals_the_slow_loop(seed, top_k):
     boxes, scores = given["boxes"].astype(float), given["class_scores"]
     expected = []
     for class_id in range(3):
-        ranked = [p for p in np.argsort(-scores[:, class_id]) if scores[p, class_id] > 0.1]
+        ranked = [
+            p for p in np.argsort(-scores[:, class_id]) if scores[p, class_id] > np.float32(0.1)
+        ]
         for prior in greedy(boxes, ranked[:top_k]):
             expected.append((float(scores[prior, class_id]), class_id, int(prior)))
     config = PostprocessConfig(score_threshold=0.1, nms="greedy", top_k=top_k)
@@ -93,7 +95,7 @@ def test_cross_class_nms_equals_the_slow_loop(seed, top_k):
     given = random_predictions(seed)
     boxes, scores = given["boxes"].astype(float), given["class_scores"]
     best = scores.max(axis=1)
-    ranked = [p for p in np.argsort(-best) if best[p] > 0.1][:top_k]
+    ranked = [p for p in np.argsort(-best) if best[p] > np.float32(0.1)][:top_k]
     expected = [(float(best[p]), int(scores[p].argmax()), int(p)) for p in fast(boxes, ranked)]
     config = PostprocessConfig(score_threshold=0.1, nms="cross_class", top_k=top_k)
     assert rows(select_detections(given, config)) == expected
@@ -114,7 +116,7 @@ def test_cross_class_nms_gives_one_class_to_a_place():
 def test_all_classes_of_good_priors_equal_the_reference(seed, top_k, limit):
     given = random_predictions(seed)
     boxes, scores = given["boxes"].astype(float), given["class_scores"]
-    good = np.flatnonzero(scores.max(axis=1) > 0.1)
+    good = np.flatnonzero(scores.max(axis=1) > np.float32(0.1))
     expected = []
     for class_id in range(3):
         ranked = sorted(good, key=lambda p, c=class_id: -scores[p, c])[:top_k]
