@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,19 +19,61 @@ def test_a_launch_file_is_python_with_an_entry_point(path):
     assert "generate_launch_description" in names
 
 
-def launch(*words: str, timeout: float) -> subprocess.CompletedProcess[str]:
+SCRIPT = "import sys; from ros2cli.cli import main; sys.exit(main())"
+
+
+def launch(*words: str) -> subprocess.Popen[str]:
     pytest.importorskip("launch_ros", reason="ROS 2's launch system is not installed")
-    script = "import sys; from ros2cli.cli import main; sys.exit(main())"
-    return subprocess.run(
-        [sys.executable, "-c", script, "launch", "yolact_ros", *words],
-        capture_output=True,
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, "launch", "yolact_ros", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=timeout,
     )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_argument_is_described(path):
-    shown = launch(path.name, "--show-args", timeout=60.0)
-    assert shown.returncode == 0, shown.stderr
-    assert "model" in shown.stdout and "no description" not in shown.stdout
+    shown = launch(path.name, "--show-args")
+    output, _ = shown.communicate(timeout=60.0)
+    assert shown.returncode == 0, output
+    assert "'model':" in output and "no description" not in output
+
+
+def test_the_launched_node_has_the_arguments_values(client, squares_bundle, image_with):
+    process = launch(
+        "yolact.launch.py",
+        f"namespace:={client.namespace}",
+        f"model:={squares_bundle}",
+        "score_threshold:=0.75",
+        "mask_encoding:=mono8",
+    )
+    try:
+        client.connect()
+        image = image_with({"blue": (0, 0, 64, 64), "red": (64, 64, 128, 128)}, (128, 128))
+        result = client.ask(image)
+        assert [(i.class_name, i.mask_encoding) for i in result.instances] == [("blue", 2)]
+    finally:
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=20.0)
+    assert process.returncode == 0, output
+    assert "process has finished cleanly" in output and "Traceback" not in output
+
+
+def test_a_parameter_file_holds_where_no_argument_is_given(
+    client, squares_bundle, image_with, tmp_path
+):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "/**:\n  ros__parameters:\n"
+        f"    model: {squares_bundle}\n    mask_encoding: none\n    max_detections: 1\n"
+    )
+    process = launch("yolact.launch.py", f"namespace:={client.namespace}", f"params_file:={file}")
+    try:
+        client.connect()
+        image = image_with({"blue": (0, 0, 64, 64), "red": (64, 64, 128, 128)}, (128, 128))
+        result = client.ask(image)
+        assert [(i.class_name, i.mask_encoding) for i in result.instances] == [("blue", 0)]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20.0)
