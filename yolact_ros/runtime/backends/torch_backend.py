@@ -65,7 +65,8 @@ class TorchBackend:
             )
         torch = self._torch
         tensors = {
-            name: (torch.from_numpy(x) if isinstance(x, np.ndarray) else x).to(self._device)
+            # A copy: torch shares the memory of an array, and warns where that is read-only.
+            name: torch.tensor(x, device=self._device) if isinstance(x, np.ndarray) else x
             for name, x in inputs.items()
         }
         with torch.inference_mode():
