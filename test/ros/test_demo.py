@@ -24,7 +24,7 @@ RATE = 10.0
 
 def write_video(path: Path, images: list[np.ndarray]) -> Path:
     height, width, _ = images[0].shape
-    fourcc = cv2.VideoWriter_fourcc(*"mp4v")
+    fourcc = cv2.VideoWriter.fourcc(*"mp4v")
     writer = cv2.VideoWriter(str(path), fourcc, RATE, (width, height))
     assert writer.isOpened()
     for image in images:

@@ -71,5 +71,5 @@ def message_from_bgr(image: np.ndarray, header: Header) -> Image:
     height, width, _ = image.shape
     message = Image(header=header, height=height, width=width, encoding="bgr8", step=3 * width)
     # One copy of memory; assigning bytes or an array checks each element (up to 100 ms a frame).
-    message.data.frombytes(memoryview(np.ascontiguousarray(image)).cast("B"))
+    message.data.frombytes(np.ascontiguousarray(image).data)
     return message

@@ -68,7 +68,7 @@ class OverlayVideo:
     def _open(self, image: np.ndarray) -> cv2.VideoWriter:
         height, width, _ = image.shape
         writer = cv2.VideoWriter(
-            str(self._path), cv2.VideoWriter_fourcc(*"mp4v"), self._rate, (width, height)
+            str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._rate, (width, height)
         )
         if not writer.isOpened():
             raise ConfigError(f"OpenCV cannot write the video {self._path}.")
