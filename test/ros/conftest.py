@@ -274,7 +274,8 @@ def start_node(
 
     def start_connected(**parameters: object) -> Program:
         values = {"model": squares_bundle, "threads": 1} | parameters
-        words = [word for name in values for word in ("-p", f"{name}:={values[name]}")]
+        given = {name: value for name, value in values.items() if value is not None}
+        words = [word for name in given for word in ("-p", f"{name}:={given[name]}")]
         program = start("yolact_node", ros_arguments=("-r", f"__ns:={client.namespace}", *words))
         program.wait_for("Waiting for images")
         client.connect()

@@ -14,10 +14,11 @@ pytest.importorskip("rclpy")
 
 from sensor_msgs.msg import Image
 
-from yolact_ros.errors import ConfigError
+from yolact_ros.errors import BundleError, ConfigError
 from yolact_ros.ros.camera import read_video, video_rate
 from yolact_ros.ros.images import bgr_from_message
 from yolact_ros.ros.overlay_video import OverlayVideo
+from yolact_ros.runtime.bundle import shipped_bundle
 
 RATE = 10.0
 
@@ -95,6 +96,16 @@ def test_the_demonstration_plays_a_clip_through_the_node(start, clip, squares_bu
     assert picture.shape == (192, 256, 3)
     shown = sum(1 for _ in read_video(str(output / "demo.mp4")))
     assert 20 <= shown <= 30 and video_rate(str(output / "demo.mp4")) == RATE
+
+
+def test_the_demonstration_plays_the_shipped_model(start, clip, tmp_path):
+    try:
+        shipped_bundle()
+    except BundleError as error:
+        pytest.skip(str(error))
+    demo = start("demo", "--clip", str(clip), "--output", str(tmp_path))
+    assert demo.wait(120.0) == 0, demo.output
+    assert "0 failed" in demo.output and (tmp_path / "demo.png").exists()
 
 
 def test_the_demonstration_fails_when_the_node_does(start, clip, tmp_path):

@@ -277,6 +277,7 @@ def test_an_altered_bundle_ends_the_node_with_a_sentence(start, squares_bundle, 
         ("max_detections:=0", "max_detections"),
         ("mask_encoding:=png", "bits, mono8, rle, none"),
         ("backend:=abacus", "auto, onnxruntime, torch"),
+        ("model:=", "command line"),
     ],
 )
 def test_a_bad_parameter_ends_the_node_with_a_sentence(start, parameter, expected):
@@ -292,7 +293,7 @@ def test_the_shipped_model_finds_objects_in_the_shipped_clip(start_node, client)
         shipped_file("models/tabletop/model.json")
     except BundleError as error:
         pytest.skip(str(error))
-    start_node(model="''")
+    start_node(model=None)
     video = cv2.VideoCapture(str(clip))
     found = 0
     for _ in range(3):

@@ -14,7 +14,6 @@ import numpy as np
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -22,6 +21,7 @@ from yolact_ros.config import check_settings, setting
 from yolact_ros.errors import ConfigError, YolactError
 from yolact_ros.ros.images import message_from_bgr
 from yolact_ros.ros.parameters import declare_constant
+from yolact_ros.ros.program import init_ros
 
 IMAGE = "~/image_raw"
 IMAGE_QOS = QoSProfile(depth=1)  # reliable, as camera drivers publish; serves any subscriber
@@ -129,8 +129,8 @@ def main(args: list[str] | None = None) -> int:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        init_ros(args)
         camera = Camera()
         published = camera.play()
         camera.get_logger().info(f"Published {published} images.")
@@ -140,5 +140,5 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         pass
     finally:
-        rclpy.shutdown()
+        rclpy.try_shutdown()
     return 0

@@ -17,7 +17,6 @@ import rclpy
 from ament_index_python.packages import get_package_prefix, get_package_share_directory
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
 from yolact_ros.errors import YolactError
@@ -26,6 +25,7 @@ from yolact_ros.ros.camera import video_rate
 from yolact_ros.ros.fastdds import image_profile
 from yolact_ros.ros.images import bgr_from_message
 from yolact_ros.ros.overlay_video import OverlayVideo
+from yolact_ros.ros.program import init_ros
 
 CAMERA_TOPIC = "/camera/image_raw"
 QOS = QoSProfile(depth=10)
@@ -165,7 +165,9 @@ def run(clip: Path, model: str, *, output: Path) -> int:
     output.mkdir(parents=True, exist_ok=True)
     video = OverlayVideo(output / "demo.mp4", rate)
     listener = Listener(video)
-    arguments = ["-r", f"image:={CAMERA_TOPIC}", "-p", f"model:={model}"]
+    arguments = ["-r", f"image:={CAMERA_TOPIC}"]
+    if model:
+        arguments += ["-p", f"model:={model}"]
     with Process("yolact_node", *arguments) as node:
         deadline = time.monotonic() + START_S
         while not listener.count_subscribers(CAMERA_TOPIC):
@@ -237,8 +239,8 @@ def main() -> int:
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
+        init_ros([])
         return run(arguments.clip, arguments.model, output=arguments.output)
     except YolactError as error:
         print(f"demo: {error}", file=sys.stderr)
@@ -247,4 +249,4 @@ def main() -> int:
         print("demo: interrupted", file=sys.stderr)
         return 130
     finally:
-        rclpy.shutdown()
+        rclpy.try_shutdown()

@@ -21,7 +21,6 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
 from yolact_ros.errors import YolactError
@@ -34,6 +33,7 @@ from yolact_ros.ros.parameters import (
     ModelSettings,
     declare_constant,
 )
+from yolact_ros.ros.program import init_ros
 from yolact_ros.runtime.bundle import shipped_bundle
 from yolact_ros.runtime.segmenter import Segmenter
 
@@ -190,16 +190,16 @@ def main(args: list[str] | None = None) -> int:
         it has then logged why.
     """
     # Signals arrive here as words: Python runs their handlers in this thread, which waits for
-    # nothing else, and rclpy's own handlers would end the context in the middle of a publication.
+    # nothing else; handlers of rclpy would end the context in the middle of a publication.
     events: SimpleQueue[str] = SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: events.put("told to end"))
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        init_ros(args)
         node = YolactNode(events.put)
     except YolactError as error:
         get_logger(NAME).fatal(str(error))
-        rclpy.shutdown()
+        rclpy.try_shutdown()
         return 1
     executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -8,6 +8,8 @@ import signal
 import sys
 from typing import NoReturn
 
+from yolact_ros.errors import ConfigError
+
 
 def run(module: str) -> NoReturn:
     """Run `main()` of a module and exit with what it returns.
@@ -21,3 +23,21 @@ def run(module: str) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))
     sys.exit(importlib.import_module(module).main())
+
+
+def init_ros(arguments: list[str] | None = None) -> None:
+    """Start ROS for this process; signals stay with the program.
+
+    Args:
+        arguments: of the command line; by default those of the process.
+
+    Raises:
+        ConfigError: what follows `--ros-args` cannot be understood.
+    """
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    try:
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # the library does not export its exception type
+        raise ConfigError(f"ROS does not understand the command line: {error}") from error
