@@ -1,0 +1,237 @@
+"""The losses: against the reference's numbers, slow loops, and the empty case."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from yolact_ros.model.inference import normalise  # noqa: E402
+from yolact_ros.model.official_names import rename, rules_of  # noqa: E402
+from yolact_ros.model.weights import load_official_weights  # noqa: E402
+from yolact_ros.model.yolact import Yolact, YolactOutput  # noqa: E402
+from yolact_ros.train.losses import (  # noqa: E402
+    LOSS_NAMES,
+    LossConfig,
+    Target,
+    class_loss,
+    crop_regions,
+    resize_masks,
+    semantic_loss,
+    yolact_losses,
+)
+from yolact_ros.variants import TABLETOP_MODEL, variant  # noqa: E402
+
+CASES = {"yolact_resnet50_s1": "coffee_480x320", "yolact_plus_resnet50_s1": "astronaut_384"}
+LETTERS = dict(zip(LOSS_NAMES, "BCMSI", strict=True))
+
+
+@pytest.fixture(scope="module")
+def reference(shared):
+    """Runs a recorded case once: golden arrays, our losses and the norms of our gradients."""
+    folder = shared / "parity"
+    spec = importlib.util.spec_from_file_location("seeded_weights", folder / "seeded_weights.py")
+    seeded_weights = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(seeded_weights)
+
+    @functools.cache
+    def run(case):
+        description = json.loads((folder / "cases" / f"{case}.json").read_text())
+        with np.load(folder / "cases" / f"{case}.golden.npz") as arrays:
+            golden = dict(arrays)
+        network = Yolact(variant(description["config"]))
+        load_official_weights(network, seeded_weights.seeded_state_dict(description))
+        for module in network.train().modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        picture = cv2.imread(str(folder / "images" / f"{CASES[case]}.png"))
+        image = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None]
+        image = nn.functional.interpolate(
+            image, (550, 550), mode="bilinear", align_corners=False
+        ).permute(0, 2, 3, 1)
+        losses = yolact_losses(
+            network(normalise(image, network.config)),
+            [recorded_target(golden)],
+            model=network,
+            config=LossConfig(),
+        )
+        torch.stack(list(losses.values())).sum().backward()
+        norms = {
+            name: float(parameter.grad.norm())
+            for name, parameter in network.named_parameters()
+            if parameter.grad is not None
+        }
+        return golden, {name: float(loss.detach()) for name, loss in losses.items()}, norms
+
+    return run
+
+
+def recorded_target(golden):
+    rows = torch.from_numpy(golden["gt_target"]).float()
+    shape = golden["gt_masks__shape"]
+    packed = golden["gt_masks__packbits"].reshape(shape[0], -1)
+    masks = np.unpackbits(packed, axis=1, count=int(shape[1] * shape[2])).reshape(shape)
+    crowds = int(golden["gt_num_crowds"][0])
+    return Target(
+        boxes=rows[:-crowds, :4],
+        class_ids=rows[:-crowds, 4].long(),
+        masks=torch.from_numpy(masks)[:-crowds],
+        crowd_boxes=rows[-crowds:, :4],
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_losses_equal_the_reference(reference, case):
+    golden, losses, _ = reference(case)
+    recorded = {
+        name: float(golden[f"loss_{letter}"])
+        for name, letter in LETTERS.items()
+        if f"loss_{letter}" in golden
+    }
+    assert set(losses) == set(recorded)
+    assert losses == pytest.approx(recorded, rel=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_equal_the_reference(reference, case):
+    golden, _, norms = reference(case)
+    renames, _ = rules_of(variant(str(golden["config"])).backbone)
+    compared = 0
+    for official, recorded in zip(golden["grad_names"], golden["grad_norms"], strict=True):
+        ours = rename(renames, str(official))
+        if ours in norms:
+            assert norms[ours] == pytest.approx(float(recorded), rel=2e-3, abs=1e-6), ours
+            compared += 1
+    assert compared > 60
+
+
+def random_target(generator, *, count, size=(256, 256), classes=3, crowds=0):
+    height, width = size
+    boxes, masks = [], torch.zeros(count, height, width, dtype=torch.uint8)
+    for i in range(count):
+        x1, y1 = (int(v) for v in torch.randint(0, 150, (2,), generator=generator))
+        x2, y2 = x1 + 60, y1 + 80
+        masks[i, y1:y2, x1:x2] = 1
+        boxes.append([x1 / width, y1 / height, x2 / width, y2 / height])
+    return Target(
+        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        class_ids=torch.randint(0, classes, (count,), generator=generator),
+        masks=masks,
+        crowd_boxes=torch.rand(crowds, 4, generator=generator),
+    )
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    torch.manual_seed(0)
+    config = replace(
+        TABLETOP_MODEL, classes=("a", "b", "c"), input_size=(256, 256), channels=8,
+        num_prototypes=4,
+    )  # fmt: skip
+    model = Yolact(config).eval()
+    with torch.no_grad():
+        output = model(torch.randn(2, 3, 256, 256))
+    return model, YolactOutput(*(x.clone().requires_grad_() for x in output))
+
+
+def test_images_without_instances_give_finite_losses_and_nothing_to_learn_of_boxes(tiny):
+    model, output = tiny
+    targets = [random_target(torch.Generator(), count=0) for _ in range(2)]
+    losses = yolact_losses(output, targets, model=model, config=LossConfig())
+    for name in ("box", "class", "mask", "mask_iou"):
+        assert float(losses[name].detach()) == 0, name
+    assert torch.isfinite(losses["semantic"]) and losses["semantic"] > 0
+    torch.stack(list(losses.values())).sum().backward()
+
+
+def test_the_mask_loss_equals_a_loop_over_pixels(tiny):
+    model, output = tiny
+    target = random_target(torch.Generator().manual_seed(4), count=3)
+    output = YolactOutput(*(x[:1] for x in output))
+    config = LossConfig(masks_to_train=1000)
+    losses = yolact_losses(output, [target], model=model, config=config)
+
+    from yolact_ros.train.matching import match_priors
+
+    match = match_priors(
+        model.priors, target.boxes, class_ids=target.class_ids, crowd_boxes=target.crowd_boxes
+    )
+    prototypes, coefficients = output.prototypes[0].detach(), output.coefficients[0].detach()
+    height, width = prototypes.shape[:2]
+    truths = resize_masks(target.masks, (height, width))
+    total = 0.0
+    positives = torch.nonzero(match.labels > 0)[:, 0].tolist()
+    for prior in positives:
+        i = int(match.instances[prior])
+        x1, y1, x2, y2 = (target.boxes[i] * torch.tensor([width, height] * 2)).tolist()
+        soft = torch.sigmoid(prototypes @ coefficients[prior])
+        for y in range(height):
+            for x in range(width):
+                if not (x1 - 1 <= x < x2 + 1 and y1 - 1 <= y < y2 + 1):
+                    soft[y, x] = 0
+        entropy = nn.functional.binary_cross_entropy(soft, truths[i], reduction="sum")
+        total += float(entropy) / ((x2 - x1) * (y2 - y1))
+    expected = 6.125 * total / len(positives)
+    assert float(losses["mask"].detach()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_ohem_learns_three_of_the_hardest_negatives_for_each_positive():
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(2, 40, 4, generator=generator)
+    labels = torch.zeros(2, 40, dtype=torch.int64)
+    labels[0, [3, 7]] = torch.tensor([1, 3])
+    labels[0, 5] = -1
+    loss = class_loss(logits, labels, negatives_per_positive=3)
+    probabilities = logits.softmax(dim=2)
+    expected = 0.0
+    for image in range(2):
+        positive = [i for i in range(40) if labels[image, i] > 0]
+        negative = [i for i in range(40) if labels[image, i] == 0]
+        negative.sort(key=lambda i, image=image: float(probabilities[image, i, 0]))
+        for i in positive + negative[: 3 * len(positive)]:
+            expected -= float(torch.log(probabilities[image, i, labels[image, i]]))
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_semantic_loss_equals_a_loop_over_pixels():
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(1, 3, 8, 8, generator=generator)
+    masks = torch.zeros(2, 32, 32, dtype=torch.uint8)
+    masks[0, :16, :16] = 1
+    masks[1, 8:24, 8:24] = 1
+    target = Target(torch.zeros(2, 4), torch.tensor([1, 1]), masks, torch.zeros(0, 4))
+    truth = np.zeros((3, 8, 8))
+    truth[1, :4, :4] = truth[1, 2:6, 2:6] = 1
+    expected = 0.0
+    for c, y, x in np.ndindex(3, 8, 8):
+        p = 1 / (1 + np.exp(-float(logits[0, c, y, x])))
+        expected -= np.log(p) if truth[c, y, x] else np.log(1 - p)
+    assert float(semantic_loss(logits, [target])) == pytest.approx(expected / 64, rel=1e-5)
+
+
+def test_crop_regions_are_the_boxes_and_one_pixel_around_them():
+    boxes = torch.tensor([[0.25, 0.5, 0.5, 0.75], [0.0, 0.0, 1.0, 1.0]])
+    assert crop_regions(boxes, (20, 40)).tolist() == [[9, 9, 21, 16], [0, 0, 40, 20]]
+
+
+def test_fewer_masks_are_scaled_to_all_of_them(tiny):
+    model, output = tiny
+    targets = [random_target(torch.Generator().manual_seed(i), count=4) for i in (5, 6)]
+    every = yolact_losses(output, targets, model=model, config=LossConfig(masks_to_train=1000))
+    means = torch.zeros(2)
+    for seed in range(60):
+        some = yolact_losses(
+            output, targets, model=model, config=LossConfig(masks_to_train=5),
+            generator=torch.Generator().manual_seed(seed),
+        )  # fmt: skip
+        means += torch.stack([some["mask"], some["mask_iou"]]).detach() / 60
+    assert float(means[0]) == pytest.approx(float(every["mask"].detach()), rel=0.1)

@@ -1,0 +1,203 @@
+"""The training loop: it learns, resumes to the same numbers, and stops when it must."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("pycocotools")
+yaml = pytest.importorskip("yaml")
+
+from yolact_ros.cli.main import main  # noqa: E402
+from yolact_ros.config import to_plain  # noqa: E402
+from yolact_ros.errors import ConfigError, WeightsError, YolactError  # noqa: E402
+from yolact_ros.model.weights import load_checkpoint, load_model  # noqa: E402
+from yolact_ros.train.config import (  # noqa: E402
+    DataConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    read_train_config,
+)
+from yolact_ros.train.optimizer import learning_rate  # noqa: E402
+from yolact_ros.train.trainer import Trainer  # noqa: E402
+from yolact_ros.variants import TABLETOP_MODEL  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+TINY = replace(
+    TABLETOP_MODEL, classes=("square", "disc"), input_size=(96, 96), channels=8,
+    num_prototypes=4, mask_rescoring=False,
+)  # fmt: skip
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> DataConfig:
+    """Twelve pictures with a square and a disc each."""
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    images, annotations = [], []
+    for i in range(12):
+        image = random.integers(0, 60, (96, 128, 3), np.uint8)
+        x, y = (int(v) for v in random.integers(5, 50, 2))
+        cv2.rectangle(image, (x, y), (x + 30, y + 30), (0, 0, 250), -1)
+        square = [x, y, x + 31, y, x + 31, y + 31, x, y + 31]
+        angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        disc = np.stack([100 + 15 * np.cos(angles), 60 + 15 * np.sin(angles)], axis=1)
+        cv2.fillPoly(image, [disc.astype(np.int32)], (250, 0, 0))
+        cv2.imwrite(str(folder / f"{i}.png"), image)
+        images.append({"id": i, "file_name": f"{i}.png", "height": 96, "width": 128})
+        for category, polygon in ((3, square), (7, disc.ravel().tolist())):
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": i, "category_id": category,
+                 "segmentation": [polygon], "iscrowd": 0}
+            )  # fmt: skip
+    path = folder / "instances.json"
+    path.write_text(
+        json.dumps(
+            {
+                "images": images,
+                "annotations": annotations,
+                "categories": [{"id": 3, "name": "square"}, {"id": 7, "name": "disc"}],
+            }
+        )
+    )
+    return DataConfig(str(path), str(folder))
+
+
+@pytest.fixture
+def config(data) -> TrainConfig:
+    return TrainConfig(
+        model=TINY,
+        training=data,
+        validation=data,
+        optimizer=OptimizerConfig(name="adamw", learning_rate=2e-3, gradient_clip=10.0),
+        schedule=ScheduleConfig(name="cosine", warm_up_steps=2),
+        pretrained=False,
+        freeze_batch_norm=True,
+        ema_decay=0.9,
+        steps=4,
+        batch_size=2,
+        workers=0,
+        threads=1,
+        device="cpu",
+        checkpoint_interval=2,
+        validation_interval=4,
+        log_interval=1,
+    )
+
+
+def test_resuming_gives_the_same_weights_bit_by_bit(config, tmp_path):
+    Trainer(config, tmp_path / "whole").run()
+    Trainer(config, tmp_path / "parts").run(until=2)
+    Trainer(config, tmp_path / "parts", resume=tmp_path / "parts" / "last.pth").run()
+    whole = load_checkpoint(tmp_path / "whole" / "last.pth")
+    parts = load_checkpoint(tmp_path / "parts" / "last.pth")
+    assert whole.step == parts.step == 4
+    assert whole.weights.keys() == parts.weights.keys()
+    for name, tensor in whole.weights.items():
+        assert torch.equal(tensor, parts.weights[name]), name
+    rows = rows_of(tmp_path / "parts" / "losses.csv")
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
+
+
+def test_a_run_learns_its_pictures_and_leaves_usable_files(config, tmp_path):
+    config = replace(config, pretrained=True, steps=30, log_interval=5, validation_interval=15)
+    Trainer(config, tmp_path).run()
+    totals = [float(row["total"]) for row in rows_of(tmp_path / "losses.csv")]
+    assert totals[-1] < 0.6 * totals[0]
+    assert load_model(tmp_path / "last.pth").config == TINY
+    assert load_checkpoint(tmp_path / "best.pth").step in (15, 30)
+    assert len(rows_of(tmp_path / "validation.csv")) == 2
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_part(config, tmp_path):
+    trainer = Trainer(config, tmp_path)
+    with torch.no_grad():
+        trainer.model.head.box_offsets.bias.fill_(float("nan"))
+    with pytest.raises(YolactError, match="box is nan"):
+        trainer.run()
+    assert not (tmp_path / "last.pth").exists()
+
+
+def test_a_checkpoint_of_another_network_is_not_resumed(config, tmp_path):
+    Trainer(config, tmp_path / "a").run(until=1)
+    other = replace(config, model=replace(TINY, channels=16))
+    with pytest.raises(WeightsError, match="not the one"):
+        Trainer(other, tmp_path / "b", resume=tmp_path / "a" / "last.pth")
+
+
+def test_a_run_without_data_says_what_to_set(config, tmp_path):
+    with pytest.raises(ConfigError, match="training.annotations"):
+        Trainer(replace(config, training=DataConfig()), tmp_path)
+
+
+def test_sigint_saves_a_checkpoint_and_ends_the_command(config, tmp_path):
+    plain = to_plain(
+        replace(config, steps=100000, checkpoint_interval=100000, validation=DataConfig())
+    )
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(plain))
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "yolact_ros.cli.main", "train", str(tmp_path / "run.yaml")]
+        + ["-o", str(tmp_path / "out")],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    log = tmp_path / "out" / "losses.csv"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if log.is_file() and len(log.read_text().splitlines()) > 2:
+            break
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert load_checkpoint(tmp_path / "out" / "last.pth").step >= 2
+
+
+def test_warm_up_grows_to_the_largest_rate_and_cosine_falls_to_zero():
+    schedule = ScheduleConfig(name="cosine", warm_up_steps=10, warm_up_start=0.1)
+    rates = [learning_rate(s, steps=100, largest=1.0, config=schedule) for s in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[5] == pytest.approx(0.55)
+    assert rates[50] == pytest.approx(0.5)
+    assert rates[99] < 0.001
+
+
+def test_steps_divide_the_rate_by_ten_as_the_reference_does():
+    schedule = ScheduleConfig(warm_up_steps=0, drops=(10, 20))
+    rates = [learning_rate(s, steps=30, largest=1.0, config=schedule) for s in (0, 9, 10, 20)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.01])
+
+
+def test_the_shipped_recipe_can_be_read_and_changed():
+    recipe = read_train_config(
+        REPOSITORY / "config" / "train_tabletop.yaml", {"optimizer.learning_rate": 0.5}
+    )
+    assert recipe.model == TABLETOP_MODEL
+    assert recipe.optimizer.learning_rate == 0.5
+
+
+def test_a_misspelt_setting_is_refused_by_the_command(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text("variant: tabletop\nbatchsize: 4\n")
+    assert main(["train", str(tmp_path / "run.yaml"), "-o", str(tmp_path / "out")]) == 1
+    assert "batch_size" in capsys.readouterr().err
