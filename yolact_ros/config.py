@@ -249,7 +249,7 @@ class KeyframeConfig:
     keyframe is moved to the current image (YolactEdge; `runtime.keyframe`).
     """
 
-    interval: int = setting(
+    keyframe_interval: int = setting(
         5, "every how many images of a stream is a keyframe; 1: each of them", range=(1, 1000)
     )
     max_feature_age: float = setting(

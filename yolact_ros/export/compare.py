@@ -9,6 +9,7 @@ import torch
 
 from yolact_ros.errors import BackendError
 from yolact_ros.export.graphs import Graph
+from yolact_ros.model.detection_graph import DetectionTensors
 
 # Largest |difference| over largest |value| of a tensor. Float32 sums in another order give about
 # 1e-6 a layer; a wrong operator gives far more.
@@ -69,7 +70,7 @@ def _pair_detections(
     distance += np.abs(theirs["scores"][wanted, None] - ours["scores"][None])
     distance[theirs["class_ids"][wanted, None] != ours["class_ids"][None]] = np.inf
     found = distance.argmin(axis=1) if len(wanted) else wanted
-    rows = set(theirs) - {"prototypes"}
+    rows = set(DetectionTensors._fields) - {"prototypes"}
     if (ours["scores"] > 0).sum() != len(wanted):
         ours = {**ours, "scores": ours["scores"][:0]}  # another number of detections: all wrong
         return ours, theirs

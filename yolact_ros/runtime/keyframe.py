@@ -103,7 +103,7 @@ class KeyframePolicy:
             return TIME_JUMP
         if not _within(self.keyframe_stamp, stamp, longest):
             return FEATURE_AGE
-        if self._since_keyframe + 1 >= self.config.interval:
+        if self._since_keyframe + 1 >= self.config.keyframe_interval:
             return INTERVAL
         if change is not None and not change() <= self.config.change_threshold:
             return SCENE_CHANGE

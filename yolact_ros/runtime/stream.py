@@ -82,7 +82,7 @@ class Stream:
             raise ConfigError(f"Model {self._model.name!r} has no warp {warp!r}; {available}.")
         self._config = config
         self._warp = warp
-        self._policy.config = config if self._warps else replace(config, interval=1)
+        self._policy.config = config if self._warps else replace(config, keyframe_interval=1)
 
     def request_keyframe(self) -> None:
         """Make the next image a keyframe; may be called by any thread."""
