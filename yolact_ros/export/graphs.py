@@ -77,6 +77,7 @@ def video_graphs(graphs: list[Graph]) -> list[Graph]:
     flow, `non_keyframe_flow` for every network.
     """
     (detect,) = (graph.module for graph in graphs if graph.name == "detect")
+    assert isinstance(detect, (DetectGraph, DetectionGraph))
     model, features = detect.network, features_of(detect)
     keyframe = KeyframeGraph(detect)
     video = [Graph("keyframe", keyframe, partial(_image, model), ("image",), keyframe.outputs)]

@@ -65,7 +65,8 @@ class OpticalFlow:
             (h, w, 2) float32 x and y in pixels of these images: the pixel (x, y) of `current` is
             `(x, y) + flow[y, x]` of `keyframe`.
         """
-        flow: np.ndarray = self._search.calc(current, keyframe, None)
+        # An array in the place of None would be taken for a first guess.
+        flow: np.ndarray = self._search.calc(current, keyframe, None)  # type: ignore[call-overload]
         return flow
 
 
