@@ -152,7 +152,8 @@ def test_on_the_image_of_its_keyframe_reuse_changes_nothing(video_bundle):
     assert_same_detections(second, first)
 
 
-def test_a_bundle_for_video_may_hold_nms_too(checkpoint, tmp_path):
+def test_a_bundle_for_video_may_hold_nms_too(tmp_path):
+    checkpoint = make_checkpoint(tmp_path / "tiny.pth", TINY)
     report = export_bundle(
         checkpoint, tmp_path / "bundle", nms="graph", max_detections=20, keyframes=True
     )
