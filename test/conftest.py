@@ -86,7 +86,29 @@ def tiny_bundle(tmp_path):
     )
 
 
-def detect_model(onnx):
+@pytest.fixture
+def tiny_video_bundle(tmp_path):
+    """`tiny_bundle` for video; its features, which are all 1, have no part in the result."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    features = {"x4": [1, 1, 2, 3], "x5": [1, 1, 1, 2]}
+    return write_bundle(
+        tmp_path / "video_bundle",
+        TINY,
+        postprocess="host",
+        max_detections=10,
+        graphs={
+            "keyframe": detect_model(onnx, leaves=features),
+            "non_keyframe_flow": detect_model(onnx, takes={**features, "flow": [1, 2, 2, 3]}),
+        },
+        source={"checkpoint": "tiny.pth", "sha256": "0" * 64},
+        versions={"onnx": onnx.__version__},
+        warps=("dis", "none"),
+    )
+
+
+def detect_model(onnx, *, takes=types.MappingProxyType({}), leaves=types.MappingProxyType({})):
+    """The graph `detect`, with more inputs, or with more outputs of ones; name to shape."""
     from onnx import TensorProto, helper, numpy_helper
 
     constants = {
@@ -109,14 +131,18 @@ def detect_model(onnx):
         helper.make_node("Squeeze", ["scaled", "first"], ["prototypes"]),
     ]
     outputs = {"prototypes": [8, 10, 1]}
-    for name in ("boxes", "class_scores", "coefficients"):
+    constants |= {name: np.ones(shape, np.float32) for name, shape in leaves.items()}
+    for name in ("boxes", "class_scores", "coefficients", *leaves):
         nodes.append(helper.make_node("Identity", [f"{name}_value"], [name]))
         outputs[name] = list(constants[name].shape)
         constants[f"{name}_value"] = constants.pop(name)
     graph = helper.make_graph(
         nodes,
         "detect",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 32, 40, 3])],
+        [
+            helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 32, 40, 3]),
+            *(helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in takes.items()),
+        ],
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs.items()],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )

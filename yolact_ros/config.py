@@ -26,6 +26,9 @@ IMAGENET_STD_BGR = (57.38, 57.12, 58.40)
 RESIZES = ("squash", "letterbox")
 LETTERBOX_FILL_BGR = (104, 117, 124)  # ImageNet's mean, so that the border says nothing
 
+# How the features of a keyframe can get to another image, best first.
+WARPS = ("learned", "dis", "none")
+
 STRIDES = (8, 16, 32, 64, 128)  # of P3..P7
 
 # Five unpadded 3x3 convolutions of stride 2 must leave one cell: 63 -> 31 -> 15 -> 7 -> 3 -> 1.
@@ -236,6 +239,40 @@ class PostprocessConfig:
 REFERENCE_POSTPROCESS = PostprocessConfig(
     score_threshold=0.05, all_classes=True, integer_boxes=True
 )
+
+
+@dataclass(frozen=True)
+class KeyframeConfig:
+    """When all of the network runs on an image of a stream, and how features move in between.
+
+    Between keyframes the backbone stops at C3, and what the deeper levels gave for the last
+    keyframe is moved to the current image (YolactEdge; `runtime.keyframe`).
+    """
+
+    keyframe_interval: int = setting(
+        5, "every how many images of a stream is a keyframe; 1: each of them", range=(1, 1000)
+    )
+    max_feature_age: float = setting(
+        1.0,
+        "seconds between a keyframe and an image above which its features are too old, and "
+        "between two images above which the stream counts as interrupted",
+        range=(0.0, 3600.0),
+    )
+    change_threshold: float = setting(
+        0.1,
+        "change since the keyframe above which its features are of no use: motion as a fraction "
+        "of the image's sides, or difference of brightness as a fraction of its range",
+        range=(0.0, 1.0),
+    )
+    warp: str = setting(
+        "auto",
+        "how features move: by the network's own flow, by optical flow between the two images "
+        "(DIS), or not at all; auto: the first of these that the model has",
+        choices=("auto", *WARPS),
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 def override(config: T, changes: Mapping[str, Any], *, where: str = "") -> T:

@@ -86,6 +86,42 @@ def test_a_video_gives_an_entry_and_an_overlay_for_each_frame(predict, tmp_path)
     capture.release()
 
 
+def frame_types(path):
+    return [(e["frame_type"], e["keyframe_reason"]) for e in json.loads(path.read_text())]
+
+
+def test_frames_of_a_video_live_on_their_keyframes(tiny_video_bundle, tmp_path):
+    clip, other = write_video(tmp_path / "a.mp4", 4), write_video(tmp_path / "b.mp4", 2)
+    image = write_image(tmp_path / "c.png")
+    words = [*map(str, (clip, other, image)), "--model", str(tiny_video_bundle.folder)]
+    words += ["--keyframe-interval", "3", "--warp", "dis", "--json", str(tmp_path / "o.json")]
+    assert main(["predict", *words]) == 0
+    assert frame_types(tmp_path / "o.json") == [
+        *(("keyframe", "first"), ("partial", None), ("partial", None), ("keyframe", "interval")),
+        *(("keyframe", "first"), ("partial", None)),
+        ("keyframe", None),
+    ]
+
+
+def test_features_that_are_too_old_are_not_used(tiny_video_bundle, tmp_path):
+    clip = write_video(tmp_path / "a.mp4", 4)  # ten frames a second
+    words = [str(clip), "--model", str(tiny_video_bundle.folder), "--max-feature-age", "0.15"]
+    assert main(["predict", *words, "--json", str(tmp_path / "o.json")]) == 0
+    reasons = [reason for _, reason in frame_types(tmp_path / "o.json")]
+    assert reasons == ["first", None, "feature_age", None]
+
+
+def test_with_a_model_for_single_images_every_frame_is_a_keyframe(predict, tmp_path):
+    clip = write_video(tmp_path / "clip.mp4")
+    assert predict(clip, "--json", tmp_path / "o.json") == 0
+    assert {kind for kind, _ in frame_types(tmp_path / "o.json")} == {"keyframe"}
+
+
+def test_a_warp_that_the_model_lacks_gets_a_sentence(predict, tmp_path, capsys):
+    assert predict(write_video(tmp_path / "clip.mp4"), "--warp", "none") == 1
+    assert "yolact export --keyframes" in capsys.readouterr().err
+
+
 def test_unreadable_files_are_named_and_the_others_still_done(predict, tmp_path, capsys):
     write_image(tmp_path / "in" / "good.png")
     (tmp_path / "in" / "bad.png").write_bytes(b"no picture")

@@ -101,6 +101,26 @@ def test_the_command_prints_a_table_and_writes_json(tiny_bundle, tmp_path, capsy
     assert "p95" in text and "frames/s" in text and "peak memory" in text
 
 
+def test_keyframes_and_the_frames_between_are_timed_apart(tiny_video_bundle, tmp_path, capsys):
+    writer = cv2.VideoWriter(
+        str(tmp_path / "a.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (120, 96)
+    )
+    for _ in range(4):
+        writer.write(np.zeros((96, 120, 3), np.uint8))
+    writer.release()
+    words = ["benchmark", str(tiny_video_bundle.folder), "--images", str(tmp_path / "a.mp4")]
+    words += ["--frames", "6", "--keyframe-interval", "2", "--json", str(tmp_path / "speed.json")]
+    assert main(words) == 0
+    stages = json.loads((tmp_path / "speed.json").read_text())["stages"]
+    assert set(stages) == {
+        *("preprocess", "inference", "postprocess", "total"),
+        *("keyframe", "partial"),
+    }
+    mean = (stages["keyframe"]["mean"] + stages["partial"]["mean"]) / 2  # three of each
+    assert mean == pytest.approx(stages["total"]["mean"])
+    assert "partial" in capsys.readouterr().out
+
+
 def test_the_command_measures_post_processing_without_a_model(tmp_path, capsys):
     words = ["benchmark", "--postprocess", "yolact_resnet50", "--frames", "1"]
     assert main([*words, "--json", str(tmp_path / "speed.json")]) == 0

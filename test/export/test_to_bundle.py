@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 from yolact_ros.cli.main import main  # noqa: E402
-from yolact_ros.config import BackboneConfig, PostprocessConfig  # noqa: E402
+from yolact_ros.config import BackboneConfig, FlowConfig, KeyframeConfig, PostprocessConfig  # noqa: E402
 from yolact_ros.errors import BackendError, BundleError, WeightsError  # noqa: E402
 from yolact_ros.export.compare import check_errors, relative_error  # noqa: E402
 from yolact_ros.export.graphs import example_image  # noqa: E402
@@ -32,6 +32,7 @@ TINY_DEFORMABLE = replace(
     backbone=BackboneConfig("resnet50", (0, 0, 0, 3), 1),
     input_size=(256, 256),
     channels=8,
+    flow=FlowConfig(channels=4),
 )
 
 
@@ -43,6 +44,9 @@ def make_checkpoint(path, config):
     for module in model.modules():
         if isinstance(module, DeformConv2d):
             torch.nn.init.normal_(module.offset_mask.weight, std=0.02)
+    if model.feature_transform is not None:  # fresh, it would change nothing
+        for parameter in model.feature_transform.parameters():
+            torch.nn.init.normal_(parameter, mean=0.02, std=0.05)
     model.eval()
     with torch.no_grad():
         output = model(normalise(example_image(model, seed=0), config))
@@ -55,6 +59,15 @@ def make_checkpoint(path, config):
 @pytest.fixture(scope="module", params=[TINY, TINY_DEFORMABLE], ids=["rescoring", "deformable"])
 def checkpoint(request, tmp_path_factory):
     return make_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny.pth", request.param)
+
+
+@pytest.fixture(scope="module")
+def video_bundle(checkpoint, tmp_path_factory):
+    """The checkpoint and its bundle for video."""
+    folder = tmp_path_factory.mktemp("video") / "bundle"
+    report = export_bundle(checkpoint, folder, keyframes=True)
+    assert max(row.error for row in report.rows) < 1e-3
+    return checkpoint, folder
 
 
 def picture(seed):
@@ -89,6 +102,68 @@ def test_a_bundle_finds_what_the_checkpoint_finds(checkpoint, tmp_path, nms):
             assert_same_detections(
                 in_onnxruntime.segment(picture(seed)), in_torch.segment(picture(seed))
             )
+
+
+def moving_pictures(count):
+    """A camera that moves by 5 pixels between two pictures."""
+    scene = picture(3)
+    height, width = scene.shape[:2]
+    return [scene[10 : height - 10, 5 * i : width - 30 + 5 * i] for i in range(count)]
+
+
+@pytest.mark.parametrize("warp", ["learned", "dis", "none"])
+def test_a_bundle_for_video_finds_what_the_checkpoint_finds(video_bundle, warp):
+    checkpoint, bundle = video_bundle
+    config = PostprocessConfig(score_threshold=0.3, max_detections=20)
+    with (
+        Segmenter.open(checkpoint, postprocess=config) as in_torch,
+        Segmenter.open(bundle, postprocess=config) as in_onnxruntime,
+    ):
+        assert in_onnxruntime.description.warps == in_torch.description.warps
+        if warp not in in_torch.description.warps:
+            pytest.skip("a network without flow")
+        keyframes = KeyframeConfig(keyframe_interval=3, warp=warp, change_threshold=1.0)
+        streams = in_torch.new_stream(keyframes), in_onnxruntime.new_stream(keyframes)
+        kinds = []
+        for image in moving_pictures(4):
+            expected = in_torch.segment(image, stream=streams[0])
+            found = in_onnxruntime.segment(image, stream=streams[1])
+            assert_same_detections(found, expected)
+            assert found.frame_type == expected.frame_type
+            kinds.append(found.frame_type)
+        assert kinds == ["keyframe", "partial", "partial", "keyframe"]
+
+
+def test_a_bundle_for_video_serves_single_images(video_bundle):
+    checkpoint, bundle = video_bundle
+    with Segmenter.open(checkpoint) as in_torch, Segmenter.open(bundle) as in_onnxruntime:
+        for seed in range(2):
+            found = in_onnxruntime.segment(picture(seed))
+            assert found.frame_type == "keyframe"
+            assert_same_detections(found, in_torch.segment(picture(seed)))
+
+
+def test_on_the_image_of_its_keyframe_reuse_changes_nothing(video_bundle):
+    _, bundle = video_bundle
+    with Segmenter.open(bundle) as segmenter:
+        stream = segmenter.new_stream(KeyframeConfig(warp="none"))
+        first, second = (segmenter.segment(picture(0), stream=stream) for _ in range(2))
+    assert second.frame_type == "partial"
+    assert_same_detections(second, first)
+
+
+def test_a_bundle_for_video_may_hold_nms_too(tmp_path):
+    checkpoint = make_checkpoint(tmp_path / "tiny.pth", TINY)
+    report = export_bundle(
+        checkpoint, tmp_path / "bundle", nms="graph", max_detections=20, keyframes=True
+    )
+    assert max(row.error for row in report.rows) < 1e-3
+    with Segmenter.open(tmp_path / "bundle") as segmenter:
+        stream = segmenter.new_stream()
+        for image in moving_pictures(2):
+            found = segmenter.segment(image, stream=stream)
+            assert len(found) > 0
+    assert found.frame_type == "partial"
 
 
 def test_the_description_tells_where_the_bundle_comes_from(checkpoint, tmp_path):

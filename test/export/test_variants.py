@@ -9,8 +9,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
+from yolact_ros.config import FlowConfig  # noqa: E402
 from yolact_ros.export.compare import relative_errors  # noqa: E402
-from yolact_ros.export.graphs import host_graphs  # noqa: E402
+from yolact_ros.export.graphs import host_graphs, video_graphs  # noqa: E402
 from yolact_ros.export.to_onnx import export_module  # noqa: E402
 from yolact_ros.model.weights import initialise_weights  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
@@ -31,3 +32,24 @@ def test_a_variant_exports_with_the_same_numbers_at_an_odd_size(name):
         graph.module, graph.example, inputs=graph.inputs, outputs=graph.outputs
     )
     assert max(relative_errors(graph, content, images=1).values()) < 1e-4
+
+
+def test_the_graphs_of_video_have_the_numbers_of_torch_at_an_odd_size():
+    torch.manual_seed(0)
+    config = replace(
+        variant("yolact_edge_vid_resnet50"),
+        input_size=(97, 133),
+        channels=16,
+        flow=FlowConfig(channels=8),
+    )
+    model = Yolact(config)
+    initialise_weights(model)
+    for parameter in model.feature_transform.parameters():  # fresh, it would change nothing
+        torch.nn.init.normal_(parameter, mean=0.02, std=0.1)
+    graphs = video_graphs(host_graphs(model.eval()))
+    assert [graph.name for graph in graphs] == ["keyframe", "non_keyframe_flow", "non_keyframe"]
+    for graph in graphs:
+        content = export_module(
+            graph.module, graph.example, inputs=graph.inputs, outputs=graph.outputs
+        )
+        assert max(relative_errors(graph, content, images=2).values()) < 1e-4

@@ -36,15 +36,19 @@ class Parity:
     network: Any
     image: np.ndarray
 
-    def prepare(self, image: np.ndarray) -> Any:
-        """The reference's `--image` path: bilinear resize of floats in torch, normalisation."""
-        from yolact_ros.model.inference import normalise
-
+    def resize(self, image: np.ndarray) -> Any:
+        """The reference's `--image` path: bilinear resize of floats in torch; (1, H, W, 3)."""
         tensor = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
         tensor = torch.nn.functional.interpolate(
             tensor, self.network.config.input_size, mode="bilinear", align_corners=False
         )
-        return normalise(tensor.permute(0, 2, 3, 1), self.network.config)
+        return tensor.permute(0, 2, 3, 1)
+
+    def prepare(self, image: np.ndarray) -> Any:
+        """The network's input: resized and normalised."""
+        from yolact_ros.model.inference import normalise
+
+        return normalise(self.resize(image), self.network.config)
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,40 @@ def test_what_was_written_is_read_back(tiny_bundle, tiny):
     assert bundle == tiny_bundle
 
 
+def test_a_bundle_for_video_lists_its_warps(tiny_video_bundle, tiny_bundle):
+    assert tiny_video_bundle.description.warps == ("dis", "none")
+    assert set(tiny_video_bundle.graphs) == {"keyframe", "non_keyframe_flow"}
+    assert tiny_bundle.description.warps == ()
+
+
+def test_a_bundle_from_before_there_were_warps_is_for_single_images(tiny_bundle):
+    path = tiny_bundle.folder / "model.json"
+    content = json.loads(path.read_text())
+    del content["warps"]
+    path.write_text(json.dumps(content))
+    assert Bundle.open(tiny_bundle.folder).description.warps == ()
+
+
+@pytest.mark.parametrize(
+    "warps, message",
+    [
+        (["magic"], "warps lists magic; expected some of: learned, dis, none"),
+        (["learned", "dis"], "no graph non_keyframe"),
+        (3, "lacks or garbles an entry"),
+    ],
+)
+def test_a_bundle_that_cannot_do_its_warps_is_refused(tiny_video_bundle, warps, message):
+    edit(tiny_video_bundle, warps=warps)
+    with pytest.raises(BundleError, match=f"model.json.*{message}"):
+        Bundle.open(tiny_video_bundle.folder)
+
+
+def test_warps_without_their_graphs_are_refused(tiny_bundle):
+    edit(tiny_bundle, warps=["none"])
+    with pytest.raises(BundleError, match="no graph keyframe and no graph non_keyframe_flow"):
+        Bundle.open(tiny_bundle.folder)
+
+
 def test_identity_changes_with_the_model(tiny_bundle, tiny, tmp_path):
     other = rewrite(tiny_bundle, tiny, tmp_path / "other", max_detections=11)
     assert other.description.identity != tiny_bundle.description.identity

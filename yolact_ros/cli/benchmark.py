@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from yolact_ros.cli.json_file import check_writable, write_json
 from yolact_ros.cli.settings import (
     add_backend_arguments,
+    add_keyframe_arguments,
     add_postprocess_arguments,
+    read_keyframe_settings,
     read_postprocess_settings,
 )
 from yolact_ros.config import PostprocessConfig
@@ -53,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_backend_arguments(parser)
     add_postprocess_arguments(parser, PostprocessConfig())
+    add_keyframe_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,13 +72,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measure_model(arguments: argparse.Namespace) -> dict[str, Any]:
+    from functools import partial
     from itertools import repeat
 
     from yolact_ros.evaluate.speed import endless_images, measure_speed
     from yolact_ros.evaluate.synthetic import synthetic_image
     from yolact_ros.runtime.bundle import shipped_bundle, shipped_file
+    from yolact_ros.runtime.frames import is_video
     from yolact_ros.runtime.segmenter import Segmenter
 
+    keyframes = read_keyframe_settings(arguments)
     model = arguments.model or shipped_bundle()
     source = arguments.images
     if source is None:
@@ -93,8 +99,11 @@ def _measure_model(arguments: argparse.Namespace) -> dict[str, Any]:
         postprocess=read_postprocess_settings(arguments, PostprocessConfig()),
         threads=arguments.threads,
     ) as segmenter:
-        segmenter.warm_up()
-        report = measure_speed(segmenter.segment, images, frames=arguments.frames)
+        stream = segmenter.new_stream(keyframes) if source and is_video(source) else None
+        segmenter.warm_up(keyframes if stream else None)
+        report = measure_speed(
+            partial(segmenter.segment, stream=stream), images, frames=arguments.frames
+        )
         name = segmenter.description.model.name
     print(f"{name} ({model}) on {source or 'a synthetic picture'}, {report.frames} frames")
     print(format_times(report.stages))

@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "graph (default: %(default)s)",
     )
     parser.add_argument(
+        "--keyframes",
+        action="store_true",
+        help="for video: write graphs that let the images between keyframes live on the "
+        "keyframes' deep features; single images work as without",
+    )
+    parser.add_argument(
         "--half-weights",
         action="store_true",
         help="store weights as float16: half the size, float32 arithmetic",
@@ -52,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.output,
         nms=arguments.nms,
         max_detections=arguments.max_detections,
+        keyframes=arguments.keyframes,
         half_weights=arguments.half_weights,
         images=THOROUGH_IMAGES if arguments.compare else QUICK_IMAGES,
     )
@@ -64,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_rows(rows: Sequence[ComparisonRow]) -> None:
-    print(f"{'graph':<10}{'output':<16}{'relative error':>16}{'stored weights':>16}")
+    print(f"{'graph':<19}{'output':<16}{'relative error':>16}{'stored weights':>16}")
     for row in rows:
         stored = "" if row.stored_error is None else f"{row.stored_error:.1e}"
-        print(f"{row.graph:<10}{row.output:<16}{row.error:>16.1e}{stored:>16}")
+        print(f"{row.graph:<19}{row.output:<16}{row.error:>16.1e}{stored:>16}")

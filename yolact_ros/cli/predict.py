@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from yolact_ros.cli.json_file import check_writable, write_json
 from yolact_ros.cli.settings import (
     add_backend_arguments,
+    add_keyframe_arguments,
     add_postprocess_arguments,
+    read_keyframe_settings,
     read_postprocess_settings,
 )
 from yolact_ros.config import PostprocessConfig
@@ -39,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_backend_arguments(parser)
     add_postprocess_arguments(parser, PostprocessConfig())
+    add_keyframe_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,10 +51,11 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.cli.overlays import Overlays
     from yolact_ros.runtime.bundle import shipped_bundle
     from yolact_ros.runtime.draw import draw_detections
-    from yolact_ros.runtime.frames import count_frames, find_files, read_frames
+    from yolact_ros.runtime.frames import count_frames, find_files, is_video, read_frames
     from yolact_ros.runtime.segmenter import Segmenter
 
     config = read_postprocess_settings(arguments, PostprocessConfig())
+    keyframes = read_keyframe_settings(arguments)
     files = find_files(arguments.images)
     overlays = Overlays(arguments.overlay, files) if arguments.overlay else None
     check_writable(arguments.json)
@@ -64,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
     ) as segmenter:
         classes = segmenter.description.model.classes
+        streams = {file: segmenter.new_stream(keyframes) for file in files if is_video(file)}
         bar = tqdm(
             read_frames(files),
             total=count_frames(files),
@@ -76,7 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
                 if frame.image is None:
                     unreadable.append(frame.path)
                     continue
-                found = segmenter.segment(frame.image)
+                found = segmenter.segment(
+                    frame.image, stream=streams.get(frame.path), stamp=frame.stamp
+                )
                 if overlays:
                     overlays.write(frame, draw_detections(frame.image, found, classes))
                 if arguments.json:
@@ -93,7 +100,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def describe(name: str, found: Detections, classes: tuple[str, ...]) -> dict[str, Any]:
-    """One image's entry of the JSON file: boxes in pixels, masks as COCO RLE."""
+    """One image's entry of the JSON file: boxes in pixels, masks as COCO RLE.
+
+    `keyframe_reason` is null for single images and for frames that are no keyframe.
+    """
     from yolact_ros.runtime.rle import encode_rle
 
     instances = [
@@ -108,7 +118,14 @@ def describe(name: str, found: Detections, classes: tuple[str, ...]) -> dict[str
         for i in range(len(found))
     ]
     height, width = found.image_size
-    return {"image": name, "height": height, "width": width, "instances": instances}
+    return {
+        "image": name,
+        "height": height,
+        "width": width,
+        "frame_type": found.frame_type,
+        "keyframe_reason": found.keyframe_reason,
+        "instances": instances,
+    }
 
 
 def summarise(name: str, found: Detections, classes: tuple[str, ...]) -> str:

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import Any, TypeVar
 
-from yolact_ros.config import REFERENCE_POSTPROCESS, PostprocessConfig
+from yolact_ros.config import REFERENCE_POSTPROCESS, KeyframeConfig, PostprocessConfig
 
 T = TypeVar("T")
 
@@ -34,6 +34,21 @@ def read_postprocess_settings(
         ConfigError: a value lies outside its range.
     """
     return _read_settings(arguments, REFERENCE_POSTPROCESS if arguments.reference else defaults)
+
+
+def add_keyframe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare when frames of a video are keyframes: a flag for each setting."""
+    group = parser.add_argument_group("videos, with a model that was exported with --keyframes")
+    _add_settings(group, KeyframeConfig())
+
+
+def read_keyframe_settings(arguments: argparse.Namespace) -> KeyframeConfig:
+    """The settings that were asked for with the flags of `add_keyframe_arguments`.
+
+    Raises:
+        ConfigError: a value lies outside its range.
+    """
+    return _read_settings(arguments, KeyframeConfig())
 
 
 def add_backend_arguments(parser: argparse.ArgumentParser) -> None:

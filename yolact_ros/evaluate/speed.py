@@ -16,7 +16,7 @@ from yolact_ros.config import ModelConfig, PostprocessConfig
 from yolact_ros.errors import DatasetError
 from yolact_ros.evaluate.machine import describe_machine, peak_memory_mb
 from yolact_ros.evaluate.synthetic import synthetic_predictions
-from yolact_ros.runtime.detections import Detections
+from yolact_ros.runtime.detections import KEYFRAME, PARTIAL, Detections
 from yolact_ros.runtime.frames import find_files, read_frames
 from yolact_ros.runtime.masks import assemble_masks, enlarge_masks
 from yolact_ros.runtime.postprocess import select_detections
@@ -46,7 +46,8 @@ class SpeedReport:
     """What was measured.
 
     Attributes:
-        stages: `preprocess`, `inference`, `postprocess` and `total`.
+        stages: `preprocess`, `inference`, `postprocess` and `total`; for a stream with reuse of
+            features also `keyframe` and `partial`, the total of each type of frame.
         frames: how many frames were counted.
         frames_per_second: by the mean of `total`.
         instances: mean number of detections of a frame.
@@ -68,7 +69,7 @@ def measure_speed(
     """Segment images and time each stage; reading the images does not count.
 
     Args:
-        segment: `Segmenter.segment`.
+        segment: `Segmenter.segment`, perhaps with a stream.
         images: (H, W, 3) uint8 BGR, `frames + WARM_UP` of them or more.
         frames: how many to count.
     """
@@ -85,7 +86,10 @@ def measure_speed(
         for stage, value in found.timings.items():
             stages[stage].append(value)
         stages["total"].append(total)
+        stages[found.frame_type].append(total)
         instances.append(len(found))
+    if PARTIAL not in stages:
+        stages.pop(KEYFRAME, None)
     times = {stage: Times.of(values) for stage, values in stages.items()}
     return SpeedReport(
         stages=times,

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from yolact_ros.errors import BackendError
-from yolact_ros.export.graphs import Graph, example_image
+from yolact_ros.export.graphs import Graph
+from yolact_ros.model.detection_graph import DetectionTensors
 
 # Largest |difference| over largest |value| of a tensor. Float32 sums in another order give about
 # 1e-6 a layer; a wrong operator gives far more.
@@ -41,7 +42,7 @@ def relative_errors(graph: Graph, content: bytes, *, images: int = 2) -> dict[st
         raise BackendError(f"ONNX Runtime refuses the graph {graph.name!r}: {error}") from error
     errors = dict.fromkeys(graph.outputs, 0.0)
     for seed in range(images):
-        inputs = _inputs(graph, seed)
+        inputs = graph.draw(seed)
         with torch.no_grad():
             expected = graph.module(*inputs)
         if isinstance(expected, torch.Tensor):
@@ -69,7 +70,7 @@ def _pair_detections(
     distance += np.abs(theirs["scores"][wanted, None] - ours["scores"][None])
     distance[theirs["class_ids"][wanted, None] != ours["class_ids"][None]] = np.inf
     found = distance.argmin(axis=1) if len(wanted) else wanted
-    rows = set(theirs) - {"prototypes"}
+    rows = set(DetectionTensors._fields) - {"prototypes"}
     if (ours["scores"] > 0).sum() != len(wanted):
         ours = {**ours, "scores": ours["scores"][:0]}  # another number of detections: all wrong
         return ours, theirs
@@ -101,16 +102,3 @@ def check_errors(errors: Mapping[str, float], *, graph: str) -> None:
             f"The exported graph {graph!r} differs from torch by more than {TOLERANCE:g}: "
             f"{listed}. Nothing was written."
         )
-
-
-def _inputs(graph: Graph, seed: int) -> tuple[torch.Tensor, ...]:
-    generator = torch.Generator().manual_seed(seed)
-    values = []
-    for name, example in zip(graph.inputs, graph.example, strict=True):
-        if name == "image":
-            values.append(example_image(graph.module.network, seed=seed))  # type: ignore[arg-type]
-        elif example.is_floating_point():
-            values.append(torch.rand(example.shape, generator=generator))
-        else:
-            values.append(torch.randint(0, 2, example.shape, generator=generator))
-    return tuple(values)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from yolact_ros.config import PostprocessConfig
-from yolact_ros.model.detection_graph import DetectionGraph, DetectionTensors
-from yolact_ros.model.inference import DetectGraph, Predictions, RescoreGraph
+from yolact_ros.model.detection_graph import DetectionGraph
+from yolact_ros.model.inference import DetectGraph, RescoreGraph, normalise
+from yolact_ros.model.keyframe_graph import (
+    KeyframeGraph,
+    NonKeyframeFlowGraph,
+    NonKeyframeGraph,
+    features_of,
+)
 from yolact_ros.model.yolact import Yolact
 
 # (prior, class) pairs below this never leave a graph with NMS inside (reference:
@@ -20,34 +28,35 @@ GRAPH_SCORE_THRESHOLD = 0.05
 
 @dataclass(frozen=True)
 class Graph:
-    """One graph: a module, arguments that fix its shapes, and the names at its border."""
+    """One graph: a module, and the names at its border.
+
+    Attributes:
+        draw: makes arguments of the module from a seed; their shapes are the graph's.
+        free_batch: the first dimension of every argument is free.
+    """
 
     name: str
     module: nn.Module
-    example: tuple[Any, ...]
+    draw: Callable[[int], tuple[Any, ...]]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     free_batch: bool = False
 
+    @property
+    def example(self) -> tuple[Any, ...]:
+        """Arguments that fix the shapes."""
+        return self.draw(0)
+
 
 def host_graphs(model: Yolact) -> list[Graph]:
     """Graphs of a bundle whose thresholds and NMS run on the host (the faster way on a CPU)."""
-    graphs = [
-        Graph(
-            "detect", DetectGraph(model), (example_image(model),), ("image",), Predictions._fields
-        )
-    ]
+    detect = DetectGraph(model)
+    graphs = [Graph("detect", detect, partial(_image, model), ("image",), detect.outputs)]
     if model.mask_rescoring is not None:
-        masks = torch.rand(2, *model.config.prototype_size)
+        rescore = RescoreGraph(model.mask_rescoring)
+        draw = partial(_masks, model.config.prototype_size, model.config.num_classes)
         graphs.append(
-            Graph(
-                "rescore",
-                RescoreGraph(model.mask_rescoring),
-                (masks, torch.zeros(2, dtype=torch.int64)),
-                ("masks", "class_ids"),
-                ("mask_iou",),
-                free_batch=True,
-            )
+            Graph("rescore", rescore, draw, ("masks", "class_ids"), ("mask_iou",), free_batch=True)
         )
     return graphs
 
@@ -57,15 +66,30 @@ def detection_graphs(model: Yolact, *, max_detections: int) -> list[Graph]:
     config = PostprocessConfig(
         score_threshold=GRAPH_SCORE_THRESHOLD, max_detections=max_detections
     )
-    return [
-        Graph(
-            "detect",
-            DetectionGraph(model, config),
-            (example_image(model),),
-            ("image",),
-            DetectionTensors._fields,
-        )
-    ]
+    detect = DetectionGraph(model, config)
+    return [Graph("detect", detect, partial(_image, model), ("image",), detect.outputs)]
+
+
+def video_graphs(graphs: list[Graph]) -> list[Graph]:
+    """Put the graphs of video in the place of the graph `detect`; all others stay.
+
+    `keyframe` also serves single images. `non_keyframe` is there for a network with a learned
+    flow, `non_keyframe_flow` for every network.
+    """
+    (detect,) = (graph.module for graph in graphs if graph.name == "detect")
+    assert isinstance(detect, (DetectGraph, DetectionGraph))
+    model, features = detect.network, features_of(detect)
+    keyframe = KeyframeGraph(detect)
+    video = [Graph("keyframe", keyframe, partial(_image, model), ("image",), keyframe.outputs)]
+    moving: dict[str, tuple[nn.Module, tuple[str, ...]]] = {
+        "non_keyframe_flow": (NonKeyframeFlowGraph(detect), ("x4", "x5", "flow"))
+    }
+    if model.feature_transform is not None:
+        moving["non_keyframe"] = NonKeyframeGraph(detect), features
+    for name, (module, others) in moving.items():
+        draw = partial(_image_behind_keyframe, model, others)
+        video.append(Graph(name, module, draw, ("image", *others), detect.outputs))
+    return video + [graph for graph in graphs if graph.name != "detect"]
 
 
 def example_image(model: Yolact, *, seed: int = 0) -> torch.Tensor:
@@ -79,3 +103,28 @@ def example_image(model: Yolact, *, seed: int = 0) -> torch.Tensor:
     smooth = nn.functional.interpolate(coarse, (height, width), mode="bicubic")
     noise = torch.randn(1, 3, height, width, generator=generator) * 12
     return (smooth + noise).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _image(model: Yolact, seed: int) -> tuple[torch.Tensor]:
+    return (example_image(model, seed=seed),)
+
+
+def _masks(
+    size: tuple[int, int], num_classes: int, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.rand(2, *size, generator=generator)
+    return masks, torch.randint(0, num_classes, (2,), generator=generator)
+
+
+@torch.no_grad()
+def _image_behind_keyframe(
+    model: Yolact, others: tuple[str, ...], seed: int
+) -> tuple[torch.Tensor, ...]:
+    """An image, and of what else a graph takes: the features of another one, and a flow."""
+    keyframe = example_image(model, seed=1000 + seed)
+    _, features = model.keyframe(normalise(keyframe, model.config))
+    generator = torch.Generator().manual_seed(seed)
+    pixels = 20 * torch.randn(1, 2, *model.config.feature_sizes[1], generator=generator)
+    tensors = {**features._asdict(), "flow": pixels}
+    return (example_image(model, seed=seed), *(tensors[name] for name in others))

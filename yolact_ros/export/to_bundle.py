@@ -11,11 +11,11 @@ import numpy as np
 
 from yolact_ros.errors import BackendError
 from yolact_ros.export.compare import check_errors, relative_errors
-from yolact_ros.export.graphs import Graph, detection_graphs, host_graphs
+from yolact_ros.export.graphs import Graph, detection_graphs, host_graphs, video_graphs
 from yolact_ros.export.to_onnx import export_module, halve_weights
 from yolact_ros.model.deform_conv import set_deform_conv_form
 from yolact_ros.model.weights import load_model
-from yolact_ros.runtime.bundle import write_bundle
+from yolact_ros.runtime.bundle import supported_warps, write_bundle
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def export_bundle(
     *,
     nms: str = "host",
     max_detections: int = 100,
+    keyframes: bool = False,
     half_weights: bool = False,
     images: int = 2,
 ) -> ExportReport:
@@ -58,6 +59,7 @@ def export_bundle(
         folder: the bundle's folder; made anew, replaced if it is a bundle already.
         nms: `host` or `graph`: where thresholds, NMS and mask re-scoring run.
         max_detections: most detections of one image, fixed in the graph for `graph`.
+        keyframes: write the graphs of video, which also serve single images.
         half_weights: store weights as float16 (see `to_onnx.halve_weights`).
         images: how many inputs each graph is compared with torch on.
 
@@ -71,6 +73,8 @@ def export_bundle(
         graphs = host_graphs(model)
     else:
         graphs = detection_graphs(model, max_detections=max_detections)
+    if keyframes:
+        graphs = video_graphs(graphs)
     contents: dict[str, bytes] = {}
     rows: list[ComparisonRow] = []
     for graph in graphs:
@@ -92,6 +96,7 @@ def export_bundle(
         postprocess=nms,
         max_detections=max_detections,
         graphs=contents,
+        warps=supported_warps(model.config) if keyframes else (),
         source={
             "checkpoint": Path(checkpoint).name,
             "sha256": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from yolact_ros.config import PostprocessConfig
 from yolact_ros.model.inference import Predictions, decode_boxes, normalise
-from yolact_ros.model.yolact import Yolact
+from yolact_ros.model.yolact import Yolact, YolactOutput
 
 
 class DetectionTensors(NamedTuple):
@@ -36,6 +36,8 @@ class DetectionTensors(NamedTuple):
 class DetectionGraph(nn.Module):
     """The graph `detect` of a bundle whose post-processing is `graph`."""
 
+    outputs = DetectionTensors._fields
+
     def __init__(self, network: Yolact, config: PostprocessConfig) -> None:
         super().__init__()
         self.network = network
@@ -43,7 +45,10 @@ class DetectionGraph(nn.Module):
 
     def forward(self, image: Tensor) -> DetectionTensors:
         """Run on image (1, H, W, 3) uint8 BGR of the network's input size."""
-        output = self.network(normalise(image, self.network.config))
+        return self.finish(self.network(normalise(image, self.network.config)))
+
+    def finish(self, output: YolactOutput) -> DetectionTensors:
+        """Decode, choose and score what the network says of one image."""
         predictions = Predictions(
             boxes=decode_boxes(output.box_offsets[0], self.network.priors),
             class_scores=output.class_logits[0].softmax(dim=-1)[:, 1:],

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yolact_ros.config import FlowConfig
+from yolact_ros.config import STRIDES, FlowConfig
 from yolact_ros.model.fpn import resize_like
 
 # In the unit of the predicted flow, half the width or height of a map is this much.
@@ -200,3 +200,20 @@ class FeatureTransform(nn.Module):
 def apply_transform(features: Tensor, transform: LevelTransform) -> Tensor:
     """Warp features (B, C, h, w), then scale and shift each value."""
     return warp(features, flow_in_cells(transform.flow)) * transform.scale + transform.bias
+
+
+def warp_by_flow(x4: Tensor, x5: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Move features by a flow that was measured, not learned: nothing is scaled or corrected.
+
+    Args:
+        x4: (B, channels, h, w) of the keyframe, at stride 16.
+        x5: the same at stride 32.
+        flow: (B, 2, h, w) x and y in pixels of the network's input, at the cells of x4; from the
+            current frame to the keyframe.
+
+    Returns:
+        x4 and x5 of the current frame.
+    """
+    # Cell i of a map with stride s looks at pixel s * i, so every second cell of x4 is one of x5.
+    coarse = F.avg_pool2d(flow, 3, stride=2, padding=1, count_include_pad=False)
+    return warp(x4, flow / STRIDES[1]), warp(x5, coarse / STRIDES[2])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from yolact_ros.config import ModelConfig
 from yolact_ros.model.heads import MaskRescoring
-from yolact_ros.model.yolact import Yolact
+from yolact_ros.model.yolact import Yolact, YolactOutput
 from yolact_ros.priors import CENTRE_VARIANCE, SIZE_VARIANCE
 
 
@@ -56,13 +56,18 @@ def decode_boxes(box_offsets: Tensor, priors: Tensor) -> Tensor:
 class DetectGraph(nn.Module):
     """The graph `detect`: one uint8 image in, predictions of every prior out."""
 
+    outputs = Predictions._fields
+
     def __init__(self, network: Yolact) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> Predictions:
         """Run on image (1, H, W, 3) uint8 BGR of the network's input size."""
-        output = self.network(normalise(image, self.network.config))
+        return self.finish(self.network(normalise(image, self.network.config)))
+
+    def finish(self, output: YolactOutput) -> Predictions:
+        """Decode what the network says of one image."""
         return Predictions(
             boxes=decode_boxes(output.box_offsets[0], self.network.priors),
             class_scores=output.class_logits[0].softmax(dim=-1)[:, 1:],
@@ -73,6 +78,8 @@ class DetectGraph(nn.Module):
 
 class RescoreGraph(nn.Module):
     """The graph `rescore`: the predicted IoU of each mask for its own class."""
+
+    outputs = ("mask_iou",)
 
     def __init__(self, mask_rescoring: MaskRescoring) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from yolact_ros.config import ModelConfig
 from yolact_ros.model.backbones import make_backbone
-from yolact_ros.model.flow import FeatureTransform, KeyframeFeatures
+from yolact_ros.model.flow import FeatureTransform, KeyframeFeatures, warp_by_flow
 from yolact_ros.model.fpn import Fpn
 from yolact_ros.model.heads import MaskRescoring, PredictionHead, Protonet
 from yolact_ros.priors import make_priors
@@ -100,6 +100,21 @@ class Yolact(nn.Module):
         x3 = self.fpn.merge_lateral(x4, lateral)  # of x4 before it is refined, as the reference
         x4, x5 = self.feature_transform.refine(x4, x5, lateral)
         return x3, x4, x5
+
+    def non_keyframe_by_flow(
+        self, images: Tensor, x4: Tensor, x5: Tensor, *, flow: Tensor
+    ) -> YolactOutput:
+        """Run the backbone only to C3, and move the rest by a given flow; needs no training.
+
+        Args:
+            images: as for `forward`; one for each image of the keyframe.
+            x4: of the keyframe's `KeyframeFeatures`.
+            x5: the same.
+            flow: see `flow.warp_by_flow`; zero keeps the features where they are.
+        """
+        lateral = self.fpn.lateral(self.backbone.c3(images))
+        x4, x5 = warp_by_flow(x4, x5, flow)
+        return self._predict(self.fpn.merge_lateral(x4, lateral), x4, x5)
 
     def _predict(self, x3: Tensor, x4: Tensor, x5: Tensor) -> YolactOutput:
         pyramid = self.fpn.predict(x3, x4, x5)

@@ -1,11 +1,14 @@
 """A bundle: the folder that holds an exported model, `model.json` beside its `*.onnx` graphs.
 
     {"format": 1, "model": ModelConfig, "postprocess": "host" | "graph", "max_detections": N,
+     "warps": ["dis", "none"],
      "graphs": {"detect": {"file": ..., "sha256": ..., "inputs": {name: {"shape", "dtype"}},
                            "outputs": {name: {"shape", "dtype"}}}, ...},
      "source": {"checkpoint": file name, "sha256": ...}, "versions": {library: version}}
 
-A dimension of -1 is free. `postprocess` says where thresholds, NMS and re-scoring run.
+A dimension of -1 is free. `postprocess` says where thresholds, NMS and re-scoring run. A bundle
+for video lists its `warps`, the ways in which features of a keyframe can be moved; in the place of
+`detect` it has `keyframe`, `non_keyframe_flow` and, for the warp `learned`, `non_keyframe`.
 """
 
 from __future__ import annotations
@@ -16,12 +19,12 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolact_ros.config import ModelConfig, model_from_plain, to_plain
+from yolact_ros.config import WARPS, ModelConfig, model_from_plain, to_plain
 from yolact_ros.errors import BundleError, ConfigError
 
 FORMAT = 1
@@ -41,12 +44,19 @@ class ModelDescription:
             ends in finished detections.
         max_detections: most detections of one image; settings may ask for fewer.
         identity: first digits of the SHA-256 that tells this model from all others.
+        warps: how features of a keyframe can be moved, best first; none for single images only.
     """
 
     model: ModelConfig
     postprocess: str
     max_detections: int
     identity: str
+    warps: tuple[str, ...] = ()
+
+
+def supported_warps(model: ModelConfig) -> tuple[str, ...]:
+    """The warps that a network can have: only `learned` needs a flow network."""
+    return WARPS if model.flow is not None else tuple(w for w in WARPS if w != "learned")
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,8 @@ class Bundle:
     Attributes:
         folder: where it lies.
         description: the model.
-        graphs: by name; `detect`, and `rescore` for YOLACT++ with post-processing on the host.
+        graphs: by name; those of images or those of video, and `rescore` for YOLACT++ with
+            post-processing on the host.
         source: the checkpoint that it was made from.
         versions: of the libraries that made it.
     """
@@ -103,6 +114,7 @@ class Bundle:
                 postprocess=str(content["postprocess"]),
                 max_detections=int(content["max_detections"]),
                 identity=digest[:12],
+                warps=tuple(str(warp) for warp in content.get("warps", ())),
             )
         except ConfigError as error:
             raise BundleError(f"{folder / DESCRIPTION}: {error}") from error
@@ -209,7 +221,17 @@ def _check_completeness(
             f"{folder / DESCRIPTION}: postprocess is {description.postprocess!r}; expected one "
             f"of: {', '.join(POSTPROCESS)}. {REPAIR.format(folder=folder)}"
         )
-    needed = {"detect"}
+    unknown = set(description.warps) - set(WARPS)
+    if unknown:
+        raise BundleError(
+            f"{folder / DESCRIPTION}: warps lists {', '.join(sorted(unknown))}; expected some of: "
+            f"{', '.join(WARPS)}. {REPAIR.format(folder=folder)}"
+        )
+    needed = {"keyframe"} if description.warps else {"detect"}
+    if "learned" in description.warps:
+        needed.add("non_keyframe")
+    if {"dis", "none"} & set(description.warps):
+        needed.add("non_keyframe_flow")
     if description.postprocess == "host" and description.model.mask_rescoring:
         needed.add("rescore")
     missing = needed - set(graphs)
@@ -236,6 +258,7 @@ def write_bundle(
     graphs: Mapping[str, bytes | Path],
     source: Mapping[str, str],
     versions: Mapping[str, str],
+    warps: Sequence[str] = (),
 ) -> Bundle:
     """Write a bundle; it is there in whole or not at all.
 
@@ -249,6 +272,7 @@ def write_bundle(
         graphs: name to ONNX model, as bytes or as the path of a file.
         source: name and SHA-256 of the checkpoint.
         versions: of the libraries that took part.
+        warps: see `ModelDescription`.
 
     Raises:
         BundleError: the folder holds something else, or cannot be written.
@@ -283,6 +307,7 @@ def write_bundle(
                 "model": to_plain(model),
                 "postprocess": postprocess,
                 "max_detections": max_detections,
+                "warps": list(warps),
                 "graphs": entries,
                 "source": dict(source),
                 "versions": dict(versions),

@@ -26,6 +26,10 @@ class Detections:
         masks: N arrays (y2 - y1, x2 - x1) bool, one for each region.
         image_size: (height, width) of the source image in pixels.
         frame_type: `keyframe` or `partial`.
+        keyframe_stamp: seconds, stamp of the image that the deep features are from: for a
+            keyframe its own; None if it had none.
+        keyframe_reason: why an image of a stream is a keyframe, one of `keyframe.REASONS`; None
+            if it is not, and for single images.
         timings: milliseconds of `preprocess`, `inference` and `postprocess`.
     """
 
@@ -37,6 +41,8 @@ class Detections:
     masks: tuple[np.ndarray, ...]
     image_size: tuple[int, int]
     frame_type: str = KEYFRAME
+    keyframe_stamp: float | None = None
+    keyframe_reason: str | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

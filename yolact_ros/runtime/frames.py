@@ -28,12 +28,14 @@ class Frame:
         path: the file.
         image: (H, W, 3) uint8 BGR; None if the file cannot be read.
         rate: frames per second of a video; 0 for an image.
+        stamp: seconds since the video's start; None for an image.
     """
 
     name: str
     path: Path
     image: np.ndarray | None
     rate: float = 0.0
+    stamp: float | None = None
 
 
 def find_files(paths: Iterable[str | Path]) -> list[Path]:
@@ -98,14 +100,14 @@ def unique_names(files: Iterable[Path]) -> list[str]:
 
 def _read_video(path: Path, name: str) -> Iterator[Frame]:
     capture = cv2.VideoCapture(str(path))
-    rate = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
+    rate = (capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0) or 30.0
     number = 0
     try:
         while True:
             readable, image = capture.read()
             if not readable:
                 break
-            yield Frame(f"{name}#{number}", path, image, rate or 30.0)
+            yield Frame(f"{name}#{number}", path, image, rate, number / rate)
             number += 1
     finally:
         capture.release()

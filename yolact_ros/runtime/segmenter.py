@@ -9,14 +9,15 @@ from types import TracebackType
 
 import numpy as np
 
-from yolact_ros.config import PostprocessConfig
+from yolact_ros.config import KeyframeConfig, PostprocessConfig
 from yolact_ros.errors import ConfigError
-from yolact_ros.runtime.backends import Backend, open_backend
+from yolact_ros.runtime.backends import Array, Backend, open_backend
 from yolact_ros.runtime.bundle import ModelDescription
-from yolact_ros.runtime.detections import Detections
+from yolact_ros.runtime.detections import KEYFRAME, PARTIAL, Detections
 from yolact_ros.runtime.masks import SoftMasks, assemble_masks, enlarge_masks
 from yolact_ros.runtime.postprocess import Selection, select_detections, select_finished
 from yolact_ros.runtime.preprocess import prepare_image
+from yolact_ros.runtime.stream import FEATURES, Plan, Stream
 
 # What a graph with NMS inside has built in, with the values that it was exported with.
 FIXED_IN_GRAPH = ("nms", "nms_iou_threshold", "top_k", "all_classes")
@@ -102,27 +103,49 @@ class Segmenter:
         opened, description = open_backend(path, backend, threads=threads)
         return cls(opened, description, postprocess)
 
-    def segment(self, image: np.ndarray) -> Detections:
+    def new_stream(
+        self,
+        config: KeyframeConfig = KeyframeConfig(),  # noqa: B008 - frozen
+    ) -> Stream:
+        """Begin a stream of images, to be given to `segment` with each of them.
+
+        Raises:
+            ConfigError: the model does not have the warp that `config` names.
+        """
+        return Stream(self.description, config)
+
+    def segment(
+        self, image: np.ndarray, *, stream: Stream | None = None, stamp: float | None = None
+    ) -> Detections:
         """Find the instances of one image.
 
         Args:
             image: (H, W, 3) uint8 BGR; any strides.
+            stream: what the image belongs to; images between keyframes then cost less. Without
+                one, all of the network runs on the image.
+            stamp: when it was taken, in seconds of any clock that the whole stream has.
 
         Raises:
             ValueError: the image has another shape or type.
             BackendError: the backend fails.
         """
-        return self.dissect(image).detections
+        return self.dissect(image, stream=stream, stamp=stamp).detections
 
-    def dissect(self, image: np.ndarray) -> Dissection:
+    def dissect(
+        self, image: np.ndarray, *, stream: Stream | None = None, stamp: float | None = None
+    ) -> Dissection:
         """Find the instances of one image, and keep prototypes and coefficients; see `segment`."""
         config = self.postprocess  # one configuration for the whole image
         if config.max_detections > self.description.max_detections:
             config = replace(config, max_detections=self.description.max_detections)
         started = time.perf_counter()
         tensor, placement = prepare_image(image, self.description.model)
+        if stream is None:
+            plan = Plan("keyframe" if self.description.warps else "detect", {}, None, stamp)
+        else:
+            plan = stream.plan(tensor, image_size=placement.image_size, stamp=stamp)
         prepared = time.perf_counter()
-        outputs = self._backend.run("detect", {"image": tensor})
+        outputs = self._run(plan, tensor, stream)
         detected = time.perf_counter()
         if self.description.postprocess == "graph":
             selection = select_finished(outputs, config)
@@ -149,6 +172,9 @@ class Segmenter:
             mask_rois=regions,
             masks=masks,
             image_size=placement.image_size,
+            frame_type=PARTIAL if plan.graph.startswith("non_keyframe") else KEYFRAME,
+            keyframe_stamp=plan.keyframe_stamp,
+            keyframe_reason=plan.reason,
             timings={
                 "preprocess": (prepared - started) * 1e3,
                 "inference": (detected - prepared + rescored - assembled) * 1e3,
@@ -157,10 +183,23 @@ class Segmenter:
         )
         return Dissection(detections, outputs["prototypes"], selection.coefficients, soft)
 
-    def warm_up(self) -> None:
-        """Run every graph once, so that the first image takes no longer than the others."""
+    def warm_up(self, keyframes: KeyframeConfig | None = None) -> None:
+        """Run every graph once, so that the first image takes no longer than the others.
+
+        Args:
+            keyframes: of the streams that are to come; None if none are.
+
+        Raises:
+            ConfigError: the model does not have the warp that `keyframes` names.
+        """
         model = self.description.model
-        self.segment(np.zeros((*model.input_size, 3), np.uint8))
+        image = np.zeros((*model.input_size, 3), np.uint8)
+        if keyframes is None:
+            self.segment(image)
+        else:
+            stream = self.new_stream(keyframes)
+            for _ in range(2):  # the second one is no keyframe, unless each is one
+                self.segment(image, stream=stream)
         if self._rescores:
             masks = np.zeros((1, *model.prototype_size), np.float32)
             self._backend.run("rescore", {"masks": masks, "class_ids": np.zeros(1, np.int64)})
@@ -184,6 +223,20 @@ class Segmenter:
     def _rescores(self) -> bool:
         """Whether mask re-scoring is a graph of its own."""
         return self.description.postprocess == "host" and self.description.model.mask_rescoring
+
+    def _run(self, plan: Plan, tensor: np.ndarray, stream: Stream | None) -> dict[str, Array]:
+        """Run the network, and leave a keyframe's features with the stream."""
+        try:
+            outputs = self._backend.run(
+                plan.graph, {"image": tensor, **plan.inputs}, keep=FEATURES
+            )
+        except BaseException:
+            if stream is not None:
+                stream.reset()  # it counts on features that are not there
+            raise
+        if stream is not None and plan.graph == "keyframe":
+            stream.keep(outputs)
+        return outputs
 
     def _rescore(self, selection: Selection, soft: SoftMasks) -> np.ndarray:
         """(N,) float32 class scores times the predicted IoU of each mask (YOLACT++ section 4.3).

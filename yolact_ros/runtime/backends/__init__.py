@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from yolact_ros.errors import BackendError, BundleError
-from yolact_ros.runtime.bundle import Bundle, ModelDescription, is_bundle
+from yolact_ros.runtime.bundle import Bundle, ModelDescription, is_bundle, supported_warps
 
 # numpy.ndarray, or an opaque handle for an output that was kept on the device.
 Array = Any
@@ -88,5 +88,6 @@ def _open_checkpoint(path: Path, *, threads: int) -> tuple[Backend, ModelDescrip
             postprocess="host",
             max_detections=1000,  # a checkpoint itself sets no limit
             identity=backend.identity[:12],
+            warps=supported_warps(backend.model),
         ),
     )

@@ -14,7 +14,7 @@ from yolact_ros.errors import BackendError
 
 
 class TorchBackend:
-    """Serves the graphs `detect` and `rescore` (post-processing on the host) of a checkpoint.
+    """Serves the graphs of a checkpoint, those of images and of video, with NMS on the host.
 
     Attributes:
         model: the checkpoint's configuration.
@@ -37,6 +37,11 @@ class TorchBackend:
             import torch
 
             from yolact_ros.model.inference import DetectGraph, RescoreGraph
+            from yolact_ros.model.keyframe_graph import (
+                KeyframeGraph,
+                NonKeyframeFlowGraph,
+                NonKeyframeGraph,
+            )
             from yolact_ros.model.weights import load_model
         except ImportError as error:
             raise BackendError(
@@ -51,7 +56,14 @@ class TorchBackend:
         network = load_model(path).to(self._device)
         self.model: ModelConfig = network.config
         self.identity = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        self._graphs: dict[str, Any] = {"detect": DetectGraph(network)}
+        detect = DetectGraph(network)
+        self._graphs: dict[str, Any] = {
+            "detect": detect,
+            "keyframe": KeyframeGraph(detect),
+            "non_keyframe_flow": NonKeyframeFlowGraph(detect),
+        }
+        if network.feature_transform is not None:
+            self._graphs["non_keyframe"] = NonKeyframeGraph(detect)
         if network.mask_rescoring is not None:
             self._graphs["rescore"] = RescoreGraph(network.mask_rescoring)
 
@@ -70,11 +82,13 @@ class TorchBackend:
             for name, x in inputs.items()
         }
         with torch.inference_mode():
-            result = self._graphs[graph](**tensors)
-        named = {"mask_iou": result} if graph == "rescore" else result._asdict()
+            results = self._graphs[graph](**tensors)
+            if isinstance(results, torch.Tensor):
+                results = (results,)
+        names = self._graphs[graph].outputs
         return {
             name: tensor if name in keep else tensor.cpu().numpy()
-            for name, tensor in named.items()
+            for name, tensor in zip(names, results, strict=True)
         }
 
     def close(self) -> None:

@@ -1,0 +1,77 @@
+"""The exported graphs of video on ONNX Runtime against the reference's recorded passes."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+from yolact_ros.export.graphs import host_graphs, video_graphs  # noqa: E402
+from yolact_ros.export.to_onnx import export_module  # noqa: E402
+from yolact_ros.priors import decode_boxes  # noqa: E402
+
+TOLERANCE = 1e-4  # largest difference over largest value, as for the network in torch
+
+
+def run(graph, inputs):
+    """Export a graph and run it on numpy inputs, in the order of its arguments.
+
+    The reference resizes to floats, so the graph is made for an image of floats.
+    """
+    example = (graph.example[0].float(), *graph.example[1:])
+    content = export_module(graph.module, example, inputs=graph.inputs, outputs=graph.outputs)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    feed = dict(zip(graph.inputs, inputs, strict=True))
+    return dict(zip(graph.outputs, session.run(list(graph.outputs), feed), strict=True))
+
+
+def errors(outputs, golden, prefix, priors):
+    """Relative errors of one pass under the names of our outputs."""
+    expected = {
+        "boxes": decode_boxes(golden[f"{prefix}_loc__every23"], priors[::23]),
+        "class_scores": golden[f"{prefix}_conf__every23"][:, 1:],
+        "coefficients": golden[f"{prefix}_mask__every23"],
+        "prototypes": golden[f"{prefix}_proto__every7"],
+    }
+    ours = {
+        "boxes": outputs["boxes"][::23],
+        "class_scores": outputs["class_scores"][::23],
+        "coefficients": outputs["coefficients"][::23],
+        "prototypes": outputs["prototypes"][::7, ::7],
+    }
+    if "x4" in outputs:
+        for name, level in (("x4", 4), ("x5", 5)):
+            expected[name] = golden[f"{prefix}_phase1_P{level}__every16ch_3px"]
+            ours[name] = outputs[name][0, ::16, ::3, ::3]
+    assert all(ours[name].shape == expected[name].shape for name in expected)
+    return {
+        name: float(np.abs(ours[name] - array).max() / np.abs(array).max())
+        for name, array in expected.items()
+    }
+
+
+def test_exported_passes_of_video_give_the_numbers_of_the_reference(parity):
+    case = parity("yolact_edge_vid_resnet50_s1")
+    graphs = {graph.name: graph for graph in video_graphs(host_graphs(case.network))}
+    moved = cv2.warpAffine(
+        case.image,
+        np.float32([[1, 0, 9], [0, 1, 5]]),
+        case.image.shape[1::-1],
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    priors = case.network.priors.numpy()
+    keyframe = run(graphs["keyframe"], [case.resize(case.image).numpy()])
+    found = {"key": errors(keyframe, case.golden, "key", priors)}
+    features = [keyframe[name] for name in ("x4", "x5", "lateral")]
+    between = run(graphs["non_keyframe"], [case.resize(moved).numpy(), *features])
+    found["non"] = errors(between, case.golden, "non", priors)
+    print(found)  # shown by pytest -rP
+    worst = {f"{key} {n}": e for key, part in found.items() for n, e in part.items()}
+    assert len(worst) == 10
+    assert {name: error for name, error in worst.items() if not error < TOLERANCE} == {}

@@ -1,0 +1,208 @@
+"""Streams on a backend of plain arrays: what runs on which image, and with what."""
+
+from __future__ import annotations
+
+import types
+
+import numpy as np
+import pytest
+
+from yolact_ros.config import KeyframeConfig
+from yolact_ros.errors import BackendError, ConfigError
+from yolact_ros.runtime.bundle import ModelDescription
+from yolact_ros.runtime.segmenter import Segmenter
+from yolact_ros.runtime.stream import FEATURES
+
+
+@pytest.fixture
+def video(tiny):
+    """Builds a segmenter for video whose keyframes leave their numbers as features."""
+
+    def build(*warps, fail_at=()):
+        answer = tiny.host_outputs([[0, 0, 0.5, 1]], [[0.9, 0]], prototypes=np.ones((8, 10, 1)))
+        runs = []
+
+        def run(graph, inputs, *, keep=()):
+            runs.append((graph, dict(inputs)))
+            assert set(keep) == set(FEATURES)
+            if len(runs) - 1 in fail_at:
+                raise BackendError("The device is gone.")
+            number = len(runs) - 1
+            kept = {"x4": ("x4", number), "x5": ("x5", number), "lateral": ("lateral", number)}
+            return {**answer, **kept} if graph == "keyframe" else answer
+
+        backend = types.SimpleNamespace(run=run, close=lambda: None)
+        description = ModelDescription(tiny.TINY, "host", 100, "0123456789ab", warps)
+        return Segmenter(backend, description), runs
+
+    return build
+
+
+def black(height=64, width=80):
+    return np.zeros((height, width, 3), np.uint8)
+
+
+def texture(dx=0, seed=0):
+    """A picture of the network's size of which the columns from `dx` on are seen."""
+    noise = np.random.default_rng(seed).integers(0, 255, (16, 40, 3)).astype(np.uint8)
+    scene = np.kron(noise, np.ones((4, 4, 1), np.uint8))
+    return np.ascontiguousarray(scene[16:48, 40 + dx : 80 + dx])
+
+
+@pytest.mark.parametrize(
+    "warp, graph, inputs",
+    [
+        ("learned", "non_keyframe", {"image", "x4", "x5", "lateral"}),
+        ("dis", "non_keyframe_flow", {"image", "x4", "x5", "flow"}),
+        ("none", "non_keyframe_flow", {"image", "x4", "x5", "flow"}),
+    ],
+)
+def test_images_between_keyframes_run_on_the_features_of_the_last_one(video, warp, graph, inputs):
+    segmenter, runs = video("learned", "dis", "none")
+    stream = segmenter.new_stream(KeyframeConfig(keyframe_interval=3, warp=warp))
+    found = [segmenter.segment(black(), stream=stream, stamp=i / 10) for i in range(5)]
+    assert [name for name, _ in runs] == ["keyframe", graph, graph, "keyframe", graph]
+    assert [d.frame_type for d in found] == [
+        *("keyframe", "partial", "partial"),
+        *("keyframe", "partial"),
+    ]
+    assert [d.keyframe_reason for d in found] == ["first", None, None, "interval", None]
+    assert [d.keyframe_stamp for d in found] == [0.0, 0.0, 0.0, 0.3, 0.3]
+    assert set(runs[1][1]) == inputs
+    assert [runs[i][1]["x4"][1] for i in (1, 2, 4)] == [0, 0, 3]
+    assert runs[2][1]["x5"] == ("x5", 0)
+
+
+def test_auto_takes_the_best_warp_that_the_model_has(video):
+    segmenter, runs = video("dis", "none")
+    stream = segmenter.new_stream(KeyframeConfig(change_threshold=1.0))
+    for dx in (0, 4):
+        segmenter.segment(texture(dx), stream=stream)
+    assert runs[1][0] == "non_keyframe_flow"
+    assert runs[1][1]["flow"].any()
+
+
+def test_optical_flow_reaches_the_graph_in_pixels_of_the_input(video):
+    segmenter, runs = video("dis", "none")
+    stream = segmenter.new_stream(KeyframeConfig(warp="dis", change_threshold=1.0))
+    for dx in (0, 3):
+        segmenter.segment(texture(dx), stream=stream)
+    flow = runs[1][1]["flow"]
+    assert flow.shape == (1, 2, 2, 3)  # the cells of an input of 32 x 40
+    # What is at column x lay at x + 3 of the keyframe; pictures this small are hard on DIS.
+    assert flow[0, 0].mean() == pytest.approx(3, abs=1)
+    assert abs(flow[0, 1].mean()) < 1
+
+
+def test_without_warp_the_flow_is_zero(video):
+    segmenter, runs = video("dis", "none")
+    stream = segmenter.new_stream(KeyframeConfig(warp="none", change_threshold=1.0))
+    for dx in (0, 4):
+        segmenter.segment(texture(dx), stream=stream)
+    flow = runs[1][1]["flow"]
+    assert flow.dtype == np.float32
+    assert not flow.any()
+
+
+@pytest.mark.parametrize("warp", ["learned", "dis", "none"])
+def test_another_scene_is_a_keyframe(video, warp):
+    segmenter, _ = video("learned", "dis", "none")
+    stream = segmenter.new_stream(KeyframeConfig(warp=warp))
+    segmenter.segment(texture(), stream=stream)
+    assert segmenter.segment(texture(), stream=stream).frame_type == "partial"
+    assert segmenter.segment(texture(seed=5), stream=stream).keyframe_reason == "scene_change"
+    assert segmenter.segment(texture(seed=5), stream=stream).frame_type == "partial"
+
+
+def test_images_of_another_size_begin_anew(video):
+    segmenter, _ = video("none")
+    stream = segmenter.new_stream()
+    images = [black(), black(), black(60, 80), black(60, 80)]
+    found = [segmenter.segment(image, stream=stream) for image in images]
+    assert [d.keyframe_reason for d in found] == ["first", None, "size_change", None]
+
+
+def test_a_keyframe_can_be_requested_once(video):
+    segmenter, _ = video("none")
+    stream = segmenter.new_stream()
+    segmenter.segment(black(), stream=stream)
+    stream.request_keyframe()
+    found = [segmenter.segment(black(), stream=stream) for _ in range(2)]
+    assert [d.keyframe_reason for d in found] == ["requested", None]
+
+
+def test_streams_that_share_a_segmenter_keep_their_own_features(video):
+    segmenter, runs = video("none")
+    left, right = segmenter.new_stream(), segmenter.new_stream()
+    for stream in (left, right, left, right):
+        segmenter.segment(black(), stream=stream)
+    assert [runs[i][1]["x4"] for i in (2, 3)] == [("x4", 0), ("x4", 1)]
+
+
+def test_without_a_stream_every_image_is_a_keyframe(video):
+    segmenter, runs = video("learned", "dis", "none")
+    found = [segmenter.segment(black(), stamp=stamp) for stamp in (1.0, 1.1, None)]
+    assert [name for name, _ in runs] == ["keyframe"] * 3
+    assert {d.frame_type for d in found} == {"keyframe"}
+    assert {d.keyframe_reason for d in found} == {None}
+    assert [d.keyframe_stamp for d in found] == [1.0, 1.1, None]
+
+
+def test_a_model_for_single_images_makes_every_image_of_a_stream_a_keyframe(video):
+    segmenter, runs = video()
+    stream = segmenter.new_stream()
+    found = [segmenter.segment(black(), stream=stream, stamp=i / 10) for i in range(3)]
+    assert [name for name, _ in runs] == ["detect"] * 3
+    assert [d.keyframe_reason for d in found] == ["first", "interval", "interval"]
+    assert [d.keyframe_stamp for d in found] == [0.0, 0.1, 0.2]
+
+
+def test_after_a_failure_the_next_image_is_a_keyframe(video):
+    segmenter, runs = video("none", fail_at=(0, 3))
+    stream = segmenter.new_stream()
+    reasons = []
+    for _ in range(6):
+        try:
+            reasons.append(segmenter.segment(black(), stream=stream).keyframe_reason)
+        except BackendError:
+            reasons.append("failed")
+    assert reasons == ["failed", "first", None, "failed", "first", None]
+    assert runs[5][1]["x4"] == ("x4", 4)
+
+
+def test_settings_of_a_stream_may_change_between_two_images(video):
+    segmenter, runs = video("learned", "dis", "none")
+    stream = segmenter.new_stream(KeyframeConfig(warp="none"))
+    segmenter.segment(black(), stream=stream)
+    segmenter.segment(black(), stream=stream)
+    stream.config = KeyframeConfig(warp="learned")
+    segmenter.segment(black(), stream=stream)
+    stream.config = KeyframeConfig(keyframe_interval=1)
+    segmenter.segment(black(), stream=stream)
+    graphs = [name for name, _ in runs]
+    assert graphs == ["keyframe", "non_keyframe_flow", "non_keyframe", "keyframe"]
+    assert stream.config.keyframe_interval == 1
+
+
+def test_a_warp_that_the_model_lacks_gets_a_sentence(video):
+    segmenter, _ = video("dis", "none")
+    with pytest.raises(ConfigError, match="no warp 'learned'; it has: dis, none"):
+        segmenter.new_stream(KeyframeConfig(warp="learned"))
+    for_images, _ = video()
+    with pytest.raises(ConfigError, match="no warp 'none'; .*yolact export --keyframes"):
+        for_images.new_stream(KeyframeConfig(warp="none"))
+
+
+def test_warm_up_runs_the_graphs_that_streams_will_use(video):
+    segmenter, runs = video("learned", "dis", "none")
+    segmenter.warm_up()
+    assert [name for name, _ in runs] == ["keyframe"]
+    segmenter.warm_up(KeyframeConfig(warp="dis"))
+    assert [name for name, _ in runs[1:]] == ["keyframe", "non_keyframe_flow"]
+
+
+def test_images_of_one_pixel_are_a_stream_too(video):
+    segmenter, _ = video("dis")
+    stream = segmenter.new_stream()
+    found = [segmenter.segment(black(1, 1), stream=stream) for _ in range(2)]
+    assert [d.frame_type for d in found] == ["keyframe", "partial"]

@@ -1,0 +1,115 @@
+"""Which images of a stream are keyframes, on which all of the network runs, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from yolact_ros.config import KeyframeConfig
+
+# Reasons for a keyframe.
+FIRST = "first"  # no features yet
+REQUESTED = "requested"  # somebody asked for it
+SIZE_CHANGE = "size_change"  # the images have another size
+TIME_JUMP = "time_jump"  # stamps go back, or there is a gap in the stream
+FEATURE_AGE = "feature_age"  # the features are too old
+INTERVAL = "interval"  # it is its turn
+SCENE_CHANGE = "scene_change"  # too much has changed since the keyframe
+REASONS = (FIRST, REQUESTED, SIZE_CHANGE, TIME_JUMP, FEATURE_AGE, INTERVAL, SCENE_CHANGE)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What an image is.
+
+    Attributes:
+        reason: why it is a keyframe, one of `REASONS`; None if it is not.
+    """
+
+    reason: str | None
+
+    @property
+    def is_keyframe(self) -> bool:
+        """Whether all of the network is to run."""
+        return self.reason is not None
+
+
+class KeyframePolicy:
+    """Decides on the images of one stream, in their order.
+
+    Every image that `decide` was asked about counts as processed; if it could not be, call
+    `reset`.
+
+    Attributes:
+        config: may be replaced between two images.
+        keyframe_stamp: seconds, of the last keyframe; None if it had no stamp or there is none.
+    """
+
+    def __init__(self, config: KeyframeConfig) -> None:
+        self.config = config
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream: the next image is a keyframe."""
+        self.keyframe_stamp: float | None = None
+        self._previous_stamp: float | None = None
+        self._image_size: tuple[int, int] | None = None
+        self._since_keyframe = 0
+
+    def decide(
+        self,
+        stamp: float | None,
+        image_size: tuple[int, int],
+        *,
+        change: Callable[[], float] | None = None,
+        requested: bool = False,
+    ) -> Decision:
+        """Decide on the next image.
+
+        Args:
+            stamp: when it was taken, in seconds of any clock; None if unknown, then no rule of
+                time holds.
+            image_size: (height, width) in pixels.
+            change: measures the change since the keyframe as a fraction, see
+                `KeyframeConfig.change_threshold`; called only if nothing else asks for a keyframe.
+            requested: make it a keyframe.
+        """
+        reason = self._reason(stamp, image_size, change, requested)
+        if reason is None:
+            self._since_keyframe += 1
+        else:
+            self.keyframe_stamp = stamp
+            self._since_keyframe = 0
+        self._previous_stamp = stamp
+        self._image_size = image_size
+        return Decision(reason)
+
+    def _reason(
+        self,
+        stamp: float | None,
+        image_size: tuple[int, int],
+        change: Callable[[], float] | None,
+        requested: bool,
+    ) -> str | None:
+        if self._image_size is None:
+            return FIRST
+        if requested:
+            return REQUESTED
+        if image_size != self._image_size:
+            return SIZE_CHANGE
+        longest = self.config.max_feature_age
+        # Written so that a stamp that is not a number ends in a keyframe.
+        if not _within(self._previous_stamp, stamp, longest):
+            return TIME_JUMP
+        if not _within(self.keyframe_stamp, stamp, longest):
+            return FEATURE_AGE
+        if self._since_keyframe + 1 >= self.config.keyframe_interval:
+            return INTERVAL
+        if change is not None and not change() <= self.config.change_threshold:
+            return SCENE_CHANGE
+        return None
+
+
+def _within(earlier: float | None, later: float | None, longest: float) -> bool:
+    """Whether a stamp lies 0 to `longest` seconds behind another; yes if one is unknown."""
+    return earlier is None or later is None or 0 <= later - earlier <= longest

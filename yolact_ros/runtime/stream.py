@@ -1,0 +1,137 @@
+"""The images of one camera or video: what their last keyframe left, and how it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from yolact_ros.config import KeyframeConfig, ModelConfig
+from yolact_ros.errors import ConfigError
+from yolact_ros.runtime.backends import Array
+from yolact_ros.runtime.bundle import ModelDescription
+from yolact_ros.runtime.keyframe import KeyframePolicy
+from yolact_ros.runtime.optical_flow import (
+    OpticalFlow,
+    flow_at_cells,
+    flow_change,
+    grey_difference,
+    grey_image,
+)
+
+# What a graph `keyframe` leaves; `lateral` only if the network has a learned flow.
+FEATURES = ("x4", "x5", "lateral")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How one image is to be computed.
+
+    Attributes:
+        graph: which graph to run.
+        inputs: what it takes besides the image.
+        reason: why the image is a keyframe (`runtime.keyframe`); None if it is not.
+        keyframe_stamp: seconds, of the image that its features are from; None if unknown.
+    """
+
+    graph: str
+    inputs: Mapping[str, Array]
+    reason: str | None
+    keyframe_stamp: float | None
+
+
+class Stream:
+    """State of one stream of images; made by `Segmenter.new_stream`.
+
+    Several streams may share a segmenter. With a model for single images, every image is a
+    keyframe.
+    """
+
+    def __init__(self, description: ModelDescription, config: KeyframeConfig) -> None:
+        self._model: ModelConfig = description.model
+        self._warps = description.warps
+        self._search = OpticalFlow()
+        self._policy = KeyframePolicy(config)
+        self._requested = False
+        self._features: dict[str, Array] = {}
+        self._grey: np.ndarray | None = None
+        self.config = config
+
+    @property
+    def config(self) -> KeyframeConfig:
+        """When keyframes come, and how features move; may be replaced between two images.
+
+        Raises:
+            ConfigError: on assignment, if the model does not have that warp.
+        """
+        return self._config
+
+    @config.setter
+    def config(self, config: KeyframeConfig) -> None:
+        warp = config.warp
+        if warp == "auto":
+            warp = self._warps[0] if self._warps else ""
+        elif warp not in self._warps:
+            available = (
+                f"it has: {', '.join(self._warps)}"
+                if self._warps
+                else "it was exported for single images (yolact export --keyframes makes a "
+                "bundle for video)"
+            )
+            raise ConfigError(f"Model {self._model.name!r} has no warp {warp!r}; {available}.")
+        self._config = config
+        self._warp = warp
+        self._policy.config = config if self._warps else replace(config, keyframe_interval=1)
+
+    def request_keyframe(self) -> None:
+        """Make the next image a keyframe; may be called by any thread."""
+        self._requested = True
+
+    def reset(self) -> None:
+        """Forget everything: the next image is the first one."""
+        self._policy.reset()
+        self._features = {}
+        self._grey = None
+
+    def plan(
+        self, tensor: np.ndarray, *, image_size: tuple[int, int], stamp: float | None
+    ) -> Plan:
+        """Decide what to do with the next image.
+
+        Args:
+            tensor: (1, H, W, 3) uint8 BGR, the network's input.
+            image_size: (height, width) of the source image.
+            stamp: seconds of any clock; None if unknown.
+        """
+        requested, self._requested = self._requested, False
+        if not self._warps:
+            decision = self._policy.decide(stamp, image_size, requested=requested)
+            return Plan("detect", {}, decision.reason, stamp)
+        grey, keyframe = grey_image(tensor), self._grey
+        flow: np.ndarray | None = None
+
+        def change() -> float:
+            nonlocal flow
+            assert keyframe is not None  # the policy has seen a keyframe
+            if self._warp != "dis":
+                return grey_difference(grey, keyframe)
+            flow = self._search.between(grey, keyframe)
+            return flow_change(flow, grey, keyframe)
+
+        decision = self._policy.decide(stamp, image_size, change=change, requested=requested)
+        if decision.is_keyframe:
+            self._grey = grey
+            return Plan("keyframe", {}, decision.reason, stamp)
+        if self._warp == "learned":
+            return Plan("non_keyframe", self._features, None, self._policy.keyframe_stamp)
+        if flow is None:
+            cells = np.zeros((1, 2, *self._model.feature_sizes[1]), np.float32)
+        else:
+            cells = flow_at_cells(flow, self._model)
+        inputs = {"x4": self._features["x4"], "x5": self._features["x5"], "flow": cells}
+        return Plan("non_keyframe_flow", inputs, None, self._policy.keyframe_stamp)
+
+    def keep(self, outputs: Mapping[str, Array]) -> None:
+        """Hold on to the features among a keyframe's outputs."""
+        self._features = {name: outputs[name] for name in FEATURES if name in outputs}
