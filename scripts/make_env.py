@@ -13,7 +13,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,7 +122,7 @@ def install_packages(use):
         [PYTHON, "-m", "pip", "install", "--no-input", "--constraint", "scripts/constraints.txt"]
         + packages
         + ["--editable", f".[{EXTRAS[use]}]"],
-        progress=re.compile(r"^\s*(?:Collecting|Downloading) ([\w.-]+)|^(Installing)"),
+        progress=re.compile(r"^\s*(?:Collecting|Downloading) ([\w.-]+)|^(Installing) collected"),
     )
     mend_wheels()
     check = subprocess.run(
@@ -254,38 +256,42 @@ def run(title, command, progress=None, env=None):
     """
     LOG.parent.mkdir(exist_ok=True)
     (LOG.parent / "COLCON_IGNORE").touch()
-    started = shown = time.monotonic()
-    terminal = sys.stdout.isatty()
+    started = time.monotonic()
+    lines, at = deque(maxlen=30), deque([""], maxlen=1)
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        cwd=ROOT,
+        env=env,
+    )
+
+    def follow():
+        with LOG.open("a") as log, process.stdout:
+            for line in process.stdout:
+                log.write(line)
+                lines.append(line)
+                match = progress and progress.search(line)
+                if match:
+                    at.append(next(group for group in match.groups() if group))
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    terminal = sys.stdout.isatty()  # one line that changes there, a line now and then elsewhere
     print(f"{title} ...", end="" if terminal else "\n", flush=True)
-    tail = []
-    with (
-        LOG.open("a") as log,
-        subprocess.Popen(
-            [str(part) for part in command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            cwd=ROOT,
-            env=env,
-        ) as process,
-    ):
-        for line in process.stdout:
-            log.write(line)
-            tail = [*tail[-29:], line]
-            match = progress and progress.search(line)
-            if match:
-                now = time.monotonic()
-                at = next(group for group in match.groups() if group)
-                if terminal:
-                    print(f"\r{title}: {now - started:.0f} s, {at:<40.40}", end="", flush=True)
-                elif now - shown > 5:
-                    print(f"  {now - started:.0f} s: {at}", flush=True)
-                    shown = now
-    seconds = time.monotonic() - started
-    print(f"\r{title}: {seconds:.0f} s{'':<42}" if terminal else f"  done in {seconds:.0f} s")
+    while follower.is_alive():
+        follower.join(1 if terminal else 10)
+        seconds = time.monotonic() - started
+        if terminal:
+            print(f"\r{title}: {seconds:.0f} s {at[0]:<40.40}", end="", flush=True)
+        elif follower.is_alive():
+            print(f"  {seconds:.0f} s {at[0]}", flush=True)
+    process.wait()
+    print("" if terminal else f"  done in {time.monotonic() - started:.0f} s")
     if process.returncode:
-        print("".join(tail), end="", file=sys.stderr)
+        print("".join(lines), end="", file=sys.stderr)
         raise Failure(
             f"`{Path(command[0]).name}` ended with status {process.returncode}; its last lines "
             f"are above, all of them in {LOG.relative_to(ROOT)}."

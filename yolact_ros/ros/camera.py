@@ -113,7 +113,7 @@ def video_rate(path: str) -> float:
 
 def _open_video(path: str) -> cv2.VideoCapture:
     if not Path(path).is_file():
-        raise ConfigError(f"There is no video {path!r}; give the parameter video a video file.")
+        raise ConfigError(f"There is no video {path!r}; name a video file.")
     video = cv2.VideoCapture(path)
     if not video.isOpened():
         raise ConfigError(f"OpenCV cannot read the video {path}.")
