@@ -68,40 +68,51 @@ class Listener(Node):
 
 
 class Table:
-    """One printed line a second."""
+    """One printed line a second, from the first result on."""
 
     TITLE = f"{'time':>6} {'in':>8} {'out':>8} {'latency p50':>12} {'p95':>7} {'dropped':>8}  seen"
 
     def __init__(self, listener: Listener) -> None:
-        print(self.TITLE, flush=True)
         self._listener = listener
-        self._start = self._shown = time.monotonic()
+        self._start = 0.0  # arrival of the first result
+        self._due = 0.0
+        self._counted = 0.0  # when the numbers below were taken
         self._stats = self._classes = 0
         self._received = self._dropped = 0
 
     def print_when_due(self) -> None:
         """Print what happened since the last line, once a second."""
         now = time.monotonic()
-        if now - self._shown < 1.0:
+        if not self._start:
+            if self._listener.stats:
+                print(self.TITLE, flush=True)
+                self._start = now
+                self._due = now + 1.0
+                self._count(now)
             return
+        if now < self._due:
+            return
+        self._due = now + 1.0
         stats = self._listener.stats[self._stats :]
         classes = self._listener.classes[self._classes :]
-        passed, self._shown = now - self._shown, now
-        self._stats += len(stats)
-        self._classes += len(classes)
         if not stats:
             print(f"{now - self._start:5.0f}s no results", flush=True)
             return
-        received, dropped = stats[-1].received, stats[-1].dropped
-        latencies = [message.latency_ms for message in stats]
+        passed = now - self._counted
+        p50, p95 = np.percentile([message.latency_ms for message in stats], [50, 95])
         print(
-            f"{now - self._start:5.0f}s {(received - self._received) / passed:5.1f} Hz "
-            f"{len(stats) / passed:5.1f} Hz {np.percentile(latencies, 50):9.0f} ms "
-            f"{np.percentile(latencies, 95):4.0f} ms {dropped - self._dropped:>8}  "
-            f"{_describe(classes)}",
+            f"{now - self._start:5.0f}s {(stats[-1].received - self._received) / passed:5.1f} Hz "
+            f"{len(stats) / passed:5.1f} Hz {p50:9.0f} ms {p95:4.0f} ms "
+            f"{stats[-1].dropped - self._dropped:>8}  {_describe(classes)}",
             flush=True,
         )
-        self._received, self._dropped = received, dropped
+        self._count(now)
+
+    def _count(self, now: float) -> None:
+        self._counted = now
+        self._stats, self._classes = len(self._listener.stats), len(self._listener.classes)
+        self._received = self._listener.stats[-1].received
+        self._dropped = self._listener.stats[-1].dropped
 
 
 def _describe(classes: list[Counter[str]]) -> str:
