@@ -1,4 +1,4 @@
-# For `pip install .` without ROS: the library and the command `yolact`. Metadata: setup.cfg.
+# For `pip install .` without ROS: the library and the `yolact` command; metadata in setup.cfg.
 # ROS workspaces build the package with CMakeLists.txt, which also generates the messages.
 from setuptools import setup
 
