@@ -24,6 +24,16 @@ VERBS = {
     "simulate": "make annotated images or clips of a simulated table top",
 }
 
+# Libraries that not everybody needs, and the extra of the package that brings each.
+EXTRAS = {
+    "torch": "train",
+    "pycocotools": "train",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "onnxruntime",
+    "pybullet": "simulate",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
@@ -50,6 +60,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.run(arguments) or 0)
     except YolactError as error:
         print(f"yolact {arguments.verb}: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        print(
+            f"yolact {arguments.verb}: needs {error.name}, which is not installed; install it "
+            f"with: pip install 'yolact_ros[{EXTRAS[error.name]}]'",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print(f"yolact {arguments.verb}: interrupted", file=sys.stderr)

@@ -1,0 +1,64 @@
+"""The command's frame: verbs, missing libraries, and what is packed for installation."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from yolact_ros.cli.main import VERBS, main
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb, capsys):
+    importlib.import_module(f"yolact_ros.cli.{verb.replace('-', '_')}")
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0
+    assert verb in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["fly"]])
+def test_an_unknown_verb_ends_with_status_two(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "VERB" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "library"),
+    [
+        ("convert a.pth -o b.pth", "torch"),
+        ("export a.pth -o b", "torch"),
+        ("train config/train_tabletop.yaml -o {out}", "torch"),
+        ("simulate images --frames 1 -o {out}", "PyBullet"),
+    ],
+)
+def test_a_missing_library_is_named_with_the_extra_that_brings_it(words, library, tmp_path):
+    blocked = "import sys; sys.modules['torch'] = sys.modules['pybullet'] = None\n"
+    script = blocked + "from yolact_ros.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words.format(out=tmp_path / "out").split()],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert library in done.stderr
+    assert "pip install 'yolact_ros[" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_folder_of_sources_is_a_package_that_gets_installed():
+    folders = {path.parent for path in (REPOSITORY / "yolact_ros").rglob("*.py")}
+    assert len(folders) > 8
+    assert not [folder for folder in folders if not (folder / "__init__.py").is_file()]

@@ -1,0 +1,1 @@
+"""Data, augmentation, matching, losses and the training loop."""
