@@ -23,7 +23,8 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 
-from yolact_ros.errors import YolactError
+from yolact_ros.config import KeyframeConfig
+from yolact_ros.errors import ConfigError, YolactError
 from yolact_ros.ros.images import bgr_from_message
 from yolact_ros.ros.mailbox import Mailbox
 from yolact_ros.ros.outputs import Outputs, Result, milliseconds_since
@@ -36,6 +37,7 @@ from yolact_ros.ros.parameters import (
 from yolact_ros.ros.program import init_ros
 from yolact_ros.runtime.bundle import shipped_bundle
 from yolact_ros.runtime.segmenter import Segmenter
+from yolact_ros.runtime.stream import Stream
 
 NAME = "yolact"
 IMAGE = "image"
@@ -87,6 +89,7 @@ class YolactNode(Node):
         super().__init__(NAME)
         self._model = declare_constant(self, ModelSettings())
         self._live = LiveSettings(self, FrameSettings())
+        self._keyframes = LiveSettings(self, KeyframeConfig())
         self._announce = announce
         self._outputs = Outputs(self)
         self._keyframe_stamp = Time()
@@ -125,9 +128,10 @@ class YolactNode(Node):
     def _work(self) -> None:
         try:
             with self._open_segmenter() as segmenter:
+                stream = segmenter.new_stream(self._keyframes.current)
                 self._announce("ready")
                 while (frame := self.mailbox.take()) is not None:
-                    self._process(frame, segmenter)
+                    self._process(frame, segmenter, stream)
         except YolactError as error:
             self._fail(str(error))
         except Exception:  # noqa: BLE001 - whatever it is, the process must not stay as a shell
@@ -147,7 +151,7 @@ class YolactNode(Node):
             postprocess=self._live.current,
             threads=self._model.threads,
         )
-        segmenter.warm_up()
+        segmenter.warm_up(self._keyframes.current)
         model = segmenter.description.model
         self.get_logger().info(
             f"Model {model.name} ({len(model.classes)} classes) from {path} is ready after "
@@ -155,15 +159,16 @@ class YolactNode(Node):
         )
         return segmenter
 
-    def _process(self, frame: Frame, segmenter: Segmenter) -> None:
+    def _process(self, frame: Frame, segmenter: Segmenter, stream: Stream) -> None:
         settings = self._live.current
+        self._apply_keyframes(stream)
         header = frame.message.header
         started = time.perf_counter()
         try:
             image = bgr_from_message(frame.message)
             decoded = time.perf_counter()
             segmenter.postprocess = settings
-            detections = segmenter.segment(image)
+            detections = segmenter.segment(image, stream=stream, stamp=seconds_of(header.stamp))
         except YolactError as error:
             self.mailbox.finish(failed=True)
             self.get_logger().error(str(error), throttle_duration_sec=THROTTLE_S)
@@ -180,6 +185,22 @@ class YolactNode(Node):
             times[f"{stage}_ms"] = detections.timings[stage]
         counts = self.mailbox.finish()
         self._outputs.publish_stats(result, times, counts=counts, lost=self._lost)
+
+    def _apply_keyframes(self, stream: Stream) -> None:
+        """Take over changed parameters; a warp that the model lacks leaves the old ones."""
+        wanted = self._keyframes.current
+        if stream.config == wanted:
+            return
+        try:
+            stream.config = wanted
+        except ConfigError as error:
+            self.get_logger().error(str(error), throttle_duration_sec=THROTTLE_S)
+
+
+def seconds_of(stamp: Time) -> float | None:
+    """A stamp in seconds; None for the zero of a camera that does not stamp its images."""
+    seconds = stamp.sec + stamp.nanosec * 1e-9
+    return float(seconds) if seconds else None
 
 
 def main(args: list[str] | None = None) -> int:

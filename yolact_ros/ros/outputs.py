@@ -103,6 +103,7 @@ class Outputs:
         message = FrameStats(
             header=result.header,
             frame_type=FRAME_TYPES[result.detections.frame_type],
+            keyframe_reason=result.detections.keyframe_reason or "",
             instances=len(result.detections),
             received=counts.received,
             processed=counts.processed,
