@@ -10,7 +10,7 @@ rclpy = pytest.importorskip("rclpy")
 
 from rclpy.parameter import Parameter
 
-from yolact_ros.config import PostprocessConfig
+from yolact_ros.config import KeyframeConfig, PostprocessConfig
 from yolact_ros.errors import ConfigError
 from yolact_ros.ros.camera import CameraSettings
 from yolact_ros.ros.parameters import (
@@ -21,7 +21,7 @@ from yolact_ros.ros.parameters import (
 )
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-ALL_SETTINGS = [ModelSettings(), FrameSettings(), CameraSettings()]
+ALL_SETTINGS = [ModelSettings(), FrameSettings(), KeyframeConfig(), CameraSettings()]
 
 
 @pytest.fixture
@@ -130,5 +130,7 @@ def test_other_parameters_of_the_node_may_change(make_node):
 def test_the_parameter_file_names_parameters_of_the_node_with_their_defaults():
     content = yaml.safe_load((REPOSITORY / "config/yolact_node.yaml").read_text())
     written = content["/**"]["ros__parameters"]
-    defaults = dataclasses.asdict(ModelSettings()) | dataclasses.asdict(FrameSettings())
+    defaults: dict[str, object] = {}
+    for settings in (ModelSettings(), FrameSettings(), KeyframeConfig()):
+        defaults |= dataclasses.asdict(settings)
     assert written == {name: defaults[name] for name in written}
