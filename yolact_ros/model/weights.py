@@ -169,6 +169,57 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
     model.load_state_dict(dict(weights))
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """What became of the entries of a checkpoint that a like network was started from.
+
+    Attributes:
+        source: the checkpoint.
+        taken: entries that were copied.
+        fresh: entries of the network that the checkpoint lacks or has in another shape.
+        unused: entries of the checkpoint that the network lacks or has in another shape.
+    """
+
+    source: str
+    taken: tuple[str, ...]
+    fresh: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = f"Took {len(self.taken)} of {len(self.taken) + len(self.fresh)} entries from "
+        text += self.source
+        if self.fresh:
+            text += f"; fresh: {', '.join(self.fresh)}"
+        if self.unused:
+            text += f"; not used: {', '.join(self.unused)}"
+        return text + "."
+
+
+def load_partial_weights(model: Yolact, path: str | Path) -> Transfer:
+    """Start a network from a checkpoint of one with other classes, or other parts.
+
+    Entries of equal name and shape are copied; all others of `model` keep their values.
+
+    Raises:
+        WeightsError: the checkpoint cannot be read, or its backbone is another one.
+    """
+    weights = load_checkpoint(path).weights
+    own = model.state_dict()
+    taken = {n: t for n, t in weights.items() if n in own and own[n].shape == t.shape}
+    if not any(name.startswith("backbone.") for name in taken):
+        raise WeightsError(
+            f"{path} shares no entry of the backbone with {model.config.name!r}; start from a "
+            f"checkpoint with the backbone {model.config.backbone.name!r}."
+        )
+    model.load_state_dict({**own, **taken})
+    return Transfer(
+        source=str(path),
+        taken=tuple(taken),
+        fresh=tuple(name for name in own if name not in taken),
+        unused=tuple(name for name in weights if name not in taken),
+    )
+
+
 def load_official_weights(
     model: Yolact,
     entries: Mapping[str, Tensor],

@@ -1,4 +1,4 @@
-"""Random changes of a training sample: colours, zooming out, cropping, mirroring.
+"""Random changes of a training sample: colours, zooming out, cropping, mirroring, flipping.
 
 The steps and their strengths are the reference's (dbolya/yolact `utils/augmentations.py`); colours
 are changed last, on the small image. Two of its quirks are left out: its overlap test of crops,
@@ -42,6 +42,9 @@ class AugmentConfig:
     crop_size: float = setting(0.3, "smallest crop, in image sides", range=(0.05, 1.0))
     mirror_probability: float = setting(
         0.5, "how often left and right are swapped", range=(0.0, 1.0)
+    )
+    flip_probability: float = setting(
+        0.0, "how often top and bottom are swapped; for cameras that look down", range=(0.0, 1.0)
     )
     smallest_box: float = setting(
         4.0,
@@ -93,6 +96,8 @@ def augment(
     sample = cut_and_resize(sample, window, size=size, smallest_box=config.smallest_box)
     if random.random() < config.mirror_probability:
         sample = mirror(sample)
+    if config.flip_probability and random.random() < config.flip_probability:
+        sample = flip(sample)
     image = change_colours(sample.image, config, random=random)
     return dataclasses.replace(sample, image=image)
 
@@ -238,6 +243,19 @@ def mirror(sample: Sample) -> Sample:
         image=np.ascontiguousarray(sample.image[:, ::-1]),
         boxes=boxes,
         masks=np.ascontiguousarray(sample.masks[:, :, ::-1]),
+    )
+
+
+def flip(sample: Sample) -> Sample:
+    """Swap top and bottom."""
+    height = sample.image.shape[0]
+    boxes = sample.boxes.copy()
+    boxes[:, [1, 3]] = height - sample.boxes[:, [3, 1]]
+    return dataclasses.replace(
+        sample,
+        image=np.ascontiguousarray(sample.image[::-1]),
+        boxes=boxes,
+        masks=np.ascontiguousarray(sample.masks[:, ::-1]),
     )
 
 

@@ -76,6 +76,9 @@ class TrainConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     pretrained: bool = setting(True, "start the backbone from ImageNet weights")
+    start_from: str = setting(
+        "", "checkpoint of a like network whose fitting entries are the start (other classes)"
+    )
     freeze_batch_norm: bool = setting(
         False, "keep the batch norms of the backbone as they are (small batches)"
     )
@@ -84,6 +87,10 @@ class TrainConfig:
     )
     steps: int = setting(800000, "optimisation steps", range=(1, 100000000))
     batch_size: int = setting(8, "images of a step", range=(1, 4096))
+    repeat_threshold: float = setting(
+        0.0, "share of the images below which a class is rare and its images are repeated",
+        range=(0.0, 1.0),
+    )  # fmt: skip
     ema_decay: float = setting(
         0.0, "decay of the running mean of the weights, which is what is kept; 0 is off",
         range=(0.0, 0.99999),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -30,12 +32,19 @@ class Batch(NamedTuple):
 class TrainingStream(Dataset):
     """The endless sequence of augmented samples: one random order of the images after another.
 
-    Sample k depends on the seed and k alone, so a resumed run and any number of worker processes
-    see the same.
+    With a repeat threshold, images of rare classes come several times in each order (see
+    `repeat_factors`). Sample k depends on the seed and k alone, so a resumed run and any number
+    of worker processes see the same.
     """
 
     def __init__(
-        self, dataset: CocoDataset, *, model: ModelConfig, config: AugmentConfig, seed: int
+        self,
+        dataset: CocoDataset,
+        *,
+        model: ModelConfig,
+        config: AugmentConfig,
+        seed: int,
+        repeat_threshold: float = 0.0,
     ) -> None:
         """Prepare the sequence.
 
@@ -44,6 +53,7 @@ class TrainingStream(Dataset):
             model: gives the size of the network's input, and how images are brought to it.
             config: augmentation.
             seed: of order and augmentation.
+            repeat_threshold: see `TrainConfig.repeat_threshold`.
 
         Raises:
             DatasetError: no image has an instance.
@@ -58,7 +68,20 @@ class TrainingStream(Dataset):
                 f"{dataset.annotations_path}: no image has an instance of the classes "
                 f"{', '.join(dataset.classes)}; there is nothing to learn."
             )
+        if repeat_threshold:
+            self.indices = self._repeated(repeat_threshold)
         self._order = (-1, np.zeros(0, np.int64))  # epoch, permutation
+
+    def _repeated(self, threshold: float) -> list[int]:
+        """`indices` with those of rare classes repeated; fractions are rounded at random."""
+        classes = [
+            {a["class_id"] for a in self.dataset.annotations(i) if not a.get("iscrowd", 0)}
+            for i in self.indices
+        ]
+        factors = repeat_factors(classes, threshold=threshold)
+        random = np.random.default_rng([self.seed, 2])
+        times = np.floor(factors + random.random(len(factors))).astype(int)
+        return np.repeat(self.indices, times).tolist()
 
     def __getitem__(self, position: int) -> Sample:
         epoch, place = divmod(position, len(self.indices))
@@ -74,6 +97,24 @@ class TrainingStream(Dataset):
             random=random,
             resize=self.model.resize,
         )
+
+
+def repeat_factors(classes: Sequence[Collection[int]], *, threshold: float) -> np.ndarray:
+    """How often each image comes in an epoch, so that rare classes are seen more often.
+
+    A class that a share f of the images shows asks for max(1, sqrt(threshold / f)); an image
+    follows the most demanding class it shows (LVIS, Gupta et al. 2019, appendix B.2).
+
+    Args:
+        classes: for each of the N images the class ids it shows.
+        threshold: share of the images, 0 to 1, below which a class counts as rare.
+
+    Returns:
+        (N,) float64, at least 1.
+    """
+    shows = Counter(class_id for image in classes for class_id in set(image))
+    wanted = {c: max(1.0, (threshold * len(classes) / n) ** 0.5) for c, n in shows.items()}
+    return np.array([max((wanted[c] for c in image), default=1.0) for image in classes])
 
 
 class ValidationSamples(Dataset):

@@ -23,6 +23,7 @@ from yolact_ros.model.weights import (
     initialise_weights,
     load_checkpoint,
     load_imagenet_backbone,
+    load_partial_weights,
     load_weights,
     save_checkpoint,
 )
@@ -257,7 +258,10 @@ class Trainer:
         torch.manual_seed(self.config.seed)
         model = Yolact(self.config.model)
         initialise_weights(model)
-        if self.config.pretrained:
+        if self.config.start_from:
+            transfer = load_partial_weights(model, self.config.start_from)
+            logger.info("%s", transfer)
+        elif self.config.pretrained:
             load_imagenet_backbone(model)
         if self.config.freeze_batch_norm:
             for module in model.modules():
@@ -278,7 +282,11 @@ class Trainer:
         )
         dataset.check_files()
         return TrainingStream(
-            dataset, model=config.model, config=config.augmentation, seed=config.seed
+            dataset,
+            model=config.model,
+            config=config.augmentation,
+            seed=config.seed,
+            repeat_threshold=config.repeat_threshold,
         )
 
     def _open_validation_data(self) -> ValidationSamples | None:
