@@ -120,6 +120,8 @@ class ModelConfig:
         prior_ratios: aspect ratios, width over height.
         square_priors: height set equal to width, as in all YOLACT v1 checkpoints
             (reference: `use_square_anchors`).
+        deformable_levels: those of P3..P5 whose 3x3 convolution in the FPN is deformable, e.g.
+            (4, 5): for backbones that have no deformable form.
         mask_rescoring: the YOLACT++ network that predicts each mask's IoU.
         pixel_mean, pixel_std: normalisation in B, G, R order on the scale 0..255; the network
             itself sees RGB.
@@ -138,6 +140,7 @@ class ModelConfig:
     prior_scales: tuple[tuple[float, ...], ...] = ((24,), (48,), (96,), (192,), (384,))
     prior_ratios: tuple[float, ...] = (1.0, 0.5, 2.0)
     square_priors: bool = True
+    deformable_levels: tuple[int, ...] = ()
     mask_rescoring: bool = False
     pixel_mean: tuple[float, float, float] = IMAGENET_MEAN_BGR
     pixel_std: tuple[float, float, float] = IMAGENET_STD_BGR
@@ -157,6 +160,11 @@ class ModelConfig:
             raise ConfigError(
                 f"Model {self.name!r}: prior_scales has {len(self.prior_scales)} levels; "
                 f"expected {len(STRIDES)}, one tuple of scales for each of P3..P7."
+            )
+        if not set(self.deformable_levels) <= {3, 4, 5}:
+            raise ConfigError(
+                f"Model {self.name!r}: deformable_levels is {self.deformable_levels}; only P3, P4 "
+                "and P5 have a convolution that can be deformable, so expected some of 3, 4, 5."
             )
         if min(self.input_size) < 32:
             raise ConfigError(

@@ -15,7 +15,7 @@ from yolact_ros.errors import ConfigError, WeightsError  # noqa: E402
 from yolact_ros.model.backbones import BACKBONES, make_backbone  # noqa: E402
 from yolact_ros.model.official import OFFICIAL_VARIANTS, entry_shapes  # noqa: E402
 from yolact_ros.model.resnet import is_deformable  # noqa: E402
-from yolact_ros.model.weights import load_imagenet_backbone  # noqa: E402
+from yolact_ros.model.weights import initialise_weights, load_imagenet_backbone  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
 from yolact_ros.variants import VARIANTS, variant  # noqa: E402
 
@@ -149,3 +149,26 @@ def test_a_backbone_without_known_imagenet_weights_is_refused():
     network = Yolact(replace(SMALL, backbone=BackboneConfig("darknet53"), input_size=(64, 64)))
     with pytest.raises(WeightsError, match="darknet53"):
         load_imagenet_backbone(network)
+
+
+@torch.no_grad()
+def test_a_fresh_deformable_level_of_the_neck_is_half_a_plain_one():
+    """At the start no tap moves and each weighs sigmoid(0) = 1/2."""
+    config = replace(SMALL, backbone=CONFIGS["efficientnet_lite0"], input_size=(64, 96))
+    plain = Yolact(config).eval()
+    deformable = Yolact(replace(config, deformable_levels=(4, 5))).eval()
+    initialise_weights(deformable)
+    sums = [torch.randn(1, 8, 8 // 2**i, 12 // 2**i) for i in range(3)]
+    for level in plain.fpn.predict_layers:
+        torch.nn.init.zeros_(level.bias)
+    deformable.load_state_dict(plain.state_dict(), strict=False)
+    expected, got = plain.fpn.predict(*sums), deformable.fpn.predict(*sums)
+    torch.testing.assert_close(got[0], expected[0], rtol=0, atol=0)
+    for level in (1, 2):
+        torch.testing.assert_close(got[level], expected[level] / 2)
+
+
+@pytest.mark.parametrize("levels", [(2,), (4, 6)])
+def test_only_p3_to_p5_can_be_deformable(levels):
+    with pytest.raises(ConfigError, match="deformable_levels"):
+        replace(SMALL, deformable_levels=levels)

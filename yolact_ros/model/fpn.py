@@ -5,16 +5,34 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from yolact_ros.model.deform_conv import DeformConv2d
+
 
 class Fpn(nn.Module):
     """Two steps, so that keyframe features can be cached between them."""
 
-    def __init__(self, in_channels: tuple[int, int, int], channels: int) -> None:
+    def __init__(
+        self,
+        in_channels: tuple[int, int, int],
+        channels: int,
+        *,
+        deformable_levels: tuple[int, ...] = (),
+    ) -> None:
+        """Make the layers.
+
+        Args:
+            in_channels: of C3..C5.
+            channels: of P3..P7.
+            deformable_levels: those of 3, 4, 5 whose 3x3 convolution is deformable.
+        """
         super().__init__()
         # Index 0 is C3 / P3 (the official checkpoints store these three in reverse).
         self.lateral_layers = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
         self.predict_layers = nn.ModuleList(
-            nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels
+            DeformConv2d(channels, channels)
+            if level in deformable_levels
+            else nn.Conv2d(channels, channels, 3, padding=1)
+            for level in (3, 4, 5)
         )
         self.downsample_layers = nn.ModuleList(
             nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in range(2)

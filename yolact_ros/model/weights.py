@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from yolact_ros.config import ModelConfig, model_from_plain, to_plain
 from yolact_ros.errors import WeightsError
+from yolact_ros.model.deform_conv import DeformConv2d
 from yolact_ros.model.efficientnet import EfficientNetLite0
 from yolact_ros.model.imagenet import (
     is_deformable_part,
@@ -255,10 +256,14 @@ def load_official_weights(
 def initialise_weights(model: Yolact) -> None:
     """Xavier-uniform weights and zero biases outside the backbone (reference: `init_weights`).
 
-    A feature transform starts by keeping the keyframe's features as they are.
+    Deformable convolutions keep their own start, at which no tap moves. A feature transform
+    starts by keeping the keyframe's features as they are.
     """
+    moving = [m.offset_mask for m in model.modules() if isinstance(m, DeformConv2d)]
     for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d) and not name.startswith("backbone."):
+        if module in moving or name.startswith("backbone."):
+            continue
+        if isinstance(module, nn.Conv2d):
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

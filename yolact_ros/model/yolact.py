@@ -45,7 +45,9 @@ class Yolact(nn.Module):
         super().__init__()
         self.config = config
         self.backbone, backbone_channels = make_backbone(config.backbone)
-        self.fpn = Fpn(backbone_channels, config.channels)
+        self.fpn = Fpn(
+            backbone_channels, config.channels, deformable_levels=config.deformable_levels
+        )
         self.protonet = Protonet(config.channels, config.num_prototypes)
         self.head = PredictionHead(config)
         self.semantic_head = nn.Conv2d(config.channels, config.num_classes, 1)
