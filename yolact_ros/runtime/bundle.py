@@ -1,7 +1,8 @@
 """A bundle: the folder that holds an exported model, `model.json` beside its `*.onnx` graphs.
 
     {"format": 1, "model": ModelConfig, "postprocess": "host" | "graph", "max_detections": N,
-     "warps": ["dis", "none"],
+     "warps": ["dis", "none"], "target": "onnxruntime" | "tensorrt", "precision": "fp32",
+     "batch": 1,
      "graphs": {"detect": {"file": ..., "sha256": ..., "inputs": {name: {"shape", "dtype"}},
                            "outputs": {name: {"shape", "dtype"}}}, ...},
      "source": {"checkpoint": file name, "sha256": ...}, "versions": {library: version}}
@@ -9,6 +10,8 @@
 A dimension of -1 is free. `postprocess` says where thresholds, NMS and re-scoring run. A bundle
 for video lists its `warps`, the ways in which features of a keyframe can be moved; in the place of
 `detect` it has `keyframe`, `non_keyframe_flow` and, for the warp `learned`, `non_keyframe`.
+`target` says what the graphs were written for; `*.engine` files beside them are TensorRT's
+(`runtime.engine_file`).
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ from yolact_ros.errors import BundleError, ConfigError
 FORMAT = 1
 DESCRIPTION = "model.json"
 POSTPROCESS = ("host", "graph")
+TARGETS = ("onnxruntime", "tensorrt")
+PRECISIONS = ("fp32", "fp16", "int8")
+CHOICES = {"postprocess": POSTPROCESS, "target": TARGETS, "precision": PRECISIONS}
 SHIPPED = Path("models") / "tabletop"
 REPAIR = "Copy the bundle again, or export it anew: yolact export CHECKPOINT -o {folder}"
 
@@ -45,6 +51,9 @@ class ModelDescription:
         max_detections: most detections of one image; settings may ask for fewer.
         identity: first digits of the SHA-256 that tells this model from all others.
         warps: how features of a keyframe can be moved, best first; none for single images only.
+        target: what the graphs were written for, one of `TARGETS`; ONNX Runtime runs all of them.
+        precision: of the graphs' arithmetic, one of `PRECISIONS`.
+        batch: images of one run; above 1, every tensor has this as its first dimension.
     """
 
     model: ModelConfig
@@ -52,6 +61,9 @@ class ModelDescription:
     max_detections: int
     identity: str
     warps: tuple[str, ...] = ()
+    target: str = "onnxruntime"
+    precision: str = "fp32"
+    batch: int = 1
 
 
 def supported_warps(model: ModelConfig) -> tuple[str, ...]:
@@ -69,11 +81,12 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """One graph: its file, and its tensors by name."""
+    """One graph: its file with its SHA-256, and its tensors by name."""
 
     path: Path
     inputs: Mapping[str, TensorInfo]
     outputs: Mapping[str, TensorInfo]
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -115,6 +128,9 @@ class Bundle:
                 max_detections=int(content["max_detections"]),
                 identity=digest[:12],
                 warps=tuple(str(warp) for warp in content.get("warps", ())),
+                target=str(content.get("target", "onnxruntime")),
+                precision=str(content.get("precision", "fp32")),
+                batch=int(content.get("batch", 1)),
             )
         except ConfigError as error:
             raise BundleError(f"{folder / DESCRIPTION}: {error}") from error
@@ -210,17 +226,19 @@ def _check_graph(folder: Path, name: str, entry: Mapping[str, Any]) -> GraphInfo
             f"{path} was altered or is incomplete: its SHA-256 is {digest[:12]}..., {DESCRIPTION} "
             f"says {str(entry['sha256'])[:12]}... {REPAIR.format(folder=folder)}"
         )
-    return GraphInfo(path, _tensors(entry["inputs"]), _tensors(entry["outputs"]))
+    return GraphInfo(path, _tensors(entry["inputs"]), _tensors(entry["outputs"]), digest)
 
 
 def _check_completeness(
     folder: Path, description: ModelDescription, graphs: Mapping[str, GraphInfo]
 ) -> None:
-    if description.postprocess not in POSTPROCESS:
-        raise BundleError(
-            f"{folder / DESCRIPTION}: postprocess is {description.postprocess!r}; expected one "
-            f"of: {', '.join(POSTPROCESS)}. {REPAIR.format(folder=folder)}"
-        )
+    for entry, known in CHOICES.items():
+        value = getattr(description, entry)
+        if value not in known:
+            raise BundleError(
+                f"{folder / DESCRIPTION}: {entry} is {value!r}; expected one of: "
+                f"{', '.join(known)}. {REPAIR.format(folder=folder)}"
+            )
     unknown = set(description.warps) - set(WARPS)
     if unknown:
         raise BundleError(
@@ -259,6 +277,9 @@ def write_bundle(
     source: Mapping[str, str],
     versions: Mapping[str, str],
     warps: Sequence[str] = (),
+    target: str = "onnxruntime",
+    precision: str = "fp32",
+    batch: int = 1,
 ) -> Bundle:
     """Write a bundle; it is there in whole or not at all.
 
@@ -273,6 +294,9 @@ def write_bundle(
         source: name and SHA-256 of the checkpoint.
         versions: of the libraries that took part.
         warps: see `ModelDescription`.
+        target: the same.
+        precision: the same.
+        batch: the same.
 
     Raises:
         BundleError: the folder holds something else, or cannot be written.
@@ -308,6 +332,9 @@ def write_bundle(
                 "postprocess": postprocess,
                 "max_detections": max_detections,
                 "warps": list(warps),
+                "target": target,
+                "precision": precision,
+                "batch": batch,
                 "graphs": entries,
                 "source": dict(source),
                 "versions": dict(versions),
@@ -320,10 +347,14 @@ def write_bundle(
 
 
 def _put_in_place(new: Path, folder: Path, old: Path) -> None:
-    """Move `new` to `folder`; files of `folder` that are no part of a bundle move along."""
+    """Move `new` to `folder`; files of `folder` that are no part of a bundle move along.
+
+    Engines of the graphs that are replaced would serve nobody.
+    """
     if folder.exists():
         for path in folder.iterdir():
-            if path.name != DESCRIPTION and path.suffix != ".onnx":
+            stale = path.suffix == ".onnx" or ".engine" in path.suffixes
+            if path.name != DESCRIPTION and not stale:
                 copy = shutil.copytree if path.is_dir() else shutil.copy2
                 copy(path, new / path.name)
         folder.rename(old)
