@@ -53,7 +53,7 @@ TABLE = {
     ),
     "ros": (
         {*BOTTOM, "runtime", "ros", "msg"},  # msg: the generated messages
-        {"numpy", "cv2", "rclpy", "ament_index_python", "tqdm", *MESSAGES},
+        {"numpy", "cv2", "cv_bridge", "rclpy", "ament_index_python", "tqdm", *MESSAGES},
     ),
     "cli": (None, None),
 }

@@ -1,64 +1,74 @@
-"""Between `sensor_msgs/Image` and arrays, without cv_bridge."""
+"""Between `sensor_msgs` images and arrays."""
 
 from __future__ import annotations
 
-import cv2
+from functools import cache
+from typing import Any
+
 import numpy as np
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from yolact_ros.errors import MessageError
-
-# Encoding -> channels, and the OpenCV conversion to BGR (None: it is BGR already).
-# OpenCV's conversions cost 0.02 ms for 640x480, a numpy copy in another channel order 1 ms.
-ENCODINGS: dict[str, tuple[int, int | None]] = {
-    "bgr8": (3, None),
-    "8UC3": (3, None),
-    "rgb8": (3, cv2.COLOR_RGB2BGR),
-    "bgra8": (4, cv2.COLOR_BGRA2BGR),
-    "rgba8": (4, cv2.COLOR_RGBA2BGR),
-    "mono8": (1, cv2.COLOR_GRAY2BGR),
-    "8UC1": (1, cv2.COLOR_GRAY2BGR),
-}
+from yolact_ros.runtime.compressed_images import bgr_from_compressed
+from yolact_ros.runtime.image_encodings import ENCODINGS, bgr_from_samples, check_rows
 
 
-def bgr_from_message(message: Image) -> np.ndarray:
+def bgr_from_message(message: Image | CompressedImage) -> np.ndarray:
     """Give the pixels of an image message.
 
     Args:
-        message: an image in one of `ENCODINGS`; rows may be padded (`step`). Samples are one
-            byte wide, so that `is_bigendian` has no meaning.
+        message: a raw image in one of `runtime.image_encodings.ENCODINGS`, or in another one that
+            an installed cv_bridge turns into bgr8; or a compressed one, JPEG or PNG.
 
     Returns:
         (H, W, 3) uint8 BGR. For bgr8 and 8UC3 a view on the message's own memory, with the
         message's row stride.
 
     Raises:
-        MessageError: the encoding is not supported, or size, step and data contradict each other.
+        MessageError: the encoding is not supported, or the message contradicts itself.
     """
-    if message.encoding not in ENCODINGS:
-        raise MessageError(
-            f"Image encoding {message.encoding!r} is not supported; "
-            f"publish the image as one of: {', '.join(ENCODINGS)}."
-        )
-    channels, conversion = ENCODINGS[message.encoding]
-    height, width, step = message.height, message.width, message.step
-    if height == 0 or width == 0:
-        raise MessageError(f"The image is empty: {width}x{height} pixels.")
-    if step < width * channels:
-        raise MessageError(
-            f"The image's step is {step} bytes; a row of {width} pixels in "
-            f"{message.encoding} has {width * channels}."
-        )
-    if len(message.data) < step * height:
-        raise MessageError(
-            f"The image has {len(message.data)} bytes of data; its {height} rows of {step} bytes "
-            f"need {step * height}."
-        )
-    pixels = np.ndarray(
-        (height, width, channels), np.uint8, buffer=message.data, strides=(step, channels, 1)
+    if isinstance(message, CompressedImage):
+        return bgr_from_compressed(message.data, message.format)
+    if message.encoding not in ENCODINGS and (bridge := _cv_bridge()) is not None:
+        return _bgr_by_cv_bridge(message, bridge)
+    return bgr_from_samples(
+        message.data,
+        message.encoding,
+        height=message.height,
+        width=message.width,
+        step=message.step,
+        is_bigendian=bool(message.is_bigendian),
     )
-    return pixels if conversion is None else cv2.cvtColor(pixels, conversion)
+
+
+def _bgr_by_cv_bridge(message: Image, bridge: Any) -> np.ndarray:
+    """As `bgr_from_message`; what cv_bridge refuses or gets wrong is a `MessageError`."""
+    height, width = message.height, message.width
+    check_rows(len(message.data), message.step, height=height, width=width)
+    try:
+        image = bridge.imgmsg_to_cv2(message, "bgr8")
+    except Exception as error:  # noqa: BLE001 - it raises whatever numpy, OpenCV and boost raise
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        if image.shape == (height, width, 3) and image.dtype == np.uint8:
+            return np.asarray(image)
+        reason = f"it gave {image.dtype} of shape {image.shape}"
+    raise MessageError(
+        f"Image encoding {message.encoding!r} is not supported, and cv_bridge does not turn it "
+        f"into bgr8 ({reason}); publish the image as one of: {', '.join(ENCODINGS)}."
+    )
+
+
+@cache
+def _cv_bridge() -> Any | None:
+    """cv_bridge's converter; None where it is absent or broken, as on numpy 2 with older ones."""
+    try:
+        from cv_bridge import CvBridge
+
+        return CvBridge()
+    except Exception:  # noqa: BLE001 - ImportError, AttributeError, RuntimeError: all seen
+        return None
 
 
 def message_from_bgr(image: np.ndarray, header: Header) -> Image:
