@@ -15,6 +15,7 @@ from yolact_ros.train.augment import (  # noqa: E402
     augment,
     change_colours,
     cut_and_resize,
+    flip,
     mirror,
     resize_sample,
 )
@@ -78,6 +79,27 @@ def test_mirroring_swaps_left_and_right():
     made = mirror(sample_of((20, 30, 60, 70)))
     np.testing.assert_array_equal(made.boxes, [[100, 30, 140, 70]])
     assert made.masks[0, 30:70, 100:140].all()
+
+
+def test_flipping_swaps_top_and_bottom():
+    sample = sample_of((20, 30, 60, 70))
+    made = flip(sample)
+    np.testing.assert_array_equal(made.boxes, [[20, 50, 60, 90]])
+    assert made.masks[0, 50:90, 20:60].all() and made.masks.sum() == sample.masks.sum()
+    np.testing.assert_array_equal(made.image[89, 20], sample.image[30, 20])
+    assert len(flip(sample_of())) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_flips_come_as_often_as_they_are_asked_for(seed):
+    sample = sample_of((20, 30, 60, 70))
+    random = np.random.default_rng(seed)
+    always = augment(
+        sample, (120, 160), config=replace(QUIET, flip_probability=1.0), random=random
+    )
+    never = augment(sample, (120, 160), config=QUIET, random=random)
+    np.testing.assert_array_equal(always.image, flip(sample).image)
+    np.testing.assert_array_equal(never.image, sample.image)
 
 
 def test_without_any_change_a_sample_is_only_resized():

@@ -201,3 +201,18 @@ def test_a_misspelt_setting_is_refused_by_the_command(tmp_path, capsys):
     (tmp_path / "run.yaml").write_text("variant: tabletop\nbatchsize: 4\n")
     assert main(["train", str(tmp_path / "run.yaml"), "-o", str(tmp_path / "out")]) == 1
     assert "batch_size" in capsys.readouterr().err
+
+
+def test_a_run_for_other_classes_starts_from_a_checkpoint_and_leaves_an_account(config, tmp_path):
+    first = tmp_path / "first" / "last.pth"
+    other = replace(TINY, classes=("square",))
+    Trainer(replace(config, model=other), tmp_path / "first").run(until=1)
+    trainer = Trainer(replace(config, start_from=str(first)), tmp_path / "second")
+    taken = load_checkpoint(first).weights
+    own = trainer.model.state_dict()
+    assert torch.equal(own["fpn.predict_layers.0.weight"], taken["fpn.predict_layers.0.weight"])
+    assert "head.class_logits.bias" in (tmp_path / "second" / "transfer.txt").read_text()
+    trainer.run(until=1)
+    first.unlink()  # a resumed run has no more use for it
+    resume = tmp_path / "second" / "last.pth"
+    Trainer(replace(config, start_from=str(first)), tmp_path / "second", resume=resume)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.train.config import read_train_config
     from yolact_ros.train.trainer import Trainer
 
+    logging.getLogger("yolact_ros").setLevel(logging.INFO)
     changes = dict(parse_change(text) for text in arguments.set)
     config = read_train_config(arguments.config, changes)
     folder = arguments.output or Path("out/train") / arguments.config.stem

@@ -24,6 +24,7 @@ from yolact_ros.model.imagenet import (
     torchvision_resnet,
 )
 from yolact_ros.model.official import Conversion, convert_official, describe_problems
+from yolact_ros.model.official_names import depends_on_classes
 from yolact_ros.model.resnet import ResNet
 from yolact_ros.model.yolact import Yolact
 
@@ -120,6 +121,12 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         ConfigError: its configuration cannot be used.
     """
     content = read_entries(path)
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(
+            f"{path} is a bare state dict, as the authors publish theirs; turn it into a "
+            f"checkpoint first: yolact convert {path} -o CONVERTED.pth (with --partial and "
+            "--classes for other classes)."
+        )
     if content.get("format") != CHECKPOINT_FORMAT:
         raise WeightsError(
             f"{path} is not a checkpoint of yolact_ros (format {content.get('format')!r}); "
@@ -177,8 +184,9 @@ class Transfer:
     Attributes:
         source: the checkpoint.
         taken: entries that were copied.
-        fresh: entries of the network that the checkpoint lacks or has in another shape.
-        unused: entries of the checkpoint that the network lacks or has in another shape.
+        fresh: entries of the network that the checkpoint lacks, has in another shape or has for
+            other classes.
+        unused: entries of the checkpoint that the network cannot take, for the same reasons.
     """
 
     source: str
@@ -187,31 +195,49 @@ class Transfer:
     unused: tuple[str, ...]
 
     def __str__(self) -> str:
-        text = f"Took {len(self.taken)} of {len(self.taken) + len(self.fresh)} entries from "
-        text += self.source
-        if self.fresh:
-            text += f"; fresh: {', '.join(self.fresh)}"
-        if self.unused:
-            text += f"; not used: {', '.join(self.unused)}"
-        return text + "."
+        return (
+            f"Took {len(self.taken)} of {len(self.taken) + len(self.fresh)} entries from "
+            f"{self.source}; {len(self.fresh)} start fresh, {len(self.unused)} of the file are "
+            "not used."
+        )
+
+    def report(self) -> str:
+        """The account in full: one line an entry."""
+        lines = [str(self)]
+        for title, names in (
+            ("taken", self.taken),
+            ("fresh", self.fresh),
+            ("not used", self.unused),
+        ):
+            lines += ["", f"{title} ({len(names)}):", *(f"  {name}" for name in names)]
+        return "\n".join(lines) + "\n"
 
 
 def load_partial_weights(model: Yolact, path: str | Path) -> Transfer:
     """Start a network from a checkpoint of one with other classes, or other parts.
 
-    Entries of equal name and shape are copied; all others of `model` keep their values.
+    Entries of equal name and shape are copied; all others of `model` keep their values, and so
+    do, for other classes, those whose values mean classes.
 
     Raises:
         WeightsError: the checkpoint cannot be read, or its backbone is another one.
     """
-    weights = load_checkpoint(path).weights
-    own = model.state_dict()
-    taken = {n: t for n, t in weights.items() if n in own and own[n].shape == t.shape}
-    if not any(name.startswith("backbone.") for name in taken):
+    checkpoint = load_checkpoint(path)
+    theirs, ours = checkpoint.config.backbone.name, model.config.backbone.name
+    if theirs != ours:
         raise WeightsError(
-            f"{path} shares no entry of the backbone with {model.config.name!r}; start from a "
-            f"checkpoint with the backbone {model.config.backbone.name!r}."
+            f"{path} has the backbone {theirs!r}, and {model.config.name!r} has {ours!r}; start "
+            f"from a checkpoint with {ours!r}."
         )
+    weights, own = checkpoint.weights, model.state_dict()
+    same_classes = checkpoint.config.classes == model.config.classes
+    taken = {
+        name: tensor
+        for name, tensor in weights.items()
+        if name in own
+        and own[name].shape == tensor.shape
+        and (same_classes or not depends_on_classes(name))
+    }
     model.load_state_dict({**own, **taken})
     return Transfer(
         source=str(path),

@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 LAST = "last.pth"
 BEST = "best.pth"
+TRANSFER = "transfer.txt"
 
 
 class Trainer:
@@ -53,7 +54,8 @@ class Trainer:
 
     `last.pth` is written at intervals, at the end and when interrupted; `best.pth` holds the
     weights of the smallest validation loss. The weights of both are those to use, that is their
-    running mean where there is one. `losses.csv` and `validation.csv` are the logs.
+    running mean where there is one. `losses.csv` and `validation.csv` are the logs, and
+    `transfer.txt` tells what a run took from the checkpoint that it started from.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class Trainer:
             torch.set_num_threads(config.threads)
         self.stream = self._open_training_data()
         self.validation = self._open_validation_data()
-        self.model = self._make_model()
+        self.model = self._make_model(fill=resume is None)
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.average = WeightAverage(self.model, config.ema_decay) if config.ema_decay else None
         self.step = 0
@@ -254,14 +256,17 @@ class Trainer:
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
 
-    def _make_model(self) -> Yolact:
+    def _make_model(self, *, fill: bool) -> Yolact:
+        """Build the network, with the weights of a first step if `fill`."""
         torch.manual_seed(self.config.seed)
         model = Yolact(self.config.model)
         initialise_weights(model)
-        if self.config.start_from:
+        if fill and self.config.start_from:
             transfer = load_partial_weights(model, self.config.start_from)
-            logger.info("%s", transfer)
-        elif self.config.pretrained:
+            report = self.folder / TRANSFER
+            report.write_text(transfer.report(), encoding="utf-8")
+            logger.info("%s In full: %s", transfer, report)
+        elif fill and self.config.pretrained:
             load_imagenet_backbone(model)
         if self.config.freeze_batch_norm:
             for module in model.modules():

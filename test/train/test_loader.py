@@ -1,0 +1,105 @@
+"""The sequence of training samples: seeded, the same from any place on, fair to rare classes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("pycocotools")
+
+from yolact_ros.config import ModelConfig  # noqa: E402
+from yolact_ros.errors import DatasetError  # noqa: E402
+from yolact_ros.train.augment import AugmentConfig  # noqa: E402
+from yolact_ros.train.dataset import CocoDataset  # noqa: E402
+from yolact_ros.train.loader import TrainingStream, repeat_factors  # noqa: E402
+
+MODEL = ModelConfig(name="tiny", classes=("bolt", "nut"), input_size=(32, 32))
+PLAIN = AugmentConfig(expand_probability=0.0, crop_probability=0.0)
+
+
+@pytest.fixture
+def stream_of(tmp_path):
+    """Makes the stream of pictures that show the given categories (1 bolt, 2 nut)."""
+
+    def make(*shown, threshold=0.0, seed=0):
+        images, annotations = [], []
+        for i, categories in enumerate(shown):
+            cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((32, 32, 3), 10 * i, np.uint8))
+            images.append({"id": i, "file_name": f"{i}.png", "height": 32, "width": 32})
+            for category in categories:
+                annotations.append(
+                    {"id": len(annotations) + 1, "image_id": i, "category_id": category,
+                     "segmentation": [[4, 4, 28, 4, 28, 28, 4, 28]], "iscrowd": 0}
+                )  # fmt: skip
+        content = {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": 1, "name": "bolt"}, {"id": 2, "name": "nut"}],
+        }
+        (tmp_path / "instances.json").write_text(json.dumps(content))
+        dataset = CocoDataset(tmp_path / "instances.json", tmp_path, MODEL.classes)
+        return TrainingStream(
+            dataset, model=MODEL, config=PLAIN, seed=seed, repeat_threshold=threshold
+        )
+
+    return make
+
+
+def test_an_image_is_repeated_as_its_rarest_class_asks():
+    # Class 0 on 4 of 5 images is not rare; class 1 on 1 of 5: sqrt(0.8 / 0.2) = 2.
+    shown = [{0}, {0}, {0, 1}, {0}, set()]
+    assert repeat_factors(shown, threshold=0.8).tolist() == [1, 1, 2, 1, 1]
+
+
+def test_two_instances_of_a_class_on_one_image_count_once():
+    np.testing.assert_allclose(repeat_factors([[1, 1], [0], [0], [0]], threshold=1.0)[0], 2.0)
+
+
+def test_no_images_have_no_factors():
+    assert repeat_factors([], threshold=0.5).shape == (0,)
+
+
+def test_images_of_a_rare_class_come_twice_in_an_epoch(stream_of):
+    stream = stream_of([1], [1], [1, 2], [1], [1], threshold=0.8)
+    names = Counter(stream[k].file_name for k in range(6))
+    assert names == {"0.png": 1, "1.png": 1, "2.png": 2, "3.png": 1, "4.png": 1}
+
+
+def test_fractions_of_repeats_are_met_on_average(stream_of):
+    # sqrt(0.45 / 0.2) = 1.5 times
+    times = [
+        stream_of([1], [1], [1, 2], [1], [1], threshold=0.45, seed=seed).indices.count(2)
+        for seed in range(30)
+    ]
+    assert set(times) == {1, 2}
+    assert 5 < times.count(2) < 25
+
+
+def test_each_epoch_shows_every_image_with_instances_once_in_its_own_order(stream_of):
+    stream = stream_of([1], [2], [], [1], [2], [1])
+    epochs = [[stream[5 * e + k].file_name for k in range(5)] for e in range(4)]
+    for names in epochs:
+        assert sorted(names) == ["0.png", "1.png", "3.png", "4.png", "5.png"]
+    assert len({tuple(names) for names in epochs}) > 1
+
+
+def test_a_sample_depends_on_seed_and_position_alone(stream_of):
+    shown = [[1], [2], [1, 2], [1]]
+    one, two = stream_of(*shown, threshold=0.9), stream_of(*shown, threshold=0.9)
+    later = two[7]  # without those before it
+    for k in range(7):
+        one[k]
+    np.testing.assert_array_equal(one[7].image, later.image)
+    np.testing.assert_array_equal(one[7].boxes, later.boxes)
+    other = stream_of(*shown, threshold=0.9, seed=1)
+    assert any(one[k].file_name != other[k].file_name for k in range(8))
+
+
+def test_a_data_set_without_instances_is_refused(stream_of):
+    with pytest.raises(DatasetError, match="no image has an instance"):
+        stream_of([], [])
