@@ -10,12 +10,9 @@ from sensor_msgs.msg import RegionOfInterest
 
 from yolact_ros.errors import MessageError
 from yolact_ros.msg import Instance
-from yolact_ros.ros.masks import (
-    MASK_ENCODINGS,
-    encode_mask,
-    full_mask_from_message,
-    mask_from_message,
-)
+from yolact_ros.ros.masks import full_mask_from_message, mask_from_message
+from yolact_ros.runtime import mask_encodings
+from yolact_ros.runtime.mask_encodings import MASK_ENCODINGS, encode_mask
 
 WITH_MASK = ["bits", "mono8", "rle"]
 # 2 rows of 9 pixels: a row of bits does not fill its second byte.
@@ -35,6 +32,11 @@ def instance_with(mask: np.ndarray, encoding: str, *, x=0, y=0) -> Instance:
 
 def over_the_wire(instance: Instance) -> Instance:
     return deserialize_message(serialize_message(instance), Instance)
+
+
+@pytest.mark.parametrize("name", ["MASK_NONE", "MASK_BITS", "MASK_MONO8", "MASK_RLE"])
+def test_the_values_are_those_of_the_message(name):
+    assert getattr(mask_encodings, name) == getattr(Instance, name)
 
 
 def test_bits_are_as_the_message_describes_them():

@@ -1,4 +1,4 @@
-"""The forms in which a mask travels in an `Instance` message (msg/Instance.msg)."""
+"""Masks out of `Instance` messages (msg/Instance.msg)."""
 
 from __future__ import annotations
 
@@ -6,35 +6,6 @@ import numpy as np
 
 from yolact_ros.errors import MessageError
 from yolact_ros.msg import Instance
-
-# Value of the parameter `mask_encoding` -> value of the message's field.
-MASK_ENCODINGS = {
-    "bits": Instance.MASK_BITS,
-    "mono8": Instance.MASK_MONO8,
-    "rle": Instance.MASK_RLE,
-    "none": Instance.MASK_NONE,
-}
-
-
-def encode_mask(mask: np.ndarray, encoding: int) -> bytes:
-    """Turn a mask into the bytes of `Instance.mask`.
-
-    Args:
-        mask: (h, w) bool, the region of interest only; h or w may be 0.
-        encoding: one of the `Instance.MASK_` values.
-
-    Raises:
-        ValueError: there is no such encoding.
-    """
-    if encoding == Instance.MASK_NONE:
-        return b""
-    if encoding == Instance.MASK_BITS:
-        return np.packbits(mask, axis=1).tobytes()
-    if encoding == Instance.MASK_MONO8:
-        return np.where(mask, np.uint8(255), np.uint8(0)).tobytes()
-    if encoding == Instance.MASK_RLE:
-        return _run_lengths(mask.ravel()).tobytes()
-    raise ValueError(f"unknown mask encoding {encoding}")
 
 
 def mask_from_message(instance: Instance) -> np.ndarray:
@@ -95,17 +66,6 @@ def full_mask_from_message(instance: Instance, height: int, *, width: int) -> np
     columns = slice(roi.x_offset, roi.x_offset + roi.width)
     full[rows, columns] = mask_from_message(instance)
     return full
-
-
-def _run_lengths(pixels: np.ndarray) -> np.ndarray:
-    """(n,) bool -> little-endian uint32 lengths of its runs; the first run counts zeros."""
-    if pixels.size == 0:
-        return np.empty(0, "<u4")
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    runs = np.diff(changes, prepend=0, append=pixels.size)
-    if pixels[0]:
-        runs = np.concatenate([[0], runs])
-    return runs.astype("<u4")
 
 
 def _expect(found: int, expected: int, what: str, instance: Instance) -> None:

@@ -10,8 +10,8 @@ from sensor_msgs.msg import RegionOfInterest
 from std_msgs.msg import Header
 
 from yolact_ros.msg import Instance, InstanceArray
-from yolact_ros.ros.masks import encode_mask
 from yolact_ros.runtime.detections import Detections
+from yolact_ros.runtime.mask_encodings import encode_mask
 
 FRAME_TYPES = {"keyframe": InstanceArray.KEYFRAME, "partial": InstanceArray.PARTIAL}
 

@@ -16,10 +16,10 @@ from std_msgs.msg import Header
 from yolact_ros.msg import FrameStats, InstanceArray
 from yolact_ros.ros.images import message_from_bgr
 from yolact_ros.ros.mailbox import FrameCounts
-from yolact_ros.ros.masks import MASK_ENCODINGS
 from yolact_ros.ros.messages import FRAME_TYPES, message_from_detections
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.draw import draw_detections
+from yolact_ros.runtime.mask_encodings import MASK_ENCODINGS
 
 INSTANCES = "~/instances"
 OVERLAY = "~/overlay"

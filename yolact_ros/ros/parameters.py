@@ -18,8 +18,8 @@ from rclpy.parameter import Parameter
 
 from yolact_ros.config import PostprocessConfig, check_settings, setting
 from yolact_ros.errors import ConfigError
-from yolact_ros.ros.masks import MASK_ENCODINGS
 from yolact_ros.runtime.backends import BACKENDS
+from yolact_ros.runtime.mask_encodings import MASK_ENCODINGS
 
 T = TypeVar("T")
 
