@@ -283,6 +283,33 @@ class KeyframeConfig:
         check_settings(self)
 
 
+@dataclass(frozen=True)
+class TrackerConfig:
+    """When two detections of a stream are one object (`runtime.tracking`)."""
+
+    tracking: bool = setting(True, "give objects numbers that they keep from image to image")
+    track_iou: float = setting(
+        0.1,
+        "IoU of boxes and of masks from which a detection may be an object of the images before, "
+        "once that has been moved to where it is expected",
+        range=(0.01, 1.0),
+    )
+    track_birth_score: float = setting(
+        0.5,
+        "mask score from which a detection that belongs to no object starts one",
+        range=(0.0, 1.0),
+    )
+    track_hits: int = setting(
+        3, "images in a row that must show an object before it gets a number", range=(1, 100)
+    )
+    track_memory: float = setting(
+        1.0, "seconds for which an object that is not seen keeps its number", range=(0.0, 3600.0)
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
 def override(config: T, changes: Mapping[str, Any], *, where: str = "") -> T:
     """Return `config` with `changes` applied; nested dataclasses take nested mappings.
 

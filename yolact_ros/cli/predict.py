@@ -13,8 +13,10 @@ from yolact_ros.cli.settings import (
     add_backend_arguments,
     add_keyframe_arguments,
     add_postprocess_arguments,
+    add_tracker_arguments,
     read_keyframe_settings,
     read_postprocess_settings,
+    read_tracker_settings,
 )
 from yolact_ros.config import PostprocessConfig
 
@@ -42,10 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_backend_arguments(parser)
     add_postprocess_arguments(parser, PostprocessConfig())
     add_keyframe_arguments(parser)
+    add_tracker_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Segment everything; 1 if a file could not be read."""
+    from dataclasses import replace
+
     from tqdm import tqdm
 
     from yolact_ros.cli.overlays import Overlays
@@ -53,9 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.runtime.draw import draw_detections
     from yolact_ros.runtime.frames import count_frames, find_files, is_video, read_frames
     from yolact_ros.runtime.segmenter import Segmenter
+    from yolact_ros.runtime.tracking import Tracker
 
     config = read_postprocess_settings(arguments, PostprocessConfig())
     keyframes = read_keyframe_settings(arguments)
+    tracking = read_tracker_settings(arguments)
     files = find_files(arguments.images)
     overlays = Overlays(arguments.overlay, files) if arguments.overlay else None
     check_writable(arguments.json)
@@ -69,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     ) as segmenter:
         classes = segmenter.description.model.classes
         streams = {file: segmenter.new_stream(keyframes) for file in files if is_video(file)}
+        trackers = {file: Tracker(tracking) for file in streams if tracking.tracking}
         bar = tqdm(
             read_frames(files),
             total=count_frames(files),
@@ -84,6 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
                 found = segmenter.segment(
                     frame.image, stream=streams.get(frame.path), stamp=frame.stamp
                 )
+                if tracker := trackers.get(frame.path):
+                    found = replace(found, track_ids=tracker.update(found, frame.stamp))
                 if overlays:
                     overlays.write(frame, draw_detections(frame.image, found, classes))
                 if arguments.json:
@@ -102,12 +112,14 @@ def run(arguments: argparse.Namespace) -> int:
 def describe(name: str, found: Detections, classes: tuple[str, ...]) -> dict[str, Any]:
     """One image's entry of the JSON file: boxes in pixels, masks as COCO RLE.
 
-    `keyframe_reason` is null for single images and for frames that are no keyframe.
+    `keyframe_reason` is null for single images and for frames that are no keyframe; `track_id` is
+    0 for single images and for objects of a video that have no number yet.
     """
     from yolact_ros.runtime.rle import encode_rle
 
     instances = [
         {
+            "track_id": 0 if found.track_ids is None else int(found.track_ids[i]),
             "class_id": int(found.class_ids[i]),
             "class_name": classes[found.class_ids[i]],
             "score": round(float(found.scores[i]), 6),

@@ -6,7 +6,12 @@ import argparse
 import dataclasses
 from typing import Any, TypeVar
 
-from yolact_ros.config import REFERENCE_POSTPROCESS, KeyframeConfig, PostprocessConfig
+from yolact_ros.config import (
+    REFERENCE_POSTPROCESS,
+    KeyframeConfig,
+    PostprocessConfig,
+    TrackerConfig,
+)
 
 T = TypeVar("T")
 
@@ -49,6 +54,20 @@ def read_keyframe_settings(arguments: argparse.Namespace) -> KeyframeConfig:
         ConfigError: a value lies outside its range.
     """
     return _read_settings(arguments, KeyframeConfig())
+
+
+def add_tracker_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how objects of a video keep their numbers: a flag for each setting."""
+    _add_settings(parser.add_argument_group("objects of videos"), TrackerConfig())
+
+
+def read_tracker_settings(arguments: argparse.Namespace) -> TrackerConfig:
+    """The settings that were asked for with the flags of `add_tracker_arguments`.
+
+    Raises:
+        ConfigError: a value lies outside its range.
+    """
+    return _read_settings(arguments, TrackerConfig())
 
 
 def add_backend_arguments(parser: argparse.ArgumentParser) -> None:

@@ -61,6 +61,7 @@ def _instance(
     x_min, y_min, x_max, y_max = detections.boxes[index].tolist()
     instance = Instance(
         instance_id=number,
+        track_id=0 if detections.track_ids is None else int(detections.track_ids[index]),
         class_id=class_id,
         class_name=class_names[class_id],
         score=float(detections.mask_scores[index]),

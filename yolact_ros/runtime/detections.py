@@ -30,6 +30,8 @@ class Detections:
             keyframe its own; None if it had none.
         keyframe_reason: why an image of a stream is a keyframe, one of `keyframe.REASONS`; None
             if it is not, and for single images.
+        track_ids: (N,) int64, numbers that objects keep from image to image (`runtime.tracking`),
+            0 for those without one; None where nobody tracks.
         timings: milliseconds of `preprocess`, `inference` and `postprocess`.
     """
 
@@ -43,6 +45,7 @@ class Detections:
     frame_type: str = KEYFRAME
     keyframe_stamp: float | None = None
     keyframe_reason: str | None = None
+    track_ids: np.ndarray | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -55,6 +58,8 @@ class Detections:
             name: len(getattr(self, name))
             for name in ("boxes", "scores", "mask_scores", "class_ids", "mask_rois", "masks")
         }
+        if self.track_ids is not None:
+            lengths["track_ids"] = len(self.track_ids)
         if len(set(lengths.values())) > 1:
             raise ValueError(f"Detections of different lengths: {lengths}.")
 

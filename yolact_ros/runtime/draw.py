@@ -25,7 +25,7 @@ def class_colour(class_id: int) -> tuple[int, int, int]:
 def draw_detections(
     image_bgr: np.ndarray, detections: Detections, class_names: Sequence[str]
 ) -> np.ndarray:
-    """Draw masks with outlines, boxes, and labels with class and mask score.
+    """Draw masks with outlines, boxes, and labels with class, mask score and track id.
 
     Args:
         image_bgr: (H, W, 3) uint8, the image of the detections.
@@ -53,6 +53,8 @@ def draw_detections(
     for i in worst_first:
         class_id = int(detections.class_ids[i])
         text = f"{class_names[class_id]} {detections.mask_scores[i]:.2f}"
+        if detections.track_ids is not None and detections.track_ids[i]:
+            text = f"#{detections.track_ids[i]} {text}"
         _draw_label(canvas, detections.boxes[i], text, class_colour(class_id), line=line)
     return canvas
 

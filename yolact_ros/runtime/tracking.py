@@ -1,0 +1,190 @@
+"""Numbers that objects keep from image to image: association of masks by overlap.
+
+A track is an object seen before: its box with a velocity (a g-h filter, which is the steady state
+of a Kalman filter with constant velocity), and its last mask. In each image the mask is moved to
+where the box should be by now, and detections and tracks of one class are paired greedily, the
+largest overlap first (as in SORT, Bewley et al., ICIP 2016, with masks for boxes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from yolact_ros.config import TrackerConfig
+from yolact_ros.runtime.detections import Detections
+
+POSITION_GAIN = 0.8  # boxes of a network scatter less than objects move between two images
+VELOCITY_GAIN = 0.5
+UNSTAMPED_S = 1 / 30  # between two images whose distance in time is unknown
+
+
+@dataclass(eq=False)
+class Track:
+    """One object that was seen.
+
+    Attributes:
+        class_id: of all its detections.
+        box: (4,) float64 x1 y1 x2 y2 in pixels, at the time of the newest image.
+        velocity: (2,) float64 x y of the box's centre, pixels a second.
+        mask: (h, w) bool, as it was seen last.
+        origin: (2,) float64 x y in pixels: the top left pixel of `mask`, moving with the box.
+        seen: images with it.
+        unseen_s: seconds since it was seen last.
+        number: its track id; 0 until it is confirmed.
+    """
+
+    class_id: int
+    box: np.ndarray
+    velocity: np.ndarray
+    mask: np.ndarray
+    origin: np.ndarray
+    seen: int = 1
+    unseen_s: float = 0.0
+    number: int = 0
+
+    def move(self, seconds: float) -> None:
+        """Go on at the same velocity."""
+        step = self.velocity * seconds
+        self.box = self.box + np.tile(step, 2)
+        self.origin = self.origin + step
+        self.unseen_s += seconds
+
+    def see(self, box: np.ndarray, mask: np.ndarray, origin: np.ndarray) -> None:
+        """Correct it by the detection that belongs to it."""
+        error = box - self.box
+        self.box = self.box + POSITION_GAIN * error
+        if self.unseen_s > 0:
+            drift = (error[:2] + error[2:]) / 2
+            self.velocity = self.velocity + VELOCITY_GAIN * drift / self.unseen_s
+        self.mask, self.origin = mask, origin.astype(np.float64)
+        self.seen += 1
+        self.unseen_s = 0.0
+
+
+class Tracker:
+    """The objects of one stream of images."""
+
+    def __init__(self, config: TrackerConfig) -> None:
+        self.config = config
+        self._tracks: list[Track] = []
+        self._last_number = 0
+        self._stamp: float | None = None
+        self._image_size: tuple[int, int] | None = None
+
+    def reset(self) -> None:
+        """Forget all objects; their numbers are not given again."""
+        self._tracks = []
+        self._stamp = None
+        self._image_size = None
+
+    def update(self, detections: Detections, stamp: float | None) -> np.ndarray:
+        """Find the objects of the next image again.
+
+        A stamp before the last one, or an image of another size, is the start of another stream.
+
+        Args:
+            detections: of that image.
+            stamp: its time in seconds; None if unknown.
+
+        Returns:
+            (N,) int64 track ids, 0 for objects that are not confirmed yet.
+        """
+        backwards = stamp is not None and self._stamp is not None and stamp < self._stamp
+        if backwards or detections.image_size != self._image_size:
+            self.reset()
+        known = stamp is not None and self._stamp is not None
+        seconds = stamp - self._stamp if known else UNSTAMPED_S  # type: ignore[operator]
+        self._stamp, self._image_size = stamp, detections.image_size
+        for track in self._tracks:
+            track.move(seconds)
+        owners = self._associate(detections)
+        flow = common_velocity(track for track in owners if track)
+        for index, owner in enumerate(owners):
+            box = detections.boxes[index].astype(np.float64)
+            mask, origin = detections.masks[index], detections.mask_rois[index, :2]
+            if owner is not None:
+                owner.see(box, mask, origin)
+            elif detections.mask_scores[index] >= self.config.track_birth_score:
+                class_id = int(detections.class_ids[index])
+                owner = Track(class_id, box, flow, mask, origin.astype(np.float64))
+                self._tracks.append(owner)
+                owners[index] = owner
+            if owner is not None and not owner.number and owner.seen >= self.config.track_hits:
+                self._last_number += 1
+                owner.number = self._last_number
+        self._tracks = [track for track in self._tracks if self._lives(track)]
+        return np.array([track.number if track else 0 for track in owners], np.int64)
+
+    def _lives(self, track: Track) -> bool:
+        # One that is missing before it is confirmed was a mistake of the network.
+        return track.unseen_s <= (self.config.track_memory if track.number else 0.0)
+
+    def _associate(self, detections: Detections) -> list[Track | None]:
+        """For each detection the track that it belongs to."""
+        owners: list[Track | None] = [None] * len(detections)
+        pairs = sorted(self._overlaps(detections), key=lambda pair: -pair[0])
+        taken: set[int] = set()
+        for _, index, number in pairs:
+            if owners[index] is None and number not in taken:
+                owners[index] = self._tracks[number]
+                taken.add(number)
+        return owners
+
+    def _overlaps(self, detections: Detections) -> Iterable[tuple[float, int, int]]:
+        """Overlap, detection and track of all pairs that may be one object."""
+        if not len(detections) or not self._tracks:
+            return
+        boxes = np.array([track.box for track in self._tracks])
+        classes = np.array([track.class_id for track in self._tracks])
+        shared = detections.class_ids[:, None] == classes
+        near = box_iou(detections.boxes.astype(np.float64), boxes) >= self.config.track_iou
+        for index, number in np.argwhere(shared & near):
+            track = self._tracks[number]
+            overlap = mask_iou(
+                detections.masks[index],
+                detections.mask_rois[index, :2],
+                track.mask,
+                np.rint(track.origin).astype(int),
+            )
+            if overlap >= self.config.track_iou:
+                yield overlap, int(index), int(number)
+
+
+def common_velocity(tracks: Iterable[Track]) -> np.ndarray:
+    """(2,) median velocity: that of the camera, and so the best guess for a new object."""
+    known = [track.velocity for track in tracks if track.seen > 2]
+    return np.median(known, axis=0) if known else np.zeros(2)
+
+
+def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(N, M) IoU of boxes (N, 4) and (M, 4), x1 y1 x2 y2; 0 between boxes without area."""
+    low = np.maximum(first[:, None, :2], second[:, :2])
+    high = np.minimum(first[:, None, 2:], second[:, 2:])
+    inside = np.clip(high - low, 0, None).prod(axis=2)
+    first_area = np.clip(first[:, 2:] - first[:, :2], 0, None).prod(axis=1)
+    second_area = np.clip(second[:, 2:] - second[:, :2], 0, None).prod(axis=1)
+    union = first_area[:, None] + second_area - inside
+    iou: np.ndarray = np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
+    return iou
+
+
+def mask_iou(
+    first: np.ndarray, first_origin: np.ndarray, second: np.ndarray, second_origin: np.ndarray
+) -> float:
+    """IoU of two masks (h, w) bool, 0 if both are empty; `origin` is x y of the top left pixel."""
+    low = np.maximum(first_origin, second_origin)
+    high = np.minimum(
+        np.add(first_origin, first.shape[::-1]), np.add(second_origin, second.shape[::-1])
+    )
+    inside = 0
+    if (low < high).all():
+        parts = []
+        for mask, origin in ((first, first_origin), (second, second_origin)):
+            (x1, y1), (x2, y2) = low - origin, high - origin
+            parts.append(mask[y1:y2, x1:x2])
+        inside = int(np.count_nonzero(parts[0] & parts[1]))
+    union = int(np.count_nonzero(first)) + int(np.count_nonzero(second)) - inside
+    return inside / union if union else 0.0
