@@ -13,15 +13,19 @@ from rclpy.parameter import Parameter
 from yolact_ros.config import KeyframeConfig, PostprocessConfig
 from yolact_ros.errors import ConfigError
 from yolact_ros.ros.camera import CameraSettings
-from yolact_ros.ros.parameters import (
+from yolact_ros.ros.parameters import NodeParameters, declare_constant
+from yolact_ros.ros.settings import (
+    READ_BY_CONFIGURE,
     FrameSettings,
-    LiveSettings,
+    InputSettings,
     ModelSettings,
-    declare_constant,
+    Settings,
+    StartSettings,
 )
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-ALL_SETTINGS = [ModelSettings(), FrameSettings(), KeyframeConfig(), CameraSettings()]
+TABLES = [getattr(Settings(), field.name) for field in dataclasses.fields(Settings)]
+CONSTANT = [StartSettings(), CameraSettings()]
 
 
 @pytest.fixture
@@ -38,24 +42,51 @@ def make_node(ros):
         node.destroy_node()
 
 
+def with_frames(**values) -> Settings:
+    return Settings(frames=FrameSettings(**values))
+
+
 def test_without_values_of_its_own_a_node_has_the_defaults(make_node):
     node = make_node()
-    assert declare_constant(node, ModelSettings()) == ModelSettings()
-    assert LiveSettings(node, FrameSettings()).current == FrameSettings()
+    assert declare_constant(node, StartSettings()) == StartSettings(autostart=True)
+    assert NodeParameters(node, Settings()).current == Settings()
     assert isinstance(FrameSettings(), PostprocessConfig)
 
 
 def test_values_given_at_the_start_hold(make_node):
-    node = make_node(model="here", threads=2, score_threshold=0.7, mask_encoding="rle")
-    assert declare_constant(node, ModelSettings()) == ModelSettings(model="here", threads=2)
-    expected = FrameSettings(score_threshold=0.7, mask_encoding="rle")
-    assert LiveSettings(node, FrameSettings()).current == expected
+    node = make_node(
+        model="here", threads=2, cameras=["front", "rear"], score_threshold=0.7, warp="none"
+    )
+    assert NodeParameters(node, Settings()).current == Settings(
+        model=ModelSettings(model="here", threads=2),
+        inputs=InputSettings(cameras=("front", "rear")),
+        frames=FrameSettings(score_threshold=0.7),
+        keyframes=KeyframeConfig(warp="none"),
+    )
 
 
-@pytest.mark.parametrize("defaults", ALL_SETTINGS, ids=lambda d: type(d).__name__)
-def test_every_parameter_is_described_with_its_bounds(make_node, defaults):
+def test_no_two_tables_have_a_parameter_of_the_same_name():
+    names = [
+        field.name for table in [*TABLES, *CONSTANT[:1]] for field in dataclasses.fields(table)
+    ]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("defaults", CONSTANT, ids=lambda d: type(d).__name__)
+def test_every_constant_parameter_is_described_with_its_bounds(make_node, defaults):
     node = make_node()
     declare_constant(node, defaults)
+    check_descriptions(node, defaults)
+
+
+def test_every_parameter_is_described_with_its_bounds(make_node):
+    node = make_node()
+    NodeParameters(node, Settings())
+    for table in TABLES:
+        check_descriptions(node, table)
+
+
+def check_descriptions(node, defaults):
     for field in dataclasses.fields(defaults):
         descriptor = node.describe_parameter(field.name)
         assert descriptor.description == field.metadata["doc"]
@@ -68,21 +99,31 @@ def test_every_parameter_is_described_with_its_bounds(make_node, defaults):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("score_threshold", 1.5), ("score_threshold", 1), ("top_k", 0), ("mask_encoding", "png")],
+    [
+        ("score_threshold", 1.5),
+        ("score_threshold", 1),
+        ("top_k", 0),
+        ("mask_encoding", "png"),
+        ("cameras", ["front", "front"]),
+        ("cameras", ["front", ""]),
+        ("cameras", ["front/left"]),
+        ("queue_policy", "some"),
+        ("max_frame_age", -0.1),
+    ],
 )
 def test_a_value_that_cannot_be_used_at_the_start_is_refused_by_name(make_node, name, value):
     with pytest.raises(ConfigError, match=name):
-        LiveSettings(make_node(**{name: value}), FrameSettings())
+        NodeParameters(make_node(**{name: value}), Settings())
 
 
 def test_a_change_replaces_the_settings_and_leaves_old_ones_as_they_were(make_node):
     node = make_node()
-    live = LiveSettings(node, FrameSettings())
+    live = NodeParameters(node, Settings())
     before = live.current
     (result,) = node.set_parameters([Parameter("score_threshold", value=0.6)])
     assert result.successful
-    assert live.current == FrameSettings(score_threshold=0.6)
-    assert before == FrameSettings()
+    assert live.current == with_frames(score_threshold=0.6)
+    assert before == Settings()
 
 
 @pytest.mark.parametrize(
@@ -92,45 +133,83 @@ def test_a_change_replaces_the_settings_and_leaves_old_ones_as_they_were(make_no
         ("score_threshold", "high", "type"),
         ("max_detections", 5000, "max_detections"),
         ("mask_encoding", "png", "bits, mono8, rle, none"),
+        ("cameras", ["a b"], "part of topics"),
     ],
 )
 def test_a_bad_change_is_refused_with_a_reason(make_node, name, value, reason):
     node = make_node()
-    live = LiveSettings(node, FrameSettings())
+    live = NodeParameters(node, Settings())
+    before = node.get_parameter(name).value
     (result,) = node.set_parameters([Parameter(name, value=value)])
     assert not result.successful and reason in result.reason
-    assert live.current == FrameSettings()
-    assert node.get_parameter(name).value == getattr(FrameSettings(), name)
+    assert live.current == Settings()
+    assert node.get_parameter(name).value == before
 
 
-def test_of_an_atomic_set_with_one_bad_value_nothing_is_taken(make_node):
+@pytest.mark.parametrize("names", [("top_k", "mask_encoding"), ("keyframe_interval", "nms")])
+def test_of_an_atomic_set_with_one_bad_value_nothing_is_taken(make_node, names):
     node = make_node()
-    live = LiveSettings(node, FrameSettings())
-    changes = [Parameter("top_k", value=10), Parameter("mask_encoding", value="png")]
+    live = NodeParameters(node, Settings())
+    good, bad = names
+    changes = [Parameter(good, value=10), Parameter(bad, value="png")]
     assert not node.set_parameters_atomically(changes).successful
-    assert live.current == FrameSettings()
+    assert live.current == Settings()
 
 
-def test_what_is_read_once_cannot_change(make_node):
+def test_what_configure_reads_changes_before_it_and_not_after(make_node):
     node = make_node()
-    declare_constant(node, ModelSettings())
+    live = NodeParameters(node, Settings())
     (result,) = node.set_parameters([Parameter("model", value="another")])
+    assert result.successful and live.current.model.model == "another"
+    live.configured = True
+    (result,) = node.set_parameters([Parameter("model", value="third")])
+    assert not result.successful and "cleanup" in result.reason and "model" in result.reason
+    (same,) = node.set_parameters([Parameter("model", value="another")])
+    assert same.successful, "the same value is no change"
+    (result,) = node.set_parameters([Parameter("top_k", value=7)])
+    assert result.successful
+    assert live.current.model.model == "another" and live.current.frames.top_k == 7
+    for table in READ_BY_CONFIGURE:
+        for field in dataclasses.fields(getattr(Settings(), table)):
+            constraints = node.describe_parameter(field.name).additional_constraints
+            assert "read by the transition configure" in constraints
+
+
+def test_what_the_open_model_cannot_do_is_refused_while_it_is_open(make_node):
+    def check(settings):
+        if settings.keyframes.warp != "auto":
+            raise ConfigError(f"no warp {settings.keyframes.warp}")
+
+    node = make_node()
+    live = NodeParameters(node, Settings())
+    live.check = check
+    live.configured = True
+    (result,) = node.set_parameters([Parameter("warp", value="dis")])
+    assert not result.successful and result.reason == "no warp dis"
+    live.configured = False
+    assert node.set_parameters([Parameter("warp", value="dis")])[0].successful
+
+
+def test_what_is_read_at_the_start_cannot_change(make_node):
+    node = make_node()
+    declare_constant(node, StartSettings())
+    (result,) = node.set_parameters([Parameter("autostart", value=False)])
     assert not result.successful and "read-only" in result.reason
-    assert "restart" in node.describe_parameter("model").additional_constraints
+    assert "restart" in node.describe_parameter("autostart").additional_constraints
 
 
 def test_other_parameters_of_the_node_may_change(make_node):
     node = make_node()
-    live = LiveSettings(node, FrameSettings())
+    live = NodeParameters(node, Settings())
     node.declare_parameter("of_somebody_else", 1)
     (result,) = node.set_parameters([Parameter("of_somebody_else", value=2)])
-    assert result.successful and live.current == FrameSettings()
+    assert result.successful and live.current == Settings()
 
 
 def test_the_parameter_file_names_parameters_of_the_node_with_their_defaults():
     content = yaml.safe_load((REPOSITORY / "config/yolact_node.yaml").read_text())
     written = content["/**"]["ros__parameters"]
     defaults: dict[str, object] = {}
-    for settings in (ModelSettings(), FrameSettings(), KeyframeConfig()):
-        defaults |= dataclasses.asdict(settings)
+    for table in TABLES:
+        defaults |= dataclasses.asdict(table)
     assert written == {name: defaults[name] for name in written}

@@ -1,27 +1,31 @@
-"""The one-slot mailbox between camera and network, with exact accounts of every image."""
+"""Mailboxes between the cameras and the network, with exact accounts of every image."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Generic, Literal, TypeVar
 
 T = TypeVar("T")
+
+Outcome = Literal["processed", "stale", "failed"]
 
 
 @dataclass(frozen=True)
 class FrameCounts:
-    """What became of the images, at one instant.
+    """What became of the images of one camera, at one instant.
 
     `received = processed + dropped + stale + failed + in_flight` holds at every instant.
 
     Attributes:
         received: put into the mailbox.
         processed: finished and published.
-        dropped: replaced in the slot by a newer image.
+        dropped: replaced by a newer image, or still waiting when the node was deactivated.
         stale: too old when their turn came.
         failed: could not be converted or segmented.
-        in_flight: waiting in the slot or in work.
+        in_flight: waiting or in work.
     """
 
     received: int = 0
@@ -32,72 +36,159 @@ class FrameCounts:
     in_flight: int = 0
 
 
-class Mailbox(Generic[T]):
-    """Holds the newest item until somebody takes it; safe between threads.
+class Inbox(Generic[T]):
+    """The mailboxes of several cameras and the one worker that empties them.
 
-    A queue would make every image as old as the queue is long; here work always starts on the
-    newest one, and each that it replaced is counted.
+    The camera that has waited longest is served first, counted from when its mailbox became
+    filled and not from its newest image: otherwise a fast camera, whose image is always young,
+    would starve beside busy slow ones. Safe between threads.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._slot: T | None = None
+        self._waiting: deque[Mailbox[T]] = deque()  # each that holds items once, longest first
+        self._mailboxes: list[Mailbox[T]] = []
+        self._is_open = True
+        self._ended = False
+
+    def new_mailbox(
+        self, *, keep: int = 0, on_room: Callable[[], None] | None = None
+    ) -> Mailbox[T]:
+        """Add the mailbox of one camera.
+
+        Args:
+            keep: 0 keeps the newest item alone; otherwise all are kept and served in order, and
+                the mailbox calls itself full when it holds so many.
+            on_room: called, by the worker, when a full mailbox is no longer full.
+        """
+        mailbox = Mailbox(self, self._changed, keep=keep, on_room=on_room)
+        self._mailboxes.append(mailbox)
+        return mailbox
+
+    def take(self) -> tuple[Mailbox[T], T] | None:
+        """Wait for an item; None at the end. `Mailbox.finish` ends the work on it."""
+        with self._changed:
+            while not self._waiting and not self._ended:
+                self._changed.wait()
+            if self._ended:
+                return None
+            mailbox = self._waiting.popleft()
+            item, has_more, has_room = mailbox._pop()
+            if has_more:
+                self._waiting.append(mailbox)
+        if has_room is not None:
+            has_room()
+        return mailbox, item
+
+    def open(self) -> None:
+        """Accept items (a new inbox does)."""
+        with self._changed:
+            self._is_open = True
+
+    def close(self, *, timeout: float) -> bool:
+        """Accept nothing more, drop what waits, and wait for the work on what was taken.
+
+        Args:
+            timeout: seconds to wait for at most.
+
+        Returns:
+            False if an item is still in work.
+        """
+        with self._changed:
+            self._is_open = False
+            self._waiting.clear()
+            for mailbox in self._mailboxes:
+                mailbox._drop_all()
+            return self._changed.wait_for(
+                lambda: not any(mailbox._in_work for mailbox in self._mailboxes), timeout
+            )
+
+    def end(self) -> None:
+        """Close, and let `take` return None from now on."""
+        self.close(timeout=0.0)
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _put(self, mailbox: Mailbox[T], item: T) -> None:
+        with self._changed:
+            if mailbox._add(item, accept=self._is_open):
+                self._waiting.append(mailbox)
+                self._changed.notify_all()
+
+
+class Mailbox(Generic[T]):
+    """Holds the newest item of one camera, or all of them in order, until they are taken.
+
+    A queue would make every image as old as the queue is long; the usual mailbox holds one image,
+    and each that it replaced is counted. Made by `Inbox.new_mailbox`.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox[T],
+        changed: threading.Condition,
+        *,
+        keep: int,
+        on_room: Callable[[], None] | None,
+    ) -> None:
+        self._inbox = inbox
+        self._changed = changed
+        self._keep = keep
+        self._on_room = on_room
+        self._items: deque[T] = deque()
         self._in_work = 0
-        self._received = 0
-        self._processed = 0
-        self._dropped = 0
-        self._failed = 0
-        self._closed = False
+        self._counts = FrameCounts()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a mailbox that keeps all items should be given no more for now."""
+        return bool(self._keep) and len(self._items) >= self._keep
 
     def put(self, item: T) -> None:
-        """Leave an item; one that nobody has taken yet is dropped."""
-        with self._changed:
-            self._received += 1
-            if self._slot is not None or self._closed:
-                self._dropped += 1
-            if not self._closed:
-                self._slot = item
-                self._changed.notify()
+        """Leave an item; it replaces one that nobody has taken yet, unless all are kept."""
+        self._inbox._put(self, item)
 
-    def take(self) -> T | None:
-        """Wait for an item; None when the mailbox is closed. `finish` ends the work on it."""
-        with self._changed:
-            while self._slot is None and not self._closed:
-                self._changed.wait()
-            item, self._slot = self._slot, None
-            if item is not None:
-                self._in_work += 1
-            return item
-
-    def finish(self, *, failed: bool = False) -> FrameCounts:
-        """Account for an item that was taken: processed, unless it failed."""
+    def finish(self, outcome: Outcome = "processed") -> FrameCounts:
+        """Account for an item that was taken; returns the accounts of this instant."""
         with self._changed:
             self._in_work -= 1
-            if failed:
-                self._failed += 1
-            else:
-                self._processed += 1
-            return self._counts()
-
-    def close(self) -> None:
-        """Wake the taker and end its work; an item still waiting is dropped."""
-        with self._changed:
-            self._closed = True
-            if self._slot is not None:
-                self._slot = None
-                self._dropped += 1
+            self._count(outcome)
             self._changed.notify_all()
+            return self._accounts()
 
     def counts(self) -> FrameCounts:
         """Give the accounts of this instant."""
         with self._changed:
-            return self._counts()
+            return self._accounts()
 
-    def _counts(self) -> FrameCounts:
-        return FrameCounts(
-            received=self._received,
-            processed=self._processed,
-            dropped=self._dropped,
-            failed=self._failed,
-            in_flight=self._in_work + (self._slot is not None),
-        )
+    # The rest is for the inbox, which holds the lock.
+
+    def _add(self, item: T, *, accept: bool) -> bool:
+        """Whether the mailbox was empty and holds the item now."""
+        self._count("received")
+        if not accept:
+            self._count("dropped")
+            return False
+        was_empty = not self._items
+        if not self._keep:
+            self._drop_all()
+        self._items.append(item)
+        return was_empty
+
+    def _pop(self) -> tuple[T, bool, Callable[[], None] | None]:
+        """Give an item, whether there are more, and whom to tell that there is room."""
+        was_full = self.is_full
+        item = self._items.popleft()
+        self._in_work += 1
+        return item, bool(self._items), self._on_room if was_full else None
+
+    def _drop_all(self) -> None:
+        self._count("dropped", len(self._items))
+        self._items.clear()
+
+    def _count(self, what: str, number: int = 1) -> None:
+        self._counts = replace(self._counts, **{what: getattr(self._counts, what) + number})
+
+    def _accounts(self) -> FrameCounts:
+        return replace(self._counts, in_flight=self._in_work + len(self._items))

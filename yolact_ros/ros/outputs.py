@@ -47,13 +47,27 @@ class Result:
 
 
 class Outputs:
-    """Publishers of results."""
+    """Publishers of one camera's results."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, camera: str = "") -> None:
+        """Advertise the topics.
+
+        Args:
+            node: whose topics they are.
+            camera: name of the camera, which goes between `~/` and the topic's name.
+        """
+        self._node = node
         self._clock = node.get_clock()
-        self._instances = node.create_publisher(InstanceArray, INSTANCES, RESULT_QOS)
-        self._overlay = node.create_publisher(Image, OVERLAY, OVERLAY_QOS)
-        self._stats = node.create_publisher(FrameStats, STATS, RESULT_QOS)
+        self._instances = node.create_publisher(
+            InstanceArray, camera_topic(INSTANCES, camera), RESULT_QOS
+        )
+        self._overlay = node.create_publisher(Image, camera_topic(OVERLAY, camera), OVERLAY_QOS)
+        self._stats = node.create_publisher(FrameStats, camera_topic(STATS, camera), RESULT_QOS)
+
+    def close(self) -> None:
+        """Withdraw the topics."""
+        for publisher in (self._instances, self._overlay, self._stats):
+            self._node.destroy_publisher(publisher)
 
     def publish(
         self, result: Result, class_names: Sequence[str], *, mask_encoding: str
@@ -114,6 +128,11 @@ class Outputs:
             **times,
         )
         self._stats.publish(message)
+
+
+def camera_topic(topic: str, camera: str) -> str:
+    """A topic of one camera: `~/front/overlay` for `~/overlay`; the same if it has no name."""
+    return topic.replace("~/", f"~/{camera}/", 1) if camera else topic
 
 
 def milliseconds_since(earlier: Time, later: Time) -> float:

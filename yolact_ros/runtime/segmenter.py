@@ -74,8 +74,7 @@ class Segmenter:
 
     @postprocess.setter
     def postprocess(self, config: PostprocessConfig) -> None:
-        if self.description.postprocess == "graph":
-            _check_fixed_settings(config)
+        check_postprocess(config, self.description)
         self._postprocess = config
 
     @classmethod
@@ -252,7 +251,14 @@ class Segmenter:
         return mask_scores
 
 
-def _check_fixed_settings(config: PostprocessConfig) -> None:
+def check_postprocess(config: PostprocessConfig, description: ModelDescription) -> None:
+    """Hold settings against a model.
+
+    Raises:
+        ConfigError: the model has NMS inside its graph, and the settings ask for another one.
+    """
+    if description.postprocess != "graph":
+        return
     defaults = PostprocessConfig()
     for name in FIXED_IN_GRAPH:
         value, fixed = getattr(config, name), getattr(defaults, name)

@@ -1,0 +1,127 @@
+"""The node's transitions, asked for through its lifecycle services from another process."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
+
+RECTANGLES = {"blue": (32, 16, 96, 80)}
+
+
+class Manager:
+    """Changes and reads the node's state, as `ros2 lifecycle` does."""
+
+    def __init__(self, client) -> None:
+        self.client = client
+        name = f"{client.namespace}/yolact"
+        self.change = client.node.create_client(ChangeState, f"{name}/change_state")
+        self.get = client.node.create_client(GetState, f"{name}/get_state")
+        self.parameters = AsyncParameterClient(client.node, name)
+
+    def wait(self) -> None:
+        assert self.client.spin_until(self.change.service_is_ready, 60.0)
+        assert self.client.spin_until(self.get.service_is_ready, 20.0)
+
+    def set(self, transition: int) -> bool:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return self._answer(self.change.call_async(request)).success
+
+    def state(self) -> int:
+        return self._answer(self.get.call_async(GetState.Request())).current_state.id
+
+    def set_parameter(self, name: str, value: object):
+        assert self.parameters.wait_for_services(20.0)
+        answer = self.parameters.set_parameters([Parameter(name, value=value)])
+        return self._answer(answer).results[0]
+
+    def _answer(self, future):
+        assert self.client.spin_until(future.done, 60.0), "the node did not answer"
+        return future.result()
+
+
+@pytest.fixture
+def manager(client) -> Manager:
+    return Manager(client)
+
+
+def test_a_manager_leads_the_node_through_all_of_its_states(
+    start, client, manager, squares_bundle, image_with, tmp_path
+):
+    node = start(
+        "yolact_node",
+        ros_arguments=(
+            *("-r", f"__ns:={client.namespace}", "-p", "autostart:=false"),
+            *("-p", f"model:={tmp_path}", "-p", "threads:=1"),
+        ),
+    )
+    manager.wait()
+    assert manager.state() == State.PRIMARY_STATE_UNCONFIGURED
+
+    # A failed transition says why, and the node stays for another attempt.
+    assert not manager.set(Transition.TRANSITION_CONFIGURE)
+    assert manager.state() == State.PRIMARY_STATE_UNCONFIGURED
+    assert client.spin_until(lambda: str(tmp_path) in node.output)
+    assert "Could not configure" in node.output and "Traceback" not in node.output
+    assert manager.set_parameter("model", str(squares_bundle)).successful
+
+    image = image_with(RECTANGLES, (256, 256))
+    for _ in range(2):
+        assert manager.set(Transition.TRANSITION_CONFIGURE)
+        assert manager.state() == State.PRIMARY_STATE_INACTIVE
+        assert not client.camera.get_subscription_count(), "it does not take images yet"
+        refused = manager.set_parameter("model", str(tmp_path))
+        assert not refused.successful and "cleanup" in refused.reason
+        refused = manager.set_parameter("warp", "dis")
+        assert not refused.successful and "has no warp 'dis'" in refused.reason
+
+        for _ in range(2):
+            assert manager.set(Transition.TRANSITION_ACTIVATE)
+            assert manager.state() == State.PRIMARY_STATE_ACTIVE
+            client.connect()
+            assert [i.class_name for i in client.ask(image).instances] == ["blue"]
+            assert manager.set(Transition.TRANSITION_DEACTIVATE)
+            assert client.spin_until(lambda: not client.camera.get_subscription_count())
+
+        assert manager.set(Transition.TRANSITION_CLEANUP)
+        assert manager.state() == State.PRIMARY_STATE_UNCONFIGURED
+        topic = f"{client.namespace}/yolact/instances"
+        assert client.spin_until(lambda t=topic: not client.node.count_publishers(t))
+
+    assert not manager.set(Transition.TRANSITION_ACTIVATE), "there is nothing to activate"
+    assert manager.set(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert node.wait(10.0) == 0, "a finalized node has nothing left to do"
+    assert "Traceback" not in node.output
+
+
+def test_a_node_that_starts_by_itself_can_be_shut_down_while_it_is_active(
+    start_node, client, manager, image_with
+):
+    node = start_node()
+    manager.wait()
+    assert manager.state() == State.PRIMARY_STATE_ACTIVE
+    client.ask(image_with(RECTANGLES, (256, 256)))
+    assert manager.set(Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    assert node.wait(10.0) == 0
+    assert "Traceback" not in node.output
+
+
+def test_a_transition_that_fails_at_the_start_is_named_and_ends_the_process(
+    start, client, squares_bundle
+):
+    """An override of a QoS that does not exist is noticed by `activate` only."""
+    topic = f"{client.namespace}/image"
+    node = start(
+        "yolact_node",
+        ros_arguments=(
+            *("-r", f"__ns:={client.namespace}", "-p", f"model:={squares_bundle}"),
+            *("-p", f"qos_overrides.{topic}.subscription.reliability:=perhaps"),
+        ),
+    )
+    assert node.wait() == 1
+    assert "perhaps" in node.output and "activate" in node.output

@@ -1,0 +1,113 @@
+"""One camera: its subscription, and the images that wait for the network."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import Image
+
+from yolact_ros.ros.mailbox import Inbox, Mailbox
+from yolact_ros.ros.settings import InputSettings
+
+IMAGE = "image"
+# Cameras are best effort for their readers (REP 2003). Depth 1: the stock profile's depth of 5
+# makes each image 150 ms old at 30 Hz before the network sees it.
+LATEST_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
+)
+# For bags: the middleware holds what the node does not take yet, and nothing is replaced.
+ALL_QOS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image as it arrived.
+
+    Attributes:
+        message: the image.
+        stamp: the node's clock at its arrival.
+        arrived: `time.perf_counter()` at its arrival.
+    """
+
+    message: Image
+    stamp: Time
+    arrived: float
+
+
+class CameraInput:
+    """Puts the images of one camera into its mailbox while it is subscribed.
+
+    Attributes:
+        name: of the camera; empty for the only one.
+        topic: full name of the image topic.
+        mailbox: of the images; its counts are the accounts of all of them.
+        lost: images that the middleware reported lost since the subscription.
+    """
+
+    def __init__(
+        self, node: Node, name: str, *, inbox: Inbox[Frame], settings: InputSettings
+    ) -> None:
+        self.name = name
+        self._relative_topic = f"{name}/{IMAGE}" if name else IMAGE
+        self.topic = node.resolve_topic_name(self._relative_topic)
+        self.lost = 0
+        self._node = node
+        self._keeps_all = settings.queue_policy == "all"
+        self._subscription: Subscription[Image] | None = None
+        keep = settings.queue_size if self._keeps_all else 0
+        self.mailbox: Mailbox[Frame] = inbox.new_mailbox(keep=keep, on_room=self._on_room)
+
+    def subscribe(self) -> None:
+        """Take images from now on."""
+        self._subscription = self._node.create_subscription(
+            Image,
+            self._relative_topic,
+            self._on_image,
+            ALL_QOS if self._keeps_all else LATEST_QOS,
+            callback_group=_WhileThereIsRoom(self.mailbox),
+            event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        self._node.get_logger().info(f"Waiting for images on {self.topic}.")
+
+    def unsubscribe(self) -> None:
+        """Take no more images."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+
+    def _on_image(self, message: Image) -> None:
+        stamp = self._node.get_clock().now().to_msg()
+        self.mailbox.put(Frame(message, stamp, time.perf_counter()))
+
+    def _on_lost(self, info: QoSMessageLostInfo) -> None:
+        self.lost = info.total_count
+
+    def _on_room(self) -> None:
+        if self._node.executor is not None:
+            self._node.executor.wake()
+
+
+class _WhileThereIsRoom(MutuallyExclusiveCallbackGroup):
+    """Lets the executor take an image only when its mailbox is not full.
+
+    Back-pressure without a thread that waits: what the executor does not take stays with the
+    middleware, and parameters and services are answered meanwhile.
+    """
+
+    def __init__(self, mailbox: Mailbox[Frame]) -> None:
+        super().__init__()
+        self._mailbox = mailbox
+
+    def can_execute(self, entity: Any) -> bool:
+        """Whether the executor may take something from `entity`."""
+        return not self._mailbox.is_full and super().can_execute(entity)

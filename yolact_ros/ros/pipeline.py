@@ -1,0 +1,97 @@
+"""What happens to one camera's images in the worker: decode, segment, publish."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from builtin_interfaces.msg import Time
+
+from yolact_ros.ros.camera_input import CameraInput, Frame
+from yolact_ros.ros.images import bgr_from_message
+from yolact_ros.ros.mailbox import FrameCounts
+from yolact_ros.ros.outputs import Outputs, Result, milliseconds_since
+from yolact_ros.ros.settings import Settings
+from yolact_ros.runtime.segmenter import Segmenter
+from yolact_ros.runtime.stream import Stream
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One image that was published, with its times in milliseconds (fields of FrameStats)."""
+
+    result: Result
+    times: dict[str, float]
+
+
+class Pipeline:
+    """Takes the images of one camera in their order; belongs to the worker's thread.
+
+    Attributes:
+        camera: where the images come from.
+    """
+
+    def __init__(self, camera: CameraInput, outputs: Outputs) -> None:
+        self.camera = camera
+        self._outputs = outputs
+        self._stream: Stream | None = None
+        self._keyframe_stamp = Time()
+
+    def process(self, frame: Frame, segmenter: Segmenter, *, settings: Settings) -> Finished:
+        """Segment one image and publish what was found.
+
+        Raises:
+            MessageError: the image cannot be read.
+            YolactError: the model fails on it.
+        """
+        started = time.perf_counter()
+        header = frame.message.header
+        stamp = seconds_of(header.stamp)
+        image = bgr_from_message(frame.message)
+        decoded = time.perf_counter()
+        segmenter.postprocess = settings.frames
+        detections = segmenter.segment(
+            image, stream=self._stream_of(segmenter, settings), stamp=stamp
+        )
+        if detections.frame_type == "keyframe":
+            self._keyframe_stamp = header.stamp
+        result = Result(header, image, detections, self._keyframe_stamp)
+        times = self._outputs.publish(
+            result,
+            segmenter.description.model.classes,
+            mask_encoding=settings.frames.mask_encoding,
+        )
+        times["transport_ms"] = milliseconds_since(header.stamp, frame.stamp)
+        times["wait_ms"] = (started - frame.arrived) * 1e3
+        times["decode_ms"] = (decoded - started) * 1e3
+        for stage in ("preprocess", "inference", "postprocess"):
+            times[f"{stage}_ms"] = detections.timings[stage]
+        return Finished(result, times)
+
+    def publish_stats(self, finished: Finished, counts: FrameCounts) -> None:
+        """Publish what an image cost, once it is accounted for."""
+        self._outputs.publish_stats(
+            finished.result, finished.times, counts=counts, lost=self.camera.lost
+        )
+
+    def reset(self) -> None:
+        """Forget earlier images: the next one is the first."""
+        if self._stream is not None:
+            self._stream.reset()
+
+    def close(self) -> None:
+        """Withdraw what the camera's results were published on."""
+        self._outputs.close()
+
+    def _stream_of(self, segmenter: Segmenter, settings: Settings) -> Stream:
+        if self._stream is None:
+            self._stream = segmenter.new_stream(settings.keyframes)
+        elif self._stream.config != settings.keyframes:
+            self._stream.config = settings.keyframes
+        return self._stream
+
+
+def seconds_of(stamp: Time) -> float | None:
+    """A stamp in seconds; None for the zero of a camera that does not stamp its images."""
+    seconds = stamp.sec + stamp.nanosec * 1e-9
+    return float(seconds) if seconds else None

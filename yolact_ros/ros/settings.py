@@ -1,0 +1,122 @@
+"""What can be set about the node: the table that its parameters and their documentation are of."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from yolact_ros.config import KeyframeConfig, PostprocessConfig, check_settings, setting
+from yolact_ros.errors import ConfigError
+from yolact_ros.runtime.backends import BACKENDS
+from yolact_ros.runtime.mask_encodings import MASK_ENCODINGS
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which model, and what runs it."""
+
+    model: str = setting(
+        "", "bundle (folder with model.json) or checkpoint; empty: the model of the package"
+    )
+    backend: str = setting(
+        "auto",
+        "library that runs the network; auto: by the kind of model",
+        choices=BACKENDS,
+    )
+    threads: int = setting(0, "threads of the backend; 0: it decides", range=(0, 256))
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """Where the images come from."""
+
+    cameras: tuple[str, ...] = setting(
+        ("",),
+        "names of the cameras: with [front, rear] the node takes front/image and publishes "
+        "~/front/instances, and so on; one empty name: a single camera, on image",
+    )
+    queue_policy: str = setting(
+        "latest",
+        "latest: always the newest image, and older ones are dropped; all: every image in its "
+        "order, for bags, with a reliable subscription that takes images as fast as they are done",
+        choices=("latest", "all"),
+    )
+    queue_size: int = setting(
+        8, "images of one camera that wait in the node when queue_policy is all", range=(1, 1000)
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        for name in self.cameras:
+            if name == "" and len(self.cameras) == 1:
+                continue
+            if not re.fullmatch(r"[A-Za-z](_?[A-Za-z0-9])*", name):
+                raise ConfigError(
+                    f"cameras has the name {name!r}; expected letters, digits and single "
+                    "underscores, beginning with a letter, for the name is part of topics."
+                )
+        if not self.cameras or len(set(self.cameras)) < len(self.cameras):
+            raise ConfigError(
+                f"cameras is {list(self.cameras)}; expected one or more names, each once."
+            )
+
+
+@dataclass(frozen=True)
+class WorkSettings:
+    """Which images are worked on, and for how long one goes on when that fails."""
+
+    max_frame_age: float = setting(
+        0.0,
+        "seconds since its stamp, by the node's clock, after which an image is not worked on but "
+        "counted as stale; 0: no limit",
+        range=(0.0, 3600.0),
+    )
+    max_failures: int = setting(
+        10,
+        "images in a row on which the model fails before the node gives it up; 0: no limit",
+        range=(0, 1000000),
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class FrameSettings(PostprocessConfig):
+    """What is found in an image, and how it is told."""
+
+    mask_encoding: str = setting(
+        "bits", "form of the masks in ~/instances", choices=tuple(MASK_ENCODINGS)
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that can be set, one table a field; parameters have the names of the tables' fields.
+
+    `model` and `inputs` are read by the transition `configure`; the others may change between
+    two images.
+    """
+
+    model: ModelSettings = ModelSettings()
+    inputs: InputSettings = InputSettings()
+    work: WorkSettings = WorkSettings()
+    frames: FrameSettings = FrameSettings()
+    keyframes: KeyframeConfig = KeyframeConfig()
+
+
+READ_BY_CONFIGURE = ("model", "inputs")
+
+
+@dataclass(frozen=True)
+class StartSettings:
+    """What the process does by itself; read when it starts."""
+
+    autostart: bool = setting(
+        True,
+        "configure and activate the node at once; false: wait for a manager, such as "
+        "`ros2 lifecycle set`",
+    )

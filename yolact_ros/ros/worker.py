@@ -1,0 +1,170 @@
+"""The thread that opens the model, owns it, and works on the images of all cameras."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rclpy.node import Node
+
+from yolact_ros.errors import ConfigError, MessageError, YolactError
+from yolact_ros.ros.camera_input import Frame
+from yolact_ros.ros.mailbox import Inbox, Mailbox
+from yolact_ros.ros.outputs import milliseconds_since
+from yolact_ros.ros.pipeline import Pipeline
+from yolact_ros.ros.settings import Settings
+from yolact_ros.runtime.bundle import ModelDescription, shipped_bundle
+from yolact_ros.runtime.segmenter import Segmenter
+
+THROTTLE_S = 5.0  # between two log lines about bad images
+PROGRESS_S = 5.0  # between two log lines while the model is being opened
+
+
+class Worker:
+    """One thread from `open` to `end`; a backend's context belongs to the thread that made it.
+
+    Attributes:
+        description: of the model, once `open` has returned.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        inbox: Inbox[Frame],
+        *,
+        settings: Callable[[], Settings],
+        on_broken: Callable[[str], None],
+    ) -> None:
+        """Make a worker that does nothing yet.
+
+        Args:
+            node: for its logger and its clock.
+            inbox: where images come from; ended by `end`.
+            settings: gives the settings of the moment.
+            on_broken: called in the worker's thread, with the reason, when the model has failed
+                on too many images in a row.
+        """
+        self.description: ModelDescription | None = None
+        self._logger = node.get_logger()
+        self._clock = node.get_clock()
+        self._inbox = inbox
+        self._settings = settings
+        self._on_broken = on_broken
+        self._pipelines: dict[Mailbox[Frame], Pipeline] = {}
+        self._opened = threading.Event()
+        self._error: Exception | None = None
+        self._failures = 0  # images in a row
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+
+    def open(self, *, interrupted: Callable[[], bool]) -> None:
+        """Open the model, run it once, and tell every few seconds that this goes on.
+
+        Args:
+            interrupted: whether the process is to end; then this returns early.
+
+        Raises:
+            YolactError: the model cannot be opened, or this was interrupted.
+        """
+        started = time.monotonic()
+        due = started + PROGRESS_S
+        self._thread.start()
+        while not self._opened.wait(0.05):
+            if interrupted():
+                raise YolactError("The node is to end before the model is open.")
+            if time.monotonic() >= due:
+                due += PROGRESS_S
+                self._logger.info(f"Opening the model, {time.monotonic() - started:.0f} s so far.")
+        if self._error is not None:
+            raise self._error
+
+    def serve(self, pipelines: Sequence[Pipeline]) -> None:
+        """Name the cameras, before any of them is subscribed."""
+        self._pipelines = {pipeline.camera.mailbox: pipeline for pipeline in pipelines}
+
+    def end(self, timeout: float) -> bool:
+        """End the thread, which frees the model; False if that takes over `timeout` seconds."""
+        self._inbox.end()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            segmenter = self._open_segmenter()
+        except Exception as error:  # noqa: BLE001 - raised again by `open`
+            self._error = error
+            self._opened.set()
+            return
+        self.description = segmenter.description
+        self._opened.set()
+        with segmenter:
+            while (taken := self._inbox.take()) is not None:
+                self._work_on(*taken, segmenter)
+
+    def _open_segmenter(self) -> Segmenter:
+        settings = self._settings()
+        started = time.perf_counter()
+        chosen = settings.model.model
+        path = Path(chosen).expanduser() if chosen else shipped_bundle()
+        segmenter = Segmenter.open(
+            path,
+            backend=settings.model.backend,
+            postprocess=settings.frames,
+            threads=settings.model.threads,
+        )
+        try:
+            segmenter.warm_up(settings.keyframes)
+        except BaseException:
+            segmenter.close()
+            raise
+        model = segmenter.description.model
+        self._logger.info(
+            f"Model {model.name} ({len(model.classes)} classes) from {path} is ready after "
+            f"{time.perf_counter() - started:.1f} s."
+        )
+        return segmenter
+
+    def _work_on(self, mailbox: Mailbox[Frame], frame: Frame, segmenter: Segmenter) -> None:
+        settings = self._settings()
+        if self._is_stale(frame, settings.work.max_frame_age):
+            mailbox.finish("stale")
+            return
+        pipeline = self._pipelines[mailbox]
+        try:
+            finished = pipeline.process(frame, segmenter, settings=settings)
+        except (MessageError, ConfigError) as error:
+            mailbox.finish("failed")
+            self._logger.error(str(error), throttle_duration_sec=THROTTLE_S)
+        except Exception as error:  # noqa: BLE001 - one image must not end the others
+            mailbox.finish("failed")
+            pipeline.reset()
+            self._note_failure(error, settings.work.max_failures)
+        else:
+            self._failures = 0
+            pipeline.publish_stats(finished, mailbox.finish())
+
+    def _is_stale(self, frame: Frame, limit: float) -> bool:
+        stamp = frame.message.header.stamp
+        if not limit or not (stamp.sec or stamp.nanosec):
+            return False
+        age = milliseconds_since(stamp, self._clock.now().to_msg()) * 1e-3
+        if age <= limit:
+            return False
+        self._logger.warning(
+            f"An image was {age:.3f} s old, more than max_frame_age ({limit:g} s): it is counted "
+            "as stale. If all are, compare the clocks of camera and node, and use_sim_time.",
+            throttle_duration_sec=THROTTLE_S,
+        )
+        return True
+
+    def _note_failure(self, error: Exception, limit: int) -> None:
+        known = isinstance(error, YolactError)
+        words = str(error) if known else traceback.format_exc()
+        self._failures += 1
+        if self._failures == limit:
+            self._on_broken(f"The model failed on {limit} images in a row. The last time: {words}")
+            return
+        self._logger.error(f"An image failed: {words}", throttle_duration_sec=THROTTLE_S)
