@@ -51,6 +51,7 @@ TABLE = {
         {*BOTTOM, "runtime", "evaluate", "train/dataset", "train/segmentation"},
         {"numpy", "cv2", "pycocotools", "matplotlib", "tqdm"},
     ),
+    "bag": ({*BOTTOM, "runtime", "bag"}, {"numpy", "rosbags"}),
     "ros": (
         {*BOTTOM, "runtime", "ros", "msg"},  # msg: the generated messages
         {"numpy", "cv2", "cv_bridge", "rclpy", "ament_index_python", "tqdm", *MESSAGES},

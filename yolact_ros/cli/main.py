@@ -16,6 +16,7 @@ VERBS = {
     "predict": "segment images, a folder or a video",
     "evaluate": "COCO box and mask AP of a model",
     "benchmark": "milliseconds per stage, frames per second, memory",
+    "bag": "copy a recorded ROS 2 bag and add the instances of every image",
     "train": "train a network",
     "fetch": "download an official checkpoint from where its authors publish it",
     "convert": "turn an official checkpoint into one of this package",
@@ -32,6 +33,7 @@ EXTRAS = {
     "onnxscript": "export",
     "onnxruntime": "onnxruntime",
     "pybullet": "simulate",
+    "rosbags": "bag",
 }
 
 

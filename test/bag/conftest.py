@@ -1,0 +1,91 @@
+"""A small recorded bag, and the segmenter of the tiny bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from yolact_ros.runtime.segmenter import Segmenter
+
+SIZE = (48, 60)
+
+
+@pytest.fixture
+def images() -> list[np.ndarray]:
+    """What `record` records: (48, 60, 3) uint8 BGR with a blue rectangle that grows."""
+    made = [np.zeros((*SIZE, 3), np.uint8) for _ in range(6)]
+    for number, image in enumerate(made):
+        image[10:30, 6 : 20 + 5 * number, 0] = 255
+    return made
+
+
+@pytest.fixture
+def record(tmp_path: Path, images: list[np.ndarray]) -> Callable[..., Path]:
+    """Writes a bag: six images on /camera/image_raw and as many messages on two other topics."""
+    pytest.importorskip("rosbags")
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    def write(
+        storage: str = "mcap", *, compressed: bool = False, spoiled: tuple[int, ...] = ()
+    ) -> Path:
+        store = get_typestore(Stores.ROS2_JAZZY)
+        store.register(get_types_from_msg("float32 volts\n", "robot_msgs/msg/Battery"))
+        types = store.types
+        kind = "sensor_msgs/msg/CompressedImage" if compressed else "sensor_msgs/msg/Image"
+        plugin = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}[storage]
+        folder = tmp_path / "recorded"
+        with Writer(folder, version=8, storage_plugin=plugin) as writer:
+            topics = {
+                name: writer.add_connection(name, message_type, typestore=store)
+                for name, message_type in [
+                    ("/camera/image_raw", kind),
+                    ("/words", "std_msgs/msg/String"),
+                    ("/battery", "robot_msgs/msg/Battery"),
+                ]
+            }
+
+            def put(name, time, **fields):
+                connection = topics[name]
+                message = types[connection.msgtype](**fields)
+                writer.write(connection, time, store.serialize_cdr(message, connection.msgtype))
+
+            for number, image in enumerate(images):
+                time = 10**18 + number * 10**8
+                stamp = types["builtin_interfaces/msg/Time"](sec=100 + number, nanosec=7)
+                header = types["std_msgs/msg/Header"](stamp=stamp, frame_id="camera")
+                if compressed:
+                    fields = {"format": "png", "data": cv2.imencode(".png", image)[1].reshape(-1)}
+                else:
+                    fields = {
+                        "height": SIZE[0],
+                        "width": SIZE[1],
+                        "encoding": "nonsense" if number in spoiled else "rgb8",
+                        "is_bigendian": 0,
+                        "step": 3 * SIZE[1],
+                        "data": image[..., ::-1].reshape(-1),
+                    }
+                put("/camera/image_raw", time, header=header, **fields)
+                put("/words", time + 1, data=f"word {number}")
+                put("/battery", time + 2, volts=12.5 - number)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def segmenter(tiny_bundle) -> Iterator[Segmenter]:
+    """Of the tiny bundle."""
+    with Segmenter.open(tiny_bundle.folder, threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture
+def video_segmenter(tiny_video_bundle) -> Iterator[Segmenter]:
+    """Of the tiny bundle for video."""
+    with Segmenter.open(tiny_video_bundle.folder, threads=1) as opened:
+        yield opened

@@ -1,0 +1,195 @@
+"""Bags on disk: what is read, what is written, and where a bag grows until it is complete."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rosbags.interfaces import Connection, MessageDefinitionFormat
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer, WriterError
+
+from yolact_ros.bag.definitions import typestore
+from yolact_ros.bag.messages import IMAGE_TYPES
+from yolact_ros.errors import DatasetError
+
+# Suffix of a bag that is one file -> how it is stored.
+STORAGES = {".mcap": StoragePlugin.MCAP, ".db3": StoragePlugin.SQLITE3}
+UNKNOWN_HASH = f"RIHS01_{'0' * 64}"
+
+
+@contextmanager
+def open_bag(path: Path) -> Iterator[Reader]:
+    """Open a bag for reading: a folder as `ros2 bag record` makes it, or one of its files.
+
+    Raises:
+        DatasetError: there is none, or it cannot be read.
+    """
+    if path.is_dir() and not (path / "metadata.yaml").exists():
+        raise DatasetError(
+            f"The folder {path} has no metadata.yaml, so it is no complete bag. Name the .mcap "
+            f"or .db3 file itself, or repair the bag: ros2 bag reindex {path}"
+        )
+    if not path.is_dir() and path.suffix not in STORAGES:
+        raise DatasetError(
+            f"{path} is no bag; expected a folder as `ros2 bag record` makes it, or a file "
+            f"that ends in {' or '.join(STORAGES)}."
+        )
+    with _reading(path):
+        reader = Reader(path)
+        reader.open()
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def read_messages(
+    reader: Reader, connections: list[Connection]
+) -> Iterator[tuple[Connection, int, bytes]]:
+    """Give each message of `connections` with the nanoseconds of its recording, in that order.
+
+    Raises:
+        DatasetError: the bag is damaged.
+    """
+    messages = reader.messages(connections)
+    while True:
+        with _reading(reader.path):
+            message = next(messages, None)
+        if message is None:
+            return
+        yield message
+
+
+@contextmanager
+def _reading(path: Any) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"The bag {path} cannot be read: {error}.") from error
+    except Exception as error:  # the library lets errors of apsw, lz4, zstd and struct out, too
+        raise DatasetError(
+            f"The bag {path} is damaged: {error or type(error).__name__}. A recording that was "
+            "cut off can often be saved by `ros2 bag reindex`, or `mcap recover` for .mcap."
+        ) from error
+
+
+def storage_of(source: Path, target: Path, reader: Reader) -> StoragePlugin:
+    """How to store a bag: as its name says, or as the one it is made from."""
+    if target.suffix in STORAGES:
+        return STORAGES[target.suffix]
+    if source.is_dir():
+        suffixes = {file.suffix for file in source.iterdir()} & set(STORAGES)
+        return STORAGES[min(suffixes, default=".mcap")]
+    return STORAGES[source.suffix]
+
+
+def find_images(reader: Reader, topic: str | None) -> Connection:
+    """The connection that carries a topic's images.
+
+    Args:
+        reader: of an open bag.
+        topic: name of the topic; None for the only topic of images that the bag has.
+
+    Raises:
+        DatasetError: there is no such topic, or several.
+    """
+    images = {c.topic: c for c in reader.connections if c.msgtype in IMAGE_TYPES and c.msgcount}
+    known = ", ".join(images) or "none"
+    if topic is None:
+        if len(images) != 1:
+            raise DatasetError(
+                f"The bag {reader.path} has {len(images)} topics of images ({known}); "
+                "name one with --topic."
+            )
+        return next(iter(images.values()))
+    if f"/{topic.lstrip('/')}" not in images:
+        raise DatasetError(
+            f"The bag {reader.path} has no images on {topic}; its topics of images: {known}."
+        )
+    return images[f"/{topic.lstrip('/')}"]
+
+
+def copy_connection(writer: Writer, connection: Connection) -> Connection:
+    """Declare a topic of another bag, with its definition, its hash and its QoS."""
+    known = connection.msgtype in typestore().types
+    defined = connection.msgdef.format is not MessageDefinitionFormat.NONE
+    ext: Any = connection.ext
+    return writer.add_connection(
+        connection.topic,
+        connection.msgtype,
+        typestore=typestore() if known and not (defined and connection.digest) else None,
+        msgdef=connection.msgdef.data if defined or not known else None,
+        rihs01=connection.digest or (None if known else UNKNOWN_HASH),
+        serialization_format=ext.serialization_format,
+        offered_qos_profiles=ext.offered_qos_profiles,
+    )
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a bag grows, beside the place that it will be moved to when it is complete.
+
+    Attributes:
+        target: the finished bag: a folder, or one file if its name ends as one of `STORAGES`.
+    """
+
+    target: Path
+
+    @property
+    def folder(self) -> Path:
+        """Everything that an unfinished run leaves."""
+        return self.target.with_name(f"{self.target.name}.partial")
+
+    @property
+    def bag(self) -> Path:
+        """The growing bag; its own name is in the names of its files."""
+        is_file = self.target.suffix in STORAGES
+        return self.folder / (self.target.stem if is_file else self.target.name)
+
+    def prepare(self) -> None:
+        """Make the folder, without an unfinished bag.
+
+        Raises:
+            DatasetError: the target exists, or the folder cannot be made.
+        """
+        if self.target.exists():
+            raise DatasetError(f"{self.target} exists; remove it or name another place.")
+        with self.writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def clear_bag(self) -> None:
+        """Remove an unfinished bag; what it was made from stays."""
+        shutil.rmtree(self.bag, ignore_errors=True)
+
+    def finish(self) -> None:
+        """Move the complete bag to its place and remove the rest.
+
+        Raises:
+            DatasetError: it cannot be moved.
+        """
+        with self.writing():
+            if self.target.suffix in STORAGES:
+                (self.bag / f"{self.bag.name}{self.target.suffix}").rename(self.target)
+            else:
+                self.bag.rename(self.target)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around whatever writes.
+
+        Raises:
+            DatasetError: the disk is full or refuses otherwise.
+        """
+        try:
+            yield
+        except (OSError, sqlite3.Error, WriterError) as error:
+            raise DatasetError(
+                f"{self.target} cannot be written: {error}. What was computed so far is kept in "
+                f"{self.folder}; make room and run the same command again to go on from there."
+            ) from error

@@ -1,0 +1,236 @@
+"""A copy of a bag with the instances of one of its cameras."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import Reader, Writer
+
+from yolact_ros.bag import journal
+from yolact_ros.bag.definitions import INSTANCE_ARRAY, typestore
+from yolact_ros.bag.files import (
+    Workplace,
+    copy_connection,
+    find_images,
+    open_bag,
+    read_messages,
+    storage_of,
+)
+from yolact_ros.bag.journal import Entry, Journal
+from yolact_ros.bag.messages import read_image, seconds_of, serialize_result
+from yolact_ros.config import KeyframeConfig
+from yolact_ros.errors import DatasetError, MessageError
+from yolact_ros.runtime.detections import KEYFRAME
+from yolact_ros.runtime.mask_encodings import MASK_ENCODINGS
+from yolact_ros.runtime.segmenter import Segmenter
+from yolact_ros.runtime.stream import Stream
+
+# Version of rosbag2's format: that of Iron; Jazzy and newer ones, which write 9, read it, too.
+BAG_VERSION = 8
+
+
+@dataclass(frozen=True)
+class BagOptions:
+    """What goes into the new bag.
+
+    Attributes:
+        topic: of the images; None for the only one that the bag has.
+        result_topic: of the instances.
+        mask_encoding: form of the masks, a key of `MASK_ENCODINGS`.
+        keyframes: which images are keyframes.
+    """
+
+    topic: str | None = None
+    result_topic: str = "/yolact/instances"
+    mask_encoding: str = "bits"
+    keyframes: KeyframeConfig = KeyframeConfig()
+
+
+@dataclass(frozen=True)
+class BagReport:
+    """What became of the images.
+
+    Attributes:
+        topic: of the images.
+        images: of the topic in the bag.
+        resumed: of these, known from an earlier run that did not come to its end.
+        failures: place of the image in its topic, from 0 on, and why it has no result.
+    """
+
+    topic: str
+    images: int
+    resumed: int
+    failures: dict[int, str]
+
+
+def segment_bag(
+    source: Path,
+    target: Path,
+    segmenter: Segmenter,
+    *,
+    options: BagOptions = BagOptions(),  # noqa: B008 - frozen
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> BagReport:
+    """Copy a bag and add an `InstanceArray` behind every image of a topic.
+
+    Results have the images' headers and times of recording. The same bag, model and settings give
+    the same bytes. A run that was interrupted, by a full disk too, leaves its results beside
+    `target`, and the same call goes on from there; `target` appears when it is complete.
+
+    Args:
+        source: a folder as `ros2 bag record` makes it, or a .mcap or .db3 file.
+        target: the new bag: a file if its name ends so, else a folder, stored as `source` is.
+        segmenter: the model.
+        options: what goes into the bag.
+        progress: called with the images done and all of them, at the start and after each image.
+
+    Raises:
+        DatasetError: the bag cannot be read or written, or has no such topic.
+        ConfigError: the model does not have the warp that the keyframes ask for.
+        BackendError: the backend fails.
+    """
+    workplace = Workplace(target)
+    with open_bag(source) as reader:
+        images = find_images(reader, options.topic)
+        if options.result_topic in {connection.topic for connection in reader.connections}:
+            raise DatasetError(
+                f"The bag {source} has a topic {options.result_topic} already; name another one "
+                "with --result-topic."
+            )
+        stream = segmenter.new_stream(options.keyframes)
+        workplace.prepare()
+        identity = _identity(source, images.topic, segmenter, options)
+        with workplace.writing():
+            known = Journal(workplace.folder / "results", identity)
+        with known:
+            _check_room(source, workplace)
+            run = _Run(reader, images, segmenter, stream, options, known, workplace)
+            failures = run.write(storage_of(source, target, reader), progress)
+    workplace.finish()
+    return BagReport(images.topic, run.done, len(known.entries), failures)
+
+
+class _Run:
+    """One pass over all messages."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        images: Connection,
+        segmenter: Segmenter,
+        stream: Stream,
+        options: BagOptions,
+        known: Journal,
+        workplace: Workplace,
+    ) -> None:
+        self.done = 0
+        self._reader = reader
+        self._images = images
+        self._segmenter = segmenter
+        self._options = options
+        self._journal = known
+        self._workplace = workplace
+        self._stream = stream
+        self._keyframe_stamp: Any = None
+
+    def write(self, storage: Any, progress: Callable[[int, int], None]) -> dict[int, str]:
+        """Write the bag; gives the failures."""
+        workplace, total = self._workplace, self._images.msgcount
+        failures: dict[int, str] = {}
+        workplace.clear_bag()
+        writer = Writer(workplace.bag, version=BAG_VERSION, storage_plugin=storage)
+        with workplace.writing():
+            writer.open()
+        complete = False
+        try:
+            with workplace.writing():
+                copies = {c.id: copy_connection(writer, c) for c in self._reader.connections}
+                results = writer.add_connection(
+                    self._options.result_topic, INSTANCE_ARRAY, typestore=typestore()
+                )
+            progress(0, total)
+            for connection, time, data in read_messages(self._reader, self._reader.connections):
+                with workplace.writing():
+                    writer.write(copies[connection.id], time, data)
+                if connection.id != self._images.id:
+                    continue
+                entry = self._result(data)
+                if entry.kind == journal.FAILED:
+                    failures[self.done] = entry.content.decode()
+                else:
+                    with workplace.writing():
+                        writer.write(results, time, entry.content)
+                self.done += 1
+                progress(self.done, total)
+            with workplace.writing():
+                writer.close()
+            complete = True
+        finally:
+            if not complete:
+                writer.abort()
+                workplace.clear_bag()  # leaves room; the results are in the journal
+        return failures
+
+    def _result(self, data: bytes) -> Entry:
+        """The result of the next image, known or new."""
+        if self.done < len(self._journal.entries):
+            return self._journal.entries[self.done]
+        try:
+            entry = self._segment(data)
+        except MessageError as error:
+            entry = Entry(journal.FAILED, str(error).encode())
+        with self._workplace.writing():
+            self._journal.append(entry)
+        return entry
+
+    def _segment(self, data: bytes) -> Entry:
+        header, image = read_image(data, self._images.msgtype)
+        detections = self._segmenter.segment(
+            image, stream=self._stream, stamp=seconds_of(header.stamp)
+        )
+        is_keyframe = detections.frame_type == KEYFRAME
+        if is_keyframe:
+            self._keyframe_stamp = header.stamp
+        message = serialize_result(
+            detections,
+            self._segmenter.description.model.classes,
+            header=header,
+            keyframe_stamp=self._keyframe_stamp,
+            mask_encoding=MASK_ENCODINGS[self._options.mask_encoding],
+        )
+        return Entry(journal.KEYFRAME if is_keyframe else journal.PARTIAL, message)
+
+
+def _identity(
+    source: Path, topic: str, segmenter: Segmenter, options: BagOptions
+) -> dict[str, Any]:
+    """Whatever the results depend on; files by name, size and time, for bags are large."""
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    states = [(file.name, file.stat()) for file in files]
+    return {
+        "bag": str(source.resolve()),
+        "files": [(name, state.st_size, state.st_mtime_ns) for name, state in states],
+        "model": segmenter.description.identity,
+        "target": segmenter.description.target,
+        "postprocess": dataclasses.asdict(segmenter.postprocess),
+        **dataclasses.asdict(options),
+        "topic": topic,
+    }
+
+
+def _check_room(source: Path, workplace: Workplace) -> None:
+    """Find out before the work, not after it, that the copy cannot fit."""
+    files = source.iterdir() if source.is_dir() else [source]
+    needed = sum(file.stat().st_size for file in files if file.is_file())
+    free = shutil.disk_usage(workplace.folder).free
+    if free < needed:
+        raise DatasetError(
+            f"{workplace.target} cannot be written: the copy needs {needed / 1e9:.2f} GB and the "
+            f"disk has {free / 1e9:.2f} GB left. Make room or name another place."
+        )
