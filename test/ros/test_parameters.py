@@ -12,6 +12,7 @@ from rclpy.parameter import Parameter
 
 from yolact_ros.config import KeyframeConfig, PostprocessConfig
 from yolact_ros.errors import ConfigError
+from yolact_ros.ros import parameter_table
 from yolact_ros.ros.camera import CameraSettings
 from yolact_ros.ros.parameters import NodeParameters, declare_constant
 from yolact_ros.ros.settings import (
@@ -206,10 +207,34 @@ def test_other_parameters_of_the_node_may_change(make_node):
     assert result.successful and live.current == Settings()
 
 
-def test_the_parameter_file_names_parameters_of_the_node_with_their_defaults():
-    content = yaml.safe_load((REPOSITORY / "config/yolact_node.yaml").read_text())
-    written = content["/**"]["ros__parameters"]
-    defaults: dict[str, object] = {}
+WRITE = "python3 -m yolact_ros.ros.parameter_table"
+
+
+def test_the_parameter_file_has_all_parameters_with_their_defaults():
+    text = (REPOSITORY / "config/yolact_node.yaml").read_text()
+    assert text == parameter_table.parameter_file(), f"write it: {WRITE}"
+    written = yaml.safe_load(text)["/**"]["ros__parameters"]
+    defaults: dict[str, object] = dataclasses.asdict(StartSettings())
     for table in TABLES:
         defaults |= dataclasses.asdict(table)
-    assert written == {name: defaults[name] for name in written}
+    assert written == {**defaults, "cameras": list(defaults["cameras"])}
+
+
+def test_the_readme_has_the_table_of_parameters():
+    text = (REPOSITORY / "README.md").read_text()
+    assert text == parameter_table.with_table(text), f"write it: {WRITE}"
+    for table in TABLES:
+        for field in dataclasses.fields(table):
+            assert f"| `{field.name}` |" in text and field.metadata["doc"] in text
+
+
+def test_a_node_that_reads_the_parameter_file_has_the_defaults(ros):
+    """Types included: a whole number would not do for a threshold."""
+    node = rclpy.create_node(
+        "parameters",
+        cli_args=["--ros-args", "--params-file", str(REPOSITORY / "config/yolact_node.yaml")],
+        use_global_arguments=False,
+    )
+    assert declare_constant(node, StartSettings()) == StartSettings()
+    assert NodeParameters(node, Settings()).current == Settings()
+    node.destroy_node()

@@ -77,7 +77,7 @@ class WorkSettings:
     max_failures: int = setting(
         10,
         "images in a row on which the model fails before the node gives it up; 0: no limit",
-        range=(0, 1000000),
+        range=(0, 1000),
     )
 
     def __post_init__(self) -> None:
@@ -113,7 +113,7 @@ READ_BY_CONFIGURE = ("model", "inputs")
 
 @dataclass(frozen=True)
 class StartSettings:
-    """What the process does by itself; read when it starts."""
+    """What the process does by itself."""
 
     autostart: bool = setting(
         True,
