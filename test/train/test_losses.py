@@ -231,7 +231,34 @@ def test_fewer_masks_are_scaled_to_all_of_them(tiny):
     for seed in range(60):
         some = yolact_losses(
             output, targets, model=model, config=LossConfig(masks_to_train=5),
-            generator=torch.Generator().manual_seed(seed),
+            seeds=(2 * seed, 2 * seed + 1),
         )  # fmt: skip
         means += torch.stack([some["mask"], some["mask_iou"]]).detach() / 60
     assert float(means[0]) == pytest.approx(float(every["mask"].detach()), rel=0.1)
+
+
+def test_parts_of_a_batch_with_its_normaliser_average_to_the_whole(tiny):
+    model, output = tiny
+    targets = [random_target(torch.Generator().manual_seed(i), count=i) for i in (2, 6)]
+    config = LossConfig(masks_to_train=5)  # fewer than there are
+    count = 0
+
+    def remember(positives):
+        nonlocal count
+        count = positives
+        return positives
+
+    whole = yolact_losses(
+        output, targets, model=model, config=config, seeds=(7, 8), normaliser=remember
+    )
+    parts = [
+        yolact_losses(
+            YolactOutput(*(tensor[i : i + 1] for tensor in output)), [targets[i]], model=model,
+            config=config, seeds=(7 + i,), normaliser=lambda _: count / 2,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    assert count > 10
+    for name, loss in whole.items():
+        average = (parts[0][name] + parts[1][name]) / 2
+        assert float(average.detach()) == pytest.approx(float(loss.detach()), rel=1e-4), name

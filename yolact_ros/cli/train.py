@@ -34,15 +34,21 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     from yolact_ros.train.config import read_train_config
+    from yolact_ros.train.processes import join_processes
     from yolact_ros.train.trainer import Trainer
 
-    logging.getLogger("yolact_ros").setLevel(logging.INFO)
     changes = dict(parse_change(text) for text in arguments.set)
     config = read_train_config(arguments.config, changes)
     folder = arguments.output or Path("out/train") / arguments.config.stem
-    trainer = Trainer(config, folder, resume=arguments.resume)
-    trainer.run()
-    print(folder / "last.pth")
+    with join_processes(config.device) as processes:
+        if processes.first:
+            logging.getLogger("yolact_ros").setLevel(logging.INFO)
+        else:
+            logging.getLogger("yolact_ros").setLevel(logging.ERROR)
+        trainer = Trainer(config, folder, resume=arguments.resume, processes=processes)
+        trainer.run()
+        if processes.first:
+            print(folder / "last.pth")
     return 0
 
 

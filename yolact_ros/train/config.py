@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +79,22 @@ class TrainConfig:
     start_from: str = setting(
         "", "checkpoint of a like network whose fitting entries are the start (other classes)"
     )
-    freeze_batch_norm: bool = setting(
-        False, "keep the batch norms of the backbone as they are (small batches)"
+    freeze_batch_norm: bool | None = setting(
+        None,
+        "keep the batch norms of the backbone as they are; `auto` (None): with fewer than six "
+        "images for each process",
     )
     frozen: tuple[str, ...] = setting(
         (), "parts that are not trained, by the start of their parameters' names: backbone.stem"
     )
     steps: int = setting(800000, "optimisation steps", range=(1, 100000000))
-    batch_size: int = setting(8, "images of a step", range=(1, 4096))
+    batch_size: int = setting(8, "images of a step, of all processes", range=(1, 4096))
+    recipe_batch_size: int = setting(
+        0,
+        "batch size that learning rate, steps and drops are meant for; for another they are "
+        "scaled; 0: they are taken as they are",
+        range=(0, 4096),
+    )
     repeat_threshold: float = setting(
         0.0, "share of the images below which a class is rare and its images are repeated",
         range=(0.0, 1.0),
@@ -96,8 +104,8 @@ class TrainConfig:
         range=(0.0, 0.99999),
     )  # fmt: skip
     precision: str = setting(
-        "float32", "of the network's forward pass; losses are float32",
-        choices=("float32", "bfloat16"),
+        "float32", "of the network's forward pass, auto: the GPU's fast one; losses are float32",
+        choices=("auto", "float32", "bfloat16", "float16"),
     )  # fmt: skip
     device: str = setting(
         "auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda")
@@ -133,7 +141,43 @@ def train_config_from_plain(values: Mapping[str, Any]) -> TrainConfig:
     base = TrainConfig()
     if "variant" in values:
         base = TrainConfig(model=variant(str(values.pop("variant"))))
+    if values.get("freeze_batch_norm") == "auto":
+        values["freeze_batch_norm"] = None
     return override(base, values)
+
+
+def scale_to_batch(config: TrainConfig) -> TrainConfig:
+    """Fit a recipe to another batch size by the linear rule, if it says what it is meant for.
+
+    The learning rate grows with the batch; steps and drops shrink, so that as many images are
+    seen. The warm-up keeps its length and its first rate (dbolya/yolact `train.py`, autoscale).
+    """
+    size, meant = config.batch_size, config.recipe_batch_size
+    if meant in (0, size):
+        return config
+    factor = size / meant
+    optimizer, schedule = config.optimizer, config.schedule
+    return replace(
+        config,
+        recipe_batch_size=size,
+        steps=max(int(config.steps // factor), 1),
+        optimizer=replace(optimizer, learning_rate=min(optimizer.learning_rate * factor, 1.0)),
+        schedule=replace(
+            schedule,
+            warm_up_start=min(schedule.warm_up_start / factor, 1.0),
+            drops=tuple(int(drop // factor) for drop in schedule.drops),
+        ),
+    )
+
+
+def describe_scaling(meant: TrainConfig, scaled: TrainConfig) -> str:
+    """One line about what `scale_to_batch` changed."""
+    return (
+        f"Batches of {scaled.batch_size} images with a recipe for {meant.recipe_batch_size}: "
+        f"learning rate {meant.optimizer.learning_rate:g} -> {scaled.optimizer.learning_rate:g}, "
+        f"steps {meant.steps} -> {scaled.steps}, "
+        f"drops {list(meant.schedule.drops)} -> {list(scaled.schedule.drops)}."
+    )
 
 
 def read_train_config(path: str | Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:

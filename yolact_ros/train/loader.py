@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -135,25 +135,58 @@ class ValidationSamples(Dataset):
 
 
 def training_loader(
-    stream: TrainingStream, *, batch_size: int, first_step: int, steps: int, workers: int
+    stream: TrainingStream,
+    *,
+    batch_size: int,
+    first_step: int,
+    steps: int,
+    workers: int,
+    part: tuple[int, int] = (0, 1),
 ) -> DataLoader:
-    """Batches of the steps from `first_step` up to, not including, `steps`."""
+    """Batches of the steps from `first_step` up to, not including, `steps`.
+
+    With `part` (i, n) each batch is the i-th of the n equal parts of the step's batch.
+    """
     return DataLoader(
         stream,
-        batch_size=batch_size,
-        sampler=range(first_step * batch_size, steps * batch_size),
+        batch_sampler=StepPositions(
+            range(first_step, steps), share=batch_size // part[1], batch_size=batch_size,
+            place=part[0],
+        ),
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,
         # A fresh interpreter: a fork of a process with running threads can hang.
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=4 if workers else None,
-    )
+    )  # fmt: skip
 
 
-def validation_loader(samples: ValidationSamples, *, batch_size: int) -> DataLoader:
-    """Batches of the validation images, prepared inline."""
-    return DataLoader(samples, batch_size=batch_size, collate_fn=collate)
+class StepPositions:
+    """Positions in a `TrainingStream` of one part of each step's batch."""
+
+    def __init__(self, steps: range, *, share: int, batch_size: int, place: int) -> None:
+        self.steps = steps
+        self.share = share
+        self.batch_size = batch_size
+        self.place = place
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            start = step * self.batch_size + self.place * self.share
+            yield list(range(start, start + self.share))
+
+
+def validation_loader(
+    samples: ValidationSamples, *, batch_size: int, part: tuple[int, int] = (0, 1)
+) -> DataLoader:
+    """Batches of the validation images, prepared inline; of `part` (i, n) every n-th from i on."""
+    starts = range(0, len(samples), batch_size)[part[0] :: part[1]]
+    batches = [list(range(s, min(s + batch_size, len(samples)))) for s in starts]
+    return DataLoader(samples, batch_sampler=batches, collate_fn=collate)
 
 
 def collate(samples: list[Sample]) -> Batch:

@@ -20,6 +20,12 @@ class MeanLosses:
             self._sums[name] = self._sums.get(name, 0.0) + weight * value
         self._weight += weight
 
+    def merge(self, other: MeanLosses) -> None:
+        """Take in what another one has collected."""
+        for name, total in other._sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + total
+        self._weight += other._weight
+
     def take(self) -> dict[str, float]:
         """The means since the last call, and `total`, their sum; then start anew."""
         means = {name: total / self._weight for name, total in self._sums.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,25 +76,35 @@ class Target:
         )
 
 
+def at_least_one(count: int) -> float:
+    """What the sums over the positive priors of a whole batch are divided by."""
+    return max(count, 1)
+
+
 def yolact_losses(
     output: YolactOutput,
     targets: Sequence[Target],
     *,
     model: Yolact,
     config: LossConfig,
-    generator: torch.Generator | None = None,
+    seeds: Sequence[int] | None = None,
+    normaliser: Callable[[int], float] = at_least_one,
 ) -> dict[str, Tensor]:
     """Compute the weighted losses of a batch; training minimises their sum.
 
     All are divided by the number of positive priors of the batch, but the semantic loss by the
     number of images. A batch without instances gives zeros, except for the semantic loss.
+    Whatever the batch, every output of the network takes part, if only with a zero.
 
     Args:
         output: of the network for B images, any floating type.
         targets: B targets on the same device.
         model: gives the priors and the mask re-scoring.
         config: weights and limits.
-        generator: on the CPU; draws the masks to train where there are more than allowed.
+        seeds: B of them; each draws the masks of an image to train where there are more than
+            allowed, so that the draw does not hang on the other images. Their numbers by default.
+        normaliser: makes of the number of positive priors what the losses are divided by; for
+            batches that are parts of a larger one.
 
     Returns:
         Name (of `LOSS_NAMES`; `mask_iou` only with re-scoring) to a scalar float32.
@@ -105,7 +115,7 @@ def yolact_losses(
         for t in targets
     ]
     labels = torch.stack([match.labels for match in matches])
-    num_positive = max(int((labels > 0).sum()), 1)
+    num_positive = normaliser(int((labels > 0).sum()))
     losses = {
         "box": config.box_weight
         * box_loss(output.box_offsets, targets, matches=matches, priors=model.priors)
@@ -117,14 +127,14 @@ def yolact_losses(
         / num_positive,
     }
     drawn = [
-        draw_positives(match, limit=config.masks_to_train, generator=generator)
-        for match in matches
+        draw_positives(match, limit=config.masks_to_train, seed=seed)
+        for match, seed in zip(matches, seeds or range(len(matches)), strict=True)
     ]
     # One gather for all images: indexing image by image would fill a whole gradient each time.
     counts = [len(priors) for priors in drawn]
     images = torch.arange(len(drawn)).repeat_interleave(torch.tensor(counts))
     coefficients = output.coefficients[images.to(labels.device), torch.cat(drawn)].split(counts)
-    masks_sum = iou_sum = output.prototypes.sum() * 0.0
+    masks_sum = iou_sum = (output.prototypes.sum() + output.coefficients.sum()) * 0.0
     for i, prototypes in enumerate(output.prototypes.unbind()):
         if not counts[i]:
             continue
@@ -190,12 +200,11 @@ def class_loss(class_logits: Tensor, labels: Tensor, *, negatives_per_positive: 
     return F.cross_entropy(class_logits[learnt], labels[learnt], reduction="sum")
 
 
-def draw_positives(
-    match: Matches, *, limit: int, generator: torch.Generator | None = None
-) -> Tensor:
+def draw_positives(match: Matches, *, limit: int, seed: int) -> Tensor:
     """Indices (n,) of positive priors, at most `limit` of them, drawn at random."""
     positive = torch.nonzero(match.labels > 0)[:, 0]
     if len(positive) > limit:
+        generator = torch.Generator().manual_seed(seed)
         drawn = torch.randperm(len(positive), generator=generator)[:limit]
         positive = positive[drawn.to(positive.device)]
     return positive

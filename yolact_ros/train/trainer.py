@@ -1,4 +1,4 @@
-"""The training loop: seeded, resumable, safe to interrupt."""
+"""The training loop: seeded, resumable, safe to interrupt, by one process or several."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from yolact_ros.config import to_plain
-from yolact_ros.errors import ConfigError, WeightsError, YolactError
-from yolact_ros.model.inference import normalise
+from yolact_ros.errors import ConfigError, WeightsError
 from yolact_ros.model.weights import (
     Checkpoint,
     initialise_weights,
@@ -29,18 +27,18 @@ from yolact_ros.model.weights import (
 )
 from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.allocator import keep_freed_memory
-from yolact_ros.train.config import TrainConfig
+from yolact_ros.train.config import TrainConfig, describe_scaling, scale_to_batch
 from yolact_ros.train.dataset import CocoDataset
+from yolact_ros.train.learner import Learner, batch_losses
 from yolact_ros.train.loader import (
-    Batch,
     TrainingStream,
     ValidationSamples,
     training_loader,
     validation_loader,
 )
 from yolact_ros.train.log import CsvLog, MeanLosses
-from yolact_ros.train.losses import LOSS_NAMES, yolact_losses
-from yolact_ros.train.optimizer import WeightAverage, learning_rate, make_optimizer
+from yolact_ros.train.losses import LOSS_NAMES
+from yolact_ros.train.processes import Processes, choose_device
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +54,18 @@ class Trainer:
     weights of the smallest validation loss. The weights of both are those to use, that is their
     running mean where there is one. `losses.csv` and `validation.csv` are the logs, and
     `transfer.txt` tells what a run took from the checkpoint that it started from.
+
+    Several processes (`processes.join_processes`) do the same steps as one would: each takes its
+    part of every batch, and the first alone writes the files.
     """
 
     def __init__(
-        self, config: TrainConfig, folder: str | Path, *, resume: str | Path | None = None
+        self,
+        config: TrainConfig,
+        folder: str | Path,
+        *,
+        resume: str | Path | None = None,
+        processes: Processes | None = None,
     ) -> None:
         """Build network, data and optimizer.
 
@@ -67,39 +73,41 @@ class Trainer:
             config: the run.
             folder: made if absent.
             resume: a `last.pth` to go on from; its network must be that of `config`.
+            processes: those that train together; only this one by default.
 
         Raises:
             ConfigError: no training data are named, or the device is not there.
             DatasetError: annotations or images are missing or unusable.
             WeightsError: ImageNet weights or the checkpoint to resume cannot be used.
         """
-        self.config = config
+        self.config = scale_to_batch(config)
+        if self.config != config:
+            logger.info("%s", describe_scaling(config, self.config))
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.device = _choose_device(config.device)
+        self.processes = processes or Processes(choose_device(config.device))
+        self.device = self.processes.device
         if self.device.type == "cpu":
             keep_freed_memory()
         if config.threads:
             torch.set_num_threads(config.threads)
         self.stream = self._open_training_data()
         self.validation = self._open_validation_data()
-        self.model = self._make_model(fill=resume is None)
-        self.optimizer = make_optimizer(self.model, config.optimizer)
-        self.average = WeightAverage(self.model, config.ema_decay) if config.ema_decay else None
+        self.learner = Learner(
+            self._make_model(fill=resume is None), self.config, processes=self.processes
+        )
         self.step = 0
         self.best_loss = float("inf")
         if resume is not None:
             self._resume(resume)
-        parts = LOSS_NAMES if config.model.mask_rescoring else LOSS_NAMES[:-1]
-        self.log = CsvLog(
-            self.folder / "losses.csv",
-            ("step", "learning_rate", *parts, "total", "images_per_second"),
-            last_step=self.step,
-        )
-        self.validation_log = CsvLog(
-            self.folder / "validation.csv", ("step", *parts, "total"), last_step=self.step
-        )
+        if self.processes.first:
+            self._open_logs()
         self._stop = False
+
+    @property
+    def model(self) -> Yolact:
+        """The network in training."""
+        return self.learner.model
 
     def run(self, *, until: int | None = None) -> None:
         """Train up to the configured number of steps.
@@ -118,15 +126,24 @@ class Trainer:
             first_step=self.step,
             steps=end,
             workers=self.config.workers,
+            part=(self.processes.rank, self.processes.count),
         )
         means = MeanLosses()
         started = time.perf_counter()
         with (
             self._stop_on_sigint(),
-            tqdm(total=end, initial=self.step, desc="train", unit="step", smoothing=0.05) as bar,
+            tqdm(
+                total=end,
+                initial=self.step,
+                desc="train",
+                unit="step",
+                smoothing=0.05,
+                disable=not self.processes.first,
+            ) as bar,
         ):
             for batch in loader:
-                means.add(self._train_step(batch))
+                means.add(self.learner.learn(batch, step=self.step))
+                self.step += 1
                 bar.update()
                 if self.step % self.config.log_interval == 0:
                     images = self.config.log_interval * self.config.batch_size
@@ -138,7 +155,8 @@ class Trainer:
                     started = time.perf_counter()
                 if self.step % self.config.checkpoint_interval == 0:
                     self.save()
-                if self._stop:
+                if self.processes.any(self._stop):
+                    self._stop = True
                     break
         self.save()
         if self._stop:
@@ -149,80 +167,25 @@ class Trainer:
 
     def save(self) -> None:
         """Write `last.pth`."""
+        if not self.processes.first:
+            return
         save_checkpoint(
             self.folder / LAST,
-            self._model_to_use(),
+            self.learner.model_to_use(),
             step=self.step,
-            optimizer=self.optimizer.state_dict(),
+            optimizer=self.learner.optimizer.state_dict(),
             extra={
                 "best_loss": self.best_loss,
                 "train_config": to_plain(self.config),
-                "training_weights": self.model.state_dict() if self.average else None,
+                **self.learner.state(),
             },
         )
 
-    def _train_step(self, batch: Batch) -> dict[str, float]:
-        """Do one optimisation step; return its losses."""
-        config = self.config
-        rate = learning_rate(
-            self.step,
-            steps=config.steps,
-            largest=config.optimizer.learning_rate,
-            config=config.schedule,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["rate"]
-        self._set_mode()
-        losses = self._losses(self.model, batch, seed=self.step)
-        values = {name: float(loss.detach()) for name, loss in losses.items()}
-        self._check_finite(values, batch)
-        self.optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
-        self._clip_gradient(batch)
-        self.optimizer.step()
-        self.step += 1
-        if self.average:
-            self.average.update(self.model, step=self.step)
-        return values
-
-    def _losses(self, model: Yolact, batch: Batch, *, seed: int) -> dict[str, Tensor]:
-        images = normalise(batch.images.to(self.device), self.config.model)
-        images = images.contiguous(memory_format=torch.channels_last)
-        targets = [target.to(self.device) for target in batch.targets]
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
-        ):
-            output = model(images)
-        # A generator of its own for every step, so that a resumed run draws the same masks.
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + seed)
-        return yolact_losses(
-            output, targets, model=model, config=self.config.losses, generator=generator
-        )
-
-    def _check_finite(self, values: dict[str, float], batch: Batch) -> None:
-        bad = {n: v for n, v in values.items() if not torch.isfinite(torch.tensor(v))}
-        if bad:
-            parts = ", ".join(f"{name} is {value}" for name, value in bad.items())
-            raise YolactError(
-                f"The loss is not finite at step {self.step}: {parts} (images: "
-                f"{', '.join(batch.file_names)}). Lower the learning rate, lengthen the warm-up "
-                f"or clip the gradient, and resume from {self.folder / LAST}."
-            )
-
-    def _clip_gradient(self, batch: Batch) -> None:
-        limit = self.config.optimizer.gradient_clip
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, limit or float("inf"))
-        if not torch.isfinite(norm):
-            raise YolactError(
-                f"The gradient is not finite at step {self.step} (images: "
-                f"{', '.join(batch.file_names)}). Lower the learning rate, and resume from "
-                f"{self.folder / LAST}."
-            )
-
     def _report(self, means: MeanLosses, speed: float, bar: tqdm) -> None:
         values = means.take()
-        rate = self.optimizer.param_groups[-1]["lr"]
+        if not self.processes.first:
+            return
+        rate = self.learner.rate
         self.log.write(
             {"step": self.step, "learning_rate": rate, **values, "images_per_second": speed}
         )
@@ -232,35 +195,59 @@ class Trainer:
     @torch.no_grad()
     def _validate(self) -> None:
         """Compute the losses of the validation images; keep the best weights."""
-        model = self._model_to_use().eval()
+        model = self.learner.model_to_use().eval()
+        self.processes.copy_first(model)  # the statistics of batch norm differ
         means = MeanLosses()
-        loader = validation_loader(self.validation, batch_size=self.config.batch_size)
-        for batch in tqdm(loader, desc="validate", unit="batch", leave=False):
-            losses = self._losses(model, batch, seed=0)
+        loader = validation_loader(
+            self.validation,
+            batch_size=self.config.batch_size,
+            part=(self.processes.rank, self.processes.count),
+        )
+        bar = tqdm(
+            loader,
+            desc="validate",
+            unit="batch",
+            leave=False,
+            disable=not self.processes.first,
+        )
+        for batch in bar:
+            losses = batch_losses(
+                model,
+                batch.images.to(self.device),
+                [target.to(self.device) for target in batch.targets],
+                config=self.config.losses,
+                precision=self.learner.precision,
+            )
             means.add(
                 {name: float(loss) for name, loss in losses.items()}, weight=len(batch.targets)
             )
+        for part in self.processes.gather(means)[1:]:
+            means.merge(part)
+        if not self.processes.first:
+            return
         values = means.take()
         self.validation_log.write({"step": self.step, **values})
         if values["total"] < self.best_loss:
             self.best_loss = values["total"]
             save_checkpoint(self.folder / BEST, model, step=self.step)
 
-    def _model_to_use(self) -> Yolact:
-        return self.average.model if self.average else self.model
-
-    def _set_mode(self) -> None:
-        self.model.train()
-        if self.config.freeze_batch_norm:
-            for module in self.model.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+    def _open_logs(self) -> None:
+        parts = LOSS_NAMES if self.config.model.mask_rescoring else LOSS_NAMES[:-1]
+        self.log = CsvLog(
+            self.folder / "losses.csv",
+            ("step", "learning_rate", *parts, "total", "images_per_second"),
+            last_step=self.step,
+        )
+        self.validation_log = CsvLog(
+            self.folder / "validation.csv", ("step", *parts, "total"), last_step=self.step
+        )
 
     def _make_model(self, *, fill: bool) -> Yolact:
         """Build the network, with the weights of a first step if `fill`."""
         torch.manual_seed(self.config.seed)
         model = Yolact(self.config.model)
         initialise_weights(model)
+        fill = fill and self.processes.first  # which gives its weights to the others
         if fill and self.config.start_from:
             transfer = load_partial_weights(model, self.config.start_from)
             report = self.folder / TRANSFER
@@ -268,11 +255,6 @@ class Trainer:
             logger.info("%s In full: %s", transfer, report)
         elif fill and self.config.pretrained:
             load_imagenet_backbone(model)
-        if self.config.freeze_batch_norm:
-            for module in model.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.requires_grad_(False)
-        freeze_parts(model, self.config.frozen)
         return model.to(self.device).to(memory_format=torch.channels_last)
 
     def _open_training_data(self) -> TrainingStream:
@@ -317,9 +299,10 @@ class Trainer:
             )
         current = checkpoint.extra.get("training_weights") or checkpoint.weights
         load_weights(self.model, current, source=str(path))
-        if self.average:
-            load_weights(self.average.model, checkpoint.weights, source=str(path))
-        self.optimizer.load_state_dict(dict(checkpoint.optimizer))
+        if self.learner.average:
+            load_weights(self.learner.average.model, checkpoint.weights, source=str(path))
+        self.learner.optimizer.load_state_dict(dict(checkpoint.optimizer))
+        self.learner.load_scale(checkpoint.extra.get("loss_scale", {}))
         self.step = checkpoint.step
         self.best_loss = float(checkpoint.extra.get("best_loss", float("inf")))
 
@@ -339,32 +322,3 @@ class Trainer:
             yield
         finally:
             signal.signal(signal.SIGINT, previous)
-
-
-def freeze_parts(model: Yolact, prefixes: tuple[str, ...]) -> None:
-    """Exclude parameters from training whose dotted names start with one of `prefixes`.
-
-    Raises:
-        ConfigError: a prefix fits no parameter.
-    """
-    for prefix in prefixes:
-        parameters = [
-            parameter
-            for name, parameter in model.named_parameters()
-            if name.startswith(prefix.rstrip(".") + ".")
-        ]
-        if not parameters:
-            raise ConfigError(
-                f"frozen names {prefix!r}, but the network has no such part; its parts are: "
-                f"{', '.join(name for name, _ in model.named_children())}."
-            )
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-
-
-def _choose_device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device is cuda, but torch finds no GPU; use auto or cpu.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)

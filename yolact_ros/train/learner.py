@@ -1,0 +1,265 @@
+"""One optimisation step after another: losses, gradient, weights and their running mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from yolact_ros.errors import ConfigError, YolactError
+from yolact_ros.model.inference import normalise
+from yolact_ros.model.yolact import Yolact
+from yolact_ros.train.config import TrainConfig
+from yolact_ros.train.loader import Batch
+from yolact_ros.train.losses import LossConfig, Target, at_least_one, yolact_losses
+from yolact_ros.train.optimizer import WeightAverage, learning_rate, make_optimizer
+from yolact_ros.train.processes import Processes
+
+# Of fewer images a process, batch norm's statistics are too noisy to learn with (reference:
+# `train.py`).
+SMALLEST_NORMED_BATCH = 6
+
+# float16 gradients that overflow even at this scale of the loss are not finite by themselves.
+SMALLEST_SCALE = 1.0
+
+
+class Learner:
+    """A network in training.
+
+    Attributes:
+        model: the network, whose weights the optimizer changes.
+        average: the running mean of its weights, if there is one.
+        precision: of the network's forward pass.
+    """
+
+    def __init__(self, model: Yolact, config: TrainConfig, *, processes: Processes) -> None:
+        """Take over a network on the device; all processes get the weights of the first.
+
+        Raises:
+            ConfigError: a setting does not fit the network, the device or the processes.
+        """
+        self.model = model
+        self.config = config
+        self.processes = processes
+        self.share = processes.share(config.batch_size)
+        self.precision = choose_precision(config.precision, processes.device)
+        self._frozen_norms = list(frozen_norms(model, config, share=self.share))
+        for module in self._frozen_norms:
+            module.requires_grad_(False)
+        freeze_parts(model, config.frozen)
+        self.optimizer = make_optimizer(model, config.optimizer)
+        self._scaler = torch.amp.GradScaler(
+            processes.device.type, enabled=self.precision == torch.float16
+        )
+        processes.copy_first(model)
+        self.average = WeightAverage(model, config.ema_decay) if config.ema_decay else None
+        self._losses: nn.Module = BatchLosses(
+            model, config.losses, precision=self.precision, processes=processes
+        )
+        if processes.count > 1:
+            # A flow network takes no part in single images, and re-scoring not in every batch.
+            partial = config.model.mask_rescoring or config.model.flow is not None
+            self._losses = DistributedDataParallel(self._losses, find_unused_parameters=partial)
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the last step."""
+        return float(self.optimizer.param_groups[-1]["lr"])
+
+    def learn(self, batch: Batch, *, step: int) -> dict[str, float]:
+        """Do step `step` (0-based) with this process's part of its batch.
+
+        Returns:
+            The losses of the whole batch.
+
+        Raises:
+            YolactError: a loss or the gradient is not finite, in any of the processes.
+        """
+        config = self.config
+        rate = learning_rate(
+            step,
+            steps=config.steps,
+            largest=config.optimizer.learning_rate,
+            config=config.schedule,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["rate"]
+        self.model.train()
+        for module in self._frozen_norms:
+            module.eval()
+        device = self.processes.device
+        # Each image draws its masks with a seed of its own, so that neither a resumed run nor
+        # another number of processes changes them.
+        first = (
+            config.seed * 1_000_003 + step * config.batch_size + self.processes.rank * self.share
+        )
+        losses = self._losses(
+            batch.images.to(device),
+            [target.to(device) for target in batch.targets],
+            range(first, first + self.share),
+        )
+        values = self._checked(losses, batch, step=step)
+        self.optimizer.zero_grad()
+        self._scaler.scale(torch.stack(list(losses.values())).sum()).backward()
+        self._scaler.unscale_(self.optimizer)
+        self._clip_gradient(batch, step=step)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        if self.average:
+            self.average.update(self.model, step=step + 1)
+        return values
+
+    def model_to_use(self) -> Yolact:
+        """The network with the weights to use: their running mean where there is one."""
+        return self.average.model if self.average else self.model
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs besides the weights to use and the optimizer's state."""
+        return {
+            "training_weights": self.model.state_dict() if self.average else None,
+            "loss_scale": self._scaler.state_dict(),
+        }
+
+    def load_scale(self, state: Mapping[str, Any]) -> None:
+        """Go on with the scale of the loss that `state` gave."""
+        if state and self._scaler.is_enabled():
+            self._scaler.load_state_dict(dict(state))
+
+    def _checked(
+        self, losses: Mapping[str, Tensor], batch: Batch, *, step: int
+    ) -> dict[str, float]:
+        own = torch.stack([loss.detach() for loss in losses.values()])
+        means = (self.processes.sum(own) / self.processes.count).tolist()
+        values = dict(zip(losses, means, strict=True))
+        bad = {name: v for name, v in values.items() if not torch.isfinite(torch.tensor(v))}
+        if bad:
+            parts = ", ".join(f"{name} is {value}" for name, value in bad.items())
+            guilty = batch.file_names if not bool(torch.isfinite(own).all()) else []
+            raise YolactError(
+                f"The loss is not finite at step {step}: {parts} (images: "
+                f"{self._names(guilty)}). Lower the learning rate, lengthen the warm-up "
+                "or clip the gradient, and resume from the last checkpoint."
+            )
+        return values
+
+    def _clip_gradient(self, batch: Batch, *, step: int) -> None:
+        limit = self.config.optimizer.gradient_clip
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, limit or float("inf"))
+        if torch.isfinite(norm):
+            return
+        if self._scaler.is_enabled() and self._scaler.get_scale() > SMALLEST_SCALE:
+            return  # the scaler leaves this step out and lowers its scale
+        raise YolactError(
+            f"The gradient is not finite at step {step} (images: "
+            f"{self._names(batch.file_names)}). Lower the learning rate, and resume from the last "
+            "checkpoint."
+        )
+
+    def _names(self, names: Sequence[str]) -> str:
+        """Those of all processes, which come here together: they judge the same numbers."""
+        return ", ".join(name for part in self.processes.gather(list(names)) for name in part)
+
+
+class BatchLosses(nn.Module):
+    """Network and losses as one module: all whose gradients DistributedDataParallel averages."""
+
+    def __init__(
+        self, model: Yolact, config: LossConfig, *, precision: torch.dtype, processes: Processes
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.precision = precision
+        self.processes = processes
+
+    def forward(
+        self, images: Tensor, targets: Sequence[Target], seeds: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """Losses of a part of a batch; the mean over the processes is that of the whole batch.
+
+        The reference normalises each GPU's part by itself instead.
+
+        Args:
+            images: (B, H, W, 3) uint8 BGR, on the device.
+            targets: B of them, on the device.
+            seeds: see `yolact_losses`.
+        """
+        return batch_losses(
+            self.model,
+            images,
+            targets,
+            config=self.config,
+            precision=self.precision,
+            seeds=seeds,
+            normaliser=self._normaliser,
+        )
+
+    def _normaliser(self, count: int) -> float:
+        total = self.processes.sum(torch.tensor(float(count), device=self.processes.device))
+        return at_least_one(int(total)) / self.processes.count
+
+
+def batch_losses(
+    model: Yolact,
+    images: Tensor,
+    targets: Sequence[Target],
+    *,
+    config: LossConfig,
+    precision: torch.dtype,
+    seeds: Sequence[int] | None = None,
+    normaliser: Callable[[int], float] = at_least_one,
+) -> dict[str, Tensor]:
+    """Run a network on (B, H, W, 3) uint8 BGR images; the losses are `yolact_losses`."""
+    tensor = normalise(images, model.config).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
+        output = model(tensor)
+    return yolact_losses(
+        output, targets, model=model, config=config, seeds=seeds, normaliser=normaliser
+    )
+
+
+def frozen_norms(model: Yolact, config: TrainConfig, *, share: int) -> list[nn.Module]:
+    """The batch norms that keep their statistics and weights, for `share` images a process."""
+    frozen = config.freeze_batch_norm
+    if frozen is None:
+        frozen = share < SMALLEST_NORMED_BATCH
+    return [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)] if frozen else []
+
+
+def freeze_parts(model: Yolact, prefixes: tuple[str, ...]) -> None:
+    """Exclude parameters from training whose dotted names start with one of `prefixes`.
+
+    Raises:
+        ConfigError: a prefix fits no parameter.
+    """
+    for prefix in prefixes:
+        parameters = [
+            parameter
+            for name, parameter in model.named_parameters()
+            if name.startswith(prefix.rstrip(".") + ".")
+        ]
+        if not parameters:
+            raise ConfigError(
+                f"frozen names {prefix!r}, but the network has no such part; its parts are: "
+                f"{', '.join(name for name, _ in model.named_children())}."
+            )
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """The floating type of a setting; `auto` is what the device computes fast."""
+    if name != "auto":
+        return {
+            "float32": torch.float32,
+            "bfloat16": torch.bfloat16,
+            "float16": torch.float16,
+        }[name]
+    if device.type != "cuda":
+        return torch.float32
+    fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if fast else torch.float16
