@@ -1,0 +1,131 @@
+"""The shipped recipes, and how a recipe follows the size of the batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+yaml = pytest.importorskip("yaml")
+
+from yolact_ros.errors import ConfigError  # noqa: E402
+from yolact_ros.model.yolact import Yolact  # noqa: E402
+from yolact_ros.train.config import (  # noqa: E402
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    describe_scaling,
+    read_train_config,
+    scale_to_batch,
+)
+from yolact_ros.train.learner import choose_precision, frozen_norms  # noqa: E402
+from yolact_ros.variants import TABLETOP_MODEL, variant  # noqa: E402
+
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+
+# What the authors' `data/config.py`, `train.py` and `utils/augmentations.py` say.
+PAPER = {
+    "optimizer": {
+        "name": "sgd", "learning_rate": 1e-3, "momentum": 0.9, "weight_decay": 5e-4,
+        "backbone_rate": 1.0, "gradient_clip": 0.0,
+    },
+    "schedule": {
+        "name": "step", "warm_up_steps": 500, "warm_up_start": 1e-4 / 1e-3,
+        "drops": (280000, 600000, 700000, 750000),
+    },
+    "losses": {
+        "box_weight": 1.5, "class_weight": 1.0, "mask_weight": 6.125, "semantic_weight": 1.0,
+        "mask_iou_weight": 25.0, "negatives_per_positive": 3, "masks_to_train": 100,
+        "smallest_rescored_area": 25,
+    },
+    "augmentation": {
+        "brightness": 32.0, "contrast": 0.5, "saturation": 0.5, "hue": 18.0,
+        "expand_probability": 0.5, "expand_ratio": 4.0, "crop_probability": 5 / 6,
+        "crop_size": 0.3, "mirror_probability": 0.5, "flip_probability": 0.0, "smallest_box": 4.0,
+    },
+}  # fmt: skip
+
+
+def test_the_papers_recipe_has_every_figure_of_the_paper():
+    recipe = read_train_config(CONFIG / "train_paper.yaml")
+    for group, figures in PAPER.items():
+        for name, value in figures.items():
+            assert getattr(getattr(recipe, group), name) == value, f"{group}.{name}"
+    assert (recipe.steps, recipe.batch_size, recipe.recipe_batch_size) == (800000, 8, 8)
+    assert recipe.model == variant("yolact_resnet50")
+    assert recipe.model.input_size == (550, 550)
+    assert recipe.pretrained and recipe.freeze_batch_norm is None
+    assert (recipe.checkpoint_interval, recipe.validation_images) == (10000, 5000)
+    # 117 266 images of train2017 have instances.
+    assert recipe.validation_interval == 2 * 117266 // 8
+
+
+def test_the_papers_recipe_leaves_no_figure_to_a_default():
+    written = yaml.safe_load((CONFIG / "train_paper.yaml").read_text())
+    for group, figures in PAPER.items():
+        assert set(figures) <= set(written[group])
+
+
+def test_the_small_recipe_learns_from_a_pretrained_backbone():
+    recipe = read_train_config(CONFIG / "train_small.yaml")
+    assert (recipe.optimizer.name, recipe.schedule.name) == ("adamw", "cosine")
+    assert recipe.pretrained and recipe.ema_decay > 0.99 and recipe.precision == "auto"
+    assert replace(recipe.model, name="tabletop", classes=TABLETOP_MODEL.classes) == TABLETOP_MODEL
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG.glob("train_*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_recipe_can_be_read(path):
+    assert read_train_config(path).training.annotations
+
+
+def test_another_batch_scales_rate_steps_and_drops_as_the_authors_do():
+    meant = replace(TrainConfig(), recipe_batch_size=8)
+    large = scale_to_batch(replace(meant, batch_size=64))
+    assert large.optimizer.learning_rate == pytest.approx(8e-3)
+    assert large.steps == 100000
+    assert large.schedule.drops == (35000, 75000, 87500, 93750)
+    assert large.schedule.warm_up_steps == 500
+    first = large.optimizer.learning_rate * large.schedule.warm_up_start
+    assert first == pytest.approx(1e-4)  # not scaled
+    small = scale_to_batch(replace(meant, batch_size=3))
+    assert small.steps == 2133333 and small.optimizer.learning_rate == pytest.approx(3.75e-4)
+
+
+def test_scaling_is_off_without_a_size_and_happens_once():
+    plain = replace(TrainConfig(), batch_size=16)
+    assert scale_to_batch(plain) == plain
+    scaled = scale_to_batch(replace(plain, recipe_batch_size=8))
+    assert scale_to_batch(scaled) == scaled != plain
+
+
+def test_scaling_is_told_in_one_line():
+    meant = TrainConfig(
+        optimizer=OptimizerConfig(learning_rate=0.01), schedule=ScheduleConfig(drops=(60,)),
+        steps=100, batch_size=16, recipe_batch_size=8,
+    )  # fmt: skip
+    line = describe_scaling(meant, scale_to_batch(meant))
+    assert "0.01 -> 0.02" in line and "100 -> 50" in line and "[60] -> [30]" in line
+    assert "\n" not in line
+
+
+def test_batch_norms_freeze_by_themselves_below_six_images_a_process(tmp_path):
+    with torch.device("meta"):
+        model = Yolact(TABLETOP_MODEL)
+    for setting, share, frozen in (
+        ("auto", 5, True), ("auto", 6, False), ("true", 64, True), ("false", 1, False),
+    ):  # fmt: skip
+        path = tmp_path / "recipe.yaml"
+        path.write_text(f"variant: tabletop\nfreeze_batch_norm: {setting}\n")
+        norms = frozen_norms(model, read_train_config(path), share=share)
+        assert bool(norms) == frozen, (setting, share)
+    path.write_text("variant: tabletop\nfreeze_batch_norm: sometimes\n")
+    with pytest.raises(ConfigError, match="freeze_batch_norm"):
+        read_train_config(path)
+
+
+def test_precision_auto_is_float32_without_a_gpu():
+    cpu = torch.device("cpu")
+    assert choose_precision("auto", cpu) == torch.float32
+    assert choose_precision("float16", cpu) == torch.float16
