@@ -8,24 +8,16 @@ from typing import Any
 
 from builtin_interfaces.msg import Time
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from yolact_ros.ros.mailbox import Inbox, Mailbox
+from yolact_ros.ros.qos import SubscriptionWatch, overriding_options
 from yolact_ros.ros.settings import InputSettings
 
 IMAGE = "image"
-# Cameras are best effort for their readers (REP 2003). Depth 1: the stock profile's depth of 5
-# makes each image 150 ms old at 30 Hz before the network sees it.
-LATEST_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
-)
-# For bags: the middleware holds what the node does not take yet, and nothing is replaced.
-ALL_QOS = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
 
 
 @dataclass(frozen=True)
@@ -38,7 +30,7 @@ class Frame:
         arrived: `time.perf_counter()` at its arrival.
     """
 
-    message: Image
+    message: Image | CompressedImage
     stamp: Time
     arrived: float
 
@@ -50,32 +42,40 @@ class CameraInput:
         name: of the camera; empty for the only one.
         topic: full name of the image topic.
         mailbox: of the images; its counts are the accounts of all of them.
-        lost: images that the middleware reported lost since the subscription.
+        watch: on what the middleware tells about the subscription.
     """
 
     def __init__(
         self, node: Node, name: str, *, inbox: Inbox[Frame], settings: InputSettings
     ) -> None:
         self.name = name
-        self._relative_topic = f"{name}/{IMAGE}" if name else IMAGE
-        self.topic = node.resolve_topic_name(self._relative_topic)
-        self.lost = 0
+        self._type, self._topic_name = image_topic(
+            node, f"{name}/{IMAGE}" if name else IMAGE, settings.image_transport
+        )
+        self.topic = node.resolve_topic_name(self._topic_name)
+        self.watch = SubscriptionWatch(node, self.topic)
         self._node = node
         self._keeps_all = settings.queue_policy == "all"
-        self._subscription: Subscription[Image] | None = None
+        self._subscription: Subscription[Any] | None = None
         keep = settings.queue_size if self._keeps_all else 0
         self.mailbox: Mailbox[Frame] = inbox.new_mailbox(keep=keep, on_room=self._on_room)
 
+    @property
+    def lost(self) -> int:
+        """Images that the middleware reported lost since the subscription."""
+        return self.watch.lost
+
     def subscribe(self) -> None:
         """Take images from now on."""
+        qos = image_qos(keeps_all=self._keeps_all)
         self._subscription = self._node.create_subscription(
-            Image,
-            self._relative_topic,
+            self._type,
+            self._topic_name,
             self._on_image,
-            ALL_QOS if self._keeps_all else LATEST_QOS,
+            qos,
             callback_group=_WhileThereIsRoom(self.mailbox),
-            event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            event_callbacks=self.watch.callbacks(qos),
+            qos_overriding_options=overriding_options(),
         )
         self._node.get_logger().info(f"Waiting for images on {self.topic}.")
 
@@ -85,12 +85,9 @@ class CameraInput:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
 
-    def _on_image(self, message: Image) -> None:
+    def _on_image(self, message: Image | CompressedImage) -> None:
         stamp = self._node.get_clock().now().to_msg()
         self.mailbox.put(Frame(message, stamp, time.perf_counter()))
-
-    def _on_lost(self, info: QoSMessageLostInfo) -> None:
-        self.lost = info.total_count
 
     def _on_room(self) -> None:
         if self._node.executor is not None:
@@ -111,3 +108,30 @@ class _WhileThereIsRoom(MutuallyExclusiveCallbackGroup):
     def can_execute(self, entity: Any) -> bool:
         """Whether the executor may take something from `entity`."""
         return not self._mailbox.is_full and super().can_execute(entity)
+
+
+def image_topic(
+    node: Node, base: str, transport: str
+) -> tuple[type[Image] | type[CompressedImage], str]:
+    """Type and name of the topic that carries a camera's images.
+
+    Args:
+        node: whose names they are.
+        base: name of the raw images.
+        transport: `raw` or `compressed`, as the plugins of image_transport are called.
+    """
+    if transport == "compressed":
+        # Resolved first: a user who remaps `image` means the camera's compressed images, too.
+        return CompressedImage, f"{node.resolve_topic_name(base)}/compressed"
+    return Image, base
+
+
+def image_qos(*, keeps_all: bool) -> QoSProfile:
+    """QoS of an image subscription; a new one each time, for qos_overrides are written into it."""
+    if keeps_all:  # for bags: the middleware holds what the node does not take yet
+        return QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
+    # Cameras are best effort for their readers (REP 2003). Depth 1: the stock profile's depth of
+    # 5 makes each image 150 ms old at 30 Hz before the network sees it.
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
+    )

@@ -38,6 +38,12 @@ class InputSettings:
         "names of the cameras: with [front, rear] the node takes front/image and publishes "
         "~/front/instances, and so on; one empty name: a single camera, on image",
     )
+    image_transport: str = setting(
+        "raw",
+        "raw: sensor_msgs/Image on image; compressed: sensor_msgs/CompressedImage, JPEG or PNG, "
+        "on image/compressed, where image is what that name is remapped to",
+        choices=("raw", "compressed"),
+    )
     queue_policy: str = setting(
         "latest",
         "latest: always the newest image, and older ones are dropped; all: every image in its "

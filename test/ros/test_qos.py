@@ -1,0 +1,150 @@
+"""Words about publishers that do not fit, from real mismatches over DDS."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+
+from rclpy.parameter import Parameter
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+)
+from sensor_msgs.msg import CompressedImage, Image
+
+from yolact_ros.ros.camera_input import CameraInput, image_qos
+from yolact_ros.ros.mailbox import Inbox
+from yolact_ros.ros.qos import clash_words, lost_words
+from yolact_ros.ros.settings import InputSettings
+
+CLASHES = {
+    "reliability": (
+        {"reliability": "reliable"},
+        {"reliability": ReliabilityPolicy.BEST_EFFORT},
+        "offers reliability best_effort, and this node asks for reliable",
+        "best_effort",
+    ),
+    "durability": (
+        {"durability": "transient_local"},
+        {"reliability": ReliabilityPolicy.RELIABLE, "durability": DurabilityPolicy.VOLATILE},
+        "offers durability volatile, and this node asks for transient_local",
+        "volatile",
+    ),
+}
+
+
+@pytest.fixture
+def make_node(ros):
+    nodes = []
+
+    def make(name, *remaps, **overrides):
+        values = [Parameter(key, value=value) for key, value in overrides.items()]
+        words = [word for remap in remaps for word in ("-r", remap)]
+        nodes.append(
+            rclpy.create_node(
+                name,
+                namespace=f"/qos{time.monotonic_ns() % 10**9}",
+                parameter_overrides=values,
+                cli_args=["--ros-args", *words] if words else None,
+            )
+        )
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+
+
+def spin(nodes, condition, timeout=20.0):
+    deadline = time.monotonic() + timeout
+    while not condition() and time.monotonic() < deadline:
+        for node in nodes:
+            rclpy.spin_once(node, timeout_sec=0.02)
+    return bool(condition())
+
+
+@pytest.mark.parametrize("policy", CLASHES)
+def test_a_publisher_that_does_not_fit_is_named_with_what_to_change(make_node, policy):
+    asked, offered, words, remedy = CLASHES[policy]
+    topic = f"/qos{time.monotonic_ns()}/image_raw"
+    parameters = {f"qos_overrides.{topic}.subscription.{k}": v for k, v in asked.items()}
+    node, camera = make_node("yolact", f"image:={topic}", **parameters), make_node("usb_cam")
+    watched = CameraInput(node, "", inbox=Inbox(), settings=InputSettings())
+    watched.subscribe()
+    assert watched.watch.clash() == ""
+    publisher = camera.create_publisher(Image, topic, QoSProfile(depth=1, **offered))
+    assert spin([node], watched.watch.clash)
+    assert watched.watch.clash() == (
+        f"Nothing arrives from a publisher of {topic}: {camera.get_fully_qualified_name()} "
+        f"{words}. Start it with the parameter qos_overrides.{topic}.subscription.{policy} set "
+        f"to {remedy}."
+    )
+    camera.destroy_publisher(publisher)
+    assert spin([node], lambda: not watched.watch.clash())
+
+
+def test_publishers_that_are_not_known_yet_are_spoken_of_in_general():
+    words = clash_words(
+        "/image", QoSPolicyKind.RELIABILITY, asked=image_qos(keeps_all=True), publishers=[]
+    )
+    assert words == (
+        "Nothing arrives from a publisher of /image: a publisher offers another reliability, and "
+        "this node asks for reliable. Start it with the parameter "
+        "qos_overrides./image.subscription.reliability set to what it offers."
+    )
+    for kind in (QoSPolicyKind.DEADLINE, 12345):
+        words = clash_words("/image", kind, asked=image_qos(keeps_all=False), publishers=[])
+        assert "qos_overrides" not in words
+
+
+def test_lost_images_are_counted_in_words():
+    assert lost_words("/image", 1).startswith("The middleware has lost 1 message of /image on")
+    words = lost_words("/image", 27)
+    assert "lost 27 messages" in words and "fastdds_shm.xml" in words
+    assert "qos_overrides./image.subscription.reliability" in words
+
+
+def test_overrides_of_one_camera_leave_the_others_as_they_are(make_node):
+    front, rear = f"/a{time.monotonic_ns()}", f"/b{time.monotonic_ns()}"
+    node = make_node(
+        "yolact",
+        f"front/image:={front}",
+        f"rear/image:={rear}",
+        **{f"qos_overrides.{front}.subscription.depth": 7},
+    )
+    settings = InputSettings(cameras=("front", "rear"))
+    cameras = [CameraInput(node, n, inbox=Inbox(), settings=settings) for n in settings.cameras]
+    for camera in cameras:
+        camera.subscribe()
+    (first,) = node.get_subscriptions_info_by_topic(front)
+    (second,) = node.get_subscriptions_info_by_topic(rear)
+    assert node.get_parameter(f"qos_overrides.{front}.subscription.depth").value == 7
+    assert node.get_parameter(f"qos_overrides.{rear}.subscription.depth").value == 1
+    for info in (first, second):
+        assert info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+    assert image_qos(keeps_all=False).depth == 1
+    assert image_qos(keeps_all=True).history == HistoryPolicy.KEEP_ALL
+
+
+def test_compressed_images_are_taken_beside_the_remapped_name(make_node):
+    base = f"/cam{time.monotonic_ns()}/color/image_raw"
+    node, camera = make_node("yolact", f"image:={base}"), make_node("usb_cam")
+    inbox = Inbox()
+    taken = CameraInput(
+        node, "", inbox=inbox, settings=InputSettings(image_transport="compressed")
+    )
+    assert taken.topic == f"{base}/compressed"
+    taken.subscribe()
+    publisher = camera.create_publisher(CompressedImage, f"{base}/compressed", 1)
+    assert spin([node], publisher.get_subscription_count)
+    message = CompressedImage(format="jpeg")
+    message.data.frombytes(b"1234")
+    publisher.publish(message)
+    assert spin([node], lambda: taken.mailbox.counts().received)
+    assert inbox.take()[1].message == message
