@@ -1,0 +1,189 @@
+"""Static quantisation of a graph: 8-bit convolutions, the sensitive ones left as they are.
+
+The quantiser is ONNX Runtime's. A layer is a convolution's weight, by its name in the network
+without `.weight`; the head's layers, which serve all levels, are one layer each.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from yolact_ros.errors import BackendError
+
+TARGETS = ("onnxruntime", "tensorrt")
+
+# A layer stays in float if quantising it alone moves an output by more than this share of it.
+FLOAT_ABOVE = 0.05
+
+Feed = Mapping[str, np.ndarray]
+
+
+class Quantiser:
+    """One graph with the ranges of its tensors, measured on calibration images.
+
+    Attributes:
+        layers: all layers that can be quantised, in the order of the graph.
+    """
+
+    def __init__(self, content: bytes, feeds: Sequence[Feed], *, target: str) -> None:
+        """Measure the ranges.
+
+        Args:
+            content: a serialised ONNX model with float32 weights.
+            feeds: the graph's inputs, once for each calibration image.
+            target: `onnxruntime` (activations uint8) or `tensorrt` (all int8 and symmetric, biases
+                in float: its parser takes nothing else).
+
+        Raises:
+            BackendError: a library is missing, there are no images, or the target is unknown.
+        """
+        if target not in TARGETS:
+            raise BackendError(f"No int8 for {target!r}; expected one of: {', '.join(TARGETS)}.")
+        if not feeds:
+            raise BackendError("There are no calibration images; int8 needs some, best 100.")
+        import onnx
+
+        self._target = target
+        self._model = onnx.load_model_from_string(content)
+        self._nodes = _name_convolutions(self._model)
+        self.layers = tuple(self._nodes)
+        self._ranges = self._calibrate(feeds)
+
+    def quantise(self, layers: Collection[str]) -> bytes:
+        """Return the graph with the convolutions of `layers` quantised, all others in float."""
+        import onnx
+        from onnxruntime.quantization import QuantType
+        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        nodes = [node for layer in self.layers if layer in layers for node in self._nodes[layer]]
+        if not nodes:
+            return model.SerializeToString()
+        symmetric = self._target == "tensorrt"
+        with _quiet_quantiser():
+            quantizer = QDQQuantizer(
+                model,
+                per_channel=True,
+                # Without VNNI, sums of full-range products saturate on a CPU.
+                reduce_range=not symmetric,
+                weight_qType=QuantType.QInt8,
+                activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+                tensors_range=self._ranges,
+                nodes_to_quantize=nodes,
+                nodes_to_exclude=[],
+                op_types_to_quantize=["Conv"],
+                extra_options={
+                    "ActivationSymmetric": symmetric,
+                    "WeightSymmetric": True,
+                    "QuantizeBias": not symmetric,
+                },
+            )
+            quantizer.quantize_model()
+            quantizer.model.topological_sort()
+            quantised = quantizer.model.model
+        onnx.checker.check_model(quantised)
+        return quantised.SerializeToString()
+
+    def measure(self, feeds: Sequence[Feed]) -> dict[str, float]:
+        """Quantise each layer alone, and see how far that moves the outputs.
+
+        Args:
+            feeds: inputs of a few images.
+
+        Returns:
+            Layer to error: of all outputs the largest root mean square difference, relative to
+            that output's root mean square.
+        """
+        expected = run_graph(self._model.SerializeToString(), feeds)
+        errors = {}
+        for layer in tqdm(self.layers, desc="layers", unit="layer", leave=False):
+            errors[layer] = output_error(run_graph(self.quantise([layer]), feeds), expected)
+        return errors
+
+    def _calibrate(self, feeds: Sequence[Feed]) -> Any:
+        from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
+        from onnxruntime.quantization.calibrate import create_calibrator
+
+        class Reader(CalibrationDataReader):
+            def __init__(self) -> None:
+                bar = tqdm(feeds, desc="calibrate", unit="image", leave=False)
+                self._feeds: Iterator[Feed] = iter(bar)
+
+            def get_next(self) -> Feed | None:
+                return next(self._feeds, None)
+
+        import onnx
+
+        with tempfile.TemporaryDirectory() as folder, _quiet_quantiser():
+            path = Path(folder) / "graph.onnx"
+            onnx.save_model(self._model, str(path))
+            calibrator = create_calibrator(
+                path,
+                ["Conv"],
+                augmented_model_path=str(Path(folder) / "augmented.onnx"),
+                calibrate_method=CalibrationMethod.MinMax,
+            )
+            calibrator.collect_data(Reader())
+            ranges = calibrator.compute_data()
+            del calibrator  # it holds the file open
+        return ranges
+
+
+def run_graph(content: bytes, feeds: Sequence[Feed]) -> list[list[np.ndarray]]:
+    """All outputs of a serialised graph for each of `feeds`, on ONNX Runtime's CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return [session.run(None, dict(feed)) for feed in feeds]
+
+
+def output_error(
+    outputs: Sequence[Sequence[np.ndarray]], expected: Sequence[Sequence[np.ndarray]]
+) -> float:
+    """The worst output's root mean square difference over all images, relative to its own."""
+    worst = 0.0
+    for index in range(len(expected[0])):
+        pairs = [
+            (np.asarray(a[index], np.float64), np.asarray(b[index], np.float64))
+            for a, b in zip(outputs, expected, strict=True)
+        ]
+        difference = sum(((a - b) ** 2).sum() for a, b in pairs)
+        size = sum((b**2).sum() for _, b in pairs)
+        worst = max(worst, float(np.sqrt(difference / max(size, 1e-12))))
+    return worst
+
+
+def _name_convolutions(model: Any) -> dict[str, list[str]]:
+    """Name every convolution's node; layer to its nodes. Weights that are computed stay out."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    nodes: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        if node.op_type != "Conv" or node.input[1] not in weights:
+            continue
+        members = nodes.setdefault(node.input[1].removesuffix(".weight"), [])
+        node.name = f"{node.input[1]}/{len(members)}"
+        members.append(node.name)
+    return nodes
+
+
+@contextmanager
+def _quiet_quantiser() -> Iterator[None]:
+    """Keep notes for the authors of models out of the user's sight."""
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
