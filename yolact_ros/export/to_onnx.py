@@ -128,3 +128,23 @@ def halve_weights(content: bytes) -> bytes:
     model.graph.node.extend(nodes)
     onnx.checker.check_model(model)
     return model.SerializeToString()
+
+
+def widen_weights(content: bytes) -> bytes:
+    """Undo `halve_weights`: weights stored as float16 become float32 initialisers again."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load_model_from_string(content)
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        tensor = stored.get(node.input[0]) if node.op_type == "Cast" else None
+        if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT16:
+            nodes.append(node)
+            continue
+        values = numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(values, node.output[0]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model.SerializeToString()

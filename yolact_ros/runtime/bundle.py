@@ -5,13 +5,14 @@
      "batch": 1,
      "graphs": {"detect": {"file": ..., "sha256": ..., "inputs": {name: {"shape", "dtype"}},
                            "outputs": {name: {"shape", "dtype"}}}, ...},
-     "source": {"checkpoint": file name, "sha256": ...}, "versions": {library: version}}
+     "source": {"checkpoint": file name, "sha256": ...}, "versions": {library: version},
+     "quantisation": {...}}
 
 A dimension of -1 is free. `postprocess` says where thresholds, NMS and re-scoring run. A bundle
 for video lists its `warps`, the ways in which features of a keyframe can be moved; in the place of
 `detect` it has `keyframe`, `non_keyframe_flow` and, for the warp `learned`, `non_keyframe`.
 `target` says what the graphs were written for; `*.engine` files beside them are TensorRT's
-(`runtime.engine_file`).
+(`runtime.engine_file`). `quantisation` is for the reader of an int8 bundle (`export.int8_bundle`).
 """
 
 from __future__ import annotations
@@ -280,6 +281,7 @@ def write_bundle(
     target: str = "onnxruntime",
     precision: str = "fp32",
     batch: int = 1,
+    quantisation: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Write a bundle; it is there in whole or not at all.
 
@@ -297,6 +299,7 @@ def write_bundle(
         target: the same.
         precision: the same.
         batch: the same.
+        quantisation: plain values that say how an int8 bundle was made.
 
     Raises:
         BundleError: the folder holds something else, or cannot be written.
@@ -339,6 +342,8 @@ def write_bundle(
                 "source": dict(source),
                 "versions": dict(versions),
             }
+            if quantisation is not None:
+                description["quantisation"] = dict(quantisation)
             (new / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
             _put_in_place(new, folder, Path(scratch) / "old")
     except OSError as error:

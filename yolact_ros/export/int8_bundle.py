@@ -1,0 +1,164 @@
+"""A bundle whose convolutions compute with 8 bits, made from one in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from yolact_ros.config import ModelConfig
+from yolact_ros.errors import BackendError, BundleError
+from yolact_ros.export.to_int8 import FLOAT_ABOVE, Quantiser, output_error, run_graph
+from yolact_ros.export.to_onnx import widen_weights
+from yolact_ros.runtime.bundle import Bundle, write_bundle
+
+# The images that the error of each layer is measured on; more change the ranking hardly.
+MEASURED_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class QuantisedGraph:
+    """What became of one graph.
+
+    Attributes:
+        graph: its name.
+        layers: how many could be quantised.
+        errors: layer to the error of quantising it alone (`Quantiser.measure`); empty where the
+            layers were named.
+        float_layers: layers left in float.
+        error: of the whole quantised graph, as `Quantiser.measure` has it.
+        megabytes: before and after.
+    """
+
+    graph: str
+    layers: int
+    errors: Mapping[str, float]
+    float_layers: tuple[str, ...]
+    error: float
+    megabytes: tuple[float, float]
+
+
+def quantise_bundle(
+    source: str | Path,
+    folder: str | Path,
+    images: Sequence[np.ndarray],
+    *,
+    target: str = "onnxruntime",
+    float_above: float = FLOAT_ABOVE,
+    float_layers: Collection[str] | None = None,
+) -> tuple[QuantisedGraph, ...]:
+    """Quantise every graph that begins with an image; mask re-scoring stays in float.
+
+    Args:
+        source: a bundle in float32.
+        folder: where to write the new one.
+        images: for calibration, each (1, H, W, 3) uint8 BGR of the network's input size, as
+            `runtime.preprocess.prepare_image` gives them.
+        target: `onnxruntime` or `tensorrt`, see `Quantiser`.
+        float_above: a layer whose error exceeds this stays in float.
+        float_layers: the layers that stay in float, where they are known; none is measured then.
+
+    Raises:
+        BundleError: the source is no usable bundle, or not in float32.
+        BackendError: a library is missing, there are no images, or no graph has a layer that
+            `float_layers` names.
+    """
+    bundle = Bundle.open(source)
+    description = bundle.description
+    if description.precision != "fp32":
+        raise BundleError(
+            f"{source} computes in {description.precision}; int8 is made from a bundle in fp32, "
+            "as `yolact export` writes it without --precision."
+        )
+    contents = {
+        name: widen_weights(info.path.read_bytes()) for name, info in bundle.graphs.items()
+    }
+    feeds = {
+        name: graph_feeds(name, contents, images, model=description.model)
+        for name in contents
+        if "image" in bundle.graphs[name].inputs
+    }
+    done, known = [], set[str]()
+    for name, graph_inputs in feeds.items():
+        quantiser = Quantiser(contents[name], graph_inputs, target=target)
+        measured = graph_inputs[:MEASURED_IMAGES]
+        if float_layers is None:
+            errors = quantiser.measure(measured)
+            kept = tuple(layer for layer in quantiser.layers if errors[layer] > float_above)
+        else:
+            errors = {}
+            kept = tuple(layer for layer in quantiser.layers if layer in float_layers)
+            known |= set(quantiser.layers)
+        content = quantiser.quantise([layer for layer in quantiser.layers if layer not in kept])
+        error = output_error(run_graph(content, measured), run_graph(contents[name], measured))
+        sizes = len(contents[name]) / 1e6, len(content) / 1e6
+        done.append(QuantisedGraph(name, len(quantiser.layers), errors, kept, error, sizes))
+        contents[name] = content
+    unknown = set(float_layers or ()) - known
+    if unknown:
+        raise BackendError(
+            f"There is no layer {', '.join(sorted(unknown))}; the layers are: "
+            f"{', '.join(sorted(known))}."
+        )
+    write_bundle(
+        folder,
+        description.model,
+        postprocess=description.postprocess,
+        max_detections=description.max_detections,
+        graphs=contents,
+        source=bundle.source,
+        versions=bundle.versions,
+        warps=description.warps,
+        target=target,
+        precision="int8",
+        batch=description.batch,
+        quantisation={
+            "images": len(images),
+            "float_above": float_above if float_layers is None else None,
+            "graphs": {
+                graph.graph: {
+                    "float_layers": list(graph.float_layers),
+                    "errors": {layer: round(e, 5) for layer, e in graph.errors.items()},
+                }
+                for graph in done
+            },
+        },
+    )
+    return tuple(done)
+
+
+def graph_feeds(
+    name: str,
+    contents: Mapping[str, bytes],
+    images: Sequence[np.ndarray],
+    *,
+    model: ModelConfig,
+) -> list[dict[str, np.ndarray]]:
+    """Inputs of one graph for each image.
+
+    A graph that lives on a keyframe's features gets those of the same image and no flow: then its
+    tensors have the ranges that they have behind a keyframe.
+    """
+    feeds = [{"image": image} for image in images]
+    needed = _input_names(contents[name]) - {"image"}
+    if not needed:
+        return feeds
+    import onnx
+
+    keyframe = onnx.load_model_from_string(contents["keyframe"])
+    names = [output.name for output in keyframe.graph.output]
+    results = run_graph(contents["keyframe"], feeds)
+    flow = np.zeros((1, 2, *model.feature_sizes[1]), np.float32)
+    full = []
+    for feed, values in zip(feeds, results, strict=True):
+        known = {"flow": flow, **dict(zip(names, values, strict=True))}
+        full.append({**feed, **{key: known[key] for key in sorted(needed)}})
+    return full
+
+
+def _input_names(content: bytes) -> set[str]:
+    import onnx
+
+    return {value.name for value in onnx.load_model_from_string(content).graph.input}
