@@ -76,18 +76,16 @@ detect (uint8[1, 64, 64, 3] image) =>
 """
 
 
-@pytest.fixture(scope="session")
-def squares_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real bundle whose network finds one rectangle of each of three colours."""
+def write_squares(folder: Path, graph: str) -> Path:
+    """Write a bundle of `SQUARES_GRAPH` or of a graph made from it."""
     onnx = pytest.importorskip("onnx")
     parser = pytest.importorskip("onnx.parser")
 
     from yolact_ros.config import ModelConfig
     from yolact_ros.runtime.bundle import write_bundle
 
-    model = parser.parse_model(SQUARES_GRAPH)
+    model = parser.parse_model(graph)
     onnx.checker.check_model(model)
-    folder = tmp_path_factory.mktemp("models") / "squares"
     write_bundle(
         folder,
         ModelConfig(name="squares", classes=CLASSES, input_size=(SIZE, SIZE), num_prototypes=4),
@@ -98,6 +96,34 @@ def squares_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         versions={"onnx": onnx.__version__},
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def squares_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real bundle whose network finds one rectangle of each of three colours."""
+    return write_squares(tmp_path_factory.mktemp("models") / "squares", SQUARES_GRAPH)
+
+
+@pytest.fixture(scope="session")
+def fragile_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, but an image whose first sample is 255 makes the network fail.
+
+    It looks the sample up in a table of 255 entries.
+    """
+    graph = SQUARES_GRAPH.replace(
+        "boxes = Div (corners_by_prior, side)",
+        """flat_shape = Constant <value_ints = [-1]> ()
+    samples = Reshape (image, flat_shape)
+    zero = Constant <value_int = 0> ()
+    first_sample = Gather (samples, zero)
+    first_index = Cast <to = 7> (first_sample)
+    table_shape = Constant <value_ints = [255]> ()
+    table = ConstantOfShape <value = float[1] {0}> (table_shape)
+    nothing = Gather (table, first_index)
+    fragile_corners = Add (corners_by_prior, nothing)
+    boxes = Div (fragile_corners, side)""",
+    )
+    return write_squares(tmp_path_factory.mktemp("models") / "fragile", graph)
 
 
 @pytest.fixture(scope="session")
@@ -234,19 +260,28 @@ class Client:
         ), "the node did not appear"
         self.spin_until(lambda: False, timeout=0.5)  # the node has to find us, too
 
-    def send(self, image: np.ndarray, encoding: str = "bgr8"):
-        """Publish an image, (H, W, C) uint8; returns its header."""
+    def send(
+        self, image: np.ndarray, encoding: str = "bgr8", *, camera=None, seconds: int | None = None
+    ):
+        """Publish an image, (H, W, C) uint8; returns its header.
+
+        Args:
+            image: its pixels.
+            encoding: of the message.
+            camera: the publisher; the client's own on `image` if it is not given.
+            seconds: of the stamp; one more than the last time if it is not given.
+        """
         from sensor_msgs.msg import Image
         from std_msgs.msg import Header
 
-        self._stamp += 1
+        self._stamp = self._stamp + 1 if seconds is None else seconds
         header = Header(frame_id="front_optical_frame")
         header.stamp.sec, header.stamp.nanosec = 1700000000 + self._stamp, 987654321
         height, width, channels = image.shape
         message = Image(header=header, height=height, width=width, encoding=encoding)
         message.step = width * channels
         message.data.frombytes(np.ascontiguousarray(image).tobytes())
-        self.camera.publish(message)
+        (camera or self.camera).publish(message)
         return header
 
     def ask(self, image: np.ndarray, encoding: str = "bgr8"):
@@ -264,6 +299,57 @@ def client(ros: None) -> Iterator[Client]:
     made = Client(f"/test{time.monotonic_ns() % 10**9}")
     yield made
     made.node.destroy_node()
+
+
+class Manager:
+    """Changes and reads the node's state, as `ros2 lifecycle` does."""
+
+    def __init__(self, client: Client) -> None:
+        from lifecycle_msgs.srv import ChangeState, GetState
+        from rclpy.parameter_client import AsyncParameterClient
+
+        self.client = client
+        name = f"{client.namespace}/yolact"
+        self.change = client.node.create_client(ChangeState, f"{name}/change_state")
+        self.get = client.node.create_client(GetState, f"{name}/get_state")
+        self.parameters = AsyncParameterClient(client.node, name)
+
+    def wait(self) -> None:
+        """Wait until the node answers."""
+        assert self.client.spin_until(self.change.service_is_ready, 60.0)
+        assert self.client.spin_until(self.get.service_is_ready, 20.0)
+
+    def set(self, transition: int) -> bool:
+        """Ask for a transition, one of `Transition`'s constants; whether it succeeded."""
+        from lifecycle_msgs.msg import Transition
+        from lifecycle_msgs.srv import ChangeState
+
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return self._answer(self.change.call_async(request)).success
+
+    def state(self) -> int:
+        """The node's state, one of `State`'s constants."""
+        from lifecycle_msgs.srv import GetState
+
+        return self._answer(self.get.call_async(GetState.Request())).current_state.id
+
+    def set_parameter(self, name: str, value: object):
+        """Set one parameter; returns the answer with its reason."""
+        from rclpy.parameter import Parameter
+
+        assert self.parameters.wait_for_services(20.0)
+        answer = self.parameters.set_parameters([Parameter(name, value=value)])
+        return self._answer(answer).results[0]
+
+    def _answer(self, future):
+        assert self.client.spin_until(future.done, 60.0), "the node did not answer"
+        return future.result()
+
+
+@pytest.fixture
+def manager(client: Client) -> Manager:
+    """Who leads the node through its states."""
+    return Manager(client)
 
 
 @pytest.fixture

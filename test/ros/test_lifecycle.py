@@ -7,47 +7,8 @@ import pytest
 pytest.importorskip("rclpy")
 
 from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-from rclpy.parameter import Parameter
-from rclpy.parameter_client import AsyncParameterClient
 
 RECTANGLES = {"blue": (32, 16, 96, 80)}
-
-
-class Manager:
-    """Changes and reads the node's state, as `ros2 lifecycle` does."""
-
-    def __init__(self, client) -> None:
-        self.client = client
-        name = f"{client.namespace}/yolact"
-        self.change = client.node.create_client(ChangeState, f"{name}/change_state")
-        self.get = client.node.create_client(GetState, f"{name}/get_state")
-        self.parameters = AsyncParameterClient(client.node, name)
-
-    def wait(self) -> None:
-        assert self.client.spin_until(self.change.service_is_ready, 60.0)
-        assert self.client.spin_until(self.get.service_is_ready, 20.0)
-
-    def set(self, transition: int) -> bool:
-        request = ChangeState.Request(transition=Transition(id=transition))
-        return self._answer(self.change.call_async(request)).success
-
-    def state(self) -> int:
-        return self._answer(self.get.call_async(GetState.Request())).current_state.id
-
-    def set_parameter(self, name: str, value: object):
-        assert self.parameters.wait_for_services(20.0)
-        answer = self.parameters.set_parameters([Parameter(name, value=value)])
-        return self._answer(answer).results[0]
-
-    def _answer(self, future):
-        assert self.client.spin_until(future.done, 60.0), "the node did not answer"
-        return future.result()
-
-
-@pytest.fixture
-def manager(client) -> Manager:
-    return Manager(client)
 
 
 def test_a_manager_leads_the_node_through_all_of_its_states(

@@ -1,0 +1,98 @@
+"""What goes wrong on robots: models that fail, cameras that come and go, nodes side by side."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from lifecycle_msgs.msg import State, Transition
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+
+from yolact_ros.msg import InstanceArray
+
+GOOD = {"red": (32, 16, 96, 80)}
+BAD = {"blue": (0, 0, 64, 64)}  # the first sample is 255
+
+
+def send_until(client, image, condition) -> bool:
+    """Publish an image again and again."""
+    deadline = time.monotonic() + 30.0
+    while not condition() and time.monotonic() < deadline:
+        client.send(image)
+        client.spin_until(condition, 0.05)
+    return bool(condition())
+
+
+def test_a_model_that_fails_costs_an_image_then_is_opened_anew_then_ends_the_process(
+    start_node, client, fragile_bundle, image_with
+):
+    node = start_node(model=fragile_bundle, max_failures=4)
+    good, bad = image_with(GOOD, (128, 128)), image_with(BAD, (128, 128))
+    client.ask(good)
+    assert send_until(client, bad, lambda: "An image failed" in node.output)
+    header = client.ask(good).header
+    assert client.spin_until(lambda: any(s.header == header for s in client.stats))
+    assert client.stats[-1].failed >= 1 and "anew" not in node.output
+
+    assert send_until(client, bad, lambda: "4 images in a row" in node.output)
+    assert client.spin_until(lambda: node.output.count("Waiting for images") == 2)
+    client.connect()
+    assert [i.class_name for i in client.ask(good).instances] == ["red"]
+
+    assert send_until(client, bad, lambda: node.process.poll() is not None)
+    assert node.wait() == 1
+    assert "fails again" in node.output and "out of data bounds" in node.output
+    assert node.output.count("4 images in a row") == 3
+    assert "Traceback" not in node.output
+
+
+def test_a_managed_node_whose_model_keeps_failing_goes_back_to_unconfigured(
+    start, client, manager, fragile_bundle, image_with
+):
+    node = start(
+        "yolact_node",
+        ros_arguments=(
+            *("-r", f"__ns:={client.namespace}", "-p", "autostart:=false"),
+            *("-p", f"model:={fragile_bundle}", "-p", "max_failures:=2"),
+        ),
+    )
+    manager.wait()
+    good, bad = image_with(GOOD, (128, 128)), image_with(BAD, (128, 128))
+    for attempt in (1, 2):
+        assert manager.set(Transition.TRANSITION_CONFIGURE)
+        assert manager.set(Transition.TRANSITION_ACTIVATE)
+        client.connect()
+        assert [i.class_name for i in client.ask(good).instances] == ["red"]
+        assert send_until(
+            client, bad, lambda n=attempt: node.output.count("2 images in a row") == n
+        )
+        assert client.spin_until(lambda: manager.state() == State.PRIMARY_STATE_UNCONFIGURED, 20.0)
+    status, seconds = node.end()
+    assert status == 0 and seconds < 2.0
+
+
+def test_two_nodes_serve_a_camera_that_goes_and_returns_with_another_size(
+    start, start_node, client, squares_bundle, image_with
+):
+    others: list[InstanceArray] = []
+    client.node.create_subscription(InstanceArray, "other/instances", others.append, 100)
+    names = ("-r", f"__ns:={client.namespace}", "-r", "__node:=other")
+    start("yolact_node", ros_arguments=(*names, "-p", f"model:={squares_bundle}"))
+    start_node()
+    assert client.spin_until(lambda: client.camera.get_subscription_count() == 2)
+    for size in ((128, 128), (240, 320)):
+        rectangle = (0, 0, size[1] // 2, size[0] // 2)
+        result = client.ask(image_with({"green": rectangle}, size))
+        assert (result.height, result.width) == size
+        box = result.instances[0]
+        assert (box.x_min, box.y_min, box.x_max, box.y_max) == pytest.approx(rectangle, abs=1e-3)
+        assert client.spin_until(lambda s=size: any((r.height, r.width) == s for r in others))
+        client.node.destroy_publisher(client.camera)
+        client.spin_until(lambda: False, 0.2)
+        client.camera = client.node.create_publisher(Image, "image", QoSProfile(depth=1))
+        assert client.spin_until(lambda: client.camera.get_subscription_count() == 2)
+        client.spin_until(lambda: False, 0.5)
