@@ -29,6 +29,8 @@ EXTRAS = {"run": "onnxruntime", "test": "onnxruntime,dev"}
 ROS_WHEELS = [
     "ros-kilted-rclpy",
     "ros-kilted-sensor-msgs",
+    "ros-kilted-diagnostic-msgs",
+    "ros-kilted-std-srvs",
     "ros-kilted-rmw-fastrtps-cpp",
     "ros-kilted-ament-cmake",
     "ros-kilted-ament-cmake-include-directories",
@@ -42,7 +44,7 @@ BUILD_TOOLS = ["colcon-common-extensions", "cmake"]
 
 # What decides whether the build is still good: the content of these files, and the names of the
 # files in these folders (they are linked into install/, so their content may change freely).
-BUILT_FILES = ["package.xml", "CMakeLists.txt", "msg/*.msg", "scripts/make_env"]
+BUILT_FILES = ["package.xml", "CMakeLists.txt", "msg/*.msg", "srv/*.srv", "scripts/make_env"]
 LINKED_FOLDERS = ["yolact_ros", "launch", "config", "models"]
 
 

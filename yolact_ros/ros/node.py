@@ -10,6 +10,8 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 
 from yolact_ros.errors import YolactError
 from yolact_ros.ros.camera_input import CameraInput, Frame
+from yolact_ros.ros.diagnostics import CameraGauge, Diagnostics
+from yolact_ros.ros.health import ACTIVE, ModelReading
 from yolact_ros.ros.mailbox import Inbox
 from yolact_ros.ros.outputs import Outputs
 from yolact_ros.ros.parameters import NodeParameters, declare_constant
@@ -43,9 +45,11 @@ def explained(transition: Transition) -> Transition:
             return transition(node, state)
         except YolactError as error:
             node.get_logger().fatal(f"Could not {name}: {error}")
+            node.diagnostics.fault = f"Could not {name}: {error}"
             return FAILURE
         except Exception:  # noqa: BLE001 - the state machine goes on with error processing
             node.get_logger().fatal(f"{name} broke down:\n{traceback.format_exc()}")
+            node.diagnostics.fault = f"{name} broke down: {traceback.format_exc(limit=0)}"
             return ERROR
 
     return run
@@ -65,6 +69,7 @@ class YolactNode(LifecycleNode):
         parameters: what can be set.
         pipelines: of the cameras, while the node is configured.
         is_active: whether images are taken.
+        diagnostics: what is told on /diagnostics.
         has_worked: whether the model that was given up had ever segmented an image.
     """
 
@@ -85,6 +90,7 @@ class YolactNode(LifecycleNode):
         super().__init__(NAME)
         self.autostart = declare_constant(self, StartSettings()).autostart
         self.parameters = NodeParameters(self, Settings())
+        self.diagnostics = Diagnostics(self, lambda: self.parameters.current.diagnostics)
         self.pipelines: list[Pipeline] = []
         self.is_active = False
         self.has_worked = False
@@ -100,6 +106,8 @@ class YolactNode(LifecycleNode):
         self.parameters.configured = True
         settings = self.parameters.current
         self._is_broken = False
+        self.diagnostics.fault = ""
+        self.diagnostics.state = "configuring"
         self._inbox = Inbox()
         self._worker = Worker(
             self,
@@ -113,6 +121,7 @@ class YolactNode(LifecycleNode):
                 camera = CameraInput(self, name, inbox=self._inbox, settings=settings.inputs)
                 self.pipelines.append(Pipeline(camera, Outputs(self, name)))
             self._worker.serve(self.pipelines)
+            self._diagnose(self._worker)
             self.parameters.check = self._check_model
         except BaseException:
             self.release()
@@ -130,6 +139,7 @@ class YolactNode(LifecycleNode):
             self._stop_taking()
             raise
         self.is_active = True
+        self.diagnostics.state = ACTIVE
         return super().on_activate(state)
 
     @explained
@@ -173,14 +183,33 @@ class YolactNode(LifecycleNode):
         for pipeline in self.pipelines:
             pipeline.close()
         self.pipelines = []
+        self.diagnostics.gauges = ()
+        self.diagnostics.model = ModelReading(state="")
+        self.diagnostics.state = "unconfigured"
         self.parameters.check = lambda settings: None
         self.parameters.configured = False
         if not ended:
             self.get_logger().error("The backend does not return from the image in work.")
         return ended
 
+    def _diagnose(self, worker: Worker) -> None:
+        """Tell of the model that is open, and of its cameras."""
+        assert worker.description is not None
+        self.diagnostics.model = ModelReading(
+            state="",
+            name=worker.description.model.name,
+            identity=worker.description.identity,
+            backend=worker.backend_name,
+            target=worker.description.target,
+            precision=worker.description.precision,
+        )
+        self.diagnostics.gauges = [CameraGauge(p.camera, p.meter) for p in self.pipelines]
+        self.diagnostics.state = "inactive"
+
     def _stop_taking(self) -> None:
         self.is_active = False
+        if self.pipelines:
+            self.diagnostics.state = "inactive"
         for pipeline in self.pipelines:
             pipeline.camera.unsubscribe()
         if not self._inbox.close(timeout=CLOSE_S):
@@ -192,6 +221,7 @@ class YolactNode(LifecycleNode):
         self._is_broken = True
         self.has_worked = any(p.camera.mailbox.counts().processed for p in self.pipelines)
         self.get_logger().error(reason)
+        self.diagnostics.fault = reason
         self._announce(BROKEN)
 
     def _check_model(self, settings: Settings) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from builtin_interfaces.msg import Time
 
 from yolact_ros.ros.camera_input import CameraInput, Frame
+from yolact_ros.ros.diagnostics import Meter
 from yolact_ros.ros.images import bgr_from_message
 from yolact_ros.ros.mailbox import FrameCounts
 from yolact_ros.ros.outputs import Outputs, Result, milliseconds_since
@@ -29,10 +30,12 @@ class Pipeline:
 
     Attributes:
         camera: where the images come from.
+        meter: of what they cost.
     """
 
     def __init__(self, camera: CameraInput, outputs: Outputs) -> None:
         self.camera = camera
+        self.meter = Meter()
         self._outputs = outputs
         self._stream: Stream | None = None
         self._keyframe_stamp = Time()
@@ -70,6 +73,9 @@ class Pipeline:
 
     def publish_stats(self, finished: Finished, counts: FrameCounts) -> None:
         """Publish what an image cost, once it is accounted for."""
+        result = finished.result
+        age_ms = milliseconds_since(result.keyframe_stamp, result.header.stamp)
+        self.meter.note(finished.times, feature_age_s=age_ms * 1e-3)
         self._outputs.publish_stats(
             finished.result, finished.times, counts=counts, lost=self.camera.lost
         )

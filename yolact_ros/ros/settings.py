@@ -91,6 +91,38 @@ class WorkSettings:
 
 
 @dataclass(frozen=True)
+class DiagnosticSettings:
+    """From when on `/diagnostics` warns."""
+
+    target_rate: float = setting(
+        0.0, "results a second that each camera should have; 0: none is aimed at", range=(0.0, 1e3)
+    )
+    rate_tolerance: float = setting(
+        0.8, "part of target_rate below which the diagnostics warn", range=(0.0, 1.0)
+    )
+    image_timeout: float = setting(
+        5.0,
+        "seconds without an image after which a camera is stale; 0: never",
+        range=(0.0, 3600.0),
+    )
+    latency_warning: float = setting(
+        0.0,
+        "seconds from an image's stamp to its result, at the 95th percentile, above which the "
+        "diagnostics warn; 0: never",
+        range=(0.0, 3600.0),
+    )
+    latency_error: float = setting(
+        0.0, "likewise, above which they tell an error; 0: never", range=(0.0, 3600.0)
+    )
+    memory_warning: float = setting(
+        0.0, "MB of memory above which the diagnostics warn; 0: never", range=(0.0, 1e6)
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
 class FrameSettings(PostprocessConfig):
     """What is found in an image, and how it is told."""
 
@@ -112,6 +144,7 @@ class Settings:
     work: WorkSettings = WorkSettings()
     frames: FrameSettings = FrameSettings()
     keyframes: KeyframeConfig = KeyframeConfig()
+    diagnostics: DiagnosticSettings = DiagnosticSettings()
 
 
 READ_BY_CONFIGURE = ("model", "inputs")

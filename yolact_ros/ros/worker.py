@@ -28,6 +28,7 @@ class Worker:
 
     Attributes:
         description: of the model, once `open` has returned.
+        backend_name: what runs it, likewise.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Worker:
                 on too many images in a row.
         """
         self.description: ModelDescription | None = None
+        self.backend_name = ""
         self._logger = node.get_logger()
         self._clock = node.get_clock()
         self._inbox = inbox
@@ -99,6 +101,7 @@ class Worker:
             self._opened.set()
             return
         self.description = segmenter.description
+        self.backend_name = segmenter.backend_name
         self._opened.set()
         with segmenter:
             while (taken := self._inbox.take()) is not None:
@@ -137,9 +140,11 @@ class Worker:
             finished = pipeline.process(frame, segmenter, settings=settings)
         except (MessageError, ConfigError) as error:
             mailbox.finish("failed")
+            pipeline.meter.error = str(error)
             self._logger.error(str(error), throttle_duration_sec=THROTTLE_S)
         except Exception as error:  # noqa: BLE001 - one image must not end the others
             mailbox.finish("failed")
+            pipeline.meter.error = str(error)
             pipeline.reset()
             self._note_failure(error, settings.work.max_failures)
         else:

@@ -63,6 +63,11 @@ class Segmenter:
         self.postprocess = postprocess
 
     @property
+    def backend_name(self) -> str:
+        """What runs the model, e.g. `OnnxRuntime`."""
+        return type(self._backend).__name__.removesuffix("Backend")
+
+    @property
     def postprocess(self) -> PostprocessConfig:
         """Thresholds and limits; may be replaced between two images.
 

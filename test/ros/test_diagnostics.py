@@ -1,0 +1,85 @@
+"""/diagnostics of the node in its own process; what levels mean is in test_health.py."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("diagnostic_msgs")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+from yolact_ros.ros.diagnostics import CameraGauge, Meter, memory_mb
+from yolact_ros.ros.health import STAGES, Spread
+from yolact_ros.ros.mailbox import Inbox
+
+
+def test_readings_are_differences_over_the_window():
+    mailbox = Inbox().new_mailbox()
+    watch = types.SimpleNamespace(lost=0)
+    camera = types.SimpleNamespace(topic="/image", mailbox=mailbox, watch=watch)
+    gauge = CameraGauge(camera, Meter())
+    first = gauge.tick(100.0, state="active")
+    assert (first.window_s, first.silence_s, first.recent.received) == (0.0, 0.0, 0)
+    for second in range(1, 21):
+        for _ in range(3):
+            mailbox.put("image")
+        watch.lost += 2
+        reading = gauge.tick(100.0 + second, state="active")
+    assert (reading.window_s, reading.silence_s) == (10.0, 0.0)
+    assert (reading.recent.received, reading.recent.dropped, reading.recent_lost) == (30, 30, 20)
+    assert (reading.counts.received, reading.lost) == (60, 40)
+    for second in range(21, 27):
+        reading = gauge.tick(100.0 + second, state="active")
+    assert reading.silence_s == 6.0
+    # What was before the node became active again does not count as silence.
+    assert gauge.tick(130.0, state="inactive").silence_s == 0.0
+    assert gauge.tick(131.0, state="active").silence_s == 1.0
+
+
+def test_a_meter_gives_the_spread_of_what_was_noted():
+    meter = Meter()
+    assert meter.read(0.0) == ({}, None)
+    for number in range(3):
+        times = {f"{name}_ms": float(number) for name in (*STAGES, "latency")}
+        meter.note(times, feature_age_s=0.1 * number)
+    times, age = meter.read(0.0)
+    assert set(times) == {*STAGES, "latency"}
+    assert times["wait"].p50 == 1.0 and times["wait"].longest == 2.0
+    assert age.longest == pytest.approx(0.2)
+    assert meter.read(float("inf")) == ({}, None)
+    assert Spread.of([1.0]) is not None
+
+
+def test_the_memory_of_this_process_is_known():
+    assert 10 < memory_mb() < 100000
+
+
+def test_the_node_tells_of_its_model_and_of_a_camera_that_stops(start_node, client, image_with):
+    received: dict[str, DiagnosticStatus] = {}
+
+    def take(message: DiagnosticArray) -> None:
+        for status in message.status:
+            received[status.name] = status
+
+    client.node.create_subscription(DiagnosticArray, "/diagnostics", take, 10)
+    start_node(image_timeout=2.0)
+    name = f"{client.namespace.lstrip('/')}/yolact"
+    camera = f"{name}: {client.namespace}/image"
+    client.ask(image_with({"blue": (0, 0, 64, 64)}, (128, 128)))
+    assert client.spin_until(
+        lambda: camera in received and ("processed", "1") in values(received[camera])
+    )
+    assert received[camera].level == DiagnosticStatus.OK
+    assert "latency p50/p95/max (ms)" in dict(values(received[camera]))
+    model = received[f"{name}: model"]
+    assert model.message == "active, squares on OnnxRuntime"
+    assert client.spin_until(lambda: received[camera].level == DiagnosticStatus.STALE)
+    assert received[camera].message.startswith("No image for ")
+    assert received[camera].message.endswith(f" on {client.namespace}/image; publishers: 1")
+
+
+def values(status: DiagnosticStatus) -> list[tuple[str, str]]:
+    return [(entry.key, entry.value) for entry in status.values]

@@ -1,0 +1,192 @@
+"""Readings of a moment against the levels and words that operators see."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("diagnostic_msgs")
+
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from yolact_ros.ros.health import (
+    CameraReading,
+    ModelReading,
+    Spread,
+    camera_status,
+    model_status,
+)
+from yolact_ros.ros.mailbox import FrameCounts
+from yolact_ros.ros.settings import DiagnosticSettings
+
+OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
+ERROR, STALE = DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+LIMITS = DiagnosticSettings()
+# A camera of 20 Hz of whose images one in four is replaced by a newer one, over 10 seconds.
+GOOD = CameraReading(
+    topic="/camera/image_raw",
+    publishers=1,
+    silence_s=0.04,
+    window_s=10.0,
+    counts=FrameCounts(received=1000, processed=745, dropped=250, stale=2, failed=3),
+    lost=7,
+    recent=FrameCounts(received=200, processed=150, dropped=50),
+    times={"latency": Spread(38.0, 42.4, 61.0), "inference": Spread(30.0, 31.0, 40.0)},
+    feature_age_s=Spread(0.1, 0.2, 0.2),
+)
+CASES = {
+    "good": ({}, {}, OK, "15.0 Hz, 38 ms from stamp to result"),
+    "no image": (
+        {"silence_s": 5.4, "publishers": 0},
+        {},
+        STALE,
+        "No image for 5 s on /camera/image_raw; publishers: 0",
+    ),
+    "no image that fits": (
+        {"silence_s": 9.0, "clash": "Set it to best_effort."},
+        {},
+        STALE,
+        "No image for 9 s on /camera/image_raw; publishers: 1. Set it to best_effort.",
+    ),
+    "no image, and no limit": ({"silence_s": 900.0}, {"image_timeout": 0.0}, OK, "15.0 Hz, 38 ms"),
+    "not yet an image": (
+        {"counts": FrameCounts(), "recent": FrameCounts(), "times": {}, "publishers": 2},
+        {},
+        OK,
+        "waiting for images on /camera/image_raw; publishers: 2",
+    ),
+    "inactive": ({"state": "inactive", "silence_s": 900.0}, {}, OK, "inactive"),
+    "one publisher cannot be heard": ({"clash": "Nothing arrives."}, {}, WARN, "Nothing arrives."),
+    "slow": (
+        {},
+        {"target_rate": 20.0},
+        WARN,
+        "15.0 Hz of results, less than 80% of the target of 20 Hz; images come at 20.0 Hz",
+    ),
+    "fast enough": ({}, {"target_rate": 18.0}, OK, "15.0 Hz"),
+    "late": (
+        {},
+        {"latency_warning": 0.04},
+        WARN,
+        "p95 of the latency is 42 ms, more than 40 ms",
+    ),
+    "too late": (
+        {},
+        {"latency_warning": 0.02, "latency_error": 0.041},
+        ERROR,
+        "p95 of the latency is 42 ms, more than 41 ms",
+    ),
+    "some fail": (
+        {"recent": FrameCounts(received=9, processed=6, failed=3), "error": "No such encoding."},
+        {},
+        WARN,
+        "3 images failed in the last 10 s; the last one: No such encoding.",
+    ),
+    "all fail": (
+        {"recent": FrameCounts(received=9, failed=9), "error": "No such encoding."},
+        {},
+        ERROR,
+        "9 images failed in the last 10 s; the last one: No such encoding.",
+    ),
+    "all are old": (
+        {"recent": FrameCounts(received=9, stale=9)},
+        {},
+        ERROR,
+        "9 images of the last 10 s were older than max_frame_age",
+    ),
+    "some are lost": (
+        {"recent_lost": 4},
+        {},
+        WARN,
+        "4 images lost in the last 10 s. The middleware has lost 7 messages of /camera/image_raw",
+    ),
+    "two things": (
+        {"recent_lost": 4, "recent": FrameCounts(received=9, failed=9), "error": "Bad."},
+        {},
+        ERROR,
+        "9 images failed in the last 10 s; the last one: Bad.; 4 images lost",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_camera_is_judged_in_words(case):
+    changes, limits, level, message = CASES[case]
+    status = camera_status("yolact", replace(GOOD, **changes), DiagnosticSettings(**limits))
+    assert status.level == level
+    assert status.message.startswith(message)
+    assert (status.name, status.hardware_id) == ("yolact: /camera/image_raw", "yolact")
+
+
+def test_the_values_have_rates_times_and_all_accounts():
+    status = camera_status("yolact", GOOD, DiagnosticSettings(target_rate=15.0))
+    values = {entry.key: entry.value for entry in status.values}
+    assert values == {
+        "topic": "/camera/image_raw",
+        "publishers": "1",
+        "state": "active",
+        "input rate (Hz)": "20.0",
+        "output rate (Hz)": "15.0",
+        "target rate (Hz)": "15",
+        "latency p50/p95/max (ms)": "38 / 42.4 / 61",
+        "inference p50/p95/max (ms)": "30 / 31 / 40",
+        "feature age p50/p95/max (s)": "0.1 / 0.2 / 0.2",
+        "received": "1000",
+        "processed": "745",
+        "dropped": "250",
+        "stale": "2",
+        "failed": "3",
+        "lost": "7",
+    }
+
+
+def test_a_camera_of_which_nothing_is_known_has_no_rate():
+    status = camera_status("yolact", CameraReading(topic="/image"), LIMITS)
+    assert status.level == OK
+    assert {e.value for e in status.values if "rate" in e.key} == {"0.0", "none"}
+
+
+MODEL = ModelReading(
+    state="active",
+    name="tabletop",
+    identity="0123456789ab",
+    backend="OnnxRuntime",
+    target="onnxruntime",
+    precision="fp32",
+    memory_mb=171.4,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "limits", "level", "message"),
+    [
+        ({}, {}, OK, "active, tabletop on OnnxRuntime"),
+        ({}, {"memory_warning": 171.0}, WARN, "171 MB of memory, more than 171 MB"),
+        ({"fault": "The device is gone."}, {}, ERROR, "The device is gone."),
+        ({"name": "", "state": "unconfigured"}, {}, OK, "unconfigured"),
+    ],
+)
+def test_the_model_is_judged_in_words(changes, limits, level, message):
+    status = model_status("yolact", replace(MODEL, **changes), DiagnosticSettings(**limits))
+    assert (status.level, status.message, status.name) == (level, message, "yolact: model")
+
+
+def test_the_models_values_tell_it_from_all_others():
+    values = {e.key: e.value for e in model_status("yolact", MODEL, LIMITS).values}
+    assert values == {
+        "state": "active",
+        "model": "tabletop",
+        "SHA-256": "0123456789ab",
+        "backend": "OnnxRuntime",
+        "target": "onnxruntime",
+        "precision": "fp32",
+        "memory (MB)": "171",
+    }
+
+
+def test_a_spread_is_that_of_numbers_done_by_hand():
+    assert Spread.of([]) is None
+    assert Spread.of([3.0]) == Spread(3.0, 3.0, 3.0)
+    assert Spread.of([float(n) for n in range(101)]) == Spread(50.0, 95.0, 100.0)
