@@ -1,0 +1,170 @@
+"""Images, true instances and detections in pycocotools' form, and what COCOeval makes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as rle_masks
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from yolact_ros.runtime.detections import Detections
+from yolact_ros.runtime.rle import encode_rle
+from yolact_ros.train.segmentation import segmentation_rle
+
+# COCOeval's twelve numbers, in its order: AP over IoU 0.50:0.95, at 0.50 and 0.75, by area; AR by
+# detections of an image, by area.
+SUMMARY = (
+    *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
+    *("ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What COCOeval says about boxes or about masks, in [0, 1].
+
+    Attributes:
+        summary: the numbers named in `SUMMARY`; None where there is nothing to find.
+        class_ap: by class id, AP over IoU 0.50:0.95; None without a true instance.
+        class_ap50: the same at IoU 0.50.
+        class_recall: the same, largest recall with 100 detections of an image, over IoU 0.50:0.95.
+        precision: (10, 101, C) float64, by IoU threshold 0.50:0.95, recall 0:1 and class in the
+            order of `class_ap`; -1 for a class without a true instance.
+    """
+
+    summary: Mapping[str, float | None]
+    class_ap: Mapping[int, float | None]
+    class_ap50: Mapping[int, float | None]
+    class_recall: Mapping[int, float | None]
+    precision: np.ndarray
+
+
+class CocoTables:
+    """True instances and detections of a set of images; category ids are class ids.
+
+    Attributes:
+        class_ids: the classes that take part.
+        images: COCO's entries by image id.
+        truth: COCO's annotations; crowds have `iscrowd` 1.
+        found: detections as boxes (`bbox`) and as masks (`segm`), each with its own score; the
+            two lists run in parallel.
+    """
+
+    def __init__(self, class_ids: Iterable[int], names: Sequence[str]) -> None:
+        self.class_ids = sorted(class_ids)
+        self.images: dict[int, dict[str, Any]] = {}
+        self.truth: list[dict[str, Any]] = []
+        self.found: dict[str, list[dict[str, Any]]] = {"bbox": [], "segm": []}
+        self._categories = [{"id": c, "name": names[c]} for c in self.class_ids]
+
+    def alike(self) -> CocoTables:
+        """Tables for other detections on these images, which the two then have in common."""
+        tables = CocoTables((), ())
+        tables.class_ids, tables._categories = self.class_ids, self._categories
+        tables.images, tables.truth = self.images, self.truth
+        return tables
+
+    def add_image(self, image_id: int, size: tuple[int, int]) -> None:
+        """Add an image of (height, width) pixels."""
+        self.images[image_id] = {"id": image_id, "height": size[0], "width": size[1]}
+
+    def add_truth(self, image_id: int, annotations: Iterable[Mapping[str, Any]]) -> None:
+        """Add the annotations of one image; box and area come from the mask where they lack."""
+        image = self.images[image_id]
+        for annotation in annotations:
+            rle = segmentation_rle(annotation["segmentation"], image["height"], image["width"])
+            box, area = annotation.get("bbox"), annotation.get("area")
+            self.truth.append(
+                {
+                    "id": len(self.truth) + 1,
+                    "image_id": image_id,
+                    "category_id": annotation["class_id"],
+                    "segmentation": rle,
+                    "bbox": rle_masks.toBbox(rle).tolist() if box is None else box,
+                    "area": float(rle_masks.area(rle)) if area is None else area,
+                    "iscrowd": int(bool(annotation.get("iscrowd", 0))),
+                }
+            )
+
+    def add_found(self, image_id: int, found: Detections) -> None:
+        """Add the detections of one image.
+
+        Those of other classes do not count, nor those whose box is empty, as in dbolya/yolact
+        `eval.py`.
+        """
+        known = set(self.class_ids)
+        for i in range(len(found)):
+            class_id = int(found.class_ids[i])
+            if class_id not in known:
+                continue
+            x1, y1, x2, y2 = (float(value) for value in found.boxes[i])
+            if x1 >= x2 or y1 >= y2:
+                continue
+            common = {
+                "id": len(self.found["bbox"]) + 1,
+                "image_id": image_id,
+                "category_id": class_id,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "iscrowd": 0,
+            }
+            box_area, mask_area = (x2 - x1) * (y2 - y1), float(found.masks[i].sum())
+            rle = encode_rle(found.masks[i], found.mask_rois[i], found.image_size)
+            scores = float(found.scores[i]), float(found.mask_scores[i])
+            self.found["bbox"].append({**common, "area": box_area, "score": scores[0]})
+            self.found["segm"].append(
+                {**common, "area": mask_area, "score": scores[1], "segmentation": rle}
+            )
+
+    def count(self, class_id: int) -> int:
+        """True instances of a class that are no crowds."""
+        return sum(t["category_id"] == class_id and not t["iscrowd"] for t in self.truth)
+
+    def score(self, kind: str, image_ids: Collection[int] | None = None) -> Scores:
+        """Run COCOeval.
+
+        Args:
+            kind: `bbox` or `segm`.
+            image_ids: of the images to count; all of them by default.
+        """
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress
+            evaluation = COCOeval(self._coco(self.truth), self._coco(self.found[kind]), kind)
+            if image_ids is not None:
+                evaluation.params.imgIds = sorted(image_ids)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        # IoU thresholds, recalls, classes, areas (0: all), detections of an image (-1: most).
+        precision = evaluation.eval["precision"][:, :, :, 0, -1]
+        recall = evaluation.eval["recall"][:, :, 0, -1]
+        classes = list(enumerate(evaluation.params.catIds))
+        return Scores(
+            summary={
+                name: _known(float(value))
+                for name, value in zip(SUMMARY, evaluation.stats, strict=True)
+            },
+            class_ap={c: _known(float(precision[:, :, i].mean())) for i, c in classes},
+            class_ap50={c: _known(float(precision[0, :, i].mean())) for i, c in classes},
+            class_recall={c: _known(float(recall[:, i].mean())) for i, c in classes},
+            precision=precision,
+        )
+
+    def _coco(self, annotations: list[dict[str, Any]]) -> COCO:
+        coco = COCO()
+        coco.dataset = {
+            "images": list(self.images.values()),
+            "categories": self._categories,
+            "annotations": annotations,
+        }
+        coco.createIndex()
+        return coco
+
+
+def _known(value: float) -> float | None:
+    """COCOeval writes -1 for what cannot be computed: for all thresholds of a class or none."""
+    return None if value < 0 else value
