@@ -20,7 +20,12 @@ yaml = pytest.importorskip("yaml")
 from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.config import to_plain  # noqa: E402
 from yolact_ros.errors import ConfigError, WeightsError, YolactError  # noqa: E402
-from yolact_ros.model.weights import load_checkpoint, load_model  # noqa: E402
+from yolact_ros.evaluate.validation import ApScorer  # noqa: E402
+from yolact_ros.model.weights import (  # noqa: E402
+    load_checkpoint,
+    load_model,
+    save_checkpoint,
+)
 from yolact_ros.train.config import (  # noqa: E402
     DataConfig,
     OptimizerConfig,
@@ -28,8 +33,10 @@ from yolact_ros.train.config import (  # noqa: E402
     TrainConfig,
     read_train_config,
 )
+from yolact_ros.train.log import CsvLog  # noqa: E402
 from yolact_ros.train.optimizer import learning_rate  # noqa: E402
 from yolact_ros.train.trainer import Trainer  # noqa: E402
+from yolact_ros.train.validation import AP_NAMES, WORST, describe, quality  # noqa: E402
 from yolact_ros.variants import TABLETOP_MODEL  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -87,12 +94,51 @@ def test_resuming_gives_the_same_weights_bit_by_bit(config, tmp_path):
 
 def test_a_run_learns_its_pictures_and_leaves_usable_files(config, tmp_path):
     config = replace(config, pretrained=True, steps=30, log_interval=5, validation_interval=15)
-    Trainer(config, tmp_path).run()
+    Trainer(config, tmp_path, scorer=ApScorer()).run()
     totals = [float(row["total"]) for row in rows_of(tmp_path / "losses.csv")]
     assert totals[-1] < 0.6 * totals[0]
     assert load_model(tmp_path / "last.pth").config == TINY
     assert load_checkpoint(tmp_path / "best.pth").step in (15, 30)
-    assert len(rows_of(tmp_path / "validation.csv")) == 2
+    rows = rows_of(tmp_path / "validation.csv")
+    assert [row["step"] for row in rows] == ["15", "30"]
+    assert all(0 <= float(row[name]) <= 1 for row in rows for name in AP_NAMES)
+
+
+def test_best_is_the_largest_mask_ap_then_the_smallest_loss():
+    by_loss = [quality({"total": total}) for total in (2.0, 1.0)]
+    no_truth = quality({"total": 1.5, "mask_ap": None})
+    by_ap = [quality({"total": t, "mask_ap": ap}) for t, ap in ((0.1, 0.0), (9.0, 0.2))]
+    tied = quality({"total": 8.0, "mask_ap": 0.2})
+    ascending = [WORST, by_loss[0], no_truth, by_loss[1], *by_ap, tied]
+    assert sorted(ascending) == ascending
+
+
+def test_a_validation_is_told_in_one_line():
+    assert describe({"total": 1.5}) == "validation loss 1.500"
+    values = {"total": 1.5, "mask_ap": 0.25, "mask_ap50": None, "box_ap": 0.5}
+    assert describe(values) == "validation loss 1.500, mask AP 25.00, box AP 50.00"
+
+
+def test_runs_of_before_ap_was_computed_go_on(config, tmp_path):
+    Trainer(config, tmp_path).run(until=1)
+    made = load_checkpoint(tmp_path / "last.pth")
+    extra = {name: value for name, value in made.extra.items() if name != "best"}
+    save_checkpoint(
+        tmp_path / "last.pth", load_model(tmp_path / "last.pth"), step=1,
+        optimizer=made.optimizer, extra={**extra, "best_loss": 0.5},
+    )  # fmt: skip
+    (tmp_path / "validation.csv").write_text("step,box,total\n1,0.25,0.5\n2,0.125,0.25\n")
+    trainer = Trainer(config, tmp_path, resume=tmp_path / "last.pth")
+    assert trainer.best == (-1.0, -0.5)
+    (row,) = rows_of(tmp_path / "validation.csv")
+    assert (row["step"], row["box"], row["total"], row["mask_ap"]) == ("1", "0.25", "0.5", "")
+
+
+def test_a_log_leaves_open_what_is_not_known(tmp_path):
+    log = CsvLog(tmp_path / "log.csv", ("step", "total", "mask_ap"), last_step=0)
+    log.write({"step": 3, "total": 1.25, "mask_ap": None})
+    log.write({"step": 4, "total": 1.0})
+    assert (tmp_path / "log.csv").read_text() == "step,total,mask_ap\n3,1.25,\n4,1,\n"
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_part(config, tmp_path):

@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     # step ten times slower as soon as another process wants one of the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+    from yolact_ros.evaluate.validation import ApScorer
     from yolact_ros.train.config import read_train_config
     from yolact_ros.train.processes import join_processes
     from yolact_ros.train.trainer import Trainer
@@ -45,7 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
             logging.getLogger("yolact_ros").setLevel(logging.INFO)
         else:
             logging.getLogger("yolact_ros").setLevel(logging.ERROR)
-        trainer = Trainer(config, folder, resume=arguments.resume, processes=processes)
+        trainer = Trainer(
+            config, folder, resume=arguments.resume, processes=processes, scorer=ApScorer()
+        )
         trainer.run()
         if processes.first:
             print(folder / "last.pth")

@@ -116,6 +116,9 @@ class TrainConfig:
     validation_images: int = setting(
         5000, "images of a validation, spread over the data set", range=(1, 10000000)
     )
+    validation_ap: bool = setting(
+        True, "also compute COCO's box and mask AP of the validation images, to choose best.pth by"
+    )
     log_interval: int = setting(20, "steps whose mean is one line of the log", range=(1, 100000))
     workers: int = setting(
         2, "processes that prepare samples; 0 prepares them inline", range=(0, 256)

@@ -49,8 +49,8 @@ class CsvLog:
             writer.writeheader()
             writer.writerows(kept)
 
-    def write(self, values: Mapping[str, float]) -> None:
-        """Append a line."""
+    def write(self, values: Mapping[str, float | None]) -> None:
+        """Append a line; what is None or not there stays empty."""
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            row = {n: v if n == "step" else f"{v:.6g}" for n, v in values.items()}
+            row = {n: v if n == "step" else f"{v:.6g}" for n, v in values.items() if v is not None}
             csv.DictWriter(file, self.columns).writerow(row)

@@ -29,16 +29,16 @@ from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.allocator import keep_freed_memory
 from yolact_ros.train.config import TrainConfig, describe_scaling, scale_to_batch
 from yolact_ros.train.dataset import CocoDataset
-from yolact_ros.train.learner import Learner, batch_losses
+from yolact_ros.train.learner import Learner
 from yolact_ros.train.loader import (
     TrainingStream,
     ValidationSamples,
     training_loader,
-    validation_loader,
 )
 from yolact_ros.train.log import CsvLog, MeanLosses
 from yolact_ros.train.losses import LOSS_NAMES
 from yolact_ros.train.processes import Processes, choose_device
+from yolact_ros.train.validation import AP_NAMES, WORST, Scorer, describe, quality, validate
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,8 @@ class Trainer:
     """One training run, whose files lie in one folder.
 
     `last.pth` is written at intervals, at the end and when interrupted; `best.pth` holds the
-    weights of the smallest validation loss. The weights of both are those to use, that is their
+    weights of the largest mask AP on the validation images, or of the smallest loss where AP is
+    not computed. The weights of both are those to use, that is their
     running mean where there is one. `losses.csv` and `validation.csv` are the logs, and
     `transfer.txt` tells what a run took from the checkpoint that it started from.
 
@@ -66,6 +67,7 @@ class Trainer:
         *,
         resume: str | Path | None = None,
         processes: Processes | None = None,
+        scorer: Scorer | None = None,
     ) -> None:
         """Build network, data and optimizer.
 
@@ -74,6 +76,7 @@ class Trainer:
             folder: made if absent.
             resume: a `last.pth` to go on from; its network must be that of `config`.
             processes: those that train together; only this one by default.
+            scorer: computes AP in validations; without one there are only losses.
 
         Raises:
             ConfigError: no training data are named, or the device is not there.
@@ -87,6 +90,7 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.processes = processes or Processes(choose_device(config.device))
         self.device = self.processes.device
+        self.scorer = scorer
         if self.device.type == "cpu":
             keep_freed_memory()
         if config.threads:
@@ -97,7 +101,7 @@ class Trainer:
             self._make_model(fill=resume is None), self.config, processes=self.processes
         )
         self.step = 0
-        self.best_loss = float("inf")
+        self.best = WORST
         if resume is not None:
             self._resume(resume)
         if self.processes.first:
@@ -175,7 +179,7 @@ class Trainer:
             step=self.step,
             optimizer=self.learner.optimizer.state_dict(),
             extra={
-                "best_loss": self.best_loss,
+                "best": list(self.best),
                 "train_config": to_plain(self.config),
                 **self.learner.state(),
             },
@@ -192,43 +196,25 @@ class Trainer:
         shown = {name: f"{value:.2f}" for name, value in values.items()}
         bar.set_postfix({**shown, "img/s": f"{speed:.1f}"})
 
-    @torch.no_grad()
     def _validate(self) -> None:
-        """Compute the losses of the validation images; keep the best weights."""
+        """Judge the weights to use on the validation images; keep the best."""
+        assert self.validation is not None
         model = self.learner.model_to_use().eval()
         self.processes.copy_first(model)  # the statistics of batch norm differ
-        means = MeanLosses()
-        loader = validation_loader(
+        values = validate(
+            model,
             self.validation,
-            batch_size=self.config.batch_size,
-            part=(self.processes.rank, self.processes.count),
+            config=self.config,
+            precision=self.learner.precision,
+            processes=self.processes,
+            scorer=self.scorer if self.config.validation_ap else None,
         )
-        bar = tqdm(
-            loader,
-            desc="validate",
-            unit="batch",
-            leave=False,
-            disable=not self.processes.first,
-        )
-        for batch in bar:
-            losses = batch_losses(
-                model,
-                batch.images.to(self.device),
-                [target.to(self.device) for target in batch.targets],
-                config=self.config.losses,
-                precision=self.learner.precision,
-            )
-            means.add(
-                {name: float(loss) for name, loss in losses.items()}, weight=len(batch.targets)
-            )
-        for part in self.processes.gather(means)[1:]:
-            means.merge(part)
         if not self.processes.first:
             return
-        values = means.take()
         self.validation_log.write({"step": self.step, **values})
-        if values["total"] < self.best_loss:
-            self.best_loss = values["total"]
+        logger.info("Step %d: %s", self.step, describe(values))
+        if quality(values) > self.best:
+            self.best = quality(values)
             save_checkpoint(self.folder / BEST, model, step=self.step)
 
     def _open_logs(self) -> None:
@@ -239,7 +225,9 @@ class Trainer:
             last_step=self.step,
         )
         self.validation_log = CsvLog(
-            self.folder / "validation.csv", ("step", *parts, "total"), last_step=self.step
+            self.folder / "validation.csv",
+            ("step", *parts, "total", *AP_NAMES),
+            last_step=self.step,
         )
 
     def _make_model(self, *, fill: bool) -> Yolact:
@@ -304,7 +292,9 @@ class Trainer:
         self.learner.optimizer.load_state_dict(dict(checkpoint.optimizer))
         self.learner.load_scale(checkpoint.extra.get("loss_scale", {}))
         self.step = checkpoint.step
-        self.best_loss = float(checkpoint.extra.get("best_loss", float("inf")))
+        # Runs of before AP was computed chose by the loss.
+        old = (WORST[0], -float(checkpoint.extra.get("best_loss", float("inf"))))
+        self.best = tuple(checkpoint.extra.get("best", old))
 
     @contextlib.contextmanager
     def _stop_on_sigint(self) -> Iterator[None]:

@@ -18,14 +18,15 @@ class TorchBackend:
 
     Attributes:
         model: the checkpoint's configuration.
-        identity: SHA-256 of the checkpoint file.
+        identity: SHA-256 of the checkpoint file; empty for a network in memory.
     """
 
-    def __init__(self, path: str | Path, *, threads: int = 0, device: str = "cpu") -> None:
+    def __init__(self, path: str | Path | Any, *, threads: int = 0, device: str = "cpu") -> None:
         """Load the checkpoint.
 
         Args:
-            path: a checkpoint of `yolact train` or `yolact convert`.
+            path: a checkpoint of `yolact train` or `yolact convert`; or a network in memory, in
+                evaluation mode, which is served as it is from one run to the next.
             threads: threads of one operator; 0 leaves PyTorch's choice.
             device: a PyTorch device, e.g. `cuda:0`.
 
@@ -53,9 +54,11 @@ class TorchBackend:
             torch.set_num_threads(threads)
         self._torch = torch
         self._device = torch.device(device)
-        network = load_model(path).to(self._device)
+        in_memory = isinstance(path, torch.nn.Module)
+        network: Any = path if in_memory else load_model(path)
+        network.to(self._device)
         self.model: ModelConfig = network.config
-        self.identity = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        self.identity = "" if in_memory else hashlib.sha256(Path(path).read_bytes()).hexdigest()
         detect = DetectGraph(network)
         self._graphs: dict[str, Any] = {
             "detect": detect,

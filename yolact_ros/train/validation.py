@@ -1,0 +1,106 @@
+"""What the weights of a run are worth: losses and AP on the validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from tqdm import tqdm
+
+from yolact_ros.model.yolact import Yolact
+from yolact_ros.train.config import TrainConfig
+from yolact_ros.train.dataset import CocoDataset
+from yolact_ros.train.learner import batch_losses
+from yolact_ros.train.loader import ValidationSamples, validation_loader
+from yolact_ros.train.log import MeanLosses
+from yolact_ros.train.processes import Processes
+
+# What a scorer says, in [0, 1]: AP over IoU 0.50:0.95 of boxes and masks, at 0.50 of masks.
+AP_NAMES = ("box_ap", "mask_ap", "mask_ap50")
+
+# Below whatever a validation gives.
+WORST = (-1.0, float("-inf"))
+
+
+class Scorer(Protocol):
+    """Compares detections with annotations: `evaluate.validation.ApScorer`.
+
+    It is handed in because post-processing belongs to the runtime, which training does without.
+    """
+
+    def collect(
+        self, model: Yolact, dataset: CocoDataset, positions: Sequence[int], *, show: bool
+    ) -> Any:
+        """Detect on images of a data set.
+
+        Args:
+            model: in evaluation mode.
+            dataset: images and annotations.
+            positions: of the images.
+            show: a progress bar.
+
+        Returns:
+            What `score` needs; it can be pickled.
+        """
+
+    def score(self, parts: Sequence[Any]) -> Mapping[str, float | None]:
+        """The numbers named in `AP_NAMES`, of all parts together; None without a true instance."""
+
+
+@torch.no_grad()
+def validate(
+    model: Yolact,
+    samples: ValidationSamples,
+    *,
+    config: TrainConfig,
+    precision: torch.dtype,
+    processes: Processes,
+    scorer: Scorer | None,
+) -> dict[str, float | None]:
+    """Judge a network in evaluation mode; the processes share the images.
+
+    Returns:
+        In the first process the mean losses, their `total` and, with a scorer, the numbers named
+        in `AP_NAMES`. In the others nothing of use.
+    """
+    part = (processes.rank, processes.count)
+    loader = validation_loader(samples, batch_size=config.batch_size, part=part)
+    means = MeanLosses()
+    for batch in tqdm(
+        loader, desc="validate", unit="batch", leave=False, disable=not processes.first
+    ):
+        losses = batch_losses(
+            model,
+            batch.images.to(processes.device),
+            [target.to(processes.device) for target in batch.targets],
+            config=config.losses,
+            precision=precision,
+        )
+        means.add({name: float(loss) for name, loss in losses.items()}, weight=len(batch.targets))
+    for other in processes.gather(means)[1:]:
+        means.merge(other)
+    values: dict[str, float | None] = {**means.take()} if processes.first else {}
+    if scorer is not None:
+        positions = samples.indices[part[0] :: part[1]]
+        found = scorer.collect(model, samples.dataset, positions, show=processes.first)
+        parts = processes.gather(found)
+        if processes.first:
+            values |= scorer.score(parts)
+    return values
+
+
+def quality(values: Mapping[str, float | None]) -> tuple[float, float]:
+    """What `best.pth` is chosen by: mask AP if there is one, then the loss; larger is better."""
+    ap, total = values.get("mask_ap"), values["total"]
+    assert total is not None
+    return (WORST[0] if ap is None else ap, -total)
+
+
+def describe(values: Mapping[str, float | None]) -> str:
+    """One line for people; AP in per cent."""
+    text = f"validation loss {values['total']:.3f}"
+    for title, name in (("mask AP", "mask_ap"), ("AP50", "mask_ap50"), ("box AP", "box_ap")):
+        value = values.get(name)
+        text += "" if value is None else f", {title} {100 * value:.2f}"
+    return text
