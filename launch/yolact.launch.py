@@ -5,82 +5,138 @@ ros2 launch yolact_ros yolact.launch.py image:=/camera/image_raw
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
-from launch_ros.actions import Node
+from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 # Arguments that are parameters of the node; where one is empty, the parameter file decides.
-PARAMETERS = {"model": str, "score_threshold": float, "mask_encoding": str}
+PARAMETERS = {
+    "model": str,
+    "backend": str,
+    "cameras": list[str],
+    "image_transport": str,
+    "queue_policy": str,
+    "max_frame_age": float,
+    "score_threshold": float,
+    "mask_encoding": str,
+}
+SWITCH = ["true", "false"]
 
 
 def generate_launch_description() -> LaunchDescription:
-    parameter_file = PathJoinSubstitution(
-        [FindPackageShare("yolact_ros"), "config", "yolact_node.yaml"]
+    share = FindPackageShare("yolact_ros")
+    arguments = [
+        DeclareLaunchArgument(
+            "image", default_value="image", description="Topic of the camera's images."
+        ),
+        DeclareLaunchArgument(
+            "params_file",
+            default_value=PathJoinSubstitution([share, "config", "yolact_node.yaml"]),
+            description="YAML file of parameters; arguments below that are given override it.",
+        ),
+        DeclareLaunchArgument(
+            "model",
+            default_value="",
+            description="Bundle (folder with model.json) or checkpoint; if the parameter file "
+            "names none either, the model of the package.",
+        ),
+        DeclareLaunchArgument(
+            "backend", default_value="", description="Library that runs the network."
+        ),
+        DeclareLaunchArgument(
+            "cameras",
+            default_value="",
+            description="Names of several cameras, as in '[front, rear]'; see "
+            "multi_camera.launch.py.",
+        ),
+        DeclareLaunchArgument(
+            "image_transport",
+            default_value="",
+            choices=["", "raw", "compressed"],
+            description="Form of the images: on the topic itself, or on its /compressed.",
+        ),
+        DeclareLaunchArgument(
+            "queue_policy",
+            default_value="",
+            choices=["", "latest", "all"],
+            description="Work on the newest image always, or on every one of a bag.",
+        ),
+        DeclareLaunchArgument(
+            "max_frame_age",
+            default_value="",
+            description="Seconds after which an image is too old to be worked on; 0: never.",
+        ),
+        DeclareLaunchArgument(
+            "score_threshold",
+            default_value="",
+            description="Class score, 0 to 1, that a detection must exceed.",
+        ),
+        DeclareLaunchArgument(
+            "mask_encoding",
+            default_value="",
+            choices=["", "bits", "mono8", "rle", "none"],
+            description="Form of the masks in the messages.",
+        ),
+        DeclareLaunchArgument(
+            "namespace", default_value="", description="Namespace of the node and its topics."
+        ),
+        DeclareLaunchArgument("name", default_value="yolact", description="Name of the node."),
+        DeclareLaunchArgument(
+            "use_sim_time",
+            default_value="false",
+            choices=SWITCH,
+            description="Take the time from /clock, for simulation and bags.",
+        ),
+        DeclareLaunchArgument(
+            "autostart",
+            default_value="true",
+            choices=SWITCH,
+            description="Configure and activate the node at once; false: wait for lifecycle "
+            "events or `ros2 lifecycle set`.",
+        ),
+        DeclareLaunchArgument(
+            "respawn",
+            default_value="false",
+            choices=SWITCH,
+            description="Start the node again, after 2 s, whenever it ends.",
+        ),
+        DeclareLaunchArgument(
+            "log_level",
+            default_value="info",
+            choices=["debug", "info", "warn", "error", "fatal"],
+            description="Least severity of what the node logs.",
+        ),
+        DeclareLaunchArgument(
+            "rviz", default_value="false", choices=SWITCH, description="Show the results in RViz."
+        ),
+        DeclareLaunchArgument(
+            "rviz_config",
+            default_value=PathJoinSubstitution([share, "config", "yolact.rviz"]),
+            description="What RViz shows.",
+        ),
+    ]
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=LaunchConfiguration("namespace"),
+        arguments=["-d", LaunchConfiguration("rviz_config")],
+        parameters=[{"use_sim_time": _value("use_sim_time", bool)}],
+        condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    return LaunchDescription(
-        [
-            DeclareLaunchArgument(
-                "image", default_value="image", description="Topic of the camera's images."
-            ),
-            DeclareLaunchArgument(
-                "params_file", default_value=parameter_file, description="YAML file of parameters."
-            ),
-            DeclareLaunchArgument(
-                "model",
-                default_value="",
-                description="Bundle (folder with model.json) or checkpoint; empty: as the "
-                "parameter file says, and if it says nothing the model of the package.",
-            ),
-            DeclareLaunchArgument(
-                "score_threshold",
-                default_value="",
-                description="Class score, 0 to 1, that a detection must exceed; empty: as the "
-                "parameter file says.",
-            ),
-            DeclareLaunchArgument(
-                "mask_encoding",
-                default_value="",
-                choices=["", "bits", "mono8", "rle", "none"],
-                description="Form of the masks in the messages; empty: as the parameter file "
-                "says.",
-            ),
-            DeclareLaunchArgument(
-                "namespace", default_value="", description="Namespace of the node and its topics."
-            ),
-            DeclareLaunchArgument("name", default_value="yolact", description="Name of the node."),
-            DeclareLaunchArgument(
-                "use_sim_time",
-                default_value="false",
-                choices=["true", "false"],
-                description="Take the time from /clock, for simulation and bags.",
-            ),
-            DeclareLaunchArgument(
-                "log_level",
-                default_value="info",
-                choices=["debug", "info", "warn", "error", "fatal"],
-                description="Least severity of what the node logs.",
-            ),
-            DeclareLaunchArgument(
-                "respawn",
-                default_value="false",
-                choices=["true", "false"],
-                description="Start the node again, after 2 s, whenever it ends.",
-            ),
-            OpaqueFunction(function=_node),
-        ]
-    )
+    return LaunchDescription([*arguments, OpaqueFunction(function=_node), rviz])
 
 
-def _node(context: LaunchContext) -> list[Node]:
-    overrides = {
-        name: ParameterValue(LaunchConfiguration(name), value_type=value_type)
+def _node(context: LaunchContext) -> list[LifecycleNode]:
+    given = {
+        name: _value(name, value_type)
         for name, value_type in PARAMETERS.items()
         if LaunchConfiguration(name).perform(context)
     }
-    use_sim_time = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
+    switches = {name: _value(name, bool) for name in ("use_sim_time", "autostart")}
     return [
-        Node(
+        LifecycleNode(
             package="yolact_ros",
             executable="yolact_node",
             name=LaunchConfiguration("name"),
@@ -89,7 +145,7 @@ def _node(context: LaunchContext) -> list[Node]:
             emulate_tty=True,
             parameters=[
                 ParameterFile(LaunchConfiguration("params_file"), allow_substs=True),
-                {"use_sim_time": use_sim_time, **overrides},
+                {**switches, **given},
             ],
             remappings=[("image", LaunchConfiguration("image"))],
             arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
@@ -97,3 +153,8 @@ def _node(context: LaunchContext) -> list[Node]:
             respawn_delay=2.0,
         )
     ]
+
+
+def _value(name: str, value_type: type) -> ParameterValue:
+    """An argument as a parameter of that type; as text, `1` would not do for a threshold."""
+    return ParameterValue(LaunchConfiguration(name), value_type=value_type)

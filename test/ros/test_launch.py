@@ -23,9 +23,11 @@ SCRIPT = "import sys; from ros2cli.cli import main; sys.exit(main())"
 
 
 def launch(*words: str) -> subprocess.Popen[str]:
+    """Run `ros2 launch` with a launch file, by its name in this package or by its path."""
     pytest.importorskip("launch_ros", reason="ROS 2's launch system is not installed")
+    package = [] if Path(words[0]).is_absolute() else ["yolact_ros"]
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, "launch", "yolact_ros", *words],
+        [sys.executable, "-c", SCRIPT, "launch", *package, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -38,6 +40,7 @@ def test_every_argument_is_described(path):
     output, _ = shown.communicate(timeout=60.0)
     assert shown.returncode == 0, output
     assert "'model':" in output and "no description" not in output
+    assert "Exception" not in output
 
 
 def test_the_launched_node_has_the_arguments_values(client, squares_bundle, image_with):
@@ -77,3 +80,70 @@ def test_a_parameter_file_holds_where_no_argument_is_given(
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20.0)
+
+
+def test_several_cameras_are_launched_on_one_node(client, squares_bundle):
+    process = launch(
+        "multi_camera.launch.py",
+        *(f"namespace:={client.namespace}", f"model:={squares_bundle}"),
+        *("cameras:=[left, right]", f"topic:={client.namespace}/{{camera}}/color"),
+    )
+    try:
+        for name in ("left", "right"):
+            camera = f"{client.namespace}/{name}/color"
+            assert client.spin_until(lambda t=camera: client.node.count_subscribers(t), 60.0)
+            topic = f"{client.namespace}/yolact/{name}/instances"
+            assert client.node.count_publishers(topic) == 1
+    finally:
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=20.0)
+    assert process.returncode == 0 and "Traceback" not in output, output
+
+
+MANAGED = """
+from launch import LaunchDescription
+from launch.actions import EmitEvent, IncludeLaunchDescription, RegisterEventHandler
+from launch.actions import OpaqueFunction
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events import matches_node_name
+from launch_ros.events.lifecycle import ChangeState
+from launch_ros.substitutions import FindPackageShare
+from launch.substitutions import PathJoinSubstitution
+from lifecycle_msgs.msg import Transition
+
+
+def change(transition):
+    matcher = matches_node_name("{namespace}/yolact")
+    return EmitEvent(event=ChangeState(lifecycle_node_matcher=matcher, transition_id=transition))
+
+
+def generate_launch_description():
+    share = FindPackageShare("yolact_ros")
+    arguments = {{"autostart": "false", "namespace": "{namespace}", "model": "{model}"}}
+    return LaunchDescription([
+        IncludeLaunchDescription(
+            PathJoinSubstitution([share, "launch", "yolact.launch.py"]),
+            launch_arguments=arguments.items(),
+        ),
+        RegisterEventHandler(OnStateTransition(
+            goal_state="inactive", entities=[change(Transition.TRANSITION_ACTIVATE)]
+        )),
+        change(Transition.TRANSITION_CONFIGURE),
+    ])
+"""
+
+
+def test_lifecycle_events_of_a_launch_file_lead_the_node(
+    client, squares_bundle, image_with, tmp_path
+):
+    file = tmp_path / "managed.launch.py"
+    file.write_text(MANAGED.format(namespace=client.namespace, model=squares_bundle))
+    process = launch(str(file))
+    try:
+        client.connect()
+        result = client.ask(image_with({"blue": (0, 0, 64, 64)}, (128, 128)))
+        assert [i.class_name for i in result.instances] == ["blue"]
+    finally:
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=20.0)
+    assert process.returncode == 0 and "Traceback" not in output, output

@@ -229,6 +229,16 @@ def test_a_signal_ends_the_node_cleanly(start_node, client, image_with, number):
     assert "Traceback" not in node.output and "rror" not in node.output
 
 
+def test_signals_one_after_another_end_the_node_cleanly(start_node):
+    """As when both the terminal and launch pass Ctrl-C on."""
+    node = start_node()
+    while node.process.poll() is None:
+        node.process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    assert node.wait() == 0
+    assert "Traceback" not in node.output
+
+
 def test_a_signal_in_the_middle_of_the_work_ends_the_node_cleanly(start_node, client, image_with):
     node = start_node()
     image = image_with(SQUARE, (1024, 1024))

@@ -22,7 +22,12 @@ def run(module: str) -> NoReturn:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))
-    sys.exit(importlib.import_module(module).main())
+    status = importlib.import_module(module).main()
+    # The interpreter gives handlers up when it ends; a second signal, as when both terminal and
+    # launch send one, would then change the status.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(status)
 
 
 def init_ros(arguments: list[str] | None = None) -> None:
