@@ -17,7 +17,14 @@ PACKAGE = REPOSITORY / "yolact_ros"
 # Each may import those to the left of it.
 BOTTOM = ("errors", "config", "classes", "variants", "priors")
 
-MESSAGES = {"builtin_interfaces", "std_msgs", "sensor_msgs", "rcl_interfaces", "diagnostic_msgs"}
+MESSAGES = {
+    "builtin_interfaces",
+    "std_msgs",
+    "sensor_msgs",
+    "rcl_interfaces",
+    "diagnostic_msgs",
+    "std_srvs",
+}
 
 # Part -> what it may import from the package, and from others; imports inside functions count.
 # A longer path goes before a shorter one that holds it.
@@ -53,7 +60,7 @@ TABLE = {
     ),
     "bag": ({*BOTTOM, "runtime", "bag"}, {"numpy", "rosbags"}),
     "ros": (
-        {*BOTTOM, "runtime", "ros", "msg"},  # msg: the generated messages
+        {*BOTTOM, "runtime", "ros", "msg", "srv"},  # msg, srv: generated
         {"numpy", "cv2", "cv_bridge", "rclpy", "ament_index_python", "tqdm", *MESSAGES},
     ),
     "cli": (None, None),

@@ -10,6 +10,8 @@ import pytest
 pytest.importorskip("rclpy")
 torch = pytest.importorskip("torch")
 
+from std_srvs.srv import Trigger
+
 from yolact_ros.export.to_bundle import export_bundle
 from yolact_ros.model.weights import initialise_weights, save_checkpoint
 from yolact_ros.model.yolact import Yolact
@@ -43,15 +45,19 @@ def test_partial_frames_tell_which_keyframe_their_features_are_from(
     start_node(model=video_bundle, keyframe_interval=3, max_feature_age=60.0)
     results = [client.ask(picture()) for _ in range(5)]
     results.append(client.ask(picture((120, 160))))
+    force = client.node.create_client(Trigger, f"{client.namespace}/yolact/force_keyframe")
+    answer = force.call_async(Trigger.Request())
+    assert client.spin_until(answer.done) and answer.result().success
+    results.append(client.ask(picture((120, 160))))
     key, partial = InstanceArray.KEYFRAME, InstanceArray.PARTIAL
-    assert [r.frame_type for r in results] == [key, partial, partial, key, partial, key]
+    assert [r.frame_type for r in results] == [key, partial, partial, key, partial, key, key]
     stamps = [r.header.stamp for r in results]
-    sources = [stamps[i] for i in (0, 0, 0, 3, 3, 5)]
+    sources = [stamps[i] for i in (0, 0, 0, 3, 3, 5, 6)]
     assert [r.keyframe_stamp for r in results] == sources
-    client.spin_until(lambda: len(client.stats) >= 6)
+    client.spin_until(lambda: len(client.stats) >= 7)
     reasons = {s.header.stamp.sec: s.keyframe_reason for s in client.stats}
     assert [reasons[stamp.sec] for stamp in stamps] == [
-        "first", "", "", "interval", "", "size_change",
+        "first", "", "", "interval", "", "size_change", "requested",
     ]  # fmt: skip
 
 

@@ -66,7 +66,9 @@ class CameraInput:
         return self.watch.lost
 
     def subscribe(self) -> None:
-        """Take images from now on."""
+        """Take images from now on, if they are not taken already."""
+        if self._subscription is not None:
+            return
         qos = image_qos(keeps_all=self._keeps_all)
         self._subscription = self._node.create_subscription(
             self._type,

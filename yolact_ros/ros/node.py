@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import functools
+import threading
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from yolact_ros.errors import YolactError
-from yolact_ros.ros.camera_input import CameraInput, Frame
+from yolact_ros.ros.camera_input import CameraInput
 from yolact_ros.ros.diagnostics import CameraGauge, Diagnostics
 from yolact_ros.ros.health import ACTIVE, ModelReading
 from yolact_ros.ros.mailbox import Inbox
 from yolact_ros.ros.outputs import Outputs
 from yolact_ros.ros.parameters import NodeParameters, declare_constant
 from yolact_ros.ros.pipeline import Pipeline
+from yolact_ros.ros.services import Services
 from yolact_ros.ros.settings import Settings, StartSettings
 from yolact_ros.ros.worker import Worker
 from yolact_ros.runtime.segmenter import check_postprocess
@@ -68,7 +71,8 @@ class YolactNode(LifecycleNode):
         autostart: whether the program around the node is to configure and activate it.
         parameters: what can be set.
         pipelines: of the cameras, while the node is configured.
-        is_active: whether images are taken.
+        is_active: whether images are taken, unless that is disabled.
+        is_enabled: whether images are taken while the node is active; ~/set_enabled changes it.
         diagnostics: what is told on /diagnostics.
         has_worked: whether the model that was given up had ever segmented an image.
     """
@@ -93,11 +97,16 @@ class YolactNode(LifecycleNode):
         self.diagnostics = Diagnostics(self, lambda: self.parameters.current.diagnostics)
         self.pipelines: list[Pipeline] = []
         self.is_active = False
+        self.is_enabled = True
         self.has_worked = False
         self._announce = announce
         self._interrupted = interrupted
-        self._inbox: Inbox[Frame] = Inbox()
+        self._inbox: Inbox[Any] = Inbox()
         self._worker: Worker | None = None
+        self._taking = threading.Lock()
+        self._requests = Services(
+            self, request_keyframe=self._request_keyframe, set_enabled=self._set_enabled
+        )
         self._is_broken = False
 
     @explained
@@ -132,14 +141,13 @@ class YolactNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Take images from now on."""
         self._inbox.open()
+        self._requests.open(self._inbox)
+        self.is_active = True
         try:
-            for pipeline in self.pipelines:
-                pipeline.camera.subscribe()
+            self._take_images()
         except BaseException:
             self._stop_taking()
             raise
-        self.is_active = True
-        self.diagnostics.state = ACTIVE
         return super().on_activate(state)
 
     @explained
@@ -206,12 +214,36 @@ class YolactNode(LifecycleNode):
         self.diagnostics.gauges = [CameraGauge(p.camera, p.meter) for p in self.pipelines]
         self.diagnostics.state = "inactive"
 
+    def _take_images(self) -> None:
+        """Subscribe while the node is active and enabled; not otherwise."""
+        with self._taking:
+            wanted = self.is_active and self.is_enabled
+            for pipeline in self.pipelines:
+                if wanted:
+                    pipeline.camera.subscribe()
+                else:
+                    pipeline.camera.unsubscribe()
+            if self.is_active:
+                self.diagnostics.state = ACTIVE if wanted else "disabled by ~/set_enabled"
+            elif self.pipelines:
+                self.diagnostics.state = "inactive"
+
+    def _set_enabled(self, enabled: bool) -> str:
+        self.is_enabled = enabled
+        self._take_images()
+        if not self.is_active:
+            return f"The node is not active; {'images' if enabled else 'none'} once it is."
+        return "Images are taken." if enabled else "No images are taken; the model stays open."
+
+    def _request_keyframe(self) -> bool:
+        for pipeline in self.pipelines:
+            pipeline.request_keyframe()
+        return self.is_active
+
     def _stop_taking(self) -> None:
         self.is_active = False
-        if self.pipelines:
-            self.diagnostics.state = "inactive"
-        for pipeline in self.pipelines:
-            pipeline.camera.unsubscribe()
+        self._requests.close()
+        self._take_images()
         if not self._inbox.close(timeout=CLOSE_S):
             self.get_logger().warning("The image in work is not finished yet.")
 

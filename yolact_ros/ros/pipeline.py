@@ -80,6 +80,11 @@ class Pipeline:
             finished.result, finished.times, counts=counts, lost=self.camera.lost
         )
 
+    def request_keyframe(self) -> None:
+        """Make the next image a keyframe; any thread may call this."""
+        if self._stream is not None:
+            self._stream.request_keyframe()
+
     def reset(self) -> None:
         """Forget earlier images: the next one is the first."""
         if self._stream is not None:

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rclpy.node import Node
 
@@ -15,6 +16,7 @@ from yolact_ros.ros.camera_input import Frame
 from yolact_ros.ros.mailbox import Inbox, Mailbox
 from yolact_ros.ros.outputs import milliseconds_since
 from yolact_ros.ros.pipeline import Pipeline
+from yolact_ros.ros.services import Question
 from yolact_ros.ros.settings import Settings
 from yolact_ros.runtime.bundle import ModelDescription, shipped_bundle
 from yolact_ros.runtime.segmenter import Segmenter
@@ -34,7 +36,7 @@ class Worker:
     def __init__(
         self,
         node: Node,
-        inbox: Inbox[Frame],
+        inbox: Inbox[Any],
         *,
         settings: Callable[[], Settings],
         on_broken: Callable[[str], None],
@@ -105,7 +107,12 @@ class Worker:
         self._opened.set()
         with segmenter:
             while (taken := self._inbox.take()) is not None:
-                self._work_on(*taken, segmenter)
+                mailbox, item = taken
+                if isinstance(item, Question):
+                    item.work(segmenter, self._settings())
+                    mailbox.finish()
+                else:
+                    self._work_on(mailbox, item, segmenter)
 
     def _open_segmenter(self) -> Segmenter:
         settings = self._settings()

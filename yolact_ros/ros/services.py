@@ -1,0 +1,176 @@
+"""What can be asked of the node: segment an image, begin a keyframe, pause."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
+from rclpy.task import Future
+from sensor_msgs.msg import Image
+from std_srvs.srv import SetBool, Trigger
+
+from yolact_ros.errors import YolactError
+from yolact_ros.msg import InstanceArray
+from yolact_ros.ros.images import bgr_from_message
+from yolact_ros.ros.mailbox import Inbox, Mailbox
+from yolact_ros.ros.messages import message_from_detections
+from yolact_ros.ros.settings import Settings
+from yolact_ros.runtime.mask_encodings import MASK_ENCODINGS
+from yolact_ros.runtime.segmenter import Segmenter
+from yolact_ros.srv import Segment
+
+SEGMENT = "~/segment"
+FORCE_KEYFRAME = "~/force_keyframe"
+SET_ENABLED = "~/set_enabled"
+MOST_WAITING = 8  # requests of ~/segment; each holds an image
+NOT_ACTIVE = "The node is not active; activate it first: ros2 lifecycle set {name} activate"
+
+
+class Question:
+    """One image that somebody waits for; answered once, by the worker or by `give_up`."""
+
+    def __init__(self, image: Image, wake: Callable[[], None]) -> None:
+        """Take an image.
+
+        Args:
+            image: the image.
+            wake: called once there is an answer, by the thread that gives it.
+        """
+        self.answer: Future[Segment.Response] = Future()
+        self._image = image
+        self._wake = wake
+        self._lock = threading.Lock()
+
+    def work(self, segmenter: Segmenter, settings: Settings) -> None:
+        """Segment the image; whatever fails is the answer, and harms nobody else."""
+        if self.answer.done():
+            return
+        try:
+            result = segment_message(self._image, segmenter, settings=settings)
+        except YolactError as error:
+            self.give_up(str(error))
+        except Exception as error:  # noqa: BLE001 - the one who asked must not wait for ever
+            self.give_up(f"The model failed: {type(error).__name__}: {error}")
+        else:
+            self._give(Segment.Response(success=True, instances=result))
+
+    def give_up(self, reason: str) -> None:
+        """Answer that there is no result, unless there is one."""
+        self._give(Segment.Response(success=False, message=reason))
+
+    def _give(self, response: Segment.Response) -> None:
+        with self._lock:
+            if self.answer.done():
+                return
+            self.answer.set_result(response)
+        self._wake()
+
+
+def segment_message(image: Image, segmenter: Segmenter, *, settings: Settings) -> InstanceArray:
+    """Segment an image that belongs to no stream.
+
+    Raises:
+        MessageError: the image cannot be read.
+        YolactError: the model fails on it.
+    """
+    segmenter.postprocess = settings.frames
+    detections = segmenter.segment(bgr_from_message(image))
+    return message_from_detections(
+        detections,
+        segmenter.description.model.classes,
+        header=image.header,
+        keyframe_stamp=image.header.stamp,
+        mask_encoding=MASK_ENCODINGS[settings.frames.mask_encoding],
+    )
+
+
+class Services:
+    """The node's services, as long as it lives.
+
+    No call waits in the executor: images go to the worker, and the answer is sent when it comes.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        request_keyframe: Callable[[], bool],
+        set_enabled: Callable[[bool], str],
+    ) -> None:
+        """Offer the services.
+
+        Args:
+            node: whose services they are.
+            request_keyframe: makes the next image of every camera a keyframe; False if no images
+                are taken.
+            set_enabled: takes images from now on, or none; gives words on what that means.
+        """
+        self._node = node
+        self._request_keyframe = request_keyframe
+        self._set_enabled = set_enabled
+        self._inbox: Inbox[Any] | None = None
+        self._questions: Mailbox[Any] | None = None  # in that inbox
+        self._mailbox: Mailbox[Any] | None = None  # the same, while questions are taken
+        self._waiting: set[Question] = set()
+        # In a group of its own: while one waits for the worker, others are answered.
+        node.create_service(
+            Segment, SEGMENT, self._on_segment, callback_group=ReentrantCallbackGroup()
+        )
+        node.create_service(Trigger, FORCE_KEYFRAME, self._on_force_keyframe)
+        node.create_service(SetBool, SET_ENABLED, self._on_set_enabled)
+
+    def open(self, inbox: Inbox[Any]) -> None:
+        """Give questions to a worker from now on, in turn with the cameras' images."""
+        if self._inbox is not inbox:
+            self._inbox, self._questions = inbox, inbox.new_mailbox(keep=MOST_WAITING)
+        self._mailbox = self._questions
+
+    def close(self) -> None:
+        """Answer those that wait, and all others, that nobody works."""
+        self._mailbox = None
+        for question in list(self._waiting):
+            question.give_up("The node was deactivated before the image's turn came.")
+
+    async def _on_segment(
+        self, request: Segment.Request, response: Segment.Response
+    ) -> Segment.Response:
+        mailbox = self._mailbox
+        if mailbox is None:
+            name = self._node.get_fully_qualified_name()
+            return Segment.Response(success=False, message=NOT_ACTIVE.format(name=name))
+        if mailbox.is_full:
+            words = f"{MOST_WAITING} images wait already; ask again when one is answered."
+            return Segment.Response(success=False, message=words)
+        question = Question(request.image, self._wake)
+        self._waiting.add(question)
+        try:
+            mailbox.put(question)
+            if self._mailbox is not mailbox:  # closed at this moment, and the question dropped
+                question.give_up("The node was deactivated before the image's turn came.")
+            answer = await question.answer
+            assert answer is not None
+            return answer
+        finally:
+            self._waiting.discard(question)
+
+    def _on_force_keyframe(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        response.success = self._request_keyframe()
+        name = self._node.get_fully_qualified_name()
+        response.message = "" if response.success else NOT_ACTIVE.format(name=name)
+        return response
+
+    def _on_set_enabled(
+        self, request: SetBool.Request, response: SetBool.Response
+    ) -> SetBool.Response:
+        response.success = True
+        response.message = self._set_enabled(request.data)
+        return response
+
+    def _wake(self) -> None:
+        if self._node.executor is not None:
+            self._node.executor.wake()
