@@ -150,6 +150,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_part(config, tmp_
     assert not (tmp_path / "last.pth").exists()
 
 
+def test_float16_leaves_out_a_step_that_overflows_and_lowers_its_scale(config, tmp_path):
+    trainer = Trainer(replace(config, precision="float16"), tmp_path)
+    trainer.learner.load_scale({**trainer.learner.state()["loss_scale"], "scale": 2.0**100})
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.run(until=1)
+    after = trainer.model.state_dict()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
+    assert trainer.learner.state()["loss_scale"]["scale"] == 2.0**99
+    again = Trainer(replace(config, precision="float16"), tmp_path, resume=tmp_path / "last.pth")
+    assert again.learner.state()["loss_scale"]["scale"] == 2.0**99
+    again.learner.load_scale({**again.learner.state()["loss_scale"], "scale": 1024.0})
+    again.run(until=2)
+    name = "head.class_logits.bias"
+    assert not torch.equal(again.model.state_dict()[name], before[name])
+
+
 def test_a_checkpoint_of_another_network_is_not_resumed(config, tmp_path):
     Trainer(config, tmp_path / "a").run(until=1)
     other = replace(config, model=replace(TINY, channels=16))

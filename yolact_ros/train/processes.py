@@ -64,7 +64,9 @@ class Processes:
         """Give `module` the weights and statistics that it has in the first process."""
         if self.count > 1:
             for tensor in module.state_dict().values():
-                dist.broadcast(tensor, src=0)
+                value = tensor.contiguous()  # in whatever order of channels it is kept
+                dist.broadcast(value, src=0)
+                tensor.copy_(value)
 
     def share(self, batch_size: int) -> int:
         """Images of a batch that this process takes.
