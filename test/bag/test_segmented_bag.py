@@ -18,9 +18,10 @@ from rosbags.typesys import get_types_from_msg
 from yolact_ros.bag.definitions import DEFINITIONS, INSTANCE_ARRAY, typestore
 from yolact_ros.bag.segmented_bag import BagOptions, segment_bag
 from yolact_ros.cli.main import main
-from yolact_ros.config import KeyframeConfig
+from yolact_ros.config import KeyframeConfig, PostprocessConfig, TrackerConfig
 from yolact_ros.errors import BackendError, DatasetError
 from yolact_ros.runtime.segmenter import Segmenter
+from yolact_ros.runtime.tracking import Tracker
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 RESULTS = "/yolact/instances"
@@ -66,7 +67,7 @@ def test_every_image_is_followed_by_what_the_segmenter_finds(
     report = segment_bag(source, target, segmenter)
     assert (report.images, report.resumed, report.failures) == (6, 0, {})
     assert set(files(target)) == {"metadata.yaml", f"out{SUFFIXES[storage]}"}
-    found = results(target)
+    found, tracker = results(target), Tracker(TrackerConfig())
     assert len(found) == 6
     for number, (image, message) in enumerate(zip(images, found, strict=True)):
         expected = segmenter.segment(image)
@@ -74,6 +75,8 @@ def test_every_image_is_followed_by_what_the_segmenter_finds(
         assert message.header.frame_id == "camera" and message.keyframe_stamp.sec == 100 + number
         assert (message.height, message.width, message.frame_type) == (48, 60, 0)
         assert [i.class_name for i in message.instances] == ["cup", "spoon"]
+        numbers = tracker.update(expected, 100 + number + 7e-9).tolist()
+        assert [i.track_id for i in message.instances] == numbers
         assert np.allclose([i.score for i in message.instances], expected.mask_scores)
         for index, mask in enumerate(masks_of(message)):
             assert np.array_equal(mask, expected.full_mask(index))
@@ -154,12 +157,21 @@ def test_results_that_were_cut_off_are_computed_again(record, segmenter, tmp_pat
     assert files(target) == files(tmp_path / "whole" / "out")
 
 
-def test_other_settings_begin_anew(record, segmenter, tmp_path):
+def test_other_settings_of_the_model_begin_anew(record, segmenter, tmp_path):
     source, target = record(), tmp_path / "out"
     interrupt(source, target, segmenter, after=4)
-    report = segment_bag(source, target, segmenter, options=BagOptions(mask_encoding="rle"))
-    assert report.resumed == 0
+    segmenter.postprocess = PostprocessConfig(score_threshold=0.85)
+    assert segment_bag(source, target, segmenter).resumed == 0
+    assert all([i.class_name for i in r.instances] == ["cup"] for r in results(target))
+
+
+def test_what_is_only_written_in_another_way_is_not_computed_again(record, segmenter, tmp_path):
+    source, target = record(), tmp_path / "out"
+    interrupt(source, target, segmenter, after=4)
+    options = BagOptions(mask_encoding="rle", tracker=TrackerConfig(tracking=False))
+    assert segment_bag(source, target, segmenter, options=options).resumed == 3
     assert all(i.mask_encoding == 3 for r in results(target) for i in r.instances)
+    assert not any(i.track_id for r in results(target) for i in r.instances)
 
 
 def test_images_that_cannot_be_read_are_named_and_all_others_processed(

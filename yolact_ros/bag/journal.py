@@ -26,7 +26,7 @@ class Entry:
 
     Attributes:
         kind: `FAILED`, or by the frame's type `KEYFRAME` or `PARTIAL`.
-        content: the result's message in CDR; of a failure its words in UTF-8.
+        content: the detections as `bag.records` packs them; of a failure its words in UTF-8.
     """
 
     kind: int

@@ -19,6 +19,18 @@ COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
 
 
+def read_message(data: bytes | memoryview, kind: str) -> Any:
+    """Read a message in CDR.
+
+    Raises:
+        MessageError: it is damaged.
+    """
+    try:
+        return typestore().deserialize_cdr(data, kind)
+    except Exception as error:  # noqa: BLE001 - the library lets struct, numpy, unicode errors out
+        raise MessageError(f"The {kind} of {len(data)} bytes is damaged: {error}.") from None
+
+
 def read_image(data: bytes | memoryview, kind: str) -> tuple[Any, np.ndarray]:
     """Read an image message.
 
@@ -32,10 +44,7 @@ def read_image(data: bytes | memoryview, kind: str) -> tuple[Any, np.ndarray]:
     Raises:
         MessageError: it is damaged, or its encoding is not supported.
     """
-    try:
-        message: Any = typestore().deserialize_cdr(data, kind)
-    except Exception as error:  # noqa: BLE001 - the library lets struct, numpy, unicode errors out
-        raise MessageError(f"The {kind} of {len(data)} bytes is damaged: {error}.") from None
+    message = read_message(data, kind)
     if kind == COMPRESSED_IMAGE:
         return message.header, bgr_from_compressed(message.data, message.format)
     image = bgr_from_samples(
@@ -103,7 +112,7 @@ def _instance(
     x_min, y_min, x_max, y_max = detections.boxes[index].tolist()
     return types["yolact_ros/msg/Instance"](
         instance_id=number,
-        track_id=0,
+        track_id=0 if detections.track_ids is None else int(detections.track_ids[index]),
         class_id=class_id,
         class_name=class_names[class_id],
         score=float(detections.mask_scores[index]),

@@ -23,13 +23,15 @@ from yolact_ros.bag.files import (
     storage_of,
 )
 from yolact_ros.bag.journal import Entry, Journal
-from yolact_ros.bag.messages import read_image, seconds_of, serialize_result
-from yolact_ros.config import KeyframeConfig
+from yolact_ros.bag.messages import read_image, read_message, seconds_of, serialize_result
+from yolact_ros.bag.records import pack_detections, unpack_detections
+from yolact_ros.config import KeyframeConfig, TrackerConfig
 from yolact_ros.errors import DatasetError, MessageError
-from yolact_ros.runtime.detections import KEYFRAME
+from yolact_ros.runtime.detections import KEYFRAME, Detections
 from yolact_ros.runtime.mask_encodings import MASK_ENCODINGS
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.stream import Stream
+from yolact_ros.runtime.tracking import Tracker
 
 # Version of rosbag2's format: that of Iron; Jazzy and newer ones, which write 9, read it, too.
 BAG_VERSION = 8
@@ -44,12 +46,14 @@ class BagOptions:
         result_topic: of the instances.
         mask_encoding: form of the masks, a key of `MASK_ENCODINGS`.
         keyframes: which images are keyframes.
+        tracker: how objects keep their numbers.
     """
 
     topic: str | None = None
     result_topic: str = "/yolact/instances"
     mask_encoding: str = "bits"
     keyframes: KeyframeConfig = KeyframeConfig()
+    tracker: TrackerConfig = TrackerConfig()
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ class _Run:
         self._journal = known
         self._workplace = workplace
         self._stream = stream
+        self._tracker = Tracker(options.tracker)
         self._keyframe_stamp: Any = None
 
     def write(self, storage: Any, progress: Callable[[int, int], None]) -> dict[int, str]:
@@ -164,8 +169,9 @@ class _Run:
                 if entry.kind == journal.FAILED:
                     failures[self.done] = entry.content.decode()
                 else:
+                    message = self._message(data, unpack_detections(entry.content))
                     with workplace.writing():
-                        writer.write(results, time, entry.content)
+                        writer.write(results, time, message)
                 self.done += 1
                 progress(self.done, total)
             with workplace.writing():
@@ -191,20 +197,27 @@ class _Run:
 
     def _segment(self, data: bytes) -> Entry:
         header, image = read_image(data, self._images.msgtype)
-        detections = self._segmenter.segment(
-            image, stream=self._stream, stamp=seconds_of(header.stamp)
-        )
+        stamp = seconds_of(header.stamp)
+        detections = self._segmenter.segment(image, stream=self._stream, stamp=stamp)
         is_keyframe = detections.frame_type == KEYFRAME
-        if is_keyframe:
+        kind = journal.KEYFRAME if is_keyframe else journal.PARTIAL
+        return Entry(kind, pack_detections(detections))
+
+    def _message(self, data: bytes, detections: Detections) -> bytes:
+        """The message of an image's result; called for every image in its order."""
+        header = read_message(data, self._images.msgtype).header
+        if detections.frame_type == KEYFRAME:
             self._keyframe_stamp = header.stamp
-        message = serialize_result(
+        if self._options.tracker.tracking:
+            track_ids = self._tracker.update(detections, seconds_of(header.stamp))
+            detections = dataclasses.replace(detections, track_ids=track_ids)
+        return serialize_result(
             detections,
             self._segmenter.description.model.classes,
             header=header,
             keyframe_stamp=self._keyframe_stamp,
             mask_encoding=MASK_ENCODINGS[self._options.mask_encoding],
         )
-        return Entry(journal.KEYFRAME if is_keyframe else journal.PARTIAL, message)
 
 
 def _identity(
@@ -219,7 +232,7 @@ def _identity(
         "model": segmenter.description.identity,
         "target": segmenter.description.target,
         "postprocess": dataclasses.asdict(segmenter.postprocess),
-        **dataclasses.asdict(options),
+        "keyframes": dataclasses.asdict(options.keyframes),
         "topic": topic,
     }
 

@@ -10,8 +10,10 @@ from yolact_ros.cli.settings import (
     add_backend_arguments,
     add_keyframe_arguments,
     add_postprocess_arguments,
+    add_tracker_arguments,
     read_keyframe_settings,
     read_postprocess_settings,
+    read_tracker_settings,
 )
 from yolact_ros.config import PostprocessConfig
 
@@ -55,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_backend_arguments(parser)
     add_postprocess_arguments(parser, PostprocessConfig())
     add_keyframe_arguments(parser)
+    add_tracker_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -70,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         result_topic=f"/{arguments.result_topic.lstrip('/')}",
         mask_encoding=arguments.mask_encoding,
         keyframes=read_keyframe_settings(arguments),
+        tracker=read_tracker_settings(arguments),
     )
     with (
         Segmenter.open(
