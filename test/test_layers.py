@@ -52,7 +52,7 @@ TABLE = {
     ),
     "export": (
         {*BOTTOM, "model", "export", "runtime/bundle", "runtime/backends"},
-        {"numpy", "torch", "onnx", "onnxscript", "onnxruntime", "tensorrt"},
+        {"numpy", "torch", "onnx", "onnxscript", "onnxruntime", "tensorrt", "tqdm"},
     ),
     "evaluate": (
         {*BOTTOM, "runtime", "evaluate", "train/dataset", "train/segmentation"},
