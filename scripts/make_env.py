@@ -31,6 +31,7 @@ ROS_WHEELS = [
     "ros-kilted-sensor-msgs",
     "ros-kilted-diagnostic-msgs",
     "ros-kilted-std-srvs",
+    "ros-kilted-visualization-msgs",
     "ros-kilted-rmw-fastrtps-cpp",
     "ros-kilted-ament-cmake",
     "ros-kilted-ament-cmake-include-directories",

@@ -18,12 +18,8 @@ PACKAGE = REPOSITORY / "yolact_ros"
 BOTTOM = ("errors", "config", "classes", "variants", "priors")
 
 MESSAGES = {
-    "builtin_interfaces",
-    "std_msgs",
-    "sensor_msgs",
-    "rcl_interfaces",
-    "diagnostic_msgs",
-    "std_srvs",
+    *("builtin_interfaces", "std_msgs", "sensor_msgs", "geometry_msgs", "rcl_interfaces"),
+    *("diagnostic_msgs", "std_srvs", "visualization_msgs", "vision_msgs"),
 }
 
 # Part -> what it may import from the package, and from others; imports inside functions count.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import Any
 
@@ -69,6 +70,22 @@ def _cv_bridge() -> Any | None:
         return CvBridge()
     except Exception:  # noqa: BLE001 - ImportError, AttributeError, RuntimeError: all seen
         return None
+
+
+def message_from_labels(labels: np.ndarray, header: Header) -> Image:
+    """Make a mono8 or mono16 image message.
+
+    Args:
+        labels: (H, W) uint8 or uint16.
+        header: its header, used as it is.
+    """
+    height, width = labels.shape
+    size = labels.dtype.itemsize
+    message = Image(header=header, height=height, width=width, step=width * size)
+    message.encoding = f"mono{8 * size}"
+    message.is_bigendian = int(sys.byteorder == "big")
+    message.data.frombytes(np.ascontiguousarray(labels).data.cast("B"))
+    return message
 
 
 def message_from_bgr(image: np.ndarray, header: Header) -> Image:

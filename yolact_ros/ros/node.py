@@ -128,7 +128,12 @@ class YolactNode(LifecycleNode):
             self._worker.open(interrupted=self._interrupted)
             for name in settings.inputs.cameras:
                 camera = CameraInput(self, name, inbox=self._inbox, settings=settings.inputs)
-                self.pipelines.append(Pipeline(camera, Outputs(self, name)))
+                outputs = Outputs(self, name)
+                self.pipelines.append(Pipeline(camera, outputs))
+                outputs.tell_labels(
+                    self._worker.description.model.classes,
+                    threshold=settings.frames.score_threshold,
+                )
             self._worker.serve(self.pipelines)
             self._diagnose(self._worker)
             self.parameters.check = self._check_model

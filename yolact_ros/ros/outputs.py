@@ -1,49 +1,26 @@
-"""The topics that the node publishes, each built only while somebody listens."""
+"""Publishers of results; each message is built only while somebody listens to it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 from builtin_interfaces.msg import Time
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
-from sensor_msgs.msg import Image
-from std_msgs.msg import Header
 
-from yolact_ros.msg import FrameStats, InstanceArray
-from yolact_ros.ros.images import message_from_bgr
+from yolact_ros.msg import FrameStats
 from yolact_ros.ros.mailbox import FrameCounts
-from yolact_ros.ros.messages import FRAME_TYPES, message_from_detections
-from yolact_ros.runtime.detections import Detections
-from yolact_ros.runtime.draw import draw_detections
-from yolact_ros.runtime.mask_encodings import MASK_ENCODINGS
-
-INSTANCES = "~/instances"
-OVERLAY = "~/overlay"
-STATS = "~/stats"
-# Reliable and volatile: serves reliable and best-effort subscribers alike.
-RESULT_QOS = QoSProfile(depth=5)
-OVERLAY_QOS = QoSProfile(depth=1)
-
-
-@dataclass(frozen=True)
-class Result:
-    """One segmented image.
-
-    Attributes:
-        header: of the image.
-        image: (H, W, 3) uint8 BGR.
-        detections: what was found in it.
-        keyframe_stamp: stamp of the image that the deep features come from.
-    """
-
-    header: Header
-    image: np.ndarray
-    detections: Detections
-    keyframe_stamp: Time
+from yolact_ros.ros.messages import FRAME_TYPES
+from yolact_ros.ros.result import Result
+from yolact_ros.ros.topics import (
+    HAS_VISION_MSGS,
+    LABEL_INFO,
+    LATCHED_QOS,
+    RESULT_QOS,
+    STATS,
+    image_topics,
+)
 
 
 class Outputs:
@@ -57,45 +34,53 @@ class Outputs:
             camera: name of the camera, which goes between `~/` and the topic's name.
         """
         self._node = node
-        self._clock = node.get_clock()
-        self._instances = node.create_publisher(
-            InstanceArray, camera_topic(INSTANCES, camera), RESULT_QOS
-        )
-        self._overlay = node.create_publisher(Image, camera_topic(OVERLAY, camera), OVERLAY_QOS)
+        self._camera = camera
+        self._publishers = {topic: self._advertise(topic) for topic in image_topics()}
         self._stats = node.create_publisher(FrameStats, camera_topic(STATS, camera), RESULT_QOS)
+        self._labels: Any = None
+        self._told: tuple[tuple[str, ...], float] | None = None
+        if not HAS_VISION_MSGS:
+            node.get_logger().info(
+                "vision_msgs is not installed: ~/detections, ~/detections_3d and ~/label_info "
+                "are off.",
+                once=True,
+            )
 
     def close(self) -> None:
         """Withdraw the topics."""
-        for publisher in (self._instances, self._overlay, self._stats):
-            self._node.destroy_publisher(publisher)
+        for publisher in (*self._publishers.values(), self._stats, self._labels):
+            if publisher is not None:
+                self._node.destroy_publisher(publisher)
 
-    def publish(
-        self, result: Result, class_names: Sequence[str], *, mask_encoding: str
-    ) -> dict[str, float]:
-        """Publish instances, then the overlay.
+    def tell_labels(self, class_names: tuple[str, ...], *, threshold: float) -> None:
+        """Publish `~/label_info` if it has changed; who comes later gets it, too."""
+        if not HAS_VISION_MSGS or self._told == (class_names, threshold):
+            return
+        from yolact_ros.ros.vision_messages import LabelInfo, label_info
 
-        Args:
-            result: of one image.
-            class_names: name of each class id.
-            mask_encoding: a key of `MASK_ENCODINGS`.
+        if self._labels is None:
+            topic = camera_topic(LABEL_INFO, self._camera)
+            self._labels = self._node.create_publisher(LabelInfo, topic, LATCHED_QOS)
+        message = label_info(class_names, threshold=threshold)
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._labels.publish(message)
+        self._told = class_names, threshold
+
+    def publish(self, result: Result) -> dict[str, float]:
+        """Publish what was found in one image, the instances first.
 
         Returns:
             `publish_ms` of all of this and `latency_ms` from the camera's stamp to the publication
             of the instances.
         """
         started = time.perf_counter()
-        message = message_from_detections(
-            result.detections,
-            class_names,
-            header=result.header,
-            keyframe_stamp=result.keyframe_stamp,
-            mask_encoding=MASK_ENCODINGS[mask_encoding],
-        )
-        self._instances.publish(message)
-        latency_ms = milliseconds_since(result.header.stamp, self._clock.now().to_msg())
-        if self._overlay.get_subscription_count():
-            drawn = draw_detections(result.image, result.detections, class_names)
-            self._overlay.publish(message_from_bgr(drawn, result.header))
+        latency_ms = 0.0
+        for number, (topic, publisher) in enumerate(self._publishers.items()):
+            if publisher.get_subscription_count():
+                publisher.publish(topic.make(result))
+            if number == 0:
+                now = self._node.get_clock().now().to_msg()
+                latency_ms = milliseconds_since(result.header.stamp, now)
         return {
             "publish_ms": (time.perf_counter() - started) * 1e3,
             "latency_ms": latency_ms,
@@ -128,6 +113,10 @@ class Outputs:
             **times,
         )
         self._stats.publish(message)
+
+    def _advertise(self, topic: Any) -> Any:
+        name = camera_topic(topic.name, self._camera)
+        return self._node.create_publisher(topic.kind, name, topic.qos)
 
 
 def camera_topic(topic: str, camera: str) -> str:

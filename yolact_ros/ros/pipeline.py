@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from builtin_interfaces.msg import Time
 
+from yolact_ros.config import TrackerConfig
 from yolact_ros.ros.camera_input import CameraInput, Frame
 from yolact_ros.ros.diagnostics import Meter
 from yolact_ros.ros.images import bgr_from_message
 from yolact_ros.ros.mailbox import FrameCounts
-from yolact_ros.ros.outputs import Outputs, Result, milliseconds_since
+from yolact_ros.ros.outputs import Outputs, milliseconds_since
+from yolact_ros.ros.result import Result
 from yolact_ros.ros.settings import Settings
+from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.stream import Stream
+from yolact_ros.runtime.tracking import Tracker
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Pipeline:
         self.meter = Meter()
         self._outputs = outputs
         self._stream: Stream | None = None
+        self._tracker = Tracker(TrackerConfig())
         self._keyframe_stamp = Time()
 
     def process(self, frame: Frame, segmenter: Segmenter, *, settings: Settings) -> Finished:
@@ -58,12 +63,18 @@ class Pipeline:
         )
         if detections.frame_type == "keyframe":
             self._keyframe_stamp = header.stamp
-        result = Result(header, image, detections, self._keyframe_stamp)
-        times = self._outputs.publish(
-            result,
-            segmenter.description.model.classes,
+        detections = self._track(detections, settings.tracker, stamp=stamp)
+        classes = segmenter.description.model.classes
+        result = Result(
+            header,
+            image,
+            detections,
+            self._keyframe_stamp,
+            class_names=classes,
             mask_encoding=settings.frames.mask_encoding,
         )
+        self._outputs.tell_labels(classes, threshold=settings.frames.score_threshold)
+        times = self._outputs.publish(result)
         times["transport_ms"] = milliseconds_since(header.stamp, frame.stamp)
         times["wait_ms"] = (started - frame.arrived) * 1e3
         times["decode_ms"] = (decoded - started) * 1e3
@@ -89,10 +100,21 @@ class Pipeline:
         """Forget earlier images: the next one is the first."""
         if self._stream is not None:
             self._stream.reset()
+        self._tracker.reset()
 
     def close(self) -> None:
         """Withdraw what the camera's results were published on."""
         self._outputs.close()
+
+    def _track(
+        self, detections: Detections, config: TrackerConfig, *, stamp: float | None
+    ) -> Detections:
+        """Give the detections the numbers of objects of earlier images."""
+        self._tracker.config = config
+        if not config.tracking:
+            self._tracker.reset()
+            return detections
+        return replace(detections, track_ids=self._tracker.update(detections, stamp))
 
     def _stream_of(self, segmenter: Segmenter, settings: Settings) -> Stream:
         if self._stream is None:

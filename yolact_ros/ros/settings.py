@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from yolact_ros.config import KeyframeConfig, PostprocessConfig, check_settings, setting
+from yolact_ros.config import (
+    KeyframeConfig,
+    PostprocessConfig,
+    TrackerConfig,
+    check_settings,
+    setting,
+)
 from yolact_ros.errors import ConfigError
 from yolact_ros.runtime.backends import BACKENDS
 from yolact_ros.runtime.mask_encodings import MASK_ENCODINGS
@@ -145,6 +151,7 @@ class Settings:
     frames: FrameSettings = FrameSettings()
     keyframes: KeyframeConfig = KeyframeConfig()
     diagnostics: DiagnosticSettings = DiagnosticSettings()
+    tracker: TrackerConfig = TrackerConfig()
 
 
 READ_BY_CONFIGURE = ("model", "inputs")

@@ -98,8 +98,11 @@ class Tracker:
         known = stamp is not None and self._stamp is not None
         seconds = stamp - self._stamp if known else UNSTAMPED_S  # type: ignore[operator]
         self._stamp, self._image_size = stamp, detections.image_size
+        missing = [track for track in self._tracks if track.unseen_s > 0]
         for track in self._tracks:
             track.move(seconds)
+        lost = {track for track in missing if not self._lives(track)}
+        self._tracks = [track for track in self._tracks if track not in lost]
         owners = self._associate(detections)
         flow = common_velocity(track for track in owners if track)
         for index, owner in enumerate(owners):

@@ -1,0 +1,131 @@
+"""The topics beside `~/instances`, from a node in its own process."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CompressedImage, Image
+
+RECTANGLES = {"blue": (32, 16, 96, 80), "green": (64, 48, 160, 144)}  # they overlap
+SIZE = (256, 256)
+
+
+@pytest.fixture
+def collect(client):
+    """Subscribe to topics of the node, NAME=TYPE; gives lists that fill."""
+
+    def subscribe(qos=10, **topics):
+        messages = {name: [] for name in topics}
+        for name, kind in topics.items():
+            topic = name.replace("__", "/")
+            client.node.create_subscription(kind, f"yolact/{topic}", messages[name].append, qos)
+        assert client.spin_until(
+            lambda: all(
+                client.node.count_publishers(f"{client.namespace}/yolact/{n.replace('__', '/')}")
+                for n in topics
+            )
+        )
+        client.spin_until(lambda: False, 0.5)  # the node has to find us, too
+        return messages
+
+    return subscribe
+
+
+def labels(message: Image) -> np.ndarray:
+    dtype = {"mono8": np.uint8, "mono16": np.uint16}[message.encoding]
+    assert message.step == message.width * dtype().itemsize
+    return np.frombuffer(message.data, dtype).reshape(message.height, message.width)
+
+
+def test_label_images_and_the_jpeg_show_what_the_instances_say(
+    start_node, client, image_with, collect
+):
+    start_node()
+    received = collect(
+        instance_image=Image, class_image=Image, confidence_image=Image,
+        overlay=Image, overlay__compressed=CompressedImage,
+    )  # fmt: skip
+    image = image_with({"blue": RECTANGLES["blue"], "red": (0, 128, 80, 256)}, SIZE)
+    for _ in range(5):
+        result = client.ask(image)
+        if client.spin_until(lambda: all(received.values()), 2.0):
+            break
+    assert all(m[-1].header.frame_id == result.header.frame_id for m in received.values())
+    header = received["instance_image"][-1].header
+    assert client.spin_until(lambda: all(m[-1].header == header for m in received.values()))
+    instances = labels(received["instance_image"][-1])
+    classes = labels(received["class_image"][-1])
+    confidence = labels(received["confidence_image"][-1])
+    assert instances.shape == SIZE
+    for instance in result.instances:
+        inside = instances == instance.instance_id
+        assert inside.sum() == instance.area
+        assert (classes[inside] == instance.class_id + 1).all()
+        assert (confidence[inside] == round(instance.score * 255)).all()
+    assert {instance.class_id for instance in result.instances} == {0, 2}
+    background = instances == 0
+    assert not classes[background].any() and not confidence[background].any()
+    raw = received["overlay"][-1]
+    drawn = np.frombuffer(raw.data, np.uint8).reshape(*SIZE, 3)
+    (jpeg,) = received["overlay__compressed"][-1:]
+    decoded = cv2.imdecode(np.frombuffer(jpeg.data, np.uint8), cv2.IMREAD_COLOR)
+    assert "jpeg" in jpeg.format
+    assert np.abs(decoded.astype(int) - drawn).mean() < 8
+
+
+def test_an_object_keeps_its_track_id_until_the_clock_jumps_back(start_node, client, image_with):
+    start_node(track_hits=2, track_memory=10.0)
+    for step in range(6):
+        box = (32 + 4 * step, 16, 96 + 4 * step, 80)
+        result = client.ask(image_with({"blue": box}, SIZE))
+    assert result.instances[0].track_id == 1
+    client._stamp -= 100
+    for _ in range(4):
+        result = client.ask(image_with({"blue": (64, 16, 128, 80)}, SIZE))
+    assert result.instances[0].track_id == 2
+
+
+def test_without_vision_msgs_the_node_says_once_what_is_off(start_node, client):
+    try:
+        import vision_msgs.msg  # noqa: F401
+    except ImportError:
+        node = start_node()
+        assert node.output.count("vision_msgs is not installed") == 1
+        assert not client.node.count_publishers(f"{client.namespace}/yolact/detections")
+    else:
+        pytest.skip("vision_msgs is installed")
+
+
+def test_label_info_is_there_for_who_comes_late_and_detections_fit_it(
+    start_node, client, image_with, collect
+):
+    vision = pytest.importorskip("vision_msgs.msg")
+    start_node(track_hits=1)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    info = collect(label_info=vision.LabelInfo, qos=latched)["label_info"]
+    assert client.spin_until(lambda: info)
+    names = {c.class_id: c.class_name for c in info[-1].class_map}
+    assert names == {0: "background", 1: "blue", 2: "green", 3: "red"}
+    assert info[-1].threshold == pytest.approx(0.3)
+    boxes = collect(detections=vision.Detection2DArray)["detections"]
+    image = image_with({"red": (0, 128, 80, 256)}, SIZE)
+    for _ in range(5):
+        client.ask(image)
+        if client.spin_until(lambda: boxes, 2.0):
+            break
+    (detection,) = boxes[-1].detections
+    assert detection.header == boxes[-1].header
+    (hypothesis,) = detection.results
+    assert names[int(hypothesis.hypothesis.class_id)] == "red"
+    assert hypothesis.hypothesis.score == pytest.approx(0.7)
+    assert detection.id == "1"
+    box = detection.bbox
+    assert (box.center.position.x, box.center.position.y) == pytest.approx((40, 192))
+    assert (box.size_x, box.size_y) == pytest.approx((80, 128))
+    client.ask(image_with({}, SIZE))
+    assert client.spin_until(lambda: not boxes[-1].detections)

@@ -1,0 +1,57 @@
+"""Images whose pixels say which object is there; of overlapping masks the best one wins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from yolact_ros.runtime.detections import Detections
+
+
+def label_image(
+    detections: Detections, values: Sequence[int], *, best_first: Sequence[int], dtype: type
+) -> np.ndarray:
+    """Paint one value for each detection into an image of zeros.
+
+    Args:
+        detections: of one image.
+        values: for each detection, in their order; what `dtype` cannot hold becomes its largest
+            value.
+        best_first: indices of the detections; the first ones come out on top.
+        dtype: unsigned integers.
+
+    Returns:
+        (height, width) of the source image; 0 where there is no object.
+    """
+    image = np.zeros(detections.image_size, dtype)
+    most = np.iinfo(dtype).max
+    for index in reversed(best_first):
+        x1, y1, x2, y2 = detections.mask_rois[index]
+        np.copyto(
+            image[y1:y2, x1:x2], dtype(min(values[index], most)), where=detections.masks[index]
+        )
+    return image
+
+
+def instance_image(detections: Detections, best_first: Sequence[int]) -> np.ndarray:
+    """(height, width) uint16: 0 background, else k for `best_first[k - 1]`."""
+    numbers = np.empty(len(detections), np.int64)
+    numbers[list(best_first)] = np.arange(1, len(detections) + 1)
+    return label_image(detections, numbers.tolist(), best_first=best_first, dtype=np.uint16)
+
+
+def class_image(detections: Detections, best_first: Sequence[int]) -> np.ndarray:
+    """(height, width) uint8: 0 background, else class id + 1; 255 for ids of 254 and more."""
+    labels = (detections.class_ids + 1).tolist()
+    return label_image(detections, labels, best_first=best_first, dtype=np.uint8)
+
+
+def confidence_image(detections: Detections, best_first: Sequence[int]) -> np.ndarray:
+    """(height, width) uint8: 255 times the mask score, at least 1; 0 background."""
+    scores = (
+        np.clip(np.rint(detections.mask_scores.astype(np.float64) * 255), 1, 255)
+        .astype(int)
+        .tolist()
+    )
+    return label_image(detections, scores, best_first=best_first, dtype=np.uint8)
