@@ -104,26 +104,52 @@ def squares_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_squares(tmp_path_factory.mktemp("models") / "squares", SQUARES_GRAPH)
 
 
+def graph_that_looks_at_its_first_sample(nodes: str) -> str:
+    """`SQUARES_GRAPH` with nodes that make the number `nothing` of `first_sample`, an int64."""
+    return SQUARES_GRAPH.replace(
+        "boxes = Div (corners_by_prior, side)",
+        f"""flat_shape = Constant <value_ints = [-1]> ()
+    samples = Reshape (image, flat_shape)
+    zero = Constant <value_int = 0> ()
+    first_byte = Gather (samples, zero)
+    first_sample = Cast <to = 7> (first_byte)
+    {nodes}
+    corners_and_nothing = Add (corners_by_prior, nothing)
+    boxes = Div (corners_and_nothing, side)""",
+    )
+
+
 @pytest.fixture(scope="session")
 def fragile_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, but an image whose first sample is 255 makes the network fail.
 
     It looks the sample up in a table of 255 entries.
     """
-    graph = SQUARES_GRAPH.replace(
-        "boxes = Div (corners_by_prior, side)",
-        """flat_shape = Constant <value_ints = [-1]> ()
-    samples = Reshape (image, flat_shape)
-    zero = Constant <value_int = 0> ()
-    first_sample = Gather (samples, zero)
-    first_index = Cast <to = 7> (first_sample)
-    table_shape = Constant <value_ints = [255]> ()
+    graph = graph_that_looks_at_its_first_sample(
+        """table_shape = Constant <value_ints = [255]> ()
     table = ConstantOfShape <value = float[1] {0}> (table_shape)
-    nothing = Gather (table, first_index)
-    fragile_corners = Add (corners_by_prior, nothing)
-    boxes = Div (fragile_corners, side)""",
+    nothing = Gather (table, first_sample)"""
     )
     return write_squares(tmp_path_factory.mktemp("models") / "fragile", graph)
+
+
+@pytest.fixture(scope="session")
+def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, but an image whose first sample is 255 takes many seconds: a large product."""
+    graph = graph_that_looks_at_its_first_sample(
+        """largest = Constant <value_int = 255> ()
+    is_largest = Div (first_sample, largest)
+    more = Constant <value_int = 5999> ()
+    one_if_small = Mul (is_largest, more)
+    one_int = Constant <value_int = 1> ()
+    side_length = Add (one_if_small, one_int)
+    two = Constant <value_ints = [2]> ()
+    matrix_shape = Expand (side_length, two)
+    matrix = ConstantOfShape <value = float[1] {0}> (matrix_shape)
+    product = MatMul (matrix, matrix)
+    nothing = ReduceMax <keepdims = 0> (product)"""
+    )
+    return write_squares(tmp_path_factory.mktemp("models") / "slow", graph)
 
 
 @pytest.fixture(scope="session")

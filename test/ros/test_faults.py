@@ -96,3 +96,20 @@ def test_two_nodes_serve_a_camera_that_goes_and_returns_with_another_size(
         client.camera = client.node.create_publisher(Image, "image", QoSProfile(depth=1))
         assert client.spin_until(lambda: client.camera.get_subscription_count() == 2)
         client.spin_until(lambda: False, 0.5)
+
+
+def test_a_signal_ends_the_node_while_an_image_takes_very_long(
+    start_node, client, slow_bundle, image_with
+):
+    node = start_node(model=slow_bundle)
+    good, slow = image_with(GOOD, (128, 128)), image_with(BAD, (128, 128))
+    client.ask(good)
+    for _ in range(5):  # best effort: an image may be lost
+        client.send(slow)
+        client.spin_until(lambda: False, 0.1)
+        header = client.send(good)
+        if not client.spin_until(lambda h=header: any(r.header == h for r in client.results), 1.0):
+            break
+    status, seconds = node.end()
+    assert status == 0 and seconds < 2.0
+    assert "Ending without waiting" in node.output and "Traceback" not in node.output

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+
 import pytest
 
 pytest.importorskip("rclpy")
 
 from lifecycle_msgs.msg import State, Transition
+from rclpy.parameter import Parameter
+
+from yolact_ros.ros.camera_input import CameraInput
+from yolact_ros.ros.node import ERROR, SUCCESS, YolactNode
 
 RECTANGLES = {"blue": (32, 16, 96, 80)}
 
@@ -70,6 +77,51 @@ def test_a_node_that_starts_by_itself_can_be_shut_down_while_it_is_active(
     assert manager.set(Transition.TRANSITION_ACTIVE_SHUTDOWN)
     assert node.wait(10.0) == 0
     assert "Traceback" not in node.output
+
+
+def test_cleanup_frees_the_model_and_its_thread(ros, squares_bundle):
+    onnxruntime = pytest.importorskip("onnxruntime")
+
+    def sessions() -> int:
+        gc.collect()
+        kind = onnxruntime.InferenceSession
+        return sum(isinstance(found, kind) for found in gc.get_objects())
+
+    def workers() -> int:
+        return sum(thread.name == "worker" for thread in threading.enumerate())
+
+    before = sessions()
+    node = YolactNode()
+    node.set_parameters([Parameter("model", value=str(squares_bundle))])
+    for _ in range(2):
+        assert node.trigger_configure() == SUCCESS
+        assert sessions() == before + 1 and workers() == 1
+        assert node.trigger_activate() == SUCCESS
+        assert node.trigger_deactivate() == SUCCESS
+        assert node.trigger_cleanup() == SUCCESS
+        assert sessions() == before and workers() == 0
+    node.destroy_node()
+
+
+def test_a_transition_that_breaks_down_says_why_and_the_node_recovers(
+    ros, squares_bundle, monkeypatch, capfd
+):
+    """A defect in our own code, which rclpy would pass over without a word."""
+
+    def break_down(self):
+        raise ZeroDivisionError("a defect")
+
+    node = YolactNode()
+    node.set_parameters([Parameter("model", value=str(squares_bundle))])
+    assert node.trigger_configure() == SUCCESS
+    with monkeypatch.context() as patch:
+        patch.setattr(CameraInput, "subscribe", break_down)
+        assert node.trigger_activate() == ERROR
+    assert "ZeroDivisionError: a defect" in capfd.readouterr().err
+    assert node.trigger_configure() == SUCCESS, "error processing led to unconfigured"
+    assert node.trigger_activate() == SUCCESS
+    assert node.trigger_shutdown() == SUCCESS
+    node.destroy_node()
 
 
 def test_a_transition_that_fails_at_the_start_is_named_and_ends_the_process(

@@ -69,15 +69,15 @@ def test_a_closed_inbox_accepts_nothing_until_it_is_opened_again():
     inbox: Inbox[str] = Inbox()
     mailbox = inbox.new_mailbox()
     mailbox.put("waiting")
-    assert inbox.close(timeout=0.0)
+    assert inbox.close(0.0)
     mailbox.put("refused")
     assert mailbox.counts() == FrameCounts(received=2, dropped=2)
     inbox.open()
     mailbox.put("welcome")
     assert inbox.take() == (mailbox, "welcome")
-    assert not inbox.close(timeout=0.0), "an item is in work"
+    assert not inbox.close(0.0), "an item is in work"
     threading.Timer(0.05, mailbox.finish).start()
-    assert inbox.close(timeout=10.0)
+    assert inbox.close(10.0)
 
 
 def test_a_mailbox_that_keeps_all_serves_in_order_and_says_when_it_is_full():

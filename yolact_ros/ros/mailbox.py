@@ -85,7 +85,7 @@ class Inbox(Generic[T]):
         with self._changed:
             self._is_open = True
 
-    def close(self, *, timeout: float) -> bool:
+    def close(self, timeout: float) -> bool:
         """Accept nothing more, drop what waits, and wait for the work on what was taken.
 
         Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,11 @@ from yolact_ros.runtime.segmenter import check_postprocess
 from yolact_ros.runtime.stream import Stream
 
 NAME = "yolact"
-CLOSE_S = 1.0  # for the image in work when the node is deactivated or told to end
+# How long the image in work is waited for when the node is deactivated, and when its process is
+# told to end, which must not take 2 s.
+PATIENCE_S = 10.0
+CLOSE_S = 0.5
+STEP_S = 0.05
 
 # What the node announces to the program around it.
 BROKEN = "broken"  # the model was given up; deactivating the node takes it to unconfigured
@@ -190,7 +195,7 @@ class YolactNode(LifecycleNode):
 
         Then its thread, which cannot be interrupted, still holds the model.
         """
-        ended = self._worker is None or self._worker.end(CLOSE_S)
+        ended = self._worker is None or self._wait_for(self._worker.end)
         if ended:
             self._worker = None
         for pipeline in self.pipelines:
@@ -249,8 +254,17 @@ class YolactNode(LifecycleNode):
         self.is_active = False
         self._requests.close()
         self._take_images()
-        if not self._inbox.close(timeout=CLOSE_S):
+        if not self._wait_for(self._inbox.close):
             self.get_logger().warning("The image in work is not finished yet.")
+
+    def _wait_for(self, ended: Callable[[float], bool]) -> bool:
+        """Wait until something has ended that waits for so many seconds itself."""
+        started = time.monotonic()
+        while not ended(STEP_S):
+            limit = CLOSE_S if self._interrupted() else PATIENCE_S
+            if time.monotonic() - started > limit:
+                return False
+        return True
 
     def _give_up(self, reason: str) -> None:
         if self._is_broken:

@@ -19,7 +19,7 @@ from yolact_ros.ros.program import init_ros
 
 FAILED = "failed"
 TOLD_TO_END = "told to end"
-JOIN_S = 1.0  # for the executor, which may be in a transition
+JOIN_S = 0.5  # for the executor, which may be in a transition
 
 
 class Events:
