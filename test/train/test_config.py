@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 yaml = pytest.importorskip("yaml")
 
+from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.errors import ConfigError  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
 from yolact_ros.train.config import (  # noqa: E402
@@ -20,6 +21,7 @@ from yolact_ros.train.config import (  # noqa: E402
     read_train_config,
     scale_to_batch,
 )
+from yolact_ros.train.config_text import commented_yaml  # noqa: E402
 from yolact_ros.train.learner import choose_precision, frozen_norms  # noqa: E402
 from yolact_ros.variants import TABLETOP_MODEL, variant  # noqa: E402
 
@@ -78,6 +80,24 @@ def test_the_small_recipe_learns_from_a_pretrained_backbone():
 @pytest.mark.parametrize("path", sorted(CONFIG.glob("train_*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_recipe_can_be_read(path):
     assert read_train_config(path).training.annotations
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG.glob("train_*.yaml")), ids=lambda p: p.stem)
+def test_a_recipe_printed_with_all_settings_is_the_same_recipe(path, tmp_path):
+    recipe = read_train_config(path)
+    (tmp_path / "printed.yaml").write_text(commented_yaml(recipe))
+    assert read_train_config(tmp_path / "printed.yaml") == recipe
+
+
+def test_the_command_prints_settings_with_what_they_mean(capsys):
+    words = ["train", str(CONFIG / "train_small.yaml"), "--set", "optimizer.learning_rate=0.002"]
+    assert main([*words, "--settings"]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "\n  # largest learning rate; from 0 to 1; default 0.001\n  learning_rate: 0.002\n"
+        in printed
+    )
+    assert "# optimizer; one of: sgd, adamw; default sgd\n  name: adamw\n" in printed
 
 
 def test_another_batch_scales_rate_steps_and_drops_as_the_authors_do():

@@ -25,21 +25,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change a setting, e.g. optimizer.learning_rate=0.001; may be repeated",
     )
+    parser.add_argument(
+        "--settings",
+        action="store_true",
+        help="print all settings of the run with what they mean, as YAML, and do not train",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train."""
+    """Train, or print the settings."""
     # Before torch loads OpenMP: its threads spin at barriers by default, which makes a training
     # step ten times slower as soon as another process wants one of the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     from yolact_ros.evaluate.validation import ApScorer
     from yolact_ros.train.config import read_train_config
+    from yolact_ros.train.config_text import commented_yaml
     from yolact_ros.train.processes import join_processes
     from yolact_ros.train.trainer import Trainer
 
     changes = dict(parse_change(text) for text in arguments.set)
     config = read_train_config(arguments.config, changes)
+    if arguments.settings:
+        print(commented_yaml(config), end="")
+        return 0
     folder = arguments.output or Path("out/train") / arguments.config.stem
     with join_processes(config.device) as processes:
         if processes.first:

@@ -1,0 +1,53 @@
+"""A training run's configuration in full, as YAML that explains itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import yaml
+
+from yolact_ros.config import to_plain
+from yolact_ros.train.config import TrainConfig
+
+
+def commented_yaml(config: TrainConfig) -> str:
+    """Every setting with its value and what it means; `read_train_config` reads it back."""
+    return "\n".join(_lines(config, indent=0)) + "\n"
+
+
+def _lines(config: Any, *, indent: int) -> list[str]:
+    lines = []
+    margin = " " * indent
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            lines += [f"{margin}{field.name}:", *_lines(value, indent=indent + 2)]
+            continue
+        comment = _comment(field, value)
+        lines += [f"{margin}# {comment}"] if comment else []
+        lines.append(f"{margin}{field.name}: {_scalar(field.name, to_plain(config)[field.name])}")
+    return lines
+
+
+def _comment(field: dataclasses.Field[Any], value: Any) -> str:
+    """What a setting means, what it may be, and its default where the value is another."""
+    parts = [str(field.metadata["doc"])] if "doc" in field.metadata else []
+    if "choices" in field.metadata:
+        parts.append(f"one of: {', '.join(field.metadata['choices'])}")
+    if "range" in field.metadata:
+        low, high = field.metadata["range"]
+        parts.append(f"from {low:.10g} to {high:.10g}")
+    if field.default not in (dataclasses.MISSING, "") and value != field.default:
+        parts.append(f"default {_scalar(field.name, field.default)}")
+    return "; ".join(parts)
+
+
+def _scalar(name: str, value: Any) -> str:
+    """A value on one line of YAML."""
+    if name == "freeze_batch_norm" and value is None:
+        return "auto"
+    if isinstance(value, tuple):
+        value = [list(item) if isinstance(item, tuple) else item for item in value]
+    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")
