@@ -166,6 +166,17 @@ def test_float16_leaves_out_a_step_that_overflows_and_lowers_its_scale(config, t
     assert not torch.equal(again.model.state_dict()[name], before[name])
 
 
+def test_a_gpu_that_is_too_small_gives_a_sentence(config, tmp_path, monkeypatch):
+    trainer = Trainer(config, tmp_path)
+
+    def forward(_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(trainer.model, "forward", forward)
+    with pytest.raises(YolactError, match="too small for 2 images at step 0. Lower batch_size"):
+        trainer.run()
+
+
 def test_a_checkpoint_of_another_network_is_not_resumed(config, tmp_path):
     Trainer(config, tmp_path / "a").run(until=1)
     other = replace(config, model=replace(TINY, channels=16))

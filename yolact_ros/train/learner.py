@@ -96,14 +96,21 @@ class Learner:
         first = (
             config.seed * 1_000_003 + step * config.batch_size + self.processes.rank * self.share
         )
-        losses = self._losses(
-            batch.images.to(device),
-            [target.to(device) for target in batch.targets],
-            range(first, first + self.share),
-        )
-        values = self._checked(losses, batch, step=step)
-        self.optimizer.zero_grad()
-        self._scaler.scale(torch.stack(list(losses.values())).sum()).backward()
+        try:
+            losses = self._losses(
+                batch.images.to(device),
+                [target.to(device) for target in batch.targets],
+                range(first, first + self.share),
+            )
+            values = self._checked(losses, batch, step=step)
+            self.optimizer.zero_grad()
+            self._scaler.scale(torch.stack(list(losses.values())).sum()).backward()
+        except torch.cuda.OutOfMemoryError as error:
+            raise YolactError(
+                f"The GPU's memory is too small for {self.share} images at step {step}. Lower "
+                "batch_size, losses.masks_to_train or model.input_size, or set precision to auto. "
+                f"({error})"
+            ) from error
         self._scaler.unscale_(self.optimizer)
         self._clip_gradient(batch, step=step)
         self._scaler.step(self.optimizer)

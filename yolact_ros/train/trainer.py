@@ -154,10 +154,13 @@ class Trainer:
                     speed = images / (time.perf_counter() - started)
                     started = time.perf_counter()
                     self._report(means, speed, bar)
+                save = self.step % self.config.checkpoint_interval == 0
                 if self.validation and self.step % self.config.validation_interval == 0:
+                    self.save()  # a validation can take minutes, and may be killed
                     self._validate()
                     started = time.perf_counter()
-                if self.step % self.config.checkpoint_interval == 0:
+                    save = True  # with what is the best so far
+                if save:
                     self.save()
                 if self.processes.any(self._stop):
                     self._stop = True
@@ -168,6 +171,7 @@ class Trainer:
             raise KeyboardInterrupt
         if self.validation and self.step % self.config.validation_interval:
             self._validate()
+            self.save()
 
     def save(self) -> None:
         """Write `last.pth`."""
