@@ -49,6 +49,9 @@ def test_a_meter_gives_the_spread_of_what_was_noted():
     assert set(times) == {*STAGES, "latency"}
     assert times["wait"].p50 == 1.0 and times["wait"].longest == 2.0
     assert age.longest == pytest.approx(0.2)
+    meter.note({"wait_ms": 9.0}, feature_age_s=0.0)  # of a camera that does not stamp its images
+    times, _ = meter.read(0.0)
+    assert times["wait"].longest == 9.0 and times["latency"].longest == 2.0
     assert meter.read(float("inf")) == ({}, None)
     assert Spread.of([1.0]) is not None
 

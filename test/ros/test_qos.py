@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import types
 
 import pytest
 
@@ -20,8 +21,9 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from yolact_ros.ros.camera_input import CameraInput, image_qos
 from yolact_ros.ros.mailbox import Inbox
-from yolact_ros.ros.qos import clash_words, lost_words
+from yolact_ros.ros.qos import clash_words, lost_words, new_publisher
 from yolact_ros.ros.settings import InputSettings
+from yolact_ros.ros.topics import RESULT_QOS
 
 CLASHES = {
     "reliability": (
@@ -94,13 +96,36 @@ def test_publishers_that_are_not_known_yet_are_spoken_of_in_general():
         "/image", QoSPolicyKind.RELIABILITY, asked=image_qos(keeps_all=True), publishers=[]
     )
     assert words == (
-        "Nothing arrives from a publisher of /image: a publisher offers another reliability, and "
+        "Nothing arrives from a publisher of /image: one offers another reliability, and "
         "this node asks for reliable. Start it with the parameter "
-        "qos_overrides./image.subscription.reliability set to what it offers."
+        "qos_overrides./image.subscription.reliability set to what that one offers."
     )
     for kind in (QoSPolicyKind.DEADLINE, 12345):
         words = clash_words("/image", kind, asked=image_qos(keeps_all=False), publishers=[])
         assert "qos_overrides" not in words
+
+
+def test_a_subscriber_that_does_not_fit_is_named_with_what_to_change(make_node):
+    topic = f"/qos{time.monotonic_ns()}/results"
+    words = []
+    node, planner = make_node("yolact"), make_node("planner")
+    node.get_logger = lambda: types.SimpleNamespace(warning=words.append)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    new_publisher(node, Image, topic, RESULT_QOS)
+    planner.create_subscription(Image, topic, print, latched)
+    assert spin([node], lambda: words)
+    assert words == [
+        f"Nothing reaches a subscriber of {topic}: {planner.get_fully_qualified_name()} asks for "
+        "durability transient_local, and this node offers volatile. Start it with the parameter "
+        f"qos_overrides.{topic}.publisher.durability set to transient_local."
+    ]
+    parameter = f"qos_overrides.{topic}.publisher.durability"
+    latching = make_node("other", **{parameter: "transient_local"})
+    new_publisher(latching, Image, topic, RESULT_QOS)
+    assert latching.get_parameter(parameter).value == "transient_local"
+    assert RESULT_QOS.durability != DurabilityPolicy.TRANSIENT_LOCAL
+    infos = latching.get_publishers_info_by_topic(topic)
+    assert DurabilityPolicy.TRANSIENT_LOCAL in [info.qos_profile.durability for info in infos]
 
 
 def test_lost_images_are_counted_in_words():

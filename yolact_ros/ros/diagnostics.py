@@ -48,7 +48,7 @@ class Meter:
         """Take down one image.
 
         Args:
-            times: the fields of FrameStats that end in `_ms`.
+            times: the fields of FrameStats that end in `_ms`, as far as they are known.
             feature_age_s: seconds from the keyframe's stamp to the image's.
         """
         with self._lock:
@@ -63,7 +63,7 @@ class Meter:
         with self._lock:
             frames = [frame for frame in self._frames if frame[0] >= since]
         spreads = {
-            name: Spread.of([times[f"{name}_ms"] for _, times, _ in frames])
+            name: Spread.of([t[f"{name}_ms"] for _, t, _ in frames if f"{name}_ms" in t])
             for name in ("latency", *STAGES)
         }
         known = {name: spread for name, spread in spreads.items() if spread is not None}

@@ -12,6 +12,7 @@ from rclpy.node import Node
 from yolact_ros.msg import FrameStats
 from yolact_ros.ros.mailbox import FrameCounts
 from yolact_ros.ros.messages import FRAME_TYPES
+from yolact_ros.ros.qos import new_publisher
 from yolact_ros.ros.result import Result
 from yolact_ros.ros.topics import (
     HAS_VISION_MSGS,
@@ -36,7 +37,7 @@ class Outputs:
         self._node = node
         self._camera = camera
         self._publishers = {topic: self._advertise(topic) for topic in image_topics()}
-        self._stats = node.create_publisher(FrameStats, camera_topic(STATS, camera), RESULT_QOS)
+        self._stats = new_publisher(node, FrameStats, camera_topic(STATS, camera), RESULT_QOS)
         self._labels: Any = None
         self._told: tuple[tuple[str, ...], float] | None = None
         if not HAS_VISION_MSGS:
@@ -60,7 +61,7 @@ class Outputs:
 
         if self._labels is None:
             topic = camera_topic(LABEL_INFO, self._camera)
-            self._labels = self._node.create_publisher(LabelInfo, topic, LATCHED_QOS)
+            self._labels = new_publisher(self._node, LabelInfo, topic, LATCHED_QOS)
         message = label_info(class_names, threshold=threshold)
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._labels.publish(message)
@@ -116,7 +117,7 @@ class Outputs:
 
     def _advertise(self, topic: Any) -> Any:
         name = camera_topic(topic.name, self._camera)
-        return self._node.create_publisher(topic.kind, name, topic.qos)
+        return new_publisher(self._node, topic.kind, name, topic.qos)
 
 
 def camera_topic(topic: str, camera: str) -> str:

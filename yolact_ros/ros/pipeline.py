@@ -84,9 +84,11 @@ class Pipeline:
 
     def publish_stats(self, finished: Finished, counts: FrameCounts) -> None:
         """Publish what an image cost, once it is accounted for."""
-        result = finished.result
+        result, times = finished.result, finished.times
         age_ms = milliseconds_since(result.keyframe_stamp, result.header.stamp)
-        self.meter.note(finished.times, feature_age_s=age_ms * 1e-3)
+        if seconds_of(result.header.stamp) is None:  # then nothing is known of its way here
+            times = {n: t for n, t in times.items() if n not in ("transport_ms", "latency_ms")}
+        self.meter.note(times, feature_age_s=age_ms * 1e-3)
         self._outputs.publish_stats(
             finished.result, finished.times, counts=counts, lost=self.camera.lost
         )

@@ -1,16 +1,20 @@
-"""What the middleware tells about a subscription, in words that say what to change."""
+"""What the middleware tells about topics, in words that say what to change."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rclpy.event_handler import (
+    PublisherEventCallbacks,
     QoSMessageLostInfo,
+    QoSOfferedIncompatibleQoSInfo,
     QoSRequestedIncompatibleQoSInfo,
     SubscriptionEventCallbacks,
 )
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSCompatibility, QoSPolicyKind, QoSProfile, qos_check_compatible
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
@@ -24,6 +28,8 @@ OVERRIDABLE = (
     QoSPolicyKind.RELIABILITY,
     QoSPolicyKind.DURABILITY,
 )
+# Likewise of publishers.
+PUBLISHER_OVERRIDABLE = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 THROTTLE_S = 5.0  # between two log lines about lost images
 
 
@@ -83,19 +89,50 @@ class SubscriptionWatch:
         )
 
 
+def new_publisher(node: Node, kind: type, topic: str, qos: QoSProfile) -> Publisher[Any]:
+    """Make a publisher that logs which subscribers it cannot serve, and what to change.
+
+    Args:
+        node: whose publisher it is.
+        kind: of the messages.
+        topic: its name.
+        qos: left as it is; parameters `qos_overrides.TOPIC.publisher.POLICY` hold for the
+            publisher alone.
+    """
+    offered = copy.copy(qos)  # rclpy writes the overrides into it
+    name = node.resolve_topic_name(topic)
+
+    def warn(info: QoSOfferedIncompatibleQoSInfo) -> None:
+        subscribers = unserved(node.get_subscriptions_info_by_topic(name), offered)
+        node.get_logger().warning(
+            refusal_words(name, info.last_policy_kind, offered=offered, subscribers=subscribers)
+        )
+
+    return node.create_publisher(
+        kind,
+        topic,
+        offered,
+        event_callbacks=PublisherEventCallbacks(incompatible_qos=warn),
+        qos_overriding_options=QoSOverridingOptions(PUBLISHER_OVERRIDABLE),
+    )
+
+
 def unheard(publishers: Iterable[TopicEndpointInfo], asked: QoSProfile) -> list[TopicEndpointInfo]:
     """Those publishers that a subscription with the QoS `asked` cannot hear."""
-    return [
-        publisher
-        for publisher in publishers
-        if qos_check_compatible(publisher.qos_profile, asked)[0] == QoSCompatibility.ERROR
-    ]
+    return [other for other in publishers if _clash(other.qos_profile, asked)]
+
+
+def unserved(
+    subscribers: Iterable[TopicEndpointInfo], offered: QoSProfile
+) -> list[TopicEndpointInfo]:
+    """Those subscribers that a publisher with the QoS `offered` cannot serve."""
+    return [other for other in subscribers if _clash(offered, other.qos_profile)]
 
 
 def clash_words(
     topic: str, kind: int, *, asked: QoSProfile, publishers: Iterable[TopicEndpointInfo]
 ) -> str:
-    """Say which two policies do not fit, and which parameter makes them fit.
+    """Say which policies of publishers and a subscription differ, and what makes them fit.
 
     Args:
         topic: full name.
@@ -103,24 +140,28 @@ def clash_words(
         asked: the subscription's QoS.
         publishers: those that it cannot hear, if they are known.
     """
-    try:
-        policy = QoSPolicyKind(kind).name.lower()
-    except ValueError:
-        policy = "qos"
-    wanted = _value(asked, policy)
-    offers = {_value(publisher.qos_profile, policy): publisher for publisher in publishers}
-    offers.pop(wanted, None)
-    if offers:
-        (offered, publisher), *_ = offers.items()
-        name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
-        source = f"{name} offers {policy} {offered}"
-    else:
-        offered, source = "what it offers", f"a publisher offers another {policy}"
+    policy, wanted = _policy(kind), _value(asked, _policy(kind))
+    name, offered = _first_other(publishers, policy, wanted)
+    source = f"{name} offers {policy} {offered}" if name else f"one offers another {policy}"
     words = (
         f"Nothing arrives from a publisher of {topic}: {source}, and this node asks for {wanted}."
     )
-    if policy in {known.name.lower() for known in OVERRIDABLE}:
-        words += f" Start it with the parameter {override(topic, policy)} set to {offered}."
+    if kind in OVERRIDABLE:
+        words += _remedy(override(topic, policy), offered or "what that one offers")
+    return words
+
+
+def refusal_words(
+    topic: str, kind: int, *, offered: QoSProfile, subscribers: Iterable[TopicEndpointInfo]
+) -> str:
+    """As `clash_words`, for a publisher with the QoS `offered` and its subscribers."""
+    policy, given = _policy(kind), _value(offered, _policy(kind))
+    name, asked = _first_other(subscribers, policy, given)
+    source = f"{name} asks for {policy} {asked}" if name else f"one asks for another {policy}"
+    words = f"Nothing reaches a subscriber of {topic}: {source}, and this node offers {given}."
+    if kind in PUBLISHER_OVERRIDABLE:
+        parameter = override(topic, policy, role="publisher")
+        words += _remedy(parameter, asked or "what that one asks for")
     return words
 
 
@@ -134,9 +175,35 @@ def lost_words(topic: str, count: int) -> str:
     )
 
 
-def override(topic: str, policy: str) -> str:
-    """The parameter that changes one policy of a subscription."""
-    return f"qos_overrides.{topic}.subscription.{policy}"
+def override(topic: str, policy: str, *, role: str = "subscription") -> str:
+    """The parameter that changes one policy of a subscription or of a publisher."""
+    return f"qos_overrides.{topic}.{role}.{policy}"
+
+
+def _clash(offered: QoSProfile, asked: QoSProfile) -> bool:
+    return bool(qos_check_compatible(offered, asked)[0] == QoSCompatibility.ERROR)
+
+
+def _first_other(
+    endpoints: Iterable[TopicEndpointInfo], policy: str, ours: str
+) -> tuple[str, str]:
+    """Node and value of the first endpoint whose policy is not ours; empty if there is none."""
+    for endpoint in endpoints:
+        value = _value(endpoint.qos_profile, policy)
+        if value != ours:
+            return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}", value
+    return "", ""
+
+
+def _remedy(parameter: str, value: str) -> str:
+    return f" Start it with the parameter {parameter} set to {value}."
+
+
+def _policy(kind: int) -> str:
+    try:
+        return QoSPolicyKind(kind).name.lower()
+    except ValueError:
+        return "policy"
 
 
 def _value(profile: QoSProfile, policy: str) -> str:
