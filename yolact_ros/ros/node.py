@@ -13,6 +13,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 
 from yolact_ros.errors import YolactError
 from yolact_ros.ros.camera_input import CameraInput
+from yolact_ros.ros.depth_input import DepthInput
 from yolact_ros.ros.diagnostics import CameraGauge, Diagnostics
 from yolact_ros.ros.health import ACTIVE, ModelReading
 from yolact_ros.ros.mailbox import Inbox
@@ -134,7 +135,10 @@ class YolactNode(LifecycleNode):
             for name in settings.inputs.cameras:
                 camera = CameraInput(self, name, inbox=self._inbox, settings=settings.inputs)
                 outputs = Outputs(self, name)
-                self.pipelines.append(Pipeline(camera, outputs))
+                depth = DepthInput(
+                    self, name, wants_depth=outputs.wants_depth, wants_info=outputs.wants_info
+                )
+                self.pipelines.append(Pipeline(camera, outputs, depth))
                 outputs.tell_labels(
                     self._worker.description.model.classes,
                     threshold=settings.frames.score_threshold,

@@ -20,7 +20,10 @@ from yolact_ros.ros.topics import (
     LATCHED_QOS,
     RESULT_QOS,
     STATS,
+    Topic,
+    camera_info_topic,
     image_topics,
+    space_topics,
 )
 
 
@@ -36,7 +39,10 @@ class Outputs:
         """
         self._node = node
         self._camera = camera
-        self._publishers = {topic: self._advertise(topic) for topic in image_topics()}
+        self._info = camera_info_topic()
+        self._space = space_topics()
+        topics = [*image_topics(), self._info, *self._space]
+        self._publishers = {topic: self._advertise(topic) for topic in topics}
         self._stats = new_publisher(node, FrameStats, camera_topic(STATS, camera), RESULT_QOS)
         self._labels: Any = None
         self._told: tuple[tuple[str, ...], float] | None = None
@@ -52,6 +58,14 @@ class Outputs:
         for publisher in (*self._publishers.values(), self._stats, self._labels):
             if publisher is not None:
                 self._node.destroy_publisher(publisher)
+
+    def wants_depth(self) -> bool:
+        """Whether somebody listens to what is made of depth; any thread may ask."""
+        return any(self._publishers[topic].get_subscription_count() for topic in self._space)
+
+    def wants_info(self) -> bool:
+        """Whether somebody listens to what is made of the camera's calibration."""
+        return self.wants_depth() or bool(self._publishers[self._info].get_subscription_count())
 
     def tell_labels(self, class_names: tuple[str, ...], *, threshold: float) -> None:
         """Publish `~/label_info` if it has changed; who comes later gets it, too."""
@@ -78,7 +92,9 @@ class Outputs:
         latency_ms = 0.0
         for number, (topic, publisher) in enumerate(self._publishers.items()):
             if publisher.get_subscription_count():
-                publisher.publish(topic.make(result))
+                message = topic.make(result)
+                if message is not None:
+                    publisher.publish(message)
             if number == 0:
                 now = self._node.get_clock().now().to_msg()
                 latency_ms = milliseconds_since(result.header.stamp, now)
@@ -115,7 +131,7 @@ class Outputs:
         )
         self._stats.publish(message)
 
-    def _advertise(self, topic: Any) -> Any:
+    def _advertise(self, topic: Topic) -> Any:
         name = camera_topic(topic.name, self._camera)
         return new_publisher(self._node, topic.kind, name, topic.qos)
 

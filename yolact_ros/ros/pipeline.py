@@ -9,6 +9,7 @@ from builtin_interfaces.msg import Time
 
 from yolact_ros.config import TrackerConfig
 from yolact_ros.ros.camera_input import CameraInput, Frame
+from yolact_ros.ros.depth_input import DepthInput
 from yolact_ros.ros.diagnostics import Meter
 from yolact_ros.ros.images import bgr_from_message
 from yolact_ros.ros.mailbox import FrameCounts
@@ -37,8 +38,9 @@ class Pipeline:
         meter: of what they cost.
     """
 
-    def __init__(self, camera: CameraInput, outputs: Outputs) -> None:
+    def __init__(self, camera: CameraInput, outputs: Outputs, depth: DepthInput) -> None:
         self.camera = camera
+        self._depth = depth
         self.meter = Meter()
         self._outputs = outputs
         self._stream: Stream | None = None
@@ -72,6 +74,10 @@ class Pipeline:
             self._keyframe_stamp,
             class_names=classes,
             mask_encoding=settings.frames.mask_encoding,
+            camera_info=self._depth.info,
+            find_depth=lambda: self._depth.view(
+                header.stamp, detections.image_size, settings=settings.depth
+            ),
         )
         self._outputs.tell_labels(classes, threshold=settings.frames.score_threshold)
         times = self._outputs.publish(result)
@@ -106,6 +112,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Withdraw what the camera's results were published on."""
+        self._depth.close()
         self._outputs.close()
 
     def _track(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
+from yolact_ros.runtime.depth import DepthView, Place, place_objects
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.runtime.draw import draw_detections
+from yolact_ros.runtime.draw import caption, draw_detections
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +27,8 @@ class Result:
         keyframe_stamp: stamp of the image that the deep features come from.
         class_names: name of each class id.
         mask_encoding: a key of `runtime.mask_encodings.MASK_ENCODINGS`.
+        camera_info: calibration of the camera, if it is known.
+        find_depth: gives the depth of the image, for which it may wait; None if there is none.
     """
 
     header: Header
@@ -32,6 +37,8 @@ class Result:
     keyframe_stamp: Time
     class_names: tuple[str, ...]
     mask_encoding: str = "bits"
+    camera_info: CameraInfo | None = None
+    find_depth: Callable[[], DepthView | None] = lambda: None
 
     @cached_property
     def best_first(self) -> list[int]:
@@ -42,3 +49,13 @@ class Result:
     def overlay(self) -> np.ndarray:
         """(H, W, 3) uint8 BGR, the image with its detections drawn on it."""
         return draw_detections(self.image, self.detections, self.class_names)
+
+    @cached_property
+    def places(self) -> list[Place | None] | None:
+        """Where each detection is in space; None if the image has no depth."""
+        view = self.find_depth()
+        return None if view is None else place_objects(self.detections, view)
+
+    def caption(self, index: int) -> str:
+        """Track id if there is one, class and mask score of a detection."""
+        return caption(self.detections, index, class_names=self.class_names)

@@ -138,6 +138,30 @@ class FrameSettings(PostprocessConfig):
 
 
 @dataclass(frozen=True)
+class DepthSettings:
+    """How depth images go with the camera's images."""
+
+    depth_wait: float = setting(
+        0.05,
+        "seconds that 3-D results wait for the depth image, once the masks are there",
+        range=(0.0, 10.0),
+    )
+    depth_tolerance: float = setting(
+        0.0,
+        "seconds by which the stamps of image and depth may differ; 0: they are equal",
+        range=(0.0, 10.0),
+    )
+    rectified: bool = setting(
+        False,
+        "image and depth are rectified: their pinhole is p of the camera info, and not k with "
+        "the distortion d",
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
 class Settings:
     """All that can be set, one table a field; parameters have the names of the tables' fields.
 
@@ -152,6 +176,7 @@ class Settings:
     keyframes: KeyframeConfig = KeyframeConfig()
     diagnostics: DiagnosticSettings = DiagnosticSettings()
     tracker: TrackerConfig = TrackerConfig()
+    depth: DepthSettings = DepthSettings()
 
 
 READ_BY_CONFIGURE = ("model", "inputs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,11 +11,14 @@ from typing import Any
 import cv2
 import numpy as np
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from visualization_msgs.msg import MarkerArray
 
 from yolact_ros.msg import InstanceArray
 from yolact_ros.ros.images import message_from_bgr, message_from_labels
+from yolact_ros.ros.markers import markers_message
 from yolact_ros.ros.messages import message_from_detections
+from yolact_ros.ros.points import points_message
 from yolact_ros.ros.result import Result
 from yolact_ros.runtime.label_images import class_image, confidence_image, instance_image
 from yolact_ros.runtime.mask_encodings import MASK_ENCODINGS
@@ -76,6 +80,14 @@ def _labels(paint: Callable[..., np.ndarray]) -> Callable[[Result], Image]:
     return make
 
 
+def _camera_info(result: Result) -> CameraInfo | None:
+    if result.camera_info is None:
+        return None
+    info = copy.copy(result.camera_info)
+    info.header = result.header
+    return info
+
+
 def image_topics() -> list[Topic]:
     """Topics that need the image and its detections only, the most wanted one first."""
     topics = [Topic("~/instances", InstanceArray, _instances, RESULT_QOS)]
@@ -98,3 +110,28 @@ def image_topics() -> list[Topic]:
         Topic("~/overlay", Image, _overlay, IMAGE_QOS),
         Topic("~/overlay/compressed", CompressedImage, _compressed_overlay, IMAGE_QOS),
     ]
+
+
+def camera_info_topic() -> Topic:
+    """The calibration, with the header of each image."""
+    return Topic("~/camera_info", CameraInfo, _camera_info, RESULT_QOS)
+
+
+def space_topics() -> list[Topic]:
+    """Topics that need depth, too; they come last, for they may have to wait for it."""
+    topics = [
+        Topic("~/points", PointCloud2, points_message, IMAGE_QOS),
+        Topic("~/markers", MarkerArray, markers_message, RESULT_QOS),
+    ]
+    if HAS_VISION_MSGS:
+        from yolact_ros.ros import vision_messages
+
+        topics.append(
+            Topic(
+                "~/detections_3d",
+                vision_messages.Detection3DArray,
+                vision_messages.detections_3d_message,
+                RESULT_QOS,
+            )
+        )
+    return topics

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from vision_msgs.msg import (
     Detection2D,
     Detection2DArray,
+    Detection3D,
+    Detection3DArray,
     LabelInfo,
     ObjectHypothesis,
     ObjectHypothesisWithPose,
@@ -66,3 +68,27 @@ def _detection(result: Result, index: int) -> Detection2D:
     detection.bbox.size_x = x_max - x_min
     detection.bbox.size_y = y_max - y_min
     return detection
+
+
+def detections_3d_message(result: Result) -> Detection3DArray | None:
+    """The boxes of the objects in the camera's optical frame, metres; None if there is no depth.
+
+    The box is around the object's visible side, and `results[0].pose` is the centroid of that.
+    """
+    if result.places is None:
+        return None
+    message = Detection3DArray(header=result.header)
+    for index in result.best_first:
+        place = result.places[index]
+        if place is None:
+            continue
+        detection = Detection3D(
+            header=result.header, results=hypotheses(result, index), id=track_name(result, index)
+        )
+        centroid = detection.results[0].pose.pose.position
+        centroid.x, centroid.y, centroid.z = place.centroid.tolist()
+        centre, size = detection.bbox.center.position, detection.bbox.size
+        centre.x, centre.y, centre.z = ((place.low + place.high) / 2).tolist()
+        size.x, size.y, size.z = (place.high - place.low).tolist()
+        message.detections.append(detection)
+    return message

@@ -51,12 +51,17 @@ def draw_detections(
     for i in worst_first:
         _draw_box(canvas, detections, i, line=line)
     for i in worst_first:
-        class_id = int(detections.class_ids[i])
-        text = f"{class_names[class_id]} {detections.mask_scores[i]:.2f}"
-        if detections.track_ids is not None and detections.track_ids[i]:
-            text = f"#{detections.track_ids[i]} {text}"
-        _draw_label(canvas, detections.boxes[i], text, class_colour(class_id), line=line)
+        colour = class_colour(int(detections.class_ids[i]))
+        text = caption(detections, i, class_names=class_names)
+        _draw_label(canvas, detections.boxes[i], text, colour, line=line)
     return canvas
+
+
+def caption(detections: Detections, index: int, *, class_names: Sequence[str]) -> str:
+    """Track id if there is one, class and mask score of a detection."""
+    text = f"{class_names[detections.class_ids[index]]} {detections.mask_scores[index]:.2f}"
+    tracked = detections.track_ids is not None and detections.track_ids[index]
+    return f"#{tracked} {text}" if tracked else text
 
 
 def _blend_mask(canvas: np.ndarray, detections: Detections, index: int, *, line: int) -> None:

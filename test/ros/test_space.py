@@ -1,0 +1,144 @@
+"""The topics in space, from a node in its own process, with depth images that are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+SIZE = (256, 256)
+BOX = (32, 16, 96, 80)  # x1 y1 x2 y2 of the blue object, at 0.5 m; all else is at 2 m
+FOCAL, CENTRE = 250.0, 128.0
+POINT = np.dtype(
+    [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4")]
+    + [("instance", "<u2"), ("class_id", "<u2"), ("score", "<f4")]
+)
+
+
+class DepthCamera:
+    """Publishes depth and calibration beside the client's images."""
+
+    def __init__(self, client) -> None:
+        self.client = client
+        qos = QoSProfile(depth=1)
+        self.depth = client.node.create_publisher(Image, "depth/image", qos)
+        self.info = client.node.create_publisher(CameraInfo, "camera_info", qos)
+
+    def connect(self) -> None:
+        """Wait until the node has subscribed to both, which it does only on demand."""
+        assert self.client.spin_until(
+            lambda: self.depth.get_subscription_count() and self.info.get_subscription_count()
+        )
+        self.client.spin_until(lambda: False, 0.3)
+
+    def send(self, header: Header, metres: np.ndarray, encoding: str) -> None:
+        height, width = metres.shape
+        info = CameraInfo(header=header, height=height, width=width, distortion_model="plumb_bob")
+        info.k = [FOCAL, 0.0, CENTRE, 0.0, FOCAL, CENTRE, 0.0, 0.0, 1.0]
+        self.info.publish(info)
+        stored = metres.astype("<f4") if encoding == "32FC1" else np.rint(metres * 1000)
+        data = stored.astype("<f4" if encoding == "32FC1" else "<u2")
+        message = Image(header=header, height=height, width=width, encoding=encoding)
+        message.step = width * data.itemsize
+        message.data.frombytes(data.tobytes())
+        self.depth.publish(message)
+
+
+def scene() -> np.ndarray:
+    metres = np.full(SIZE, 2.0)
+    x1, y1, x2, y2 = BOX
+    metres[y1:y2, x1:x2] = 0.5
+    metres[::4, ::4] = 0.0  # unknown
+    return metres
+
+
+def test_objects_are_placed_in_space_while_somebody_listens(start_node, client, image_with):
+    start_node(depth_wait=3.0, track_hits=1)
+    camera = DepthCamera(client)
+    client.spin_until(lambda: False, 1.0)
+    assert camera.depth.get_subscription_count() == 0, "nobody wants 3-D results"
+    clouds, markers, infos, boxes = [], [], [], []
+    node = client.node
+    node.create_subscription(PointCloud2, "yolact/points", clouds.append, 5)
+    node.create_subscription(MarkerArray, "yolact/markers", markers.append, 5)
+    node.create_subscription(CameraInfo, "yolact/camera_info", infos.append, 5)
+    try:
+        from vision_msgs.msg import Detection3DArray
+    except ImportError:
+        boxes.append(None)
+    else:
+        node.create_subscription(Detection3DArray, "yolact/detections_3d", boxes.append, 5)
+    camera.connect()
+    image = image_with({"blue": BOX, "red": (0, 128, 80, 256)}, SIZE)
+    for encoding in ("16UC1", "32FC1"):
+        clouds.clear(), markers.clear()
+        for _ in range(5):
+            header = client.send(image)
+            camera.send(header, scene(), encoding)
+            if client.spin_until(lambda: clouds and markers and infos and boxes, 4.0):
+                break
+        check_points(clouds[-1])
+        check_markers(markers[-1])
+        assert clouds[-1].header.frame_id == header.frame_id
+    assert infos[-1].header.frame_id == header.frame_id and infos[-1].k[0] == FOCAL
+    if boxes[-1] is not None:
+        check_detections(boxes[-1])
+    # Depth of another moment is not taken for that of the image.
+    clouds.clear()
+    other = client.send(image)
+    other.stamp.nanosec += 1
+    camera.send(other, scene(), "32FC1")
+    client.ask(image)
+    assert not clouds
+
+
+def check_points(cloud: PointCloud2) -> None:
+    assert [(f.name, f.offset, f.datatype) for f in cloud.fields] == [
+        ("x", 0, 7), ("y", 4, 7), ("z", 8, 7), ("rgb", 12, 7),
+        ("instance", 16, 4), ("class_id", 18, 4), ("score", 20, 7),
+    ]  # fmt: skip
+    points = np.frombuffer(cloud.data, POINT)
+    assert cloud.point_step == 24 and len(points) == cloud.width and cloud.height == 1
+    blue = points[points["instance"] == 1]
+    assert (blue["class_id"] == 0).all() and blue["score"] == pytest.approx(0.9)
+    assert (blue["rgb"] == 0x0000FF).all()
+    assert blue["z"] == pytest.approx(0.5)
+    x1, y1, x2, y2 = BOX
+    corners = [(x1 - CENTRE) / FOCAL * 0.5, (x2 - 1 - CENTRE) / FOCAL * 0.5]
+    assert [blue["x"].min(), blue["x"].max()] == pytest.approx(corners, abs=1e-5)
+    known = np.count_nonzero(scene()[y1:y2, x1:x2])
+    assert 0.95 * known <= len(blue) <= known
+    red = points[points["instance"] == 2]
+    assert (red["class_id"] == 2).all() and (red["rgb"] == 0xFF0000).all()
+    assert red["z"] == pytest.approx(2.0)
+
+
+def check_markers(array: MarkerArray) -> None:
+    first, *others = array.markers
+    assert first.action == Marker.DELETEALL
+    assert [(m.ns, m.id) for m in others] == [
+        ("boxes", 1),
+        ("names", 1),
+        ("boxes", 2),
+        ("names", 2),
+    ]
+    box, name = others[:2]
+    x = [(edge - CENTRE) / FOCAL * 0.5 for edge in (BOX[0], BOX[2] - 1)]
+    assert box.pose.position.x == pytest.approx(sum(x) / 2, abs=1e-3)
+    assert box.scale.x == pytest.approx(x[1] - x[0], abs=4e-3)
+    assert box.pose.position.z == pytest.approx(0.5)
+    assert "blue 0.90" in name.text
+
+
+def check_detections(array) -> None:
+    first, second = array.detections
+    assert [d.results[0].hypothesis.class_id for d in (first, second)] == ["1", "3"]
+    assert first.results[0].pose.pose.position.z == pytest.approx(0.5)
+    assert second.bbox.center.position.z == pytest.approx(2.0)
+    assert first.id == "1"

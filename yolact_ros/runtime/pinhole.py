@@ -1,0 +1,81 @@
+"""Directions in which the pixels of a camera look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from yolact_ros.errors import MessageError
+
+# Distortion models of sensor_msgs/CameraInfo (sensor_msgs/distortion_models.hpp).
+PLUMB_BOB = ("plumb_bob", "rational_polynomial")
+EQUIDISTANT = ("equidistant", "fisheye")
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """What a camera's calibration says about its images, as in sensor_msgs/CameraInfo.
+
+    Attributes:
+        size: (height, width) of the images in pixels.
+        matrix: fx, 0, cx, 0, fy, cy, 0, 0, 1 of the pinhole model, in pixels, row by row.
+        model: name of the distortion model; empty for none.
+        distortion: its coefficients; empty or zeros for an image without distortion.
+    """
+
+    size: tuple[int, int]
+    matrix: tuple[float, ...]
+    model: str = ""
+    distortion: tuple[float, ...] = ()
+
+
+def pixel_rays(intrinsics: Intrinsics) -> np.ndarray:
+    """Give for each pixel's centre the point that it looks at, at a depth of 1.
+
+    Args:
+        intrinsics: of the camera. Pixel (0, 0) has its centre at (0, 0), as in OpenCV and
+            image_geometry.
+
+    Returns:
+        (H, W, 2) float32 x / z and y / z in the camera's optical frame: z forward, x right,
+        y down. Times the depth they are metres.
+
+    Raises:
+        MessageError: the camera is not calibrated, or its distortion model is unknown.
+    """
+    height, width = intrinsics.size
+    fx, fy = intrinsics.matrix[0], intrinsics.matrix[4]
+    cx, cy = intrinsics.matrix[2], intrinsics.matrix[5]
+    if not (fx > 0 and fy > 0):
+        raise MessageError(
+            f"The camera info has the focal lengths {fx:g} and {fy:g}, so the camera is not "
+            "calibrated; 3-D topics need the fields k and d, or for rectified images p."
+        )
+    if any(intrinsics.distortion):
+        return _undistorted(intrinsics)
+    rays = np.empty((height, width, 2), np.float32)
+    rays[..., 0] = (np.arange(width) - cx) / fx
+    rays[..., 1] = ((np.arange(height) - cy) / fy)[:, None]
+    return rays
+
+
+def _undistorted(intrinsics: Intrinsics) -> np.ndarray:
+    height, width = intrinsics.size
+    matrix = np.array(intrinsics.matrix, np.float64).reshape(3, 3)
+    distortion = np.array(intrinsics.distortion, np.float64)
+    pixels = np.empty((height, width, 2), np.float64)
+    pixels[..., 0] = np.arange(width)
+    pixels[..., 1] = np.arange(height)[:, None]
+    if intrinsics.model in PLUMB_BOB:
+        rays = cv2.undistortPoints(pixels.reshape(-1, 1, 2), matrix, distortion)
+    elif intrinsics.model in EQUIDISTANT:
+        rays = cv2.fisheye.undistortPoints(pixels.reshape(-1, 1, 2), matrix, distortion[:4])
+    else:
+        raise MessageError(
+            f"The camera info has the distortion model {intrinsics.model!r}; expected one of: "
+            f"{', '.join((*PLUMB_BOB, *EQUIDISTANT))}. Rectify image and depth, and set the "
+            "parameter rectified."
+        )
+    return rays.reshape(height, width, 2).astype(np.float32)
