@@ -133,23 +133,38 @@ def fragile_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_squares(tmp_path_factory.mktemp("models") / "fragile", graph)
 
 
-@pytest.fixture(scope="session")
-def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, but an image whose first sample is 255 takes many seconds: a large product."""
-    graph = graph_that_looks_at_its_first_sample(
-        """largest = Constant <value_int = 255> ()
-    is_largest = Div (first_sample, largest)
+def slow_graph(is_slow: str) -> str:
+    """A network that multiplies large matrices where `is_slow` makes 1 of `first_sample`."""
+    return graph_that_looks_at_its_first_sample(
+        f"""one_int = Constant <value_int = 1> ()
+    largest = Constant <value_int = 255> ()
+    {is_slow}
     more = Constant <value_int = 5999> ()
-    one_if_small = Mul (is_largest, more)
-    one_int = Constant <value_int = 1> ()
-    side_length = Add (one_if_small, one_int)
+    more_if_slow = Mul (is_slow, more)
+    side_length = Add (more_if_slow, one_int)
     two = Constant <value_ints = [2]> ()
     matrix_shape = Expand (side_length, two)
-    matrix = ConstantOfShape <value = float[1] {0}> (matrix_shape)
+    matrix = ConstantOfShape <value = float[1] {{0}}> (matrix_shape)
     product = MatMul (matrix, matrix)
     nothing = ReduceMax <keepdims = 0> (product)"""
     )
+
+
+@pytest.fixture(scope="session")
+def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, but an image whose first sample is 255 takes many seconds."""
+    graph = slow_graph("is_slow = Div (first_sample, largest)")
     return write_squares(tmp_path_factory.mktemp("models") / "slow", graph)
+
+
+@pytest.fixture(scope="session")
+def slow_to_open_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, but the black image that a model is warmed up with takes many seconds."""
+    graph = slow_graph(
+        """at_most_one = Min (first_sample, one_int)
+    is_slow = Sub (one_int, at_most_one)"""
+    )
+    return write_squares(tmp_path_factory.mktemp("models") / "slow_to_open", graph)
 
 
 @pytest.fixture(scope="session")

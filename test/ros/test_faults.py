@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import pytest
@@ -113,3 +114,17 @@ def test_a_signal_ends_the_node_while_an_image_takes_very_long(
     status, seconds = node.end()
     assert status == 0 and seconds < 2.0
     assert "Ending without waiting" in node.output and "Traceback" not in node.output
+
+
+def test_a_node_that_opens_its_model_answers_tells_how_long_and_can_be_ended(
+    start, client, manager, slow_to_open_bundle
+):
+    names = ("-r", f"__ns:={client.namespace}", "-p", "threads:=1")
+    node = start("yolact_node", ros_arguments=(*names, "-p", f"model:={slow_to_open_bundle}"))
+    manager.wait()
+    assert client.spin_until(lambda: manager.state() == State.TRANSITION_STATE_CONFIGURING)
+    node.wait_for("Opening the model, 2 s so far")
+    status, seconds = node.end(signal.SIGTERM)
+    assert status == 0 and seconds < 2.0
+    assert "Did not configure: The node is to end" in node.output
+    assert "Traceback" not in node.output and "FATAL" not in node.output

@@ -53,7 +53,10 @@ def explained(transition: Transition) -> Transition:
         try:
             return transition(node, state)
         except YolactError as error:
-            node.get_logger().fatal(f"Could not {name}: {error}")
+            if node.is_ending():
+                node.get_logger().info(f"Did not {name}: {error}")
+            else:
+                node.get_logger().fatal(f"Could not {name}: {error}")
             node.diagnostics.fault = f"Could not {name}: {error}"
             return FAILURE
         except Exception:  # noqa: BLE001 - the state machine goes on with error processing
@@ -80,6 +83,7 @@ class YolactNode(LifecycleNode):
         is_active: whether images are taken, unless that is disabled.
         is_enabled: whether images are taken while the node is active; ~/set_enabled changes it.
         diagnostics: what is told on /diagnostics.
+        is_ending: says whether the process is to end.
         has_worked: whether the model that was given up had ever segmented an image.
     """
 
@@ -105,8 +109,8 @@ class YolactNode(LifecycleNode):
         self.is_active = False
         self.is_enabled = True
         self.has_worked = False
+        self.is_ending = interrupted
         self._announce = announce
-        self._interrupted = interrupted
         self._inbox: Inbox[Any] = Inbox()
         self._worker: Worker | None = None
         self._taking = threading.Lock()
@@ -131,7 +135,7 @@ class YolactNode(LifecycleNode):
             on_broken=self._give_up,
         )
         try:
-            self._worker.open(interrupted=self._interrupted)
+            self._worker.open(interrupted=self.is_ending)
             for name in settings.inputs.cameras:
                 camera = CameraInput(self, name, inbox=self._inbox, settings=settings.inputs)
                 outputs = Outputs(self, name)
@@ -265,7 +269,7 @@ class YolactNode(LifecycleNode):
         """Wait until something has ended that waits for so many seconds itself."""
         started = time.monotonic()
         while not ended(STEP_S):
-            limit = CLOSE_S if self._interrupted() else PATIENCE_S
+            limit = CLOSE_S if self.is_ending() else PATIENCE_S
             if time.monotonic() - started > limit:
                 return False
         return True

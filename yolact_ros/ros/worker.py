@@ -22,7 +22,7 @@ from yolact_ros.runtime.bundle import ModelDescription, shipped_bundle
 from yolact_ros.runtime.segmenter import Segmenter
 
 THROTTLE_S = 5.0  # between two log lines about bad images
-PROGRESS_S = 5.0  # between two log lines while the model is being opened
+PROGRESS_S = 2.0  # between two log lines while the model is being opened
 
 
 class Worker:
