@@ -65,9 +65,8 @@ def messages(encoding: int) -> tuple[list[Instance], list[np.ndarray]]:
     masks = [random.random(shape) < 0.6 for shape in SHAPES]
     masks[6][:], masks[7][:] = True, False
     origins = random.integers(0, 20, (len(masks), 2))
-    rois = [
-        [x, y, x + m.shape[1], y + m.shape[0]] for (x, y), m in zip(origins, masks, strict=True)
-    ]
+    sizes = [mask.shape[::-1] for mask in masks]
+    rois = np.concatenate([origins, origins + sizes], axis=1)
     count = len(masks)
     found = Detections(
         boxes=rois.astype(np.float32),
