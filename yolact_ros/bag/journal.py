@@ -36,11 +36,9 @@ class Entry:
 class Journal:
     """A file that grows by one entry for each image, in their order.
 
-    The last entries of a run that was killed may be incomplete; they are then left out.
-
-    Attributes:
-        entries: of an earlier run of the same kind. They end before its last keyframe: the images
-            from there on need that keyframe's features, which are gone.
+    Its length is the number of entries of an earlier run of the same kind. They end before its
+    last keyframe: the images from there on need that keyframe's features, which are gone. The last
+    entries of a run that was killed may be incomplete; they are left out, too.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
@@ -64,22 +62,34 @@ class Journal:
             ) from None
         title = (json.dumps(identity, sort_keys=True) + "\n").encode()
         self._file.seek(0)
-        self.entries: list[Entry] = []
+        self._places: list[int] = []
         if self._file.readline() == title:
-            end = self._read()
+            self._end: int | None = self._find_entries()
         else:
             self._file.truncate(0)
             self._file.write(title)
-            end = len(title)
-        self._file.truncate(end)
-        self._file.flush()
+            self._file.flush()
+            self._end = None
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Entry:
+        self._file.seek(self._places[index])
+        kind, length, _ = _HEAD.unpack(self._file.read(_HEAD.size))
+        return Entry(kind, self._file.read(length))
 
     def append(self, entry: Entry) -> None:
         """Add an entry; it is safe when this returns, unless the machine itself fails.
 
+        The first one replaces what an earlier run left from its last keyframe on.
+
         Raises:
             OSError: it cannot be written.
         """
+        if self._end is not None:
+            self._file.truncate(self._end)
+            self._end = None
         content = entry.content
         head = _HEAD.pack(entry.kind, len(content), zlib.crc32(content))
         self._file.write(head + content)
@@ -100,21 +110,24 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _read(self) -> int:
-        """Fill `entries`; returns the place in the file where they end."""
-        entries: list[Entry] = []
+    def _find_entries(self) -> int:
+        """Fill `_places`; returns the place in the file where the entries end."""
+        places: list[int] = []
         last_keyframe, end = 0, self._file.tell()
         size = os.fstat(self._file.fileno()).st_size
-        while len(head := self._file.read(_HEAD.size)) == _HEAD.size:
+        while True:
+            place = self._file.tell()
+            head = self._file.read(_HEAD.size)
+            if len(head) < _HEAD.size:
+                break
             kind, length, checksum = _HEAD.unpack(head)
-            place = self._file.tell() - _HEAD.size
             if kind > PARTIAL or length > size:
                 break
             content = self._file.read(length)
             if len(content) < length or zlib.crc32(content) != checksum:
                 break
             if kind == KEYFRAME:
-                last_keyframe, end = len(entries), place
-            entries.append(Entry(kind, content))
-        self.entries = entries[:last_keyframe]
+                last_keyframe, end = len(places), place
+            places.append(place)
+        self._places = places[:last_keyframe]
         return end

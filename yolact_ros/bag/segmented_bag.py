@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, Writer
@@ -34,7 +34,7 @@ from yolact_ros.runtime.stream import Stream
 from yolact_ros.runtime.tracking import Tracker
 
 # Version of rosbag2's format: that of Iron; Jazzy and newer ones, which write 9, read it, too.
-BAG_VERSION = 8
+BAG_VERSION: Final = 8
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def segment_bag(
             run = _Run(reader, images, segmenter, stream, options, known, workplace)
             failures = run.write(storage_of(source, target, reader), progress)
     workplace.finish()
-    return BagReport(images.topic, run.done, len(known.entries), failures)
+    return BagReport(images.topic, run.done, len(known), failures)
 
 
 class _Run:
@@ -185,8 +185,8 @@ class _Run:
 
     def _result(self, data: bytes) -> Entry:
         """The result of the next image, known or new."""
-        if self.done < len(self._journal.entries):
-            return self._journal.entries[self.done]
+        if self.done < len(self._journal):
+            return self._journal[self.done]
         try:
             entry = self._segment(data)
         except MessageError as error:
