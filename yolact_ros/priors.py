@@ -53,6 +53,25 @@ def _level_priors(
     return priors.reshape(-1, 4)
 
 
+def neighbour_cells(model: ModelConfig) -> np.ndarray:
+    """For every cell of P3..P7 the 3x3 cells around it.
+
+    Cells are counted level by level, row by row, as priors are.
+
+    Returns:
+        (cells, 9) int64, row by row; the number of all cells stands for a place outside the map.
+    """
+    total = sum(rows * columns for rows, columns in model.feature_sizes)
+    tables, first = [], 0
+    for rows, columns in model.feature_sizes:
+        cells = first + np.arange(rows * columns).reshape(rows, columns)
+        padded = np.pad(cells, 1, constant_values=total)
+        around = [padded[r : r + rows, c : c + columns] for r in range(3) for c in range(3)]
+        tables.append(np.stack(around, axis=-1).reshape(-1, 9))
+        first += rows * columns
+    return np.concatenate(tables)
+
+
 def decode_boxes(box_offsets: np.ndarray, priors: np.ndarray) -> np.ndarray:
     """Turn offsets into boxes, with the reference's order of operations (`box_utils.py::decode`).
 

@@ -27,11 +27,15 @@ def test_a_variant_exports_with_the_same_numbers_at_an_odd_size(name):
     config = replace(variant(name), input_size=(97, 133), channels=16, mask_rescoring=False)
     model = Yolact(config)
     initialise_weights(model)
-    (graph,) = host_graphs(model.eval())
-    content = export_module(
-        graph.module, graph.example, inputs=graph.inputs, outputs=graph.outputs
-    )
-    assert max(relative_errors(graph, content, images=1).values()) < 1e-4
+    for graph in host_graphs(model.eval()):
+        content = export_module(
+            graph.module,
+            graph.example,
+            inputs=graph.inputs,
+            outputs=graph.outputs,
+            free=graph.free,
+        )
+        assert max(relative_errors(graph, content, images=2).values()) < 1e-4
 
 
 def test_the_graphs_of_video_have_the_numbers_of_torch_at_an_odd_size():
@@ -47,8 +51,9 @@ def test_the_graphs_of_video_have_the_numbers_of_torch_at_an_odd_size():
     for parameter in model.feature_transform.parameters():  # fresh, it would change nothing
         torch.nn.init.normal_(parameter, mean=0.02, std=0.1)
     graphs = video_graphs(host_graphs(model.eval()))
-    assert [graph.name for graph in graphs] == ["keyframe", "non_keyframe_flow", "non_keyframe"]
-    for graph in graphs:
+    names = ["keyframe", "non_keyframe_flow", "non_keyframe", "locate", "prototypes"]
+    assert [graph.name for graph in graphs] == names
+    for graph in graphs[:3]:
         content = export_module(
             graph.module, graph.example, inputs=graph.inputs, outputs=graph.outputs
         )

@@ -24,7 +24,7 @@ def video(tiny):
 
         def run(graph, inputs, *, keep=()):
             runs.append((graph, dict(inputs)))
-            assert set(keep) == set(FEATURES)
+            assert set(keep) > set(FEATURES)
             if len(runs) - 1 in fail_at:
                 raise BackendError("The device is gone.")
             number = len(runs) - 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,13 @@ from torch import nn
 
 from yolact_ros.config import PostprocessConfig
 from yolact_ros.model.detection_graph import DetectionGraph
-from yolact_ros.model.inference import DetectGraph, RescoreGraph, normalise
+from yolact_ros.model.inference import (
+    DetectGraph,
+    LocateGraph,
+    PrototypeGraph,
+    RescoreGraph,
+    normalise,
+)
 from yolact_ros.model.keyframe_graph import (
     KeyframeGraph,
     NonKeyframeFlowGraph,
@@ -32,7 +38,8 @@ class Graph:
 
     Attributes:
         draw: makes arguments of the module from a seed; their shapes are the graph's.
-        free_batch: the first dimension of every argument is free.
+        free: for each argument the dimensions that are free, by a name that says which agree;
+            empty: none.
     """
 
     name: str
@@ -40,7 +47,7 @@ class Graph:
     draw: Callable[[int], tuple[Any, ...]]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    free_batch: bool = False
+    free: tuple[Mapping[int, str], ...] = ()
 
     @property
     def example(self) -> tuple[Any, ...]:
@@ -51,12 +58,38 @@ class Graph:
 def host_graphs(model: Yolact) -> list[Graph]:
     """Graphs of a bundle whose thresholds and NMS run on the host (the faster way on a CPU)."""
     detect = DetectGraph(model)
-    graphs = [Graph("detect", detect, partial(_image, model), ("image",), detect.outputs)]
+    locate, prototypes = LocateGraph(model), PrototypeGraph(model.protonet)
+    graphs = [
+        Graph("detect", detect, partial(_image, model), ("image",), detect.outputs),
+        Graph(
+            "locate",
+            locate,
+            partial(_towers, model),
+            ("towers", "cells"),
+            locate.outputs,
+            free=({}, {0: "chosen"}),
+        ),
+        Graph(
+            "prototypes",
+            prototypes,
+            partial(_part_of_p3, model),
+            ("p3",),
+            prototypes.outputs,
+            free=({2: "rows", 3: "columns"},),
+        ),
+    ]
     if model.mask_rescoring is not None:
         rescore = RescoreGraph(model.mask_rescoring)
         draw = partial(_masks, model.config.prototype_size, model.config.num_classes)
         graphs.append(
-            Graph("rescore", rescore, draw, ("masks", "class_ids"), ("mask_iou",), free_batch=True)
+            Graph(
+                "rescore",
+                rescore,
+                draw,
+                ("masks", "class_ids"),
+                rescore.outputs,
+                free=({0: "masks"}, {0: "masks"}),
+            )
         )
     return graphs
 
@@ -115,6 +148,22 @@ def _masks(
     generator = torch.Generator().manual_seed(seed)
     masks = torch.rand(2, *size, generator=generator)
     return masks, torch.randint(0, num_classes, (2,), generator=generator)
+
+
+@torch.no_grad()
+def _towers(model: Yolact, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Towers of an example image, and a few of their cells in no order."""
+    _, towers, _ = DetectGraph(model)(example_image(model, seed=seed))
+    generator = torch.Generator().manual_seed(seed)
+    return towers, torch.randint(0, len(towers), (7 + seed,), generator=generator)
+
+
+@torch.no_grad()
+def _part_of_p3(model: Yolact, seed: int) -> tuple[torch.Tensor]:
+    """P3 of an example image without its last rows and columns, as many as the seed says."""
+    _, _, p3 = DetectGraph(model)(example_image(model, seed=seed))
+    rows, columns = p3.shape[2:]
+    return (p3[:, :, : max(2, rows - seed), : max(2, columns - 2 * seed)].contiguous(),)
 
 
 @torch.no_grad()

@@ -49,7 +49,9 @@ def quantise_bundle(
     float_above: float = FLOAT_ABOVE,
     float_layers: Collection[str] | None = None,
 ) -> tuple[QuantisedGraph, ...]:
-    """Quantise every graph that begins with an image; mask re-scoring stays in float.
+    """Quantise every graph that begins with an image, and the one of the prototypes.
+
+    The other ones, which see chosen cells or masks, stay in float.
 
     Args:
         source: a bundle in float32.
@@ -78,7 +80,7 @@ def quantise_bundle(
     feeds = {
         name: graph_feeds(name, contents, images, model=description.model)
         for name in contents
-        if "image" in bundle.graphs[name].inputs
+        if name == "prototypes" or "image" in bundle.graphs[name].inputs
     }
     done, known = [], set[str]()
     for name, graph_inputs in feeds.items():
@@ -142,19 +144,18 @@ def graph_feeds(
     tensors have the ranges that they have behind a keyframe.
     """
     feeds = [{"image": image} for image in images]
-    needed = _input_names(contents[name]) - {"image"}
-    if not needed:
+    needed = _input_names(contents[name])
+    if needed == {"image"}:
         return feeds
     import onnx
 
-    keyframe = onnx.load_model_from_string(contents["keyframe"])
-    names = [output.name for output in keyframe.graph.output]
-    results = run_graph(contents["keyframe"], feeds)
+    first = contents["keyframe" if "keyframe" in contents else "detect"]
+    names = [output.name for output in onnx.load_model_from_string(first).graph.output]
     flow = np.zeros((1, 2, *model.feature_sizes[1]), np.float32)
     full = []
-    for feed, values in zip(feeds, results, strict=True):
-        known = {"flow": flow, **dict(zip(names, values, strict=True))}
-        full.append({**feed, **{key: known[key] for key in sorted(needed)}})
+    for feed, values in zip(feeds, run_graph(first, feeds), strict=True):
+        known = {**feed, "flow": flow, **dict(zip(names, values, strict=True))}
+        full.append({key: known[key] for key in sorted(needed)})
     return full
 
 

@@ -84,7 +84,7 @@ def export_bundle(
             graph.example,
             inputs=graph.inputs,
             outputs=graph.outputs,
-            free_batch=graph.free_batch,
+            free=graph.free,
         )
         set_deform_conv_form(model, "grid_sample")
         stored = halve_weights(content) if half_weights else content

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def export_module(
     *,
     inputs: Sequence[str],
     outputs: Sequence[str],
-    free_batch: bool = False,
+    free: Sequence[Mapping[int, str]] = (),
 ) -> bytes:
     """Export `module` as one self-contained ONNX model.
 
@@ -34,7 +34,7 @@ def export_module(
         example: its arguments; their shapes become the graph's.
         inputs: names of the arguments.
         outputs: names of the results.
-        free_batch: leave the first dimension of every argument free.
+        free: for each argument its free dimensions, by a name that says which ones agree.
 
     Returns:
         The serialised `ModelProto`, without traces of the machine that made it.
@@ -50,10 +50,9 @@ def export_module(
         raise BackendError(
             f"Exporting needs {error.name}; install it with: pip install 'yolact_ros[export]'"
         ) from error
-    dynamic = None
-    if free_batch:
-        batch = torch.export.Dim("batch", min=1)
-        dynamic = tuple({0: batch} for _ in example)
+    names = {name for dimensions in free for name in dimensions.values()}
+    known = {name: torch.export.Dim(name, min=1) for name in names}
+    dynamic = tuple({axis: known[name] for axis, name in axes.items()} for axes in free) or None
     with torch.no_grad(), _quiet_exporter():
         program = torch.onnx.export(
             module,

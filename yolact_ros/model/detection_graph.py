@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from yolact_ros.config import PostprocessConfig
 from yolact_ros.model.inference import Predictions, decode_boxes, normalise
-from yolact_ros.model.yolact import Yolact, YolactOutput
+from yolact_ros.model.yolact import Yolact
 
 
 class DetectionTensors(NamedTuple):
@@ -45,10 +45,11 @@ class DetectionGraph(nn.Module):
 
     def forward(self, image: Tensor) -> DetectionTensors:
         """Run on image (1, H, W, 3) uint8 BGR of the network's input size."""
-        return self.finish(self.network(normalise(image, self.network.config)))
+        return self.finish(self.network.pyramid(normalise(image, self.network.config)))
 
-    def finish(self, output: YolactOutput) -> DetectionTensors:
-        """Decode, choose and score what the network says of one image."""
+    def finish(self, pyramid: tuple[Tensor, ...]) -> DetectionTensors:
+        """Decode, choose and score what is in P3..P7 of one image."""
+        output = self.network.predict(pyramid)
         predictions = Predictions(
             boxes=decode_boxes(output.box_offsets[0], self.network.priors),
             class_scores=output.class_logits[0].softmax(dim=-1)[:, 1:],

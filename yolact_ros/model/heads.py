@@ -53,14 +53,41 @@ class PredictionHead(nn.Module):
 
         Order of the priors: level, row, column, prior of the cell (`priors.make_priors`).
         """
-        towers = [F.relu(self.tower(level)) for level in pyramid]
+        towers = self.towers(pyramid)
         box_offsets = self._flatten(self.box_offsets, towers, 4)
-        class_logits = self._flatten(self.class_logits, towers, self.num_logits)
         coefficients = self._flatten(self.coefficients, towers, self.num_prototypes)
-        return box_offsets, class_logits, coefficients.tanh()
+        return box_offsets, self.classify(towers), coefficients.tanh()
+
+    def towers(self, pyramid: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """P3..P7 to what offsets, logits and coefficients look at, in the same shapes."""
+        return tuple(F.relu(self.tower(level)) for level in pyramid)
+
+    def classify(self, towers: tuple[Tensor, ...]) -> Tensor:
+        """What `towers` gives to (B, P, C + 1) class logits, as `forward`."""
+        return self._flatten(self.class_logits, towers, self.num_logits)
+
+    def locate(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Box offsets and coefficients of the priors of single cells, as `forward`.
+
+        Args:
+            patches: (n, 9, channels), for each cell the towers of the 3x3 cells around it, row by
+                row, zero outside the map.
+
+        Returns:
+            (n, A, 4) offsets and (n, A, K) coefficients of the A priors of each cell.
+        """
+        box_offsets = self._at_cells(self.box_offsets, patches, 4)
+        return box_offsets, self._at_cells(self.coefficients, patches, self.num_prototypes).tanh()
 
     @staticmethod
-    def _flatten(layer: nn.Module, towers: list[Tensor], values: int) -> Tensor:
+    def _at_cells(layer: nn.Conv2d, patches: Tensor, values: int) -> Tensor:
+        # A 3x3 convolution at a few places is a product of matrices.
+        weight = layer.weight.permute(0, 2, 3, 1).flatten(1)
+        found = F.linear(patches.flatten(1), weight, layer.bias)
+        return found.reshape(found.shape[0], weight.shape[0] // values, values)
+
+    @staticmethod
+    def _flatten(layer: nn.Module, towers: tuple[Tensor, ...], values: int) -> Tensor:
         # (B, A * values, h, w) -> (B, h * w * A, values), one level after the other.
         return torch.cat(
             [

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from yolact_ros.config import ModelConfig
-from yolact_ros.model.heads import MaskRescoring
-from yolact_ros.model.yolact import Yolact, YolactOutput
-from yolact_ros.priors import CENTRE_VARIANCE, SIZE_VARIANCE
+from yolact_ros.model.heads import MaskRescoring, Protonet
+from yolact_ros.model.yolact import Yolact
+from yolact_ros.priors import CENTRE_VARIANCE, SIZE_VARIANCE, neighbour_cells
 
 
 class Predictions(NamedTuple):
-    """What the graph `detect` gives for one image, before thresholds and NMS on the host."""
+    """What the network says of every prior of one image, before thresholds and NMS."""
 
     boxes: Tensor
     """(P, 4) x1 y1 x2 y2 as fractions of the image, not clipped."""
@@ -46,17 +46,32 @@ def normalise(images: Tensor, config: ModelConfig) -> Tensor:
 
 
 def decode_boxes(box_offsets: Tensor, priors: Tensor) -> Tensor:
-    """`priors.decode_boxes` in torch: (..., P, 4) offsets to x1 y1 x2 y2 fractions."""
-    centres = priors[:, :2] + box_offsets[..., :2] * CENTRE_VARIANCE * priors[:, 2:]
-    sizes = priors[:, 2:] * torch.exp(box_offsets[..., 2:] * SIZE_VARIANCE)
+    """`priors.decode_boxes` in torch: (..., 4) offsets to x1 y1 x2 y2 fractions."""
+    centres = priors[..., :2] + box_offsets[..., :2] * CENTRE_VARIANCE * priors[..., 2:]
+    sizes = priors[..., 2:] * torch.exp(box_offsets[..., 2:] * SIZE_VARIANCE)
     top_left = centres - sizes / 2
     return torch.cat([top_left, top_left + sizes], dim=-1)
 
 
-class DetectGraph(nn.Module):
-    """The graph `detect`: one uint8 image in, predictions of every prior out."""
+class DetectTensors(NamedTuple):
+    """What the graph `detect` gives for one image: the rest is computed where it is needed."""
 
-    outputs = Predictions._fields
+    class_scores: Tensor
+    """(P, C) softmax over background and classes, without the background's column."""
+    towers: Tensor
+    """(cells, channels) of all cells of P3..P7: what `locate` takes."""
+    p3: Tensor
+    """(1, channels, h, w): what `prototypes` takes."""
+
+
+class DetectGraph(nn.Module):
+    """The graph `detect`: one uint8 image in, class scores of every prior out.
+
+    Boxes and coefficients of the few priors that matter follow in `LocateGraph`, prototypes
+    inside the boxes in `PrototypeGraph`: the same numbers for less arithmetic.
+    """
+
+    outputs = DetectTensors._fields
 
     def __init__(self, network: Yolact) -> None:
         super().__init__()
@@ -64,16 +79,61 @@ class DetectGraph(nn.Module):
 
     def forward(self, image: Tensor) -> Predictions:
         """Run on image (1, H, W, 3) uint8 BGR of the network's input size."""
-        return self.finish(self.network(normalise(image, self.network.config)))
+        return self.finish(self.network.pyramid(normalise(image, self.network.config)))
 
-    def finish(self, output: YolactOutput) -> Predictions:
-        """Decode what the network says of one image."""
-        return Predictions(
-            boxes=decode_boxes(output.box_offsets[0], self.network.priors),
-            class_scores=output.class_logits[0].softmax(dim=-1)[:, 1:],
-            coefficients=output.coefficients[0],
-            prototypes=output.prototypes[0],
+    def finish(self, pyramid: tuple[Tensor, ...]) -> DetectTensors:
+        """Classify what is in P3..P7 of one image."""
+        head = self.network.head
+        towers = head.towers(pyramid)
+        return DetectTensors(
+            class_scores=head.classify(towers)[0].softmax(dim=-1)[:, 1:],
+            towers=torch.cat([tower[0].flatten(1).t() for tower in towers]),
+            p3=pyramid[0],
         )
+
+
+class LocateGraph(nn.Module):
+    """The graph `locate`: boxes and coefficients of the priors of chosen cells."""
+
+    neighbours: Tensor
+    outputs = ("boxes", "coefficients")
+
+    def __init__(self, network: Yolact) -> None:
+        super().__init__()
+        self.network = network
+        table = torch.from_numpy(neighbour_cells(network.config))
+        self.register_buffer("neighbours", table, persistent=False)
+
+    def forward(self, towers: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Look at chosen cells.
+
+        Args:
+            towers: (all cells, channels) of `DetectTensors`.
+            cells: (n,) int64: prior // A, with A priors of a cell.
+
+        Returns:
+            (n, A, 4) boxes and (n, A, K) coefficients, as in `Predictions`.
+        """
+        outside = torch.zeros(1, towers.shape[1], device=towers.device)
+        patches = torch.cat([towers, outside])[self.neighbours[cells]]
+        box_offsets, coefficients = self.network.head.locate(patches)
+        priors = self.network.priors.reshape(-1, self.network.config.priors_per_cell, 4)
+        return decode_boxes(box_offsets, priors[cells]), coefficients
+
+
+class PrototypeGraph(nn.Module):
+    """The graph `prototypes`: those of P3, or of a part of it."""
+
+    outputs = ("prototypes",)
+
+    def __init__(self, protonet: Protonet) -> None:
+        super().__init__()
+        self.protonet = protonet
+
+    def forward(self, p3: Tensor) -> Tensor:
+        """P3 (1, channels, h, w), any h and w, to (2h, 2w, K)."""
+        prototypes: Tensor = self.protonet(p3)[0]
+        return prototypes
 
 
 class RescoreGraph(nn.Module):

@@ -26,9 +26,9 @@ class KeyframeGraph(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Run on image (1, H, W, 3) uint8 BGR of the network's input size."""
         network = self.detect.network
-        output, features = network.keyframe(normalise(image, network.config))
+        pyramid, features = network.keyframe_pyramid(normalise(image, network.config))
         kept = (getattr(features, name) for name in features_of(self.detect))
-        return (*self.detect.finish(output), *kept)
+        return (*self.detect.finish(pyramid), *kept)
 
 
 class NonKeyframeGraph(nn.Module):
@@ -43,7 +43,8 @@ class NonKeyframeGraph(nn.Module):
         """Run on an image as `keyframe` does, with the features of a keyframe."""
         network = self.detect.network
         images = normalise(image, network.config)
-        return self.detect.finish(network.non_keyframe(images, KeyframeFeatures(x4, x5, lateral)))
+        features = KeyframeFeatures(x4, x5, lateral)
+        return self.detect.finish(network.non_keyframe_pyramid(images, features))
 
 
 class NonKeyframeFlowGraph(nn.Module):
@@ -58,7 +59,8 @@ class NonKeyframeFlowGraph(nn.Module):
         """Run on an image as `keyframe` does; `flow.warp_by_flow` says what `flow` is."""
         network = self.detect.network
         images = normalise(image, network.config)
-        return self.detect.finish(network.non_keyframe_by_flow(images, x4, x5, flow=flow))
+        pyramid = network.non_keyframe_pyramid_by_flow(images, x4, x5, flow=flow)
+        return self.detect.finish(pyramid)
 
 
 def features_of(detect: DetectGraph | DetectionGraph) -> tuple[str, ...]:

@@ -65,7 +65,23 @@ class Yolact(nn.Module):
             images: (B, 3, H, W) float, normalised RGB (`inference.normalise`), of the
                 configuration's input size.
         """
-        return self._predict(*self.fpn.merge(*self.backbone(images)))
+        return self.predict(self.pyramid(images))
+
+    def pyramid(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images, as for `forward`, to P3..P7."""
+        pyramid: tuple[Tensor, ...] = self.fpn(*self.backbone(images))
+        return pyramid
+
+    def predict(self, pyramid: tuple[Tensor, ...]) -> YolactOutput:
+        """Run everything behind the pyramid, P3..P7."""
+        box_offsets, class_logits, coefficients = self.head(pyramid)
+        return YolactOutput(
+            box_offsets=box_offsets,
+            class_logits=class_logits,
+            coefficients=coefficients,
+            prototypes=self.protonet(pyramid[0]),
+            semantic_logits=self.semantic_head(pyramid[0]),
+        )
 
     def keyframe(self, images: Tensor) -> tuple[YolactOutput, KeyframeFeatures]:
         """Run the whole network, and keep what the frames behind this one need.
@@ -73,11 +89,16 @@ class Yolact(nn.Module):
         Args:
             images: as for `forward`, whose numbers this gives.
         """
+        pyramid, features = self.keyframe_pyramid(images)
+        return self.predict(pyramid), features
+
+    def keyframe_pyramid(self, images: Tensor) -> tuple[tuple[Tensor, ...], KeyframeFeatures]:
+        """P3..P7 of `keyframe`, and what it keeps."""
         c3, c4, c5 = self.backbone(images)
         lateral = self.fpn.lateral(c3)
         x4, x5 = self.fpn.merge_deep(c4, c5)
-        output = self._predict(self.fpn.merge_lateral(x4, lateral), x4, x5)
-        return output, KeyframeFeatures(x4, x5, lateral)
+        pyramid = self.fpn.predict(self.fpn.merge_lateral(x4, lateral), x4, x5)
+        return pyramid, KeyframeFeatures(x4, x5, lateral)
 
     def non_keyframe(self, images: Tensor, features: KeyframeFeatures) -> YolactOutput:
         """Run the backbone only to C3, and move the rest from the keyframe.
@@ -89,7 +110,13 @@ class Yolact(nn.Module):
         Raises:
             ValueError: the network has no flow network (`config.flow` is None).
         """
-        return self._predict(*self.partial_sums(images, features))
+        return self.predict(self.non_keyframe_pyramid(images, features))
+
+    def non_keyframe_pyramid(
+        self, images: Tensor, features: KeyframeFeatures
+    ) -> tuple[Tensor, ...]:
+        """P3..P7 of `non_keyframe`."""
+        return self.fpn.predict(*self.partial_sums(images, features))
 
     def partial_sums(
         self, images: Tensor, features: KeyframeFeatures
@@ -114,17 +141,12 @@ class Yolact(nn.Module):
             x5: the same.
             flow: see `flow.warp_by_flow`; zero keeps the features where they are.
         """
+        return self.predict(self.non_keyframe_pyramid_by_flow(images, x4, x5, flow=flow))
+
+    def non_keyframe_pyramid_by_flow(
+        self, images: Tensor, x4: Tensor, x5: Tensor, *, flow: Tensor
+    ) -> tuple[Tensor, ...]:
+        """P3..P7 of `non_keyframe_by_flow`."""
         lateral = self.fpn.lateral(self.backbone.c3(images))
         x4, x5 = warp_by_flow(x4, x5, flow)
-        return self._predict(self.fpn.merge_lateral(x4, lateral), x4, x5)
-
-    def _predict(self, x3: Tensor, x4: Tensor, x5: Tensor) -> YolactOutput:
-        pyramid = self.fpn.predict(x3, x4, x5)
-        box_offsets, class_logits, coefficients = self.head(pyramid)
-        return YolactOutput(
-            box_offsets=box_offsets,
-            class_logits=class_logits,
-            coefficients=coefficients,
-            prototypes=self.protonet(pyramid[0]),
-            semantic_logits=self.semantic_head(pyramid[0]),
-        )
+        return self.fpn.predict(self.fpn.merge_lateral(x4, lateral), x4, x5)

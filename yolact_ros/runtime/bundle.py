@@ -36,6 +36,8 @@ DESCRIPTION = "model.json"
 POSTPROCESS = ("host", "graph")
 TARGETS = ("onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "int8")
+# An output that another graph goes on from, where it is needed.
+ON_DEMAND = {"towers": "locate", "p3": "prototypes"}
 CHOICES = {"postprocess": POSTPROCESS, "target": TARGETS, "precision": PRECISIONS}
 SHIPPED = Path("models") / "tabletop"
 REPAIR = "Copy the bundle again, or export it anew: yolact export CHECKPOINT -o {folder}"
@@ -253,6 +255,8 @@ def _check_completeness(
         needed.add("non_keyframe_flow")
     if description.postprocess == "host" and description.model.mask_rescoring:
         needed.add("rescore")
+    given = {name for graph in graphs.values() for name in graph.outputs}
+    needed |= {taker for name, taker in ON_DEMAND.items() if name in given}
     missing = needed - set(graphs)
     if missing:
         raise BundleError(

@@ -8,12 +8,15 @@ alone, so those below the threshold change nothing above.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from yolact_ros.config import PostprocessConfig
+
+# (n,) int64 priors, ascending, to their (n, 4) boxes and (n, K) coefficients.
+Locate = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,20 +42,24 @@ class Selection:
 
 
 def select_detections(
-    predictions: Mapping[str, np.ndarray], config: PostprocessConfig
+    predictions: Mapping[str, np.ndarray],
+    config: PostprocessConfig,
+    *,
+    locate: Locate | None = None,
 ) -> Selection:
     """Choose the detections of one image from the predictions of all priors.
 
     Args:
         predictions: `boxes` (P, 4), `class_scores` (P, C) without background, `coefficients`
-            (P, K), all float32.
+            (P, K), all float32; only `class_scores` with `locate`.
         config: thresholds and limits.
+        locate: gives boxes and coefficients of the priors that enter NMS.
 
     Returns:
         Detections with a score strictly above the threshold (for `all_classes`: of priors with
         such a score); equal scores keep the order of class, rank within the class and prior.
     """
-    boxes, class_scores = predictions["boxes"], predictions["class_scores"]
+    class_scores = predictions["class_scores"]
     priors, class_ids = _candidates(class_scores, config)
     scores = class_scores[priors, class_ids]
     if config.nms == "cross_class":
@@ -60,17 +67,23 @@ def select_detections(
     else:
         groups = _group_by_class(class_ids, class_scores.shape[1])
     thin_out = greedy_nms if config.nms == "greedy" else fast_nms
-    kept = [np.zeros(0, np.int64)]
-    for members in groups:
-        ranked = members[best_first(scores[members], config.top_k)]
-        kept.append(ranked[thin_out(boxes[priors[ranked]], config.nms_iou_threshold)])
-    survivors = np.concatenate(kept)
+    none = np.zeros(0, np.int64)
+    groups = [members[best_first(scores[members], config.top_k)] for members in groups]
+    entering, places = np.unique(priors[np.concatenate([none, *groups])], return_inverse=True)
+    if locate is None:
+        boxes, coefficients = (predictions[n][entering] for n in ("boxes", "coefficients"))
+    else:
+        boxes, coefficients = locate(entering)
+    rows = np.zeros(len(priors), np.int64)  # of `boxes`, for each candidate
+    rows[np.concatenate([none, *groups])] = places
+    kept = [ranked[thin_out(boxes[rows[ranked]], config.nms_iou_threshold)] for ranked in groups]
+    survivors = np.concatenate([none, *kept])
     survivors = survivors[best_first(scores[survivors], config.max_detections)]
     return Selection(
-        boxes=boxes[priors[survivors]],
+        boxes=boxes[rows[survivors]],
         scores=scores[survivors],
         class_ids=class_ids[survivors],
-        coefficients=predictions["coefficients"][priors[survivors]],
+        coefficients=coefficients[rows[survivors]],
         mask_scores=scores[survivors],
     )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -14,10 +16,14 @@ from yolact_ros.errors import ConfigError
 from yolact_ros.runtime.backends import Array, Backend, open_backend
 from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.detections import KEYFRAME, PARTIAL, Detections
-from yolact_ros.runtime.masks import SoftMasks, assemble_masks, enlarge_masks
+from yolact_ros.runtime.masks import SoftMasks, assemble_masks, box_cells, enlarge_masks
+from yolact_ros.runtime.on_demand import locate_priors, prototypes_inside
 from yolact_ros.runtime.postprocess import Selection, select_detections, select_finished
 from yolact_ros.runtime.preprocess import prepare_image
 from yolact_ros.runtime.stream import FEATURES, Plan, Stream
+
+# Outputs that the host does not look into.
+KEPT = (*FEATURES, "towers")
 
 # What a graph with NMS inside has built in, with the values that it was exported with.
 FIXED_IN_GRAPH = ("nms", "nms_iou_threshold", "top_k", "all_classes")
@@ -133,13 +139,25 @@ class Segmenter:
             ValueError: the image has another shape or type.
             BackendError: the backend fails.
         """
-        return self.dissect(image, stream=stream, stamp=stamp).detections
+        config = self.postprocess  # one configuration for the whole image
+        return self._dissect(image, config, stream=stream, stamp=stamp, whole=False).detections
 
     def dissect(
         self, image: np.ndarray, *, stream: Stream | None = None, stamp: float | None = None
     ) -> Dissection:
         """Find the instances of one image, and keep prototypes and coefficients; see `segment`."""
-        config = self.postprocess  # one configuration for the whole image
+        return self._dissect(image, self.postprocess, stream=stream, stamp=stamp, whole=True)
+
+    def _dissect(
+        self,
+        image: np.ndarray,
+        config: PostprocessConfig,
+        *,
+        stream: Stream | None = None,
+        stamp: float | None = None,
+        whole: bool = False,
+    ) -> Dissection:
+        """Do what `segment` says; `whole`: have prototypes everywhere, not only in boxes."""
         if config.max_detections > self.description.max_detections:
             config = replace(config, max_detections=self.description.max_detections)
         started = time.perf_counter()
@@ -149,21 +167,20 @@ class Segmenter:
         else:
             plan = stream.plan(tensor, image_size=placement.image_size, stamp=stamp)
         prepared = time.perf_counter()
-        outputs = self._run(plan, tensor, stream)
-        detected = time.perf_counter()
-        if self.description.postprocess == "graph":
-            selection = select_finished(outputs, config)
-        else:
-            selection = select_detections(outputs, config)
-        soft = assemble_masks(
-            outputs["prototypes"],
-            selection.coefficients,
-            selection.boxes,
-            crop=config.crop_masks,
+        backend = _Stopwatch(self._backend)
+        outputs = self._run(backend, plan, tensor, stream)
+        selection = self._select(backend, outputs, config)
+        prototypes = self._prototypes(
+            backend, outputs, selection, whole=whole or not config.crop_masks
         )
-        assembled = time.perf_counter()
-        mask_scores = self._rescore(selection, soft) if config.rescore_masks else selection.scores
-        rescored = time.perf_counter()
+        soft = assemble_masks(
+            prototypes, selection.coefficients, selection.boxes, crop=config.crop_masks
+        )
+        mask_scores = selection.mask_scores
+        if not config.rescore_masks:
+            mask_scores = selection.scores
+        elif self._rescores and len(selection):
+            mask_scores = _rescore(backend, selection, soft)
         regions, masks = enlarge_masks(soft, placement, config.mask_threshold)
         boxes = placement.boxes_to_image(selection.boxes)
         boxes = np.trunc(boxes) if config.integer_boxes else boxes
@@ -181,11 +198,11 @@ class Segmenter:
             keyframe_reason=plan.reason,
             timings={
                 "preprocess": (prepared - started) * 1e3,
-                "inference": (detected - prepared + rescored - assembled) * 1e3,
-                "postprocess": (assembled - detected + finished - rescored) * 1e3,
+                "inference": backend.seconds * 1e3,
+                "postprocess": (finished - prepared - backend.seconds) * 1e3,
             },
         )
-        return Dissection(detections, outputs["prototypes"], selection.coefficients, soft)
+        return Dissection(detections, prototypes, selection.coefficients, soft)
 
     def warm_up(self, keyframes: KeyframeConfig | None = None) -> None:
         """Run every graph once, so that the first image takes no longer than the others.
@@ -198,15 +215,15 @@ class Segmenter:
         """
         model = self.description.model
         image = np.zeros((*model.input_size, 3), np.uint8)
+        config = self.postprocess
+        if self.description.postprocess == "host":  # the best of each class counts as found
+            config = replace(config, nms="fast", score_threshold=0.0, top_k=1, all_classes=False)
         if keyframes is None:
-            self.segment(image)
+            self._dissect(image, config)
         else:
             stream = self.new_stream(keyframes)
             for _ in range(2):  # the second one is no keyframe, unless each is one
-                self.segment(image, stream=stream)
-        if self._rescores:
-            masks = np.zeros((1, *model.prototype_size), np.float32)
-            self._backend.run("rescore", {"masks": masks, "class_ids": np.zeros(1, np.int64)})
+                self._dissect(image, config, stream=stream)
 
     def close(self) -> None:
         """Free the backend."""
@@ -228,12 +245,12 @@ class Segmenter:
         """Whether mask re-scoring is a graph of its own."""
         return self.description.postprocess == "host" and self.description.model.mask_rescoring
 
-    def _run(self, plan: Plan, tensor: np.ndarray, stream: Stream | None) -> dict[str, Array]:
+    def _run(
+        self, backend: Backend, plan: Plan, tensor: np.ndarray, stream: Stream | None
+    ) -> dict[str, Array]:
         """Run the network, and leave a keyframe's features with the stream."""
         try:
-            outputs = self._backend.run(
-                plan.graph, {"image": tensor, **plan.inputs}, keep=FEATURES
-            )
+            outputs = backend.run(plan.graph, {"image": tensor, **plan.inputs}, keep=KEPT)
         except BaseException:
             if stream is not None:
                 stream.reset()  # it counts on features that are not there
@@ -242,18 +259,60 @@ class Segmenter:
             stream.keep(outputs)
         return outputs
 
-    def _rescore(self, selection: Selection, soft: SoftMasks) -> np.ndarray:
-        """(N,) float32 class scores times the predicted IoU of each mask (YOLACT++ section 4.3).
+    def _select(
+        self, backend: Backend, outputs: Mapping[str, Array], config: PostprocessConfig
+    ) -> Selection:
+        if self.description.postprocess == "graph":
+            return select_finished(outputs, config)
+        if "towers" not in outputs:
+            return select_detections(outputs, config)
+        locate = partial(locate_priors, backend, outputs["towers"], model=self.description.model)
+        return select_detections(outputs, config, locate=locate)
 
-        The network sees masks as the reference gives them: soft, cropped, not enlarged.
-        """
-        if not self._rescores or not len(selection):
-            return selection.mask_scores
-        inputs = {"masks": soft.dense(), "class_ids": selection.class_ids}
-        mask_scores: np.ndarray = (
-            selection.scores * self._backend.run("rescore", inputs)["mask_iou"]
-        )
-        return mask_scores
+    def _prototypes(
+        self,
+        backend: Backend,
+        outputs: Mapping[str, Array],
+        selection: Selection,
+        *,
+        whole: bool,
+    ) -> np.ndarray:
+        """(Hp, Wp, K) float32, at least where the masks are."""
+        if "p3" not in outputs:
+            return np.asarray(outputs["prototypes"])
+        model = self.description.model
+        height, width = model.prototype_size
+        cells = box_cells(selection.boxes, (height, width))
+        if whole:
+            cells = np.array([[0, 0, width, height]])
+        return prototypes_inside(backend, outputs["p3"], cells, model=model)
+
+
+class _Stopwatch:
+    """A backend that counts the seconds of its runs."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.seconds = 0.0
+        self.close = backend.close
+
+    def run(
+        self, graph: str, inputs: Mapping[str, Array], *, keep: Collection[str] = ()
+    ) -> dict[str, Array]:
+        started = time.perf_counter()
+        outputs = self._backend.run(graph, inputs, keep=keep)
+        self.seconds += time.perf_counter() - started
+        return outputs
+
+
+def _rescore(backend: Backend, selection: Selection, soft: SoftMasks) -> np.ndarray:
+    """(N,) float32 class scores times the predicted IoU of each mask (YOLACT++ section 4.3).
+
+    The network sees masks as the reference gives them: soft, cropped, not enlarged.
+    """
+    inputs = {"masks": soft.dense(), "class_ids": selection.class_ids}
+    mask_scores: np.ndarray = selection.scores * backend.run("rescore", inputs)["mask_iou"]
+    return mask_scores
 
 
 def check_postprocess(config: PostprocessConfig, description: ModelDescription) -> None:

@@ -37,7 +37,12 @@ class TorchBackend:
         try:
             import torch
 
-            from yolact_ros.model.inference import DetectGraph, RescoreGraph
+            from yolact_ros.model.inference import (
+                DetectGraph,
+                LocateGraph,
+                PrototypeGraph,
+                RescoreGraph,
+            )
             from yolact_ros.model.keyframe_graph import (
                 KeyframeGraph,
                 NonKeyframeFlowGraph,
@@ -62,6 +67,8 @@ class TorchBackend:
         detect = DetectGraph(network)
         self._graphs: dict[str, Any] = {
             "detect": detect,
+            "locate": LocateGraph(network).to(self._device),
+            "prototypes": PrototypeGraph(network.protonet),
             "keyframe": KeyframeGraph(detect),
             "non_keyframe_flow": NonKeyframeFlowGraph(detect),
         }
