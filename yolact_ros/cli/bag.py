@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             postprocess=read_postprocess_settings(arguments, PostprocessConfig()),
             threads=arguments.threads,
         ) as segmenter,
-        tqdm(desc="bag", unit="image", mininterval=0.5) as bar,
+        tqdm(desc="bag", unit="image", mininterval=0.5, delay=0.01) as bar,
     ):
 
         def show(done: int, total: int) -> None:
