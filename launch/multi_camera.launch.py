@@ -1,6 +1,6 @@
 """Several cameras, one node, one model; results of the camera `front` are on /yolact/front/...
 
-ros2 launch yolact_ros multi_camera.launch.py cameras:='[front, rear]' topic:=/{camera}/image_raw
+ros2 launch yolact_ros multi_camera.launch.py cameras:='[front, rear]' images:=/{camera}/image_raw
 """
 
 import yaml
@@ -10,6 +10,13 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import SetRemap
 from launch_ros.substitutions import FindPackageShare
 
+# Argument -> name of the topic in the node, behind the camera's name; default; what it carries.
+TOPICS = {
+    "images": ("image", "/{camera}/image_raw", "images"),
+    "depths": ("depth/image", "/{camera}/depth/image_raw", "depth images, for 3-D results"),
+    "camera_infos": ("camera_info", "/{camera}/camera_info", "calibration"),
+}
+
 
 def generate_launch_description() -> LaunchDescription:
     node = PathJoinSubstitution([FindPackageShare("yolact_ros"), "launch", "yolact.launch.py"])
@@ -18,10 +25,13 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "cameras", default_value="[front, rear]", description="Names of the cameras."
             ),
-            DeclareLaunchArgument(
-                "topic",
-                default_value="/{camera}/image_raw",
-                description="Topic of a camera's images; {camera} stands for its name.",
+            *(
+                DeclareLaunchArgument(
+                    argument,
+                    default_value=default,
+                    description=f"Topic of a camera's {content}; {{camera}} stands for its name.",
+                )
+                for argument, (_, default, content) in TOPICS.items()
             ),
             OpaqueFunction(function=_remappings),
             IncludeLaunchDescription(
@@ -32,6 +42,12 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _remappings(context: LaunchContext) -> list[SetRemap]:
-    topic = LaunchConfiguration("topic").perform(context)
     cameras = yaml.safe_load(LaunchConfiguration("cameras").perform(context))
-    return [SetRemap(f"{camera}/image", topic.replace("{camera}", camera)) for camera in cameras]
+    return [
+        SetRemap(
+            f"{camera}/{name}",
+            LaunchConfiguration(argument).perform(context).replace("{camera}", camera),
+        )
+        for camera in cameras
+        for argument, (name, _, _) in TOPICS.items()
+    ]

@@ -32,6 +32,14 @@ def generate_launch_description() -> LaunchDescription:
             "image", default_value="image", description="Topic of the camera's images."
         ),
         DeclareLaunchArgument(
+            "depth",
+            default_value="depth/image",
+            description="Topic of the depth images, registered to the camera's, for 3-D results.",
+        ),
+        DeclareLaunchArgument(
+            "camera_info", default_value="camera_info", description="Topic of the calibration."
+        ),
+        DeclareLaunchArgument(
             "params_file",
             default_value=PathJoinSubstitution([share, "config", "yolact_node.yaml"]),
             description="YAML file of parameters; arguments below that are given override it.",
@@ -147,7 +155,11 @@ def _node(context: LaunchContext) -> list[LifecycleNode]:
                 ParameterFile(LaunchConfiguration("params_file"), allow_substs=True),
                 {**switches, **given},
             ],
-            remappings=[("image", LaunchConfiguration("image"))],
+            remappings=[
+                ("image", LaunchConfiguration("image")),
+                ("depth/image", LaunchConfiguration("depth")),
+                ("camera_info", LaunchConfiguration("camera_info")),
+            ],
             arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
             respawn=LaunchConfiguration("respawn"),
             respawn_delay=2.0,

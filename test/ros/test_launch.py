@@ -86,7 +86,7 @@ def test_several_cameras_are_launched_on_one_node(client, squares_bundle):
     process = launch(
         "multi_camera.launch.py",
         *(f"namespace:={client.namespace}", f"model:={squares_bundle}"),
-        *("cameras:=[left, right]", f"topic:={client.namespace}/{{camera}}/color"),
+        *("cameras:=[left, right]", f"images:={client.namespace}/{{camera}}/color"),
     )
     try:
         for name in ("left", "right"):

@@ -23,6 +23,7 @@ from yolact_ros.ros.pipeline import Pipeline
 from yolact_ros.ros.services import Services
 from yolact_ros.ros.settings import Settings, StartSettings
 from yolact_ros.ros.worker import Worker
+from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.segmenter import check_postprocess
 from yolact_ros.runtime.stream import Stream
 
@@ -135,21 +136,14 @@ class YolactNode(LifecycleNode):
             on_broken=self._give_up,
         )
         try:
-            self._worker.open(interrupted=self.is_ending)
+            description = self._worker.open(interrupted=self.is_ending)
             for name in settings.inputs.cameras:
-                camera = CameraInput(self, name, inbox=self._inbox, settings=settings.inputs)
-                outputs = Outputs(self, name)
-                depth = DepthInput(
-                    self, name, wants_depth=outputs.wants_depth, wants_info=outputs.wants_info
-                )
-                self.pipelines.append(Pipeline(camera, outputs, depth))
-                outputs.tell_labels(
-                    self._worker.description.model.classes,
-                    threshold=settings.frames.score_threshold,
-                )
+                pipeline = self._pipeline(name, settings)
+                self.pipelines.append(pipeline)
+                pipeline.tell_labels(description.model.classes, settings.frames.score_threshold)
             self._worker.serve(self.pipelines)
-            self._diagnose(self._worker)
-            self.parameters.check = self._check_model
+            self._diagnose(self._worker.backend_name, description)
+            self.parameters.check = functools.partial(check_model, description)
         except BaseException:
             self.release()
             raise
@@ -218,16 +212,26 @@ class YolactNode(LifecycleNode):
             self.get_logger().error("The backend does not return from the image in work.")
         return ended
 
-    def _diagnose(self, worker: Worker) -> None:
+    def _pipeline(self, camera: str, settings: Settings) -> Pipeline:
+        """What takes and works on the images of one camera."""
+        outputs = Outputs(self, camera)
+        return Pipeline(
+            CameraInput(self, camera, inbox=self._inbox, settings=settings.inputs),
+            outputs,
+            DepthInput(
+                self, camera, wants_depth=outputs.wants_depth, wants_info=outputs.wants_info
+            ),
+        )
+
+    def _diagnose(self, backend_name: str, description: ModelDescription) -> None:
         """Tell of the model that is open, and of its cameras."""
-        assert worker.description is not None
         self.diagnostics.model = ModelReading(
             state="",
-            name=worker.description.model.name,
-            identity=worker.description.identity,
-            backend=worker.backend_name,
-            target=worker.description.target,
-            precision=worker.description.precision,
+            name=description.model.name,
+            identity=description.identity,
+            backend=backend_name,
+            target=description.target,
+            precision=description.precision,
         )
         self.diagnostics.gauges = [CameraGauge(p.camera, p.meter) for p in self.pipelines]
         self.diagnostics.state = "inactive"
@@ -283,8 +287,12 @@ class YolactNode(LifecycleNode):
         self.diagnostics.fault = reason
         self._announce(BROKEN)
 
-    def _check_model(self, settings: Settings) -> None:
-        """Refuse settings that the open model cannot follow."""
-        assert self._worker is not None and self._worker.description is not None
-        check_postprocess(settings.frames, self._worker.description)
-        Stream(self._worker.description, settings.keyframes)
+
+def check_model(description: ModelDescription, settings: Settings) -> None:
+    """Hold settings against a model.
+
+    Raises:
+        ConfigError: the model cannot follow them.
+    """
+    check_postprocess(settings.frames, description)
+    Stream(description, settings.keyframes)

@@ -104,6 +104,10 @@ class Pipeline:
         if self._stream is not None:
             self._stream.request_keyframe()
 
+    def tell_labels(self, class_names: tuple[str, ...], threshold: float) -> None:
+        """Publish the names of the classes, once and for those who come later, too."""
+        self._outputs.tell_labels(class_names, threshold=threshold)
+
     def reset(self) -> None:
         """Forget earlier images: the next one is the first."""
         if self._stream is not None:

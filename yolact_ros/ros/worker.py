@@ -29,8 +29,7 @@ class Worker:
     """One thread from `open` to `end`; a backend's context belongs to the thread that made it.
 
     Attributes:
-        description: of the model, once `open` has returned.
-        backend_name: what runs it, likewise.
+        backend_name: what runs the model, once `open` has returned.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class Worker:
             on_broken: called in the worker's thread, with the reason, when the model has failed
                 on too many images in a row.
         """
-        self.description: ModelDescription | None = None
+        self._description: ModelDescription | None = None
         self.backend_name = ""
         self._logger = node.get_logger()
         self._clock = node.get_clock()
@@ -63,11 +62,14 @@ class Worker:
         self._failures = 0  # images in a row
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
-    def open(self, *, interrupted: Callable[[], bool]) -> None:
+    def open(self, *, interrupted: Callable[[], bool]) -> ModelDescription:
         """Open the model, run it once, and tell every few seconds that this goes on.
 
         Args:
             interrupted: whether the process is to end; then this returns early.
+
+        Returns:
+            What the model is.
 
         Raises:
             YolactError: the model cannot be opened, or this was interrupted.
@@ -81,8 +83,10 @@ class Worker:
             if time.monotonic() >= due:
                 due += PROGRESS_S
                 self._logger.info(f"Opening the model, {time.monotonic() - started:.0f} s so far.")
-        if self._error is not None:
+        if self._description is None:
+            assert self._error is not None
             raise self._error
+        return self._description
 
     def serve(self, pipelines: Sequence[Pipeline]) -> None:
         """Name the cameras, before any of them is subscribed."""
@@ -102,7 +106,7 @@ class Worker:
             self._error = error
             self._opened.set()
             return
-        self.description = segmenter.description
+        self._description = segmenter.description
         self.backend_name = segmenter.backend_name
         self._opened.set()
         with segmenter:
