@@ -131,6 +131,11 @@ def generate_launch_description() -> LaunchDescription:
         namespace=LaunchConfiguration("namespace"),
         arguments=["-d", LaunchConfiguration("rviz_config")],
         parameters=[{"use_sim_time": _value("use_sim_time", bool)}],
+        # The file has the topics of a node with the usual name in no namespace.
+        remappings=[
+            (f"/yolact/{topic}", [LaunchConfiguration("name"), f"/{topic}"])
+            for topic in ("overlay", "markers", "points")
+        ],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
     return LaunchDescription([*arguments, OpaqueFunction(function=_node), rviz])

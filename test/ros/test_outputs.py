@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("rclpy")
 
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
 from sensor_msgs.msg import CompressedImage, Image
+
+from yolact_ros.ros.topics import image_topics, space_topics
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 RECTANGLES = {"blue": (32, 16, 96, 80), "green": (64, 48, 160, 144)}  # they overlap
 SIZE = (256, 256)
@@ -88,6 +101,25 @@ def test_an_object_keeps_its_track_id_until_the_clock_jumps_back(start_node, cli
     for _ in range(4):
         result = client.ask(image_with({"blue": (64, 16, 128, 80)}, SIZE))
     assert result.instances[0].track_id == 2
+
+
+def test_rviz_is_set_up_for_topics_and_qos_that_the_node_has():
+    config = yaml.safe_load((REPOSITORY / "config" / "yolact.rviz").read_text())
+    shown = [d["Topic"] for d in config["Visualization Manager"]["Displays"] if "Topic" in d]
+    qos = {t.name.replace("~", "/yolact"): t.qos for t in [*image_topics(), *space_topics()]}
+    assert [topic["Value"] for topic in shown] == [
+        "/yolact/overlay",
+        "/yolact/points",
+        "/yolact/markers",
+    ]
+    for topic in shown:
+        offered = qos[topic["Value"]]
+        asked = QoSProfile(
+            depth=topic["Depth"],
+            reliability=ReliabilityPolicy[topic["Reliability Policy"].upper().replace(" ", "_")],
+            durability=DurabilityPolicy[topic["Durability Policy"].upper()],
+        )
+        assert qos_check_compatible(offered, asked)[0] != QoSCompatibility.ERROR
 
 
 def test_without_vision_msgs_the_node_says_once_what_is_off(start_node, client):
