@@ -270,7 +270,7 @@ def test_a_disk_that_fills_up_is_reported_and_loses_nothing(
     limit = sum(len(data) for data in files(source).values()) // 2
     result = subprocess.run(
         [sys.executable, "-c", LIMITED, str(limit), *words],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
         capture_output=True,
         text=True,
     )
