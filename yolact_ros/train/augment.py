@@ -8,6 +8,7 @@ which compares pixels with a fraction and so drops nothing.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 
@@ -86,6 +87,36 @@ def augment(
     Returns:
         A new sample; it may be empty where all instances were too small.
     """
+    changes = draw_changes(sample, size, config=config, random=random, resize=resize)
+    return apply_changes(sample, changes, size, config=config)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is to be done to a sample, and to all that are to stay like it.
+
+    Attributes:
+        window: what becomes the whole image.
+        mirrored: whether left and right are swapped.
+        flipped: whether top and bottom are.
+        colours: state of the random generator that the colours are drawn with.
+    """
+
+    window: Window
+    mirrored: bool
+    flipped: bool
+    colours: np.random.Generator
+
+
+def draw_changes(
+    sample: Sample,
+    size: tuple[int, int],
+    *,
+    config: AugmentConfig,
+    random: np.random.Generator,
+    resize: str = "squash",
+) -> Changes:
+    """Draw a variation of a sample; see `augment`."""
     height, width = sample.image.shape[:2]
     window = Window(0, 0, width, height)
     if random.random() < config.expand_probability:
@@ -93,12 +124,21 @@ def augment(
     window = _random_crop(window, sample, config, random)
     if resize == "letterbox":
         window = letterbox(window, size)
-    sample = cut_and_resize(sample, window, size=size, smallest_box=config.smallest_box)
-    if random.random() < config.mirror_probability:
+    mirrored = random.random() < config.mirror_probability
+    flipped = bool(config.flip_probability) and random.random() < config.flip_probability
+    return Changes(window, mirrored, flipped, copy.deepcopy(random))
+
+
+def apply_changes(
+    sample: Sample, changes: Changes, size: tuple[int, int], *, config: AugmentConfig
+) -> Sample:
+    """Change a sample as it was drawn for it, or for another one of the same image size."""
+    sample = cut_and_resize(sample, changes.window, size=size, smallest_box=config.smallest_box)
+    if changes.mirrored:
         sample = mirror(sample)
-    if config.flip_probability and random.random() < config.flip_probability:
+    if changes.flipped:
         sample = flip(sample)
-    image = change_colours(sample.image, config, random=random)
+    image = change_colours(sample.image, config, random=copy.deepcopy(changes.colours))
     return dataclasses.replace(sample, image=image)
 
 

@@ -13,6 +13,7 @@ from yolact_ros.config import ModelConfig, check_settings, override, setting
 from yolact_ros.errors import ConfigError
 from yolact_ros.train.augment import AugmentConfig
 from yolact_ros.train.losses import LossConfig
+from yolact_ros.train.pairs import PairConfig
 from yolact_ros.variants import YOLACT_RESNET50, variant
 
 
@@ -73,6 +74,8 @@ class TrainConfig:
     validation: DataConfig = DataConfig()
     augmentation: AugmentConfig = AugmentConfig()
     losses: LossConfig = LossConfig()
+    pairs: PairConfig | None = None
+    """Train the partial feature transform on pairs of keyframe and frame; None: on images."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     pretrained: bool = setting(True, "start the backbone from ImageNet weights")
@@ -129,6 +132,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.pairs is not None and self.model.flow is None:
+            raise ConfigError(
+                f"Training on pairs needs a network with a feature transform, which "
+                f"{self.model.name!r} lacks; set model.flow, e.g. to {{channels: 32}}."
+            )
 
 
 def train_config_from_plain(values: Mapping[str, Any]) -> TrainConfig:

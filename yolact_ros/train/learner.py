@@ -13,10 +13,16 @@ from yolact_ros.errors import ConfigError, YolactError
 from yolact_ros.model.inference import normalise
 from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.config import TrainConfig
-from yolact_ros.train.loader import Batch
-from yolact_ros.train.losses import LossConfig, Target, at_least_one, yolact_losses
+from yolact_ros.train.loader import Batch, Motion
+from yolact_ros.train.losses import LOSS_NAMES, Target, at_least_one, yolact_losses
 from yolact_ros.train.optimizer import WeightAverage, learning_rate, make_optimizer
 from yolact_ros.train.processes import Processes
+from yolact_ros.train.transform_losses import (
+    TRANSFORM_LOSSES,
+    flow_loss,
+    matching_loss,
+    moved_pass,
+)
 
 # Of fewer images a process, batch norm's statistics are too noisy to learn with (reference:
 # `train.py`).
@@ -57,7 +63,7 @@ class Learner:
         processes.copy_first(model)
         self.average = WeightAverage(model, config.ema_decay) if config.ema_decay else None
         self._losses: nn.Module = BatchLosses(
-            model, config.losses, precision=self.precision, processes=processes
+            model, config, precision=self.precision, processes=processes
         )
         if processes.count > 1:
             # A flow network takes no part in single images, and re-scoring not in every batch.
@@ -101,6 +107,7 @@ class Learner:
                 batch.images.to(device),
                 [target.to(device) for target in batch.targets],
                 range(first, first + self.share),
+                None if batch.motion is None else batch.motion.to(device),
             )
             values = self._checked(losses, batch, step=step)
             self.optimizer.zero_grad()
@@ -175,7 +182,7 @@ class BatchLosses(nn.Module):
     """Network and losses as one module: all whose gradients DistributedDataParallel averages."""
 
     def __init__(
-        self, model: Yolact, config: LossConfig, *, precision: torch.dtype, processes: Processes
+        self, model: Yolact, config: TrainConfig, *, precision: torch.dtype, processes: Processes
     ) -> None:
         super().__init__()
         self.model = model
@@ -184,7 +191,11 @@ class BatchLosses(nn.Module):
         self.processes = processes
 
     def forward(
-        self, images: Tensor, targets: Sequence[Target], seeds: Sequence[int]
+        self,
+        images: Tensor,
+        targets: Sequence[Target],
+        seeds: Sequence[int],
+        motion: Motion | None = None,
     ) -> dict[str, Tensor]:
         """Losses of a part of a batch; the mean over the processes is that of the whole batch.
 
@@ -194,6 +205,7 @@ class BatchLosses(nn.Module):
             images: (B, H, W, 3) uint8 BGR, on the device.
             targets: B of them, on the device.
             seeds: see `yolact_losses`.
+            motion: of pairs, on the device.
         """
         return batch_losses(
             self.model,
@@ -203,6 +215,7 @@ class BatchLosses(nn.Module):
             precision=self.precision,
             seeds=seeds,
             normaliser=self._normaliser,
+            motion=motion,
         )
 
     def _normaliser(self, count: int) -> float:
@@ -215,18 +228,41 @@ def batch_losses(
     images: Tensor,
     targets: Sequence[Target],
     *,
-    config: LossConfig,
+    config: TrainConfig,
     precision: torch.dtype,
     seeds: Sequence[int] | None = None,
     normaliser: Callable[[int], float] = at_least_one,
+    motion: Motion | None = None,
 ) -> dict[str, Tensor]:
-    """Run a network on (B, H, W, 3) uint8 BGR images; the losses are `yolact_losses`."""
-    tensor = normalise(images, model.config).contiguous(memory_format=torch.channels_last)
+    """Run a network on (B, H, W, 3) uint8 BGR images; the losses are `yolact_losses`.
+
+    Pairs run with the features of their keyframes, and have the losses of `transform_losses` too.
+    """
+    losses: dict[str, Tensor] = {}
     with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
-        output = model(tensor)
-    return yolact_losses(
-        output, targets, model=model, config=config, seeds=seeds, normaliser=normaliser
+        if motion is None or config.pairs is None:
+            output = model(_prepare(images, model))
+        else:
+            moved = moved_pass(model, _prepare(images, model), _prepare(motion.keyframes, model))
+            output = moved.output
+            losses["flow"] = config.pairs.flow_weight * flow_loss(moved.transforms, motion.flow)
+            losses["matching"] = config.pairs.matching_weight * matching_loss(
+                model, moved.moved, moved.full
+            )
+    detection = yolact_losses(
+        output, targets, model=model, config=config.losses, seeds=seeds, normaliser=normaliser
     )
+    return {**detection, **losses}
+
+
+def _prepare(images: Tensor, model: Yolact) -> Tensor:
+    return normalise(images, model.config).contiguous(memory_format=torch.channels_last)
+
+
+def loss_names(config: TrainConfig) -> tuple[str, ...]:
+    """Names of the losses of a run, in the order of its logs."""
+    names = LOSS_NAMES if config.model.mask_rescoring else LOSS_NAMES[:-1]
+    return names if config.pairs is None else (*names, *TRANSFORM_LOSSES)
 
 
 def frozen_norms(model: Yolact, config: TrainConfig, *, share: int) -> list[nn.Module]:

@@ -18,6 +18,20 @@ from yolact_ros.errors import DatasetError
 from yolact_ros.train.augment import AugmentConfig, augment, resize_sample
 from yolact_ros.train.dataset import CocoDataset, Sample
 from yolact_ros.train.losses import Target
+from yolact_ros.train.pairs import Pair, PairConfig, pair_of_still
+
+
+class Motion(NamedTuple):
+    """The keyframes behind the images of a batch."""
+
+    keyframes: Tensor
+    """(B, H, W, 3) uint8 BGR."""
+    flow: Tensor
+    """(B, 2, h4, w4) float32 pixels, see `pairs.Pair`."""
+
+    def to(self, device: torch.device) -> Motion:
+        """The same on another device."""
+        return Motion(self.keyframes.to(device), self.flow.to(device))
 
 
 class Batch(NamedTuple):
@@ -27,6 +41,8 @@ class Batch(NamedTuple):
     """(B, H, W, 3) uint8 BGR at the network's input size."""
     targets: list[Target]
     file_names: list[str]
+    motion: Motion | None = None
+    """Only of pairs."""
 
 
 class TrainingStream(Dataset):
@@ -118,20 +134,34 @@ def repeat_factors(classes: Sequence[Collection[int]], *, threshold: float) -> n
 
 
 class ValidationSamples(Dataset):
-    """Images as they are, at the network's size: `count` of them, spread over the data set."""
+    """Images as they are, at the network's size: `count` of them, spread over the data set.
 
-    def __init__(self, dataset: CocoDataset, *, model: ModelConfig, count: int) -> None:
+    With `pairs` each comes with a keyframe made from it, always the same one.
+    """
+
+    def __init__(
+        self,
+        dataset: CocoDataset,
+        *,
+        model: ModelConfig,
+        count: int,
+        pairs: PairConfig | None = None,
+    ) -> None:
         self.dataset = dataset
         self.model = model
+        self.pairs = pairs
         count = min(count, len(dataset))
         self.indices = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, position: int) -> Sample:
+    def __getitem__(self, position: int) -> Sample | Pair:
         sample = self.dataset.load(self.indices[position])
-        return resize_sample(sample, self.model.input_size, resize=self.model.resize)
+        sample = resize_sample(sample, self.model.input_size, resize=self.model.resize)
+        if self.pairs is None:
+            return sample
+        return pair_of_still(sample, self.pairs, random=np.random.default_rng(position))
 
 
 def training_loader(
@@ -189,12 +219,21 @@ def validation_loader(
     return DataLoader(samples, batch_sampler=batches, collate_fn=collate)
 
 
-def collate(samples: list[Sample]) -> Batch:
-    """Put samples of one size into a batch."""
+def collate(samples: Sequence[Sample | Pair]) -> Batch:
+    """Put samples, or pairs, of one size into a batch."""
+    frames = [sample.frame if isinstance(sample, Pair) else sample for sample in samples]
+    pairs = [sample for sample in samples if isinstance(sample, Pair)]
+    motion = None
+    if pairs:
+        motion = Motion(
+            keyframes=torch.from_numpy(np.stack([pair.keyframe for pair in pairs])),
+            flow=torch.from_numpy(np.stack([pair.flow for pair in pairs])),
+        )
     return Batch(
-        images=torch.from_numpy(np.stack([sample.image for sample in samples])),
-        targets=[make_target(sample) for sample in samples],
-        file_names=[sample.file_name for sample in samples],
+        images=torch.from_numpy(np.stack([frame.image for frame in frames])),
+        targets=[make_target(frame) for frame in frames],
+        file_names=[frame.file_name for frame in frames],
+        motion=motion,
     )
 
 

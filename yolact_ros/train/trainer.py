@@ -27,16 +27,16 @@ from yolact_ros.model.weights import (
 )
 from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.allocator import keep_freed_memory
-from yolact_ros.train.config import TrainConfig, describe_scaling, scale_to_batch
+from yolact_ros.train.config import DataConfig, TrainConfig, describe_scaling, scale_to_batch
 from yolact_ros.train.dataset import CocoDataset
-from yolact_ros.train.learner import Learner
+from yolact_ros.train.learner import Learner, loss_names
 from yolact_ros.train.loader import (
     TrainingStream,
     ValidationSamples,
     training_loader,
 )
 from yolact_ros.train.log import CsvLog, MeanLosses
-from yolact_ros.train.losses import LOSS_NAMES
+from yolact_ros.train.pairs import StillPairs, VideoPairs
 from yolact_ros.train.processes import Processes, choose_device
 from yolact_ros.train.validation import AP_NAMES, WORST, Scorer, describe, quality, validate
 
@@ -222,7 +222,7 @@ class Trainer:
             save_checkpoint(self.folder / BEST, model, step=self.step)
 
     def _open_logs(self) -> None:
-        parts = LOSS_NAMES if self.config.model.mask_rescoring else LOSS_NAMES[:-1]
+        parts = loss_names(self.config)
         self.log = CsvLog(
             self.folder / "losses.csv",
             ("step", "learning_rate", *parts, "total", "images_per_second"),
@@ -249,34 +249,48 @@ class Trainer:
             load_imagenet_backbone(model)
         return model.to(self.device).to(memory_format=torch.channels_last)
 
-    def _open_training_data(self) -> TrainingStream:
+    def _open_training_data(self) -> TrainingStream | StillPairs | VideoPairs:
         config = self.config
         if not config.training.annotations:
             raise ConfigError(
                 "No training data: set training.annotations and training.images, in the file or "
                 "with --set."
             )
-        dataset = CocoDataset(
-            config.training.annotations, config.training.images, config.model.classes
-        )
-        dataset.check_files()
-        return TrainingStream(
+        dataset = self._open_dataset(config.training)
+        if config.pairs is not None and dataset.videos():
+            return VideoPairs(
+                dataset,
+                model=config.model,
+                augmentation=config.augmentation,
+                config=config.pairs,
+                seed=config.seed,
+            )
+        stream = TrainingStream(
             dataset,
             model=config.model,
             config=config.augmentation,
             seed=config.seed,
             repeat_threshold=config.repeat_threshold,
         )
+        if config.pairs is None:
+            return stream
+        return StillPairs(stream, config=config.pairs, seed=config.seed)
 
     def _open_validation_data(self) -> ValidationSamples | None:
         config = self.config
         if not config.validation.annotations:
             return None
-        dataset = CocoDataset(
-            config.validation.annotations, config.validation.images, config.model.classes
+        return ValidationSamples(
+            self._open_dataset(config.validation),
+            model=config.model,
+            count=config.validation_images,
+            pairs=config.pairs,
         )
+
+    def _open_dataset(self, data: DataConfig) -> CocoDataset:
+        dataset = CocoDataset(data.annotations, data.images, self.config.model.classes)
         dataset.check_files()
-        return ValidationSamples(dataset, model=config.model, count=config.validation_images)
+        return dataset
 
     def _resume(self, path: str | Path) -> None:
         checkpoint: Checkpoint = load_checkpoint(path)

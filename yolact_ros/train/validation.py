@@ -74,8 +74,9 @@ def validate(
             model,
             batch.images.to(processes.device),
             [target.to(processes.device) for target in batch.targets],
-            config=config.losses,
+            config=config,
             precision=precision,
+            motion=None if batch.motion is None else batch.motion.to(processes.device),
         )
         means.add({name: float(loss) for name, loss in losses.items()}, weight=len(batch.targets))
     for other in processes.gather(means)[1:]:
