@@ -18,6 +18,7 @@ VERBS = {
     "benchmark": "milliseconds per stage, frames per second, memory",
     "bag": "copy a recorded ROS 2 bag and add the instances of every image",
     "train": "train a network",
+    "plot": "draw the curves of training runs",
     "fetch": "download an official checkpoint from where its authors publish it",
     "convert": "turn an official checkpoint into one of this package",
     "export": "turn a checkpoint into a bundle that runs without torch",
@@ -33,6 +34,7 @@ EXTRAS = {
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "onnxruntime",
+    "matplotlib": "evaluate",
     "pybullet": "simulate",
     "rosbags": "bag",
 }

@@ -1,0 +1,54 @@
+"""Charts as PNG files, drawn by matplotlib without a screen."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yolact_ros.errors import BackendError, DatasetError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 110
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, whose parts do not overlap.
+
+    Raises:
+        BackendError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BackendError(
+            "Charts need matplotlib; install it with: pip install 'yolact_ros[evaluate]'"
+        ) from error
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG; its folder is made.
+
+    Raises:
+        DatasetError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings():
+            # A class name in a script that the font lacks is drawn as boxes.
+            warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
+            figure.savefig(path, format="png")
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be written: {error}.") from error
+
+
+def finish(axes: Any, *, legend: bool = True) -> None:
+    """Give axes a light grid and, where anything has a label, a legend."""
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if legend and axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=7, frameon=False)
