@@ -12,10 +12,19 @@ import pytest
 
 pytest.importorskip("rosbags")
 
-from rosbags.rosbag2 import Reader
+from rosbags.interfaces import (
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import get_types_from_msg
 
 from yolact_ros.bag.definitions import DEFINITIONS, INSTANCE_ARRAY, typestore
+from yolact_ros.bag.files import copy_connection, find_images
 from yolact_ros.bag.segmented_bag import BagOptions, segment_bag
 from yolact_ros.cli.main import main
 from yolact_ros.config import KeyframeConfig, PostprocessConfig, TrackerConfig
@@ -212,6 +221,42 @@ def test_a_topic_that_the_bag_lacks_is_named_with_those_that_it_has(record, segm
     with pytest.raises(DatasetError, match="has a topic /words already"):
         segment_bag(source, tmp_path / "out", segmenter, options=BagOptions(result_topic="/words"))
     assert not list(tmp_path.glob("out*"))
+
+
+def test_images_of_all_publishers_of_a_topic_are_processed(record, segmenter, tmp_path):
+    """Publishers of another QoS have another connection in a bag."""
+    whole, split, qos = (
+        record(),
+        tmp_path / "split" / "recorded",
+        Qos(
+            QosHistory.KEEP_LAST,
+            5,
+            QosReliability.BEST_EFFORT,
+            QosDurability.VOLATILE,
+            *[QosTime(0, 0)] * 2,
+            QosLiveliness.AUTOMATIC,
+            QosTime(0, 0),
+            False,
+        ),
+    )
+    with (
+        Reader(whole) as reader,
+        Writer(split, version=8, storage_plugin=StoragePlugin.MCAP) as writer,
+    ):
+        first = {c.id: copy_connection(writer, c) for c in reader.connections}
+        image = find_images(reader, None)[0]
+        other = writer.add_connection(
+            image.topic, image.msgtype, typestore=typestore(), offered_qos_profiles=[qos]
+        )
+        for number, (connection, time, data) in enumerate(reader.messages(reader.connections)):
+            second = connection.id == image.id and number % 2
+            writer.write(other if second else first[connection.id], time, data)
+    segment_bag(whole, tmp_path / "one" / "out", segmenter)
+    report = segment_bag(split, tmp_path / "two" / "out", segmenter)
+    assert report.images == 6
+    assert content(tmp_path / "two" / "out") == content(tmp_path / "one" / "out")
+    with Reader(tmp_path / "two" / "out") as reader:
+        assert sum(c.topic == image.topic for c in reader.connections) == 2
 
 
 def test_a_bag_that_exists_is_never_touched(record, segmenter, tmp_path):

@@ -88,8 +88,8 @@ def storage_of(source: Path, target: Path, reader: Reader) -> StoragePlugin:
     return STORAGES[source.suffix]
 
 
-def find_images(reader: Reader, topic: str | None) -> Connection:
-    """The connection that carries a topic's images.
+def find_images(reader: Reader, topic: str | None) -> list[Connection]:
+    """The connections that carry a topic's images: several, if its publishers had another QoS.
 
     Args:
         reader: of an open bag.
@@ -98,20 +98,32 @@ def find_images(reader: Reader, topic: str | None) -> Connection:
     Raises:
         DatasetError: there is no such topic, or several.
     """
-    images = {c.topic: c for c in reader.connections if c.msgtype in IMAGE_TYPES and c.msgcount}
-    known = ", ".join(images) or "none"
-    if topic is None:
-        if len(images) != 1:
-            raise DatasetError(
-                f"The bag {reader.path} has {len(images)} topics of images ({known}); "
-                "name one with --topic."
-            )
-        return next(iter(images.values()))
-    if f"/{topic.lstrip('/')}" not in images:
+    images = [c for c in reader.connections if c.msgtype in IMAGE_TYPES and c.msgcount]
+    topics = list(dict.fromkeys(connection.topic for connection in images))
+    known = ", ".join(topics) or "none"
+    if topic is None and len(topics) != 1:
+        raise DatasetError(
+            f"The bag {reader.path} has {len(topics)} topics of images ({known}); "
+            "name one with --topic."
+        )
+    wanted = topics[0] if topic is None else f"/{topic.lstrip('/')}"
+    if wanted not in topics:
         raise DatasetError(
             f"The bag {reader.path} has no images on {topic}; its topics of images: {known}."
         )
-    return images[f"/{topic.lstrip('/')}"]
+    return [connection for connection in images if connection.topic == wanted]
+
+
+def copy_connections(writer: Writer, connections: list[Connection]) -> dict[int, Connection]:
+    """Declare the topics of another bag; gives their copies by their number in that one."""
+    copies: dict[int, Connection] = {}
+    equals: dict[tuple[str, str, str], Connection] = {}
+    for connection in connections:
+        key = (connection.topic, connection.msgtype, repr(connection.ext))
+        if key not in equals:
+            equals[key] = copy_connection(writer, connection)
+        copies[connection.id] = equals[key]
+    return copies
 
 
 def copy_connection(writer: Writer, connection: Connection) -> Connection:

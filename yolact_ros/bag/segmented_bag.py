@@ -16,7 +16,7 @@ from yolact_ros.bag import journal
 from yolact_ros.bag.definitions import INSTANCE_ARRAY, typestore
 from yolact_ros.bag.files import (
     Workplace,
-    copy_connection,
+    copy_connections,
     find_images,
     open_bag,
     read_messages,
@@ -109,7 +109,7 @@ def segment_bag(
             )
         stream = segmenter.new_stream(options.keyframes)
         workplace.prepare()
-        identity = _identity(source, images.topic, segmenter, options)
+        identity = _identity(source, images[0].topic, segmenter, options)
         with workplace.writing():
             known = Journal(workplace.folder / "results", identity)
         with known:
@@ -117,7 +117,7 @@ def segment_bag(
             run = _Run(reader, images, segmenter, stream, options, known, workplace)
             failures = run.write(storage_of(source, target, reader), progress)
     workplace.finish()
-    return BagReport(images.topic, run.done, len(known), failures)
+    return BagReport(images[0].topic, run.done, len(known), failures)
 
 
 class _Run:
@@ -126,7 +126,7 @@ class _Run:
     def __init__(
         self,
         reader: Reader,
-        images: Connection,
+        images: list[Connection],
         segmenter: Segmenter,
         stream: Stream,
         options: BagOptions,
@@ -135,7 +135,8 @@ class _Run:
     ) -> None:
         self.done = 0
         self._reader = reader
-        self._images = images
+        self._kinds = {connection.id: connection.msgtype for connection in images}
+        self._total = sum(connection.msgcount for connection in images)
         self._segmenter = segmenter
         self._options = options
         self._journal = known
@@ -146,7 +147,7 @@ class _Run:
 
     def write(self, storage: Any, progress: Callable[[int, int], None]) -> dict[int, str]:
         """Write the bag; gives the failures."""
-        workplace, total = self._workplace, self._images.msgcount
+        workplace, total = self._workplace, self._total
         failures: dict[int, str] = {}
         workplace.clear_bag()
         writer = Writer(workplace.bag, version=BAG_VERSION, storage_plugin=storage)
@@ -155,7 +156,7 @@ class _Run:
         complete = False
         try:
             with workplace.writing():
-                copies = {c.id: copy_connection(writer, c) for c in self._reader.connections}
+                copies = copy_connections(writer, self._reader.connections)
                 results = writer.add_connection(
                     self._options.result_topic, INSTANCE_ARRAY, typestore=typestore()
                 )
@@ -163,13 +164,14 @@ class _Run:
             for connection, time, data in read_messages(self._reader, self._reader.connections):
                 with workplace.writing():
                     writer.write(copies[connection.id], time, data)
-                if connection.id != self._images.id:
+                if connection.id not in self._kinds:
                     continue
-                entry = self._result(data)
+                entry = self._result(data, connection.msgtype)
                 if entry.kind == journal.FAILED:
                     failures[self.done] = entry.content.decode()
                 else:
-                    message = self._message(data, unpack_detections(entry.content))
+                    header = read_message(data, connection.msgtype).header
+                    message = self._message(header, unpack_detections(entry.content))
                     with workplace.writing():
                         writer.write(results, time, message)
                 self.done += 1
@@ -183,29 +185,28 @@ class _Run:
                 workplace.clear_bag()  # leaves room; the results are in the journal
         return failures
 
-    def _result(self, data: bytes) -> Entry:
+    def _result(self, data: bytes, kind: str) -> Entry:
         """The result of the next image, known or new."""
         if self.done < len(self._journal):
             return self._journal[self.done]
         try:
-            entry = self._segment(data)
+            entry = self._segment(data, kind)
         except MessageError as error:
             entry = Entry(journal.FAILED, str(error).encode())
         with self._workplace.writing():
             self._journal.append(entry)
         return entry
 
-    def _segment(self, data: bytes) -> Entry:
-        header, image = read_image(data, self._images.msgtype)
+    def _segment(self, data: bytes, kind: str) -> Entry:
+        header, image = read_image(data, kind)
         stamp = seconds_of(header.stamp)
         detections = self._segmenter.segment(image, stream=self._stream, stamp=stamp)
         is_keyframe = detections.frame_type == KEYFRAME
-        kind = journal.KEYFRAME if is_keyframe else journal.PARTIAL
-        return Entry(kind, pack_detections(detections))
+        frame_type = journal.KEYFRAME if is_keyframe else journal.PARTIAL
+        return Entry(frame_type, pack_detections(detections))
 
-    def _message(self, data: bytes, detections: Detections) -> bytes:
+    def _message(self, header: Any, detections: Detections) -> bytes:
         """The message of an image's result; called for every image in its order."""
-        header = read_message(data, self._images.msgtype).header
         if detections.frame_type == KEYFRAME:
             self._keyframe_stamp = header.stamp
         if self._options.tracker.tracking:
