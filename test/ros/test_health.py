@@ -96,6 +96,18 @@ CASES = {
         ERROR,
         "9 images of the last 10 s were older than max_frame_age",
     ),
+    "nothing comes out": (
+        {"recent": FrameCounts(received=200, dropped=199, in_flight=1), "times": {}},
+        {},
+        ERROR,
+        "No result in the last 10 s, though 200 images came: the model hangs",
+    ),
+    "nothing has come out yet": (
+        {"recent": FrameCounts(received=9, dropped=8, in_flight=1), "times": {}, "window_s": 1.0},
+        {},
+        OK,
+        "0.0 Hz",
+    ),
     "some are lost": (
         {"recent_lost": 4},
         {},

@@ -135,7 +135,7 @@ class _Run:
     ) -> None:
         self.done = 0
         self._reader = reader
-        self._kinds = {connection.id: connection.msgtype for connection in images}
+        self._images = {connection.id for connection in images}
         self._total = sum(connection.msgcount for connection in images)
         self._segmenter = segmenter
         self._options = options
@@ -164,7 +164,7 @@ class _Run:
             for connection, time, data in read_messages(self._reader, self._reader.connections):
                 with workplace.writing():
                     writer.write(copies[connection.id], time, data)
-                if connection.id not in self._kinds:
+                if connection.id not in self._images:
                     continue
                 entry = self._result(data, connection.msgtype)
                 if entry.kind == journal.FAILED:

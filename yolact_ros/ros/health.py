@@ -175,6 +175,15 @@ def _camera_findings(reading: CameraReading, limits: DiagnosticSettings) -> Iter
     if recent.stale:
         level = WARN if recent.processed else ERROR
         yield level, f"{recent.stale} images of {seconds} were older than max_frame_age"
+    ended = recent.processed + recent.failed + recent.stale
+    if recent.received and not ended and 0 < limits.image_timeout < reading.window_s:
+        yield (
+            ERROR,
+            (
+                f"No result in {seconds}, though {recent.received} images came: "
+                "the model hangs, or is far too slow"
+            ),
+        )
     if reading.recent_lost:
         yield (
             WARN,
