@@ -112,6 +112,8 @@ def test_a_clip_keeps_its_objects_and_writes_a_readable_video(tmp_path):
     document = json.loads((folder / "instances.json").read_text())
     video = cv2.VideoCapture(str(folder / "clip.mp4"))
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == 5
+    assert [image["frame"] for image in document["images"]] == list(range(5))
+    assert {image["video_id"] for image in document["images"]} == {1}
     classes_of_track: dict[int, set[int]] = {}
     for annotation in document["annotations"]:
         classes_of_track.setdefault(annotation["track_id"], set()).add(annotation["category_id"])

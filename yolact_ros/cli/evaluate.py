@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from yolact_ros.cli.json_file import check_writable, write_json
 from yolact_ros.cli.settings import (
@@ -13,11 +13,17 @@ from yolact_ros.cli.settings import (
     add_postprocess_arguments,
     read_postprocess_settings,
 )
+from yolact_ros.cli.video_evaluation import (
+    add_video_arguments,
+    check_video_arguments,
+    evaluate_clips,
+)
 from yolact_ros.config import PostprocessConfig
 from yolact_ros.errors import BackendError, DatasetError
 
 if TYPE_CHECKING:
     from yolact_ros.evaluate.coco_map import CocoScores
+    from yolact_ros.runtime.segmenter import Segmenter
 
 # Average precision ranks all detections: a high threshold would cut its tail off (reference:
 # `nms_conf_thresh`).
@@ -33,14 +39,16 @@ COLUMNS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("model", type=Path, help="bundle (folder) or checkpoint (.pth file)")
-    parser.add_argument(
-        "--annotations", type=Path, required=True, metavar="JSON", help="in COCO's format"
-    )
-    parser.add_argument("--images", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--annotations", type=Path, metavar="JSON", help="in COCO's format")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="that the annotations name")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="evaluate on the first N images only"
+        "--limit",
+        type=int,
+        metavar="N",
+        help="evaluate on the first N images only, or frames of each clip",
     )
+    add_video_arguments(parser)
     add_backend_arguments(parser)
     add_postprocess_arguments(parser, DEFAULTS)
 
@@ -53,13 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise BackendError(
             "Evaluating needs pycocotools; install it with: pip install 'yolact_ros[evaluate]'"
         ) from error
-    from yolact_ros.evaluate.coco_map import evaluate_coco
     from yolact_ros.runtime.segmenter import Segmenter
-    from yolact_ros.train.dataset import CocoDataset
 
+    check_video_arguments(arguments)
     if arguments.limit is not None and arguments.limit < 1:
         raise DatasetError(f"--limit is {arguments.limit}; expected 1 or more.")
     check_writable(arguments.json)
+    check_writable(arguments.output)
     config = read_postprocess_settings(arguments, DEFAULTS)
     with Segmenter.open(
         arguments.model,
@@ -67,20 +75,31 @@ def run(arguments: argparse.Namespace) -> int:
         postprocess=config,
         threads=arguments.threads,
     ) as segmenter:
-        description = segmenter.description
-        dataset = CocoDataset(
-            arguments.annotations, arguments.images, classes=description.model.classes
-        )
-        scores = evaluate_coco(segmenter.segment, dataset, limit=arguments.limit)
-    print(format_scores(scores))
+        evaluate = evaluate_clips if arguments.video else _evaluate_images
+        content = evaluate(arguments, segmenter, config)
     if arguments.json:
-        content = {
-            "model": {"name": description.model.name, "identity": description.identity},
-            "settings": dataclasses.asdict(config),
-            **dataclasses.asdict(scores),
-        }
         write_json(arguments.json, content)
     return 0
+
+
+def _evaluate_images(
+    arguments: argparse.Namespace, segmenter: Segmenter, config: PostprocessConfig
+) -> dict[str, Any]:
+    """Evaluate and print; returns the content of the JSON file."""
+    from yolact_ros.evaluate.coco_map import evaluate_coco
+    from yolact_ros.train.dataset import CocoDataset
+
+    description = segmenter.description
+    dataset = CocoDataset(
+        arguments.annotations, arguments.images, classes=description.model.classes
+    )
+    scores = evaluate_coco(segmenter.segment, dataset, limit=arguments.limit)
+    print(format_scores(scores))
+    return {
+        "model": {"name": description.model.name, "identity": description.identity},
+        "settings": dataclasses.asdict(config),
+        **dataclasses.asdict(scores),
+    }
 
 
 def format_scores(scores: CocoScores) -> str:

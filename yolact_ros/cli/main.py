@@ -31,6 +31,7 @@ VERBS = {
 EXTRAS = {
     "torch": "train",
     "pycocotools": "train",
+    "matplotlib": "evaluate",
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "onnxruntime",

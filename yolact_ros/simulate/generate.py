@@ -118,7 +118,7 @@ def write_clip(
     Raises:
         DatasetError: see `write_images`, or OpenCV cannot write video here.
     """
-    writer = _Writer(folder, depth=True)
+    writer = _Writer(folder, depth=True, clip=True)
     path = folder / "clip.mp4"
     video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, size[::-1])
     if not video.isOpened():
@@ -134,11 +134,12 @@ def write_clip(
 class _Writer:
     """Collects annotations while images go to disk."""
 
-    def __init__(self, folder: Path, *, depth: bool) -> None:
+    def __init__(self, folder: Path, *, depth: bool, clip: bool = False) -> None:
         if folder.exists() and any(folder.iterdir()):
             raise DatasetError(f"{folder} is not empty; choose a new folder, or remove it first.")
         self.folder = folder
         self.depth = depth
+        self.clip = clip
         (folder / "images").mkdir(parents=True, exist_ok=True)
         if depth:
             (folder / "depth").mkdir()
@@ -158,9 +159,14 @@ class _Writer:
             millimetres = np.clip(frame.depth * 1000, 0, 65535).astype(np.uint16)
             self._write(self.folder / "depth" / f"{name}.png", millimetres, [])
         height, width = frame.image.shape[:2]
-        self.images.append(
-            {"id": self.count + 1, "file_name": f"{name}.jpg", "height": height, "width": width}
-        )
+        entry = {
+            "id": self.count + 1,
+            "file_name": f"{name}.jpg",
+            "height": height,
+            "width": width,
+        }
+        place = {"video_id": 1, "frame": self.count} if self.clip else {}
+        self.images.append({**entry, **place})
         self.annotations.append(frame.annotations)
         self.cameras.append({"file_name": f"{name}.jpg", **frame.camera})
 

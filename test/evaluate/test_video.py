@@ -1,0 +1,192 @@
+"""Evaluation on clips, with a model that finds what is blue, and always the same two boxes."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("pycocotools")
+pytest.importorskip("onnxruntime")
+
+from yolact_ros.cli.main import main  # noqa: E402
+from yolact_ros.errors import ConfigError, DatasetError  # noqa: E402
+from yolact_ros.evaluate.clips import read_clips  # noqa: E402
+from yolact_ros.evaluate.video import evaluate_video  # noqa: E402
+from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
+
+CLASSES = ("cup", "spoon")
+HEIGHT, WIDTH, FRAMES = 64, 80, 7
+
+
+def write_clip(folder, *, cameras=True, tracks=True):
+    """A blue cup in the left half, before a camera that does not move; and no spoon."""
+    for name in ("images", "depth"):
+        (folder / name).mkdir(parents=True)
+    names = [f"{i:06d}.png" for i in range(FRAMES)]
+    document = {"images": [], "annotations": [], "categories": []}
+    document["categories"] = [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
+    for i, name in enumerate(names):
+        image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        image[16:48, 8:32, 0] = 255
+        cv2.imwrite(str(folder / "images" / name), image)
+        cv2.imwrite(str(folder / "depth" / name), np.full((HEIGHT, WIDTH), 1500, np.uint16))
+        document["images"].append(
+            {"id": i + 1, "file_name": name, "height": HEIGHT, "width": WIDTH}
+        )
+        document["annotations"].append(
+            {
+                "id": i + 1,
+                "image_id": i + 1,
+                "category_id": 1,
+                "segmentation": [[8, 16, 32, 16, 32, 48, 8, 48]],
+                "bbox": [8, 16, 24, 32],
+                "area": 24 * 32,
+                "iscrowd": 0,
+                **({"track_id": 1} if tracks else {}),
+            }
+        )
+    (folder / "instances.json").write_text(json.dumps(document))
+    if cameras:
+        pose = {"fx": 80, "fy": 80, "cx": 40, "cy": 32, "camera_to_world": np.eye(4).tolist()}
+        entries = [{"file_name": name, **pose} for name in names]
+        (folder / "cameras.json").write_text(json.dumps(entries))
+    return folder
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return write_clip(tmp_path / "clip")
+
+
+@pytest.fixture
+def segmenter(tiny_video_bundle):
+    with Segmenter.open(tiny_video_bundle.folder, threads=1) as opened:
+        yield opened
+
+
+def clips_of(*folders):
+    return read_clips(folders, images=None, classes=CLASSES)
+
+
+def test_every_warp_has_a_row_for_each_interval_and_the_full_pass_is_the_same(segmenter, clip):
+    rows = evaluate_video(segmenter, clips_of(clip), intervals=(3, 2))
+    assert [(row.warp, row.interval) for row in rows] == [
+        *(("dis", 1), ("dis", 2), ("dis", 3)),
+        *(("none", 1), ("none", 2), ("none", 3)),
+    ]
+    assert [row.keyframes for row in rows[:3]] == [7, 4, 3]  # of seven frames
+    assert {row.frames for row in rows} == {FRAMES}
+    assert (rows[0].mask_ap, rows[0].mean_ms) == (rows[3].mask_ap, rows[3].mean_ms)
+    assert rows[0].mask_ap_non_key is None and rows[0].non_keyframe_ms is None
+    assert rows[0].relative_ms == 1 and rows[0].relative_p50 == 1
+
+
+def test_a_model_whose_features_play_no_part_loses_nothing(segmenter, clip):
+    rows = evaluate_video(segmenter, clips_of(clip), intervals=(1, 3), warps=("none",))
+    full, reused = rows
+    assert reused.mask_ap == reused.mask_ap_non_key == reused.full_pass_ap_non_key == full.mask_ap
+    assert full.mask_ap50 == pytest.approx(1)
+    assert full.temporal_stability == reused.temporal_stability == 1
+    assert full.lost_share == reused.lost_share == 0
+    mean = (reused.keyframe_ms * 3 + reused.non_keyframe_ms * 4) / 7
+    assert reused.mean_ms == pytest.approx(mean)
+
+
+def test_the_limit_counts_frames_of_each_clip(segmenter, clip, tmp_path):
+    other = write_clip(tmp_path / "other")
+    rows = evaluate_video(segmenter, clips_of(clip, other), intervals=(3,), limit=4)
+    assert rows[0].frames == 8
+    assert rows[1].keyframes == 4  # the first and the fourth of each
+
+
+def test_without_poses_or_track_ids_steadiness_is_not_known(segmenter, tmp_path):
+    for folder in (
+        write_clip(tmp_path / "no_poses", cameras=False),
+        write_clip(tmp_path / "no_tracks", tracks=False),
+    ):
+        row = evaluate_video(segmenter, clips_of(folder), intervals=(1,))[0]
+        assert row.temporal_stability is None and row.lost_share is None
+        assert row.mask_ap50 == pytest.approx(1)
+
+
+def test_videos_in_youtube_vis_form_are_clips(tmp_path):
+    folder = write_clip(tmp_path / "frames")
+    names = [f"{i:06d}.png" for i in range(FRAMES)]
+    content = {
+        "videos": [
+            {"id": n, "file_names": part, "height": HEIGHT, "width": WIDTH}
+            for n, part in ((5, names[:3]), (6, names[3:]))
+        ],
+        "categories": [{"id": 1, "name": "cup"}],
+        "annotations": [],
+    }
+    path = tmp_path / "videos.json"
+    path.write_text(json.dumps(content))
+    clips = read_clips([path], images=folder / "images", classes=CLASSES)
+    assert [len(clip) for clip in clips] == [3, 4]
+    assert [clip.motion for clip in clips] == [None, None]
+
+
+def test_a_model_for_single_images_gets_a_sentence(tiny_bundle, clip):
+    with Segmenter.open(tiny_bundle.folder, threads=1) as segmenter:
+        with pytest.raises(ConfigError, match="--keyframes"):
+            evaluate_video(segmenter, clips_of(clip), intervals=(5,))
+        rows = evaluate_video(segmenter, clips_of(clip), intervals=(1,))
+    assert len(rows) == 1
+
+
+def test_missing_depth_and_broken_poses_are_named(segmenter, clip):
+    (clip / "depth" / "000001.png").unlink()
+    with pytest.raises(DatasetError, match=r"000001\.png is missing"):
+        evaluate_video(segmenter, clips_of(clip), intervals=(1,))
+    (clip / "cameras.json").write_text("{}}")
+    with pytest.raises(DatasetError, match=r"cameras\.json cannot be used"):
+        clips_of(clip)
+
+
+def test_an_empty_clip_gets_a_sentence(clip):
+    empty = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cup"}]}
+    (clip / "instances.json").write_text(json.dumps(empty))
+    with pytest.raises(DatasetError, match="no frames"):
+        clips_of(clip)
+
+
+def test_the_command_writes_json_and_a_picture_and_prints_a_table(
+    tiny_video_bundle, clip, tmp_path, capsys
+):
+    pytest.importorskip("matplotlib")
+    words = ["evaluate", str(tiny_video_bundle.folder), "--video", str(clip), "--threads", "1"]
+    words += ["--intervals", "1,3", "--warp", "dis,none", "-o", str(tmp_path / "plot.png")]
+    assert main([*words, "--json", str(tmp_path / "rows.json")]) == 0
+    content = json.loads((tmp_path / "rows.json").read_text())
+    assert [(row["interval"], row["warp"]) for row in content["rows"]] == [
+        *((1, "dis"), (3, "dis"), (1, "none"), (3, "none")),
+    ]
+    assert content["machine"]["cpu"]
+    assert cv2.imread(str(tmp_path / "plot.png")).shape[2] == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:4] == ["interval", "warp", "mask", "AP"]
+    assert [line.split()[:2] for line in lines[1:4]] == [["1", "-"], ["3", "dis"], ["3", "none"]]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--images", "x"], "Give --annotations and --images, or --video"),
+        (["--video", "x", "--annotations", "y"], "Both --video and --annotations"),
+        (["--annotations", "y", "--images", "x", "-o", "z.png"], "goes with --video"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(words, message, tiny_video_bundle, capsys):
+    assert main(["evaluate", str(tiny_video_bundle.folder), *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--intervals", "0,5"], ["--warp", "magic"]])
+def test_values_that_are_none_are_refused(words, tiny_video_bundle, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(tiny_video_bundle.folder), "--video", "x", *words])
+    assert words[1].split(",")[0] in capsys.readouterr().err

@@ -1,0 +1,158 @@
+"""`yolact evaluate --video`: what reuse of features between keyframes costs and saves."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yolact_ros.config import WARPS, PostprocessConfig
+from yolact_ros.errors import ConfigError
+
+if TYPE_CHECKING:
+    from yolact_ros.evaluate.video import VideoRow
+    from yolact_ros.runtime.segmenter import Segmenter
+
+INTERVALS = (1, 2, 3, 5, 8)
+
+
+def add_video_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the evaluation on clips takes."""
+    group = parser.add_argument_group("clips, with a model that has graphs for keyframes")
+    group.add_argument(
+        "--video",
+        nargs="+",
+        type=Path,
+        metavar="CLIP",
+        help="folders of `yolact simulate clip`, or annotations in YouTube-VIS form "
+        "with --images; takes the place of --annotations",
+    )
+    group.add_argument(
+        "--intervals",
+        type=_intervals,
+        default=INTERVALS,
+        metavar="N,N,...",
+        help="every how many frames is a keyframe; 1, the full pass, is always measured too "
+        f"(default: {','.join(map(str, INTERVALS))})",
+    )
+    group.add_argument(
+        "--warp",
+        action="extend",
+        type=_warps,
+        metavar="W,W,...",
+        help=f"how features move: {', '.join(WARPS)} (default: all that the model has)",
+    )
+    group.add_argument(
+        "--change-threshold",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="change of the picture above which a keyframe comes early (default: 1, never)",
+    )
+    group.add_argument(
+        "-o", "--output", type=Path, metavar="PNG", help="draw AP against milliseconds"
+    )
+
+
+def evaluate_clips(
+    arguments: argparse.Namespace, segmenter: Segmenter, config: PostprocessConfig
+) -> dict[str, Any]:
+    """Evaluate, print, draw; returns the content of the JSON file."""
+    from yolact_ros.evaluate.clips import read_clips
+    from yolact_ros.evaluate.machine import describe_machine
+    from yolact_ros.evaluate.trade_off import draw_trade_off
+    from yolact_ros.evaluate.video import evaluate_video
+
+    description = segmenter.description
+    clips = read_clips(arguments.video, images=arguments.images, classes=description.model.classes)
+    rows = evaluate_video(
+        segmenter,
+        clips,
+        intervals=arguments.intervals,
+        warps=tuple(dict.fromkeys(arguments.warp or ())),
+        change_threshold=arguments.change_threshold,
+        limit=arguments.limit,
+    )
+    print(format_rows(rows))
+    machine = describe_machine()
+    print(
+        f"{rows[0].frames} frames of {len(clips)} clips; "
+        + ", ".join(f"{key} {value}" for key, value in machine.items())
+    )
+    if arguments.output:
+        draw_trade_off(rows, arguments.output, title=description.model.name)
+        print(f"AP against milliseconds: {arguments.output}")
+    return {
+        "model": {"name": description.model.name, "identity": description.identity},
+        "settings": {
+            **dataclasses.asdict(config),
+            "change_threshold": arguments.change_threshold,
+        },
+        "clips": [{"name": clip.name, "frames": len(clip)} for clip in clips],
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "machine": machine,
+    }
+
+
+def format_rows(rows: Sequence[VideoRow]) -> str:
+    """A table for people: AP and stability in per cent, the full pass once."""
+    lines = [
+        f"{'interval':>8}  {'warp':<8}{'mask AP':>8}{'AP50':>8}{'box AP':>8}"
+        f"{'non-key':>9}{'(full)':>8}{'steady':>8}{'lost':>7}"
+        f"{'ms':>9}{'key':>8}{'non-key':>9}{'share':>7}{'p50':>6}"
+    ]
+    for row in rows:
+        if row.interval == 1 and row is not rows[0]:
+            continue
+        warp = "-" if row.interval == 1 else row.warp
+        lines.append(
+            f"{row.interval:>8}  {warp:<8}{_percent(row.mask_ap):>8}{_percent(row.mask_ap50):>8}"
+            f"{_percent(row.box_ap):>8}{_percent(row.mask_ap_non_key):>9}"
+            f"{_percent(row.full_pass_ap_non_key):>8}{_percent(row.temporal_stability):>8}"
+            f"{_percent(row.lost_share):>7}{row.mean_ms:>9.1f}{row.keyframe_ms:>8.1f}"
+            f"{'-' if row.non_keyframe_ms is None else f'{row.non_keyframe_ms:.1f}':>9}"
+            f"{row.relative_ms:>7.2f}{row.relative_p50:>6.2f}"
+        )
+    return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _intervals(text: str) -> tuple[int, ...]:
+    words = text.split(",")
+    if not all(word.strip().isdigit() and 1 <= int(word) <= 1000 for word in words):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of intervals; expected numbers from 1 to 1000, e.g. 1,2,5"
+        )
+    return tuple(int(word) for word in words)
+
+
+def _warps(text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",")]
+    wrong = [word for word in words if word not in WARPS]
+    if wrong:
+        raise argparse.ArgumentTypeError(
+            f"{', '.join(wrong)} is no warp; expected some of: {', '.join(WARPS)}"
+        )
+    return words
+
+
+def check_video_arguments(arguments: argparse.Namespace) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        ConfigError: neither images nor clips are named, both are, or a picture is asked for that
+            does not exist.
+    """
+    if arguments.video:
+        if arguments.annotations:
+            raise ConfigError("Both --video and --annotations are given; give one of them.")
+        return
+    if not arguments.annotations or not arguments.images:
+        raise ConfigError("Give --annotations and --images, or --video.")
+    if arguments.output:
+        raise ConfigError("-o draws AP against milliseconds of clips; it goes with --video.")

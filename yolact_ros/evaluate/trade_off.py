@@ -1,0 +1,40 @@
+"""A picture of AP against milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from yolact_ros.evaluate.charts import finish, new_figure, save_figure
+from yolact_ros.evaluate.video import VideoRow
+
+
+def draw_trade_off(rows: Sequence[VideoRow], path: Path, *, title: str) -> None:
+    """Draw one line for each warp, with a point for each keyframe interval.
+
+    Args:
+        rows: as `evaluate_video` gives them.
+        path: the PNG to write.
+        title: of the picture.
+
+    Raises:
+        DatasetError: the picture cannot be written.
+    """
+    figure = new_figure(7, 4.5)
+    axes = figure.add_subplot()
+    for warp in dict.fromkeys(row.warp for row in rows):
+        series = [row for row in rows if row.warp == warp and row.mask_ap is not None]
+        milliseconds = [row.mean_ms for row in series]
+        ap = [100 * (row.mask_ap or 0.0) for row in series]
+        axes.plot(milliseconds, ap, marker="o", label=f"warp {warp}")
+        for row, x, y in zip(series, milliseconds, ap, strict=True):
+            axes.annotate(
+                str(row.interval), (x, y), xytext=(4, 5), textcoords="offset points", fontsize=8
+            )
+    axes.set(
+        xlabel="mean milliseconds of a frame",
+        ylabel="mask AP, per cent, on all frames",
+        title=f"{title}: AP against time; numbers are keyframe intervals",
+    )
+    finish(axes)
+    save_figure(figure, path)
