@@ -35,7 +35,6 @@ EXTRAS = {
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "onnxruntime",
-    "matplotlib": "evaluate",
     "pybullet": "simulate",
     "rosbags": "bag",
 }
