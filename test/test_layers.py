@@ -52,7 +52,7 @@ TABLE = {
     ),
     "evaluate": (
         {*BOTTOM, "runtime", "evaluate", "train/dataset", "train/segmentation"},
-        {"numpy", "cv2", "pycocotools", "matplotlib", "tqdm"},
+        {"numpy", "cv2", "pycocotools", "matplotlib", "motmetrics", "tqdm"},
     ),
     "bag": ({*BOTTOM, "runtime", "bag"}, {"numpy", "rosbags"}),
     "ros": (

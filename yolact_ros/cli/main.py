@@ -15,6 +15,7 @@ from yolact_ros.errors import YolactError
 VERBS = {
     "predict": "segment images, a folder or a video",
     "evaluate": "COCO box and mask AP of a model",
+    "evaluate-tracks": "how well objects of videos keep their numbers",
     "benchmark": "milliseconds per stage, frames per second, memory",
     "bag": "copy a recorded ROS 2 bag and add the instances of every image",
     "train": "train a network",
@@ -37,6 +38,7 @@ EXTRAS = {
     "onnxruntime": "onnxruntime",
     "pybullet": "simulate",
     "rosbags": "bag",
+    "motmetrics": "evaluate-tracks",
 }
 
 

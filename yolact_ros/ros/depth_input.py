@@ -154,6 +154,7 @@ class DepthInput:
                 )
             elif subscription is not None and not wanted():
                 self._node.destroy_subscription(self._subscriptions.pop(topic))
+                self._images = Pairing()  # ten of them are worth their memory
 
     def _on_depth(self, message: Image) -> None:
         self._images.put(nanoseconds(message.header.stamp), message)

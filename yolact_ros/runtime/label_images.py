@@ -24,7 +24,7 @@ def label_image(
     Returns:
         (height, width) of the source image; 0 where there is no object.
     """
-    image = np.zeros(detections.image_size, dtype)
+    image: np.ndarray = np.zeros(detections.image_size, dtype)
     most = np.iinfo(dtype).max
     for index in reversed(best_first):
         x1, y1, x2, y2 = detections.mask_rois[index]

@@ -69,13 +69,20 @@ def _undistorted(intrinsics: Intrinsics) -> np.ndarray:
     pixels[..., 0] = np.arange(width)
     pixels[..., 1] = np.arange(height)[:, None]
     if intrinsics.model in PLUMB_BOB:
-        rays = cv2.undistortPoints(pixels.reshape(-1, 1, 2), matrix, distortion)
+        undistort = cv2.undistortPoints
     elif intrinsics.model in EQUIDISTANT:
-        rays = cv2.fisheye.undistortPoints(pixels.reshape(-1, 1, 2), matrix, distortion[:4])
+        undistort = cv2.fisheye.undistortPoints
     else:
         raise MessageError(
             f"The camera info has the distortion model {intrinsics.model!r}; expected one of: "
             f"{', '.join((*PLUMB_BOB, *EQUIDISTANT))}. Rectify image and depth, and set the "
             "parameter rectified."
         )
+    try:
+        rays = undistort(pixels.reshape(-1, 1, 2), matrix, distortion)
+    except cv2.error as error:
+        raise MessageError(
+            f"The camera info has {len(distortion)} coefficients of distortion, which do not fit "
+            f"its model {intrinsics.model!r}: {error.err}."
+        ) from None
     return rays.reshape(height, width, 2).astype(np.float32)

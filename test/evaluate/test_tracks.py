@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("motmetrics")
+rle = pytest.importorskip("pycocotools.mask")
+
+from yolact_ros.config import TrackerConfig
+from yolact_ros.errors import DatasetError
+from yolact_ros.evaluate.tracks import evaluate_tracks
+from yolact_ros.runtime.detections import Detections
+from yolact_ros.train.dataset import CocoDataset
+
+SIZE = (60, 80)
+FRAMES = 10
+
+
+def boxes_of(frame: int) -> list[tuple[int, int, int, int]]:
+    """Two objects: one goes right, one stays; the second one is hidden in the last frames."""
+    moving = (5 + 4 * frame, 5, 25 + 4 * frame, 25)
+    return [moving] if frame >= 8 else [moving, (50, 40, 70, 55)]
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A data set whose images carry their number in their first pixel."""
+    images, annotations = [], []
+    for frame in range(FRAMES):
+        image = np.zeros((*SIZE, 3), np.uint8)
+        image[0, 0] = frame
+        cv2.imwrite(str(tmp_path / f"{frame}.png"), image)
+        height, width = SIZE
+        name = f"{frame}.png"
+        images.append({"id": frame + 1, "file_name": name, "height": height, "width": width})
+        for track, (x1, y1, x2, y2) in enumerate(boxes_of(frame), start=1):
+            mask = np.zeros(SIZE, np.uint8, order="F")
+            mask[y1:y2, x1:x2] = 1
+            encoded = rle.encode(mask)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": frame + 1,
+                    "category_id": 1,
+                    "segmentation": {"size": list(SIZE), "counts": encoded["counts"].decode()},
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "track_id": track,
+                }
+            )
+    content = {"images": images, "annotations": annotations}
+    content["categories"] = [{"id": 1, "name": "cup"}]
+
+    def write(drop: str = "") -> CocoDataset:
+        for annotation in content["annotations"]:
+            annotation.pop(drop, None)
+        (tmp_path / "instances.json").write_text(json.dumps(content))
+        return CocoDataset(tmp_path / "instances.json", tmp_path, classes=("cup", "spoon"))
+
+    return write
+
+
+def segment(image: np.ndarray, *, turns_at: int = FRAMES) -> Detections:
+    """Finds all that is there; from the frame `turns_at` on the moving one is a spoon."""
+    frame = int(image[0, 0, 0])
+    rois = np.array(boxes_of(frame), np.int32)
+    return Detections(
+        boxes=rois.astype(np.float32),
+        scores=np.full(len(rois), 0.9, np.float32),
+        mask_scores=np.full(len(rois), 0.9, np.float32),
+        class_ids=np.array([int(frame >= turns_at)] + [0] * (len(rois) - 1)),
+        mask_rois=rois,
+        masks=tuple(np.ones((y2 - y1, x2 - x1), bool) for x1, y1, x2, y2 in rois),
+        image_size=SIZE,
+    )
+
+
+def test_what_is_found_with_its_number_in_every_image_is_perfect(clip):
+    config = TrackerConfig(track_hits=1)
+    scores = evaluate_tracks(segment, clip(), config=config, rate=20.0)
+    assert (scores.idf1, scores.mota, scores.id_switches, scores.fragmentations) == (1, 1, 0, 0)
+    assert (scores.objects, scores.sights, scores.images) == (2, 18, 10)
+
+
+def test_a_change_of_number_in_the_middle_is_counted(clip):
+    """Of 18 sights, 5 of the moving object come under its second number."""
+    scores = evaluate_tracks(
+        lambda image: segment(image, turns_at=5),
+        clip(),
+        config=TrackerConfig(track_hits=1),
+        rate=20.0,
+    )
+    assert scores.id_switches == 1
+    assert scores.idf1 == pytest.approx(2 * 13 / (18 + 18))
+
+
+def test_images_before_the_number_count_as_missed(clip):
+    scores = evaluate_tracks(segment, clip(), config=TrackerConfig(track_hits=3), rate=20.0)
+    assert scores.id_switches == 0
+    assert scores.mota == pytest.approx(1 - 4 / 18)
+    assert scores.idf1 == pytest.approx(2 * 14 / (18 + 14))
+
+
+def test_nothing_found_scores_nothing(clip):
+    scores = evaluate_tracks(
+        lambda image: Detections.empty(SIZE), clip(), config=TrackerConfig(), rate=20.0
+    )
+    assert (scores.idf1, scores.mota, scores.id_switches) == (0, 0, 0)
+
+
+def test_annotations_without_identities_get_a_sentence(clip):
+    with pytest.raises(DatasetError, match="without track_id"):
+        evaluate_tracks(segment, clip("track_id"), config=TrackerConfig(), rate=20.0)

@@ -1,0 +1,120 @@
+"""How well objects of videos keep their numbers: IDF1 and identity switches, by motmetrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from yolact_ros.config import TrackerConfig
+from yolact_ros.errors import DatasetError
+from yolact_ros.runtime.detections import Detections
+from yolact_ros.runtime.tracking import Tracker
+from yolact_ros.train.dataset import CocoDataset, Sample
+
+MATCH_IOU = 0.5  # of masks, from which a detection is the object
+
+
+@dataclass(frozen=True)
+class TrackScores:
+    """Of all videos together; shares in [0, 1].
+
+    Attributes:
+        idf1: 2 x right / (true + found), where a sight of an object is right if it has the one
+            number that fits best over the whole video (Ristani et al., ECCV 2016).
+        id_switches: times that an object got another number than before.
+        fragmentations: times that an object was lost and found again.
+        mota: 1 - (missed + wrong + switched) / true (CLEAR MOT).
+        objects: true objects.
+        sights: true objects, counted in every image.
+        images: in all videos.
+    """
+
+    idf1: float
+    id_switches: int
+    fragmentations: int
+    mota: float
+    objects: int
+    sights: int
+    images: int
+
+
+# Our name -> that of motmetrics.
+METRICS = {
+    "idf1": "idf1",
+    "id_switches": "num_switches",
+    "fragmentations": "num_fragmentations",
+    "mota": "mota",
+    "objects": "num_unique_objects",
+    "sights": "num_objects",
+}
+
+
+def evaluate_tracks(
+    segment: Callable[[np.ndarray], Detections],
+    dataset: CocoDataset,
+    *,
+    config: TrackerConfig,
+    rate: float,
+) -> TrackScores:
+    """Segment and track videos, and compare numbers with true identities.
+
+    Classes have no part in it: a sight is found where a mask with a number overlaps it enough.
+
+    Args:
+        segment: gives the detections of an image, (H, W, 3) uint8 BGR.
+        dataset: annotations with `track_id`. Without videos its images are one, in their order.
+        config: of the tracker.
+        rate: images per second of the videos.
+
+    Raises:
+        DatasetError: images are missing or cannot be read, or annotations have no `track_id`.
+    """
+    import motmetrics
+
+    dataset.check_files()
+    videos = dataset.videos() or [list(range(len(dataset)))]
+    accounts = []
+    with tqdm(total=len(dataset), desc="track", unit="image", mininterval=0.5) as bar:
+        for frames in videos:
+            tracker, account = Tracker(config), motmetrics.MOTAccumulator(auto_id=True)
+            for number, index in enumerate(frames):
+                sample = dataset.load(index)
+                if len(sample.track_ids) != len(sample):
+                    raise DatasetError(
+                        f"{dataset.annotations_path} has annotations without track_id; tracks "
+                        "are evaluated on videos with identities (yolact simulate clip)."
+                    )
+                found = segment(sample.image)
+                numbers = tracker.update(found, number / rate)
+                kept = np.flatnonzero(numbers)
+                account.update(
+                    sample.track_ids.tolist(),
+                    numbers[kept].tolist(),
+                    _distances(sample, found)[:, kept],
+                )
+                bar.update()
+            accounts.append(account)
+    table = motmetrics.metrics.create().compute_many(
+        accounts, metrics=list(METRICS.values()), generate_overall=True
+    )
+    row = table.loc["OVERALL"]
+    values = {ours: row[theirs].item() for ours, theirs in METRICS.items()}
+    counts = {name: int(values[name]) for name in values if name not in ("idf1", "mota")}
+    return TrackScores(**{**values, **counts}, images=len(dataset))
+
+
+def _distances(sample: Sample, found: Detections) -> np.ndarray:
+    """(N true, M found) 1 - IoU of masks; NaN where they are not the same object."""
+    distances = np.full((len(sample), len(found)), np.nan)
+    truth = sample.masks.astype(bool)
+    areas = truth.sum(axis=(1, 2))
+    for column, (mask, roi) in enumerate(zip(found.masks, found.mask_rois, strict=True)):
+        x1, y1, x2, y2 = roi
+        inside = np.count_nonzero(truth[:, y1:y2, x1:x2] & mask, axis=(1, 2))
+        union = np.maximum(areas + np.count_nonzero(mask) - inside, 1)
+        same = inside >= MATCH_IOU * union
+        distances[same, column] = 1 - inside[same] / union[same]
+    return distances
