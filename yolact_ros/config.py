@@ -278,6 +278,12 @@ class KeyframeConfig:
         "(DIS), or not at all; auto: the first of these that the model has",
         choices=("auto", *WARPS),
     )
+    moved_frames: int = setting(
+        0,
+        "how many images behind each one that the network ran on get its detections, moved by "
+        "optical flow; new objects wait for the next run",
+        range=(0, 100),
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)

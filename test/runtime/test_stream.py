@@ -206,3 +206,50 @@ def test_images_of_one_pixel_are_a_stream_too(video):
     stream = segmenter.new_stream()
     found = [segmenter.segment(black(1, 1), stream=stream) for _ in range(2)]
     assert [d.frame_type for d in found] == ["keyframe", "partial"]
+
+
+@pytest.mark.parametrize(
+    "warps, interval, moved_frames, expected",
+    [
+        (
+            ("dis", "none"),
+            5,
+            1,
+            ["keyframe", None, "non_keyframe_flow", None, "non_keyframe_flow"],
+        ),
+        (("dis", "none"), 3, 5, ["keyframe", None, None, "keyframe", None]),
+        (("dis", "none"), 1, 5, ["keyframe"] * 5),
+        ((), 5, 1, ["detect", None, "detect", None, "detect"]),
+        ((), 2, 4, ["detect", None, "detect", None, "detect"]),
+    ],
+)
+def test_detections_are_moved_to_images_on_which_nothing_runs(
+    video, warps, interval, moved_frames, expected
+):
+    segmenter, runs = video(*warps)
+    stream = segmenter.new_stream(
+        KeyframeConfig(keyframe_interval=interval, moved_frames=moved_frames)
+    )
+    found = []
+    for i, graph in enumerate(expected):
+        before = len(runs)
+        found.append(segmenter.segment(texture(), stream=stream, stamp=i / 10))
+        assert [name for name, _ in runs[before:]] == ([] if graph is None else [graph])
+    whole = {"keyframe", "detect"}
+    assert [d.frame_type == "keyframe" for d in found] == [graph in whole for graph in expected]
+    for moved in found[1:]:
+        np.testing.assert_allclose(moved.boxes, found[0].boxes, atol=0.01)
+        assert moved.scores.tolist() == found[0].scores.tolist()
+    stamps = [i / 10 for i, graph in enumerate(expected) if graph in whole]
+    assert {d.keyframe_stamp for d in found} == set(stamps)
+
+
+def test_after_a_failure_nothing_is_moved(video):
+    segmenter, runs = video("none", fail_at=(1,))
+    stream = segmenter.new_stream(KeyframeConfig(moved_frames=1))
+    for _ in range(2):
+        segmenter.segment(black(), stream=stream)
+    with pytest.raises(BackendError):
+        segmenter.segment(black(), stream=stream)
+    assert segmenter.segment(black(), stream=stream).keyframe_reason == "first"
+    assert len(runs) == 3

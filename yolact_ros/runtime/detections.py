@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 KEYFRAME = "keyframe"  # every layer ran on this image
-PARTIAL = "partial"  # deep features were carried over from the keyframe
+PARTIAL = "partial"  # deep features, or whole detections, were carried over from an earlier image
 
 
 @dataclass(frozen=True, eq=False)

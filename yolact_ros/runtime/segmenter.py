@@ -22,6 +22,9 @@ from yolact_ros.runtime.postprocess import Selection, select_detections, select_
 from yolact_ros.runtime.preprocess import prepare_image
 from yolact_ros.runtime.stream import FEATURES, Plan, Stream
 
+# Graphs in which all of the network runs.
+WHOLE = ("detect", "keyframe")
+
 # Outputs that the host does not look into.
 KEPT = (*FEATURES, "towers")
 
@@ -35,7 +38,8 @@ class Dissection:
 
     Attributes:
         detections: the result.
-        prototypes: (Hp, Wp, K) float32, zero or more.
+        prototypes: (Hp, Wp, K) float32, zero or more; all zero for an image that the network did
+            not run on.
         coefficients: (N, K) float32 in [-1, 1], of each instance.
         soft: the soft masks at the prototypes' resolution.
     """
@@ -168,19 +172,25 @@ class Segmenter:
             plan = stream.plan(tensor, image_size=placement.image_size, stamp=stamp)
         prepared = time.perf_counter()
         backend = _Stopwatch(self._backend)
-        outputs = self._run(backend, plan, tensor, stream)
-        selection = self._select(backend, outputs, config)
-        prototypes = self._prototypes(
-            backend, outputs, selection, whole=whole or not config.crop_masks
-        )
-        soft = assemble_masks(
-            prototypes, selection.coefficients, selection.boxes, crop=config.crop_masks
-        )
-        mask_scores = selection.mask_scores
-        if not config.rescore_masks:
-            mask_scores = selection.scores
-        elif self._rescores and len(selection):
-            mask_scores = _rescore(backend, selection, soft)
+        if plan.graph is None:
+            assert stream is not None  # it made the plan
+            selection, soft = stream.move()
+            prototypes = np.zeros((*soft.size, self.description.model.num_prototypes), np.float32)
+        else:
+            outputs = self._run(backend, plan.graph, {"image": tensor, **plan.inputs}, stream)
+            selection = self._select(backend, outputs, config)
+            prototypes = self._prototypes(
+                backend, outputs, selection, whole=whole or not config.crop_masks
+            )
+            soft = assemble_masks(
+                prototypes, selection.coefficients, selection.boxes, crop=config.crop_masks
+            )
+            if not config.rescore_masks:
+                selection = replace(selection, mask_scores=selection.scores)
+            elif self._rescores and len(selection):
+                selection = replace(selection, mask_scores=_rescore(backend, selection, soft))
+            if stream is not None:
+                stream.carry(selection, soft)
         regions, masks = enlarge_masks(soft, placement, config.mask_threshold)
         boxes = placement.boxes_to_image(selection.boxes)
         boxes = np.trunc(boxes) if config.integer_boxes else boxes
@@ -188,12 +198,12 @@ class Segmenter:
         detections = Detections(
             boxes=boxes,
             scores=selection.scores,
-            mask_scores=mask_scores,
+            mask_scores=selection.mask_scores,
             class_ids=selection.class_ids,
             mask_rois=regions,
             masks=masks,
             image_size=placement.image_size,
-            frame_type=PARTIAL if plan.graph.startswith("non_keyframe") else KEYFRAME,
+            frame_type=KEYFRAME if plan.graph in WHOLE else PARTIAL,
             keyframe_stamp=plan.keyframe_stamp,
             keyframe_reason=plan.reason,
             timings={
@@ -246,16 +256,20 @@ class Segmenter:
         return self.description.postprocess == "host" and self.description.model.mask_rescoring
 
     def _run(
-        self, backend: Backend, plan: Plan, tensor: np.ndarray, stream: Stream | None
+        self,
+        backend: Backend,
+        graph: str,
+        inputs: Mapping[str, Array],
+        stream: Stream | None,
     ) -> dict[str, Array]:
         """Run the network, and leave a keyframe's features with the stream."""
         try:
-            outputs = backend.run(plan.graph, {"image": tensor, **plan.inputs}, keep=KEPT)
+            outputs = backend.run(graph, inputs, keep=KEPT)
         except BaseException:
             if stream is not None:
                 stream.reset()  # it counts on features that are not there
             raise
-        if stream is not None and plan.graph == "keyframe":
+        if stream is not None and graph == "keyframe":
             stream.keep(outputs)
         return outputs
 

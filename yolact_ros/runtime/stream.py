@@ -11,7 +11,9 @@ from yolact_ros.config import KeyframeConfig, ModelConfig
 from yolact_ros.errors import ConfigError
 from yolact_ros.runtime.backends import Array
 from yolact_ros.runtime.bundle import ModelDescription
+from yolact_ros.runtime.carried import CarriedDetections
 from yolact_ros.runtime.keyframe import KeyframePolicy
+from yolact_ros.runtime.masks import SoftMasks
 from yolact_ros.runtime.optical_flow import (
     OpticalFlow,
     flow_at_cells,
@@ -19,6 +21,7 @@ from yolact_ros.runtime.optical_flow import (
     grey_difference,
     grey_image,
 )
+from yolact_ros.runtime.postprocess import Selection
 
 # What a graph `keyframe` leaves; `lateral` only if the network has a learned flow.
 FEATURES = ("x4", "x5", "lateral")
@@ -29,13 +32,13 @@ class Plan:
     """How one image is to be computed.
 
     Attributes:
-        graph: which graph to run.
+        graph: which graph to run; None if earlier detections are to be moved (`Stream.move`).
         inputs: what it takes besides the image.
         reason: why the image is a keyframe (`runtime.keyframe`); None if it is not.
         keyframe_stamp: seconds, of the image that its features are from; None if unknown.
     """
 
-    graph: str
+    graph: str | None
     inputs: Mapping[str, Array]
     reason: str | None
     keyframe_stamp: float | None
@@ -44,8 +47,8 @@ class Plan:
 class Stream:
     """State of one stream of images; made by `Segmenter.new_stream`.
 
-    Several streams may share a segmenter. With a model for single images, every image is a
-    keyframe.
+    Several streams may share a segmenter. With a model for single images, every image that the
+    network runs on is a keyframe.
     """
 
     def __init__(self, description: ModelDescription, config: KeyframeConfig) -> None:
@@ -55,7 +58,10 @@ class Stream:
         self._policy = KeyframePolicy(config)
         self._requested = False
         self._features: dict[str, Array] = {}
-        self._grey: np.ndarray | None = None
+        self._grey: np.ndarray | None = None  # of the keyframe
+        self._current_grey: np.ndarray | None = None
+        self._carried: CarriedDetections | None = None
+        self._moved = 0  # images since the network ran
         self.config = config
 
     @property
@@ -82,7 +88,10 @@ class Stream:
             raise ConfigError(f"Model {self._model.name!r} has no warp {warp!r}; {available}.")
         self._config = config
         self._warp = warp
-        self._policy.config = config if self._warps else replace(config, keyframe_interval=1)
+        if not self._warps:
+            interval = min(config.keyframe_interval, config.moved_frames + 1)
+            config = replace(config, keyframe_interval=interval)
+        self._policy.config = config
 
     def request_keyframe(self) -> None:
         """Make the next image a keyframe; may be called by any thread."""
@@ -93,6 +102,7 @@ class Stream:
         self._policy.reset()
         self._features = {}
         self._grey = None
+        self._carried = None
 
     def plan(
         self, tensor: np.ndarray, *, image_size: tuple[int, int], stamp: float | None
@@ -105,10 +115,11 @@ class Stream:
             stamp: seconds of any clock; None if unknown.
         """
         requested, self._requested = self._requested, False
-        if not self._warps:
+        if not self._warps and not self._config.moved_frames:
             decision = self._policy.decide(stamp, image_size, requested=requested)
             return Plan("detect", {}, decision.reason, stamp)
         grey, keyframe = grey_image(tensor), self._grey
+        self._current_grey = grey
         flow: np.ndarray | None = None
 
         def change() -> float:
@@ -122,7 +133,12 @@ class Stream:
         decision = self._policy.decide(stamp, image_size, change=change, requested=requested)
         if decision.is_keyframe:
             self._grey = grey
-            return Plan("keyframe", {}, decision.reason, stamp)
+            graph = "keyframe" if self._warps else "detect"
+            return Plan(graph, {}, decision.reason, stamp)
+        if self._carried is not None and (
+            self._moved < self._config.moved_frames or not self._warps
+        ):
+            return Plan(None, {}, None, self._policy.keyframe_stamp)
         if self._warp == "learned":
             return Plan("non_keyframe", self._features, None, self._policy.keyframe_stamp)
         if flow is None:
@@ -131,6 +147,20 @@ class Stream:
             cells = flow_at_cells(flow, self._model)
         inputs = {"x4": self._features["x4"], "x5": self._features["x5"], "flow": cells}
         return Plan("non_keyframe_flow", inputs, None, self._policy.keyframe_stamp)
+
+    def carry(self, selection: Selection, soft: SoftMasks) -> None:
+        """Hold on to what the network found in the image that was planned last."""
+        self._moved = 0
+        self._carried = None
+        if self._config.moved_frames and self._current_grey is not None:
+            self._carried = CarriedDetections(selection, soft, grey=self._current_grey)
+
+    def move(self) -> tuple[Selection, SoftMasks]:
+        """What `carry` was given, moved to the image that was planned last."""
+        assert self._carried is not None  # `plan` has looked
+        assert self._current_grey is not None
+        self._moved += 1
+        return self._carried.move(self._current_grey)
 
     def keep(self, outputs: Mapping[str, Array]) -> None:
         """Hold on to the features among a keyframe's outputs."""
