@@ -273,10 +273,12 @@ def read_annotations(path: Path) -> dict[str, Any]:
         except DatasetError as error:
             raise DatasetError(f"{path}: {error}") from error
     keys = ("images", "annotations", "categories")
-    missing = [k for k in keys if not isinstance(content, dict) or k not in content]
+    lists = content if isinstance(content, dict) else {}
+    missing = [key for key in keys if not isinstance(lists.get(key), list)]
     if missing:
         raise DatasetError(
-            f"The annotation file {path} lacks {', '.join(missing)}; expected COCO's instances."
+            f"The annotation file {path} lacks a list of {', '.join(missing)}; expected COCO's "
+            "instances."
         )
     return content
 

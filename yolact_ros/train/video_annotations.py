@@ -44,6 +44,9 @@ def frames_as_images(content: Mapping[str, Any]) -> dict[str, Any]:
             images.append({**entry, "video_id": video["id"], "frame": frame})
     annotations: list[dict[str, Any]] = []
     for number, track in enumerate(content.get("annotations") or [], start=1):
+        if not isinstance(track, Mapping):
+            annotations.append(track)  # the reader of the result counts it
+            continue
         first, length = first_image.get(track.get("video_id"), (None, 0))
         segmentations = track.get("segmentations") or [{}]
         for frame, segmentation in enumerate(segmentations):
