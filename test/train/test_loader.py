@@ -16,7 +16,7 @@ from yolact_ros.config import ModelConfig  # noqa: E402
 from yolact_ros.errors import DatasetError  # noqa: E402
 from yolact_ros.train.augment import AugmentConfig  # noqa: E402
 from yolact_ros.train.dataset import CocoDataset  # noqa: E402
-from yolact_ros.train.loader import TrainingStream, repeat_factors  # noqa: E402
+from yolact_ros.train.loader import TrainingStream, collate, repeat_factors  # noqa: E402
 
 MODEL = ModelConfig(name="tiny", classes=("bolt", "nut"), input_size=(32, 32))
 PLAIN = AugmentConfig(expand_probability=0.0, crop_probability=0.0)
@@ -98,6 +98,25 @@ def test_a_sample_depends_on_seed_and_position_alone(stream_of):
     np.testing.assert_array_equal(one[7].boxes, later.boxes)
     other = stream_of(*shown, threshold=0.9, seed=1)
     assert any(one[k].file_name != other[k].file_name for k in range(8))
+
+
+def test_the_next_image_takes_the_place_of_a_broken_one(stream_of):
+    stream = stream_of([1], [2], [1], [2])
+    order = [stream[k].file_name for k in range(4)]
+    (stream.dataset.image_folder / order[1]).write_bytes(b"broken")
+    samples = [stream[k] for k in range(4)]
+    assert [s.file_name for s in samples] == [order[0], order[2], order[2], order[3]]
+    batch = collate(samples)
+    assert len(batch.passed_over) == 1
+    assert order[1] in batch.passed_over[0] and "decoded" in batch.passed_over[0]
+
+
+def test_a_data_set_without_a_readable_image_is_refused(stream_of):
+    stream = stream_of([1], [2])
+    for name in ("0.png", "1.png"):
+        (stream.dataset.image_folder / name).write_bytes(b"broken")
+    with pytest.raises(DatasetError, match="No image can be read"):
+        stream[0]
 
 
 def test_a_data_set_without_instances_is_refused(stream_of):

@@ -51,10 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     folder = arguments.output or Path("out/train") / arguments.config.stem
     with join_processes(config.device) as processes:
-        if processes.first:
-            logging.getLogger("yolact_ros").setLevel(logging.INFO)
-        else:
-            logging.getLogger("yolact_ros").setLevel(logging.ERROR)
+        level = logging.INFO if processes.first else logging.WARNING
+        logging.getLogger("yolact_ros").setLevel(level)
         trainer = Trainer(
             config, folder, resume=arguments.resume, processes=processes, scorer=ApScorer()
         )

@@ -183,12 +183,14 @@ def scale_to_batch(config: TrainConfig) -> TrainConfig:
 
 def describe_scaling(meant: TrainConfig, scaled: TrainConfig) -> str:
     """One line about what `scale_to_batch` changed."""
-    return (
+    line = (
         f"Batches of {scaled.batch_size} images with a recipe for {meant.recipe_batch_size}: "
         f"learning rate {meant.optimizer.learning_rate:g} -> {scaled.optimizer.learning_rate:g}, "
-        f"steps {meant.steps} -> {scaled.steps}, "
-        f"drops {list(meant.schedule.drops)} -> {list(scaled.schedule.drops)}."
+        f"steps {meant.steps} -> {scaled.steps}"
     )
+    if meant.schedule.name == "step":
+        line += f", drops {list(meant.schedule.drops)} -> {list(scaled.schedule.drops)}"
+    return line + "."
 
 
 def read_train_config(path: str | Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:

@@ -37,6 +37,7 @@ class Sample:
         image_id: the image's id in its annotation file.
         file_name: the image's file, relative to the image folder.
         track_ids: (N,) int64, in a video the ids of the objects; empty for single images.
+        passed_over: why images that should have come in its place cannot be used.
     """
 
     image: np.ndarray
@@ -47,6 +48,7 @@ class Sample:
     image_id: int
     file_name: str
     track_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    passed_over: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
@@ -41,6 +42,8 @@ class Batch(NamedTuple):
     """(B, H, W, 3) uint8 BGR at the network's input size."""
     targets: list[Target]
     file_names: list[str]
+    passed_over: list[str]
+    """Why images cannot be used in whose place others came."""
     motion: Motion | None = None
     """Only of pairs."""
 
@@ -100,11 +103,7 @@ class TrainingStream(Dataset):
         return np.repeat(self.indices, times).tolist()
 
     def __getitem__(self, position: int) -> Sample:
-        epoch, place = divmod(position, len(self.indices))
-        if self._order[0] != epoch:
-            random = np.random.default_rng([self.seed, 0, epoch])
-            self._order = (epoch, random.permutation(len(self.indices)))
-        sample = self.dataset.load(self.indices[int(self._order[1][place])])
+        sample = self._load(position)
         random = np.random.default_rng([self.seed, 1, position])
         return augment(
             sample,
@@ -113,6 +112,26 @@ class TrainingStream(Dataset):
             random=random,
             resize=self.model.resize,
         )
+
+    def _load(self, position: int) -> Sample:
+        """The image of a position; the next one that can be read takes the place of a broken one.
+
+        Raises:
+            DatasetError: none can be read.
+        """
+        epoch, place = divmod(position, len(self.indices))
+        if self._order[0] != epoch:
+            random = np.random.default_rng([self.seed, 0, epoch])
+            self._order = (epoch, random.permutation(len(self.indices)))
+        faults: list[str] = []
+        for number in np.roll(self._order[1], -place):
+            try:
+                sample = self.dataset.load(self.indices[int(number)])
+            except DatasetError as error:
+                faults.append(str(error))
+            else:
+                return replace(sample, passed_over=tuple(faults))
+        raise DatasetError(f"No image can be read of {self.dataset.annotations_path}. {faults[0]}")
 
 
 def repeat_factors(classes: Sequence[Collection[int]], *, threshold: float) -> np.ndarray:
@@ -233,6 +252,7 @@ def collate(samples: Sequence[Sample | Pair]) -> Batch:
         images=torch.from_numpy(np.stack([frame.image for frame in frames])),
         targets=[make_target(frame) for frame in frames],
         file_names=[frame.file_name for frame in frames],
+        passed_over=[fault for frame in frames for fault in frame.passed_over],
         motion=motion,
     )
 

@@ -13,6 +13,7 @@ from types import FrameType
 
 import torch
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from yolact_ros.config import to_plain
 from yolact_ros.errors import ConfigError, WeightsError
@@ -31,6 +32,7 @@ from yolact_ros.train.config import DataConfig, TrainConfig, describe_scaling, s
 from yolact_ros.train.dataset import CocoDataset
 from yolact_ros.train.learner import Learner, loss_names
 from yolact_ros.train.loader import (
+    Batch,
     TrainingStream,
     ValidationSamples,
     training_loader,
@@ -107,6 +109,7 @@ class Trainer:
         if self.processes.first:
             self._open_logs()
         self._stop = False
+        self._faults: set[str] = set()
 
     @property
     def model(self) -> Yolact:
@@ -136,6 +139,7 @@ class Trainer:
         started = time.perf_counter()
         with (
             self._stop_on_sigint(),
+            logging_redirect_tqdm(),
             tqdm(
                 total=end,
                 initial=self.step,
@@ -146,6 +150,7 @@ class Trainer:
             ) as bar,
         ):
             for batch in loader:
+                self._tell_faults(batch)
                 means.add(self.learner.learn(batch, step=self.step))
                 self.step += 1
                 bar.update()
@@ -166,8 +171,15 @@ class Trainer:
                     self._stop = True
                     break
         self.save()
+        if self._faults:
+            logger.warning(
+                "%d images cannot be used; others took their places.", len(self._faults)
+            )
         if self._stop:
-            logger.warning("Interrupted after step %d; saved %s.", self.step, self.folder / LAST)
+            if self.processes.first:
+                logger.warning(
+                    "Interrupted after step %d; saved %s.", self.step, self.folder / LAST
+                )
             raise KeyboardInterrupt
         if self.validation and self.step % self.config.validation_interval:
             self._validate()
@@ -188,6 +200,13 @@ class Trainer:
                 **self.learner.state(),
             },
         )
+
+    def _tell_faults(self, batch: Batch) -> None:
+        """Say of each broken image once that it is passed over."""
+        for fault in batch.passed_over:
+            if fault not in self._faults:
+                self._faults.add(fault)
+                logger.warning("%s Until then another image takes its place.", fault)
 
     def _report(self, means: MeanLosses, speed: float, bar: tqdm) -> None:
         values = means.take()
