@@ -168,7 +168,7 @@ def test_the_command_writes_json_and_a_picture_and_prints_a_table(
     assert content["machine"]["cpu"]
     assert cv2.imread(str(tmp_path / "plot.png")).shape[2] == 3
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:4] == ["interval", "warp", "mask", "AP"]
+    assert lines[0].split()[:4] == ["interval", "warp", "moved", "mask"]
     assert [line.split()[:2] for line in lines[1:4]] == [["1", "-"], ["3", "dis"], ["3", "none"]]
 
 
@@ -190,3 +190,17 @@ def test_values_that_are_none_are_refused(words, tiny_video_bundle, capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", str(tiny_video_bundle.folder), "--video", "x", *words])
     assert words[1].split(",")[0] in capsys.readouterr().err
+
+
+def test_moved_frames_have_rows_of_their_own(segmenter, clip):
+    rows = evaluate_video(
+        segmenter, clips_of(clip), intervals=(4,), warps=("none",), moved_frames=(0, 1, 3)
+    )
+    assert [(row.interval, row.moved_frames) for row in rows] == [
+        *((1, 0), (4, 0)),
+        *((1, 1), (4, 1)),
+        *((1, 3), (4, 3)),
+    ]
+    assert [row.keyframes for row in rows] == [7, 2] * 3
+    # The camera stands still, and so do the detections.
+    assert {row.mask_ap50 for row in rows} == {rows[0].mask_ap50}

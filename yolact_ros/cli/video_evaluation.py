@@ -45,6 +45,14 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how features move: {', '.join(WARPS)} (default: all that the model has)",
     )
     group.add_argument(
+        "--moved-frames",
+        type=_counts,
+        default=(0,),
+        metavar="N,N,...",
+        help="to how many images behind each run of the network its detections are moved "
+        "(default: 0)",
+    )
+    group.add_argument(
         "--change-threshold",
         type=float,
         default=1.0,
@@ -72,6 +80,7 @@ def evaluate_clips(
         clips,
         intervals=arguments.intervals,
         warps=tuple(dict.fromkeys(arguments.warp or ())),
+        moved_frames=arguments.moved_frames,
         change_threshold=arguments.change_threshold,
         limit=arguments.limit,
     )
@@ -99,7 +108,7 @@ def evaluate_clips(
 def format_rows(rows: Sequence[VideoRow]) -> str:
     """A table for people: AP and stability in per cent, the full pass once."""
     lines = [
-        f"{'interval':>8}  {'warp':<8}{'mask AP':>8}{'AP50':>8}{'box AP':>8}"
+        f"{'interval':>8}  {'warp':<8}{'moved':>5}{'mask AP':>8}{'AP50':>8}{'box AP':>8}"
         f"{'non-key':>9}{'(full)':>8}{'steady':>8}{'lost':>7}"
         f"{'ms':>9}{'key':>8}{'non-key':>9}{'share':>7}{'p50':>6}"
     ]
@@ -108,7 +117,8 @@ def format_rows(rows: Sequence[VideoRow]) -> str:
             continue
         warp = "-" if row.interval == 1 else row.warp
         lines.append(
-            f"{row.interval:>8}  {warp:<8}{_percent(row.mask_ap):>8}{_percent(row.mask_ap50):>8}"
+            f"{row.interval:>8}  {warp:<8}{row.moved_frames:>5}"
+            f"{_percent(row.mask_ap):>8}{_percent(row.mask_ap50):>8}"
             f"{_percent(row.box_ap):>8}{_percent(row.mask_ap_non_key):>9}"
             f"{_percent(row.full_pass_ap_non_key):>8}{_percent(row.temporal_stability):>8}"
             f"{_percent(row.lost_share):>7}{row.mean_ms:>9.1f}{row.keyframe_ms:>8.1f}"
@@ -129,6 +139,15 @@ def _intervals(text: str) -> tuple[int, ...]:
             f"{text!r} is no list of intervals; expected numbers from 1 to 1000, e.g. 1,2,5"
         )
     return tuple(int(word) for word in words)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    words = text.split(",")
+    if not all(word.strip().isdigit() and int(word) <= 100 for word in words):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of numbers of images; expected 0 to 100, e.g. 0,1"
+        )
+    return tuple(dict.fromkeys(int(word) for word in words))
 
 
 def _warps(text: str) -> list[str]:

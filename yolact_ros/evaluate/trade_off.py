@@ -10,7 +10,7 @@ from yolact_ros.evaluate.video import VideoRow
 
 
 def draw_trade_off(rows: Sequence[VideoRow], path: Path, *, title: str) -> None:
-    """Draw one line for each warp, with a point for each keyframe interval.
+    """Draw one line for each warp and `moved_frames`, with a point for each keyframe interval.
 
     Args:
         rows: as `evaluate_video` gives them.
@@ -22,11 +22,16 @@ def draw_trade_off(rows: Sequence[VideoRow], path: Path, *, title: str) -> None:
     """
     figure = new_figure(7, 4.5)
     axes = figure.add_subplot()
-    for warp in dict.fromkeys(row.warp for row in rows):
-        series = [row for row in rows if row.warp == warp and row.mask_ap is not None]
+    for warp, moved in dict.fromkeys((row.warp, row.moved_frames) for row in rows):
+        series = [
+            row
+            for row in rows
+            if (row.warp, row.moved_frames) == (warp, moved) and row.mask_ap is not None
+        ]
         milliseconds = [row.mean_ms for row in series]
         ap = [100 * (row.mask_ap or 0.0) for row in series]
-        axes.plot(milliseconds, ap, marker="o", label=f"warp {warp}")
+        label = f"warp {warp}, moved {moved}" if moved else f"warp {warp}"
+        axes.plot(milliseconds, ap, marker="o", label=label)
         for row, x, y in zip(series, milliseconds, ap, strict=True):
             axes.annotate(
                 str(row.interval), (x, y), xytext=(4, 5), textcoords="offset points", fontsize=8

@@ -28,6 +28,7 @@ class VideoRow:
     Attributes:
         interval: every how many frames is a keyframe; 1 is the full pass on every frame.
         warp: how features moved; the full pass, which has none, is listed once with each warp.
+        moved_frames: to how many images behind each run of the network its detections were moved.
         mask_ap, mask_ap50, box_ap: on all frames.
         mask_ap_non_key: on the frames that were no keyframes.
         full_pass_ap_non_key: of the full pass on just these frames, to compare with.
@@ -37,13 +38,15 @@ class VideoRow:
             over each type.
         keyframe_p50_ms, non_keyframe_p50_ms: the medians of each type.
         relative_ms: `mean_ms` as a share of that of the full pass.
-        relative_p50: the same by the medians of the types, which interruptions hardly touch.
+        relative_p50: the same by the medians of the types, which interruptions hardly touch;
+            frames to which detections were moved count as a type of their own.
         frames: all frames.
         keyframes: how many of them were keyframes.
     """
 
     interval: int
     warp: str
+    moved_frames: int
     mask_ap: float | None
     mask_ap50: float | None
     box_ap: float | None
@@ -68,6 +71,7 @@ def evaluate_video(
     *,
     intervals: Sequence[int],
     warps: Sequence[str] = (),
+    moved_frames: Sequence[int] = (0,),
     change_threshold: float = 1.0,
     limit: int | None = None,
 ) -> list[VideoRow]:
@@ -81,11 +85,13 @@ def evaluate_video(
         clips: annotated with the model's classes.
         intervals: keyframe intervals.
         warps: which of the model's warps; all of them by default.
+        moved_frames: see `KeyframeConfig`.
         change_threshold: see `KeyframeConfig`; 1 leaves the interval alone to decide.
         limit: use only so many frames of each clip, the first ones.
 
     Returns:
-        For each warp a row for each interval, ascending; 1 is always among them.
+        For each warp and number of moved frames a row for each interval, ascending; 1 is always
+        among them.
 
     Raises:
         ConfigError: the model does not have a warp, or an interval is out of range.
@@ -100,16 +106,18 @@ def evaluate_video(
     class_ids = sorted({c for clip in clips for c in clip.dataset.category_ids})
     full = _Run(None, CocoTables(class_ids, segmenter.description.model.classes))
     runs = {
-        (warp, interval): _Run(
+        (warp, moved, interval): _Run(
             KeyframeConfig(
                 keyframe_interval=interval,
                 warp=warp,
+                moved_frames=moved,
                 change_threshold=change_threshold,
                 max_feature_age=FOREVER,
             ),
             full.tables.alike(),
         )
         for warp in warps
+        for moved in moved_frames
         for interval in sorted({*intervals} - {1})
     }
     everything = [full, *runs.values()]
@@ -125,8 +133,13 @@ def evaluate_video(
     summaries = {id(run): _summary(run, full) for run in bar}
     rows = []
     for warp in warps or ("none",):
-        series = [(1, full)] + [(i, run) for (w, i), run in runs.items() if w == warp]
-        rows += [VideoRow(interval=i, warp=warp, **summaries[id(run)]) for i, run in series]
+        for moved in moved_frames:
+            series = [(1, full)]
+            series += [(i, run) for (w, m, i), run in runs.items() if (w, m) == (warp, moved)]
+            rows += [
+                VideoRow(interval=i, warp=warp, moved_frames=moved, **summaries[id(run)])
+                for i, run in series
+            ]
     return rows
 
 
@@ -140,6 +153,7 @@ class _Run:
     stream: Stream | None = None
     milliseconds: list[float] = field(default_factory=list)
     keyframe: list[bool] = field(default_factory=list)
+    ran: list[bool] = field(default_factory=list)  # whether any graph did
     image_ids: list[int] = field(default_factory=list)
 
     def step(self, segmenter: Segmenter, image: np.ndarray) -> Detections:
@@ -147,6 +161,7 @@ class _Run:
         found = segmenter.segment(image, stream=self.stream)
         self.milliseconds.append((time.perf_counter() - started) * 1e3)
         self.keyframe.append(found.frame_type == KEYFRAME)
+        self.ran.append(found.timings["inference"] > 0)
         return found
 
 
@@ -185,8 +200,9 @@ def _summary(run: _Run, full: _Run) -> dict[str, float | int | None]:
     mask = run.tables.score("segm")
     keyframe, times = np.array(run.keyframe), np.array(run.milliseconds)
     keys, others = times[keyframe], times[~keyframe]
-    typical = float(np.median(keys)) * len(keys)
-    typical += float(np.median(others)) * len(others) if len(others) else 0.0
+    ran = np.array(run.ran)
+    types = (keys, times[~keyframe & ran], times[~keyframe & ~ran])
+    typical = sum(float(np.median(kind)) * len(kind) for kind in types if len(kind))
     between = [i for i, key in zip(run.image_ids, run.keyframe, strict=True) if not key]
     return {
         "mask_ap": mask.summary["ap"],
