@@ -18,6 +18,7 @@ VERBS = {
     "evaluate-tracks": "how well objects of videos keep their numbers",
     "benchmark": "milliseconds per stage, frames per second, memory",
     "bag": "copy a recorded ROS 2 bag and add the instances of every image",
+    "import-dataset": "turn annotations of YOLO, LabelMe or Pascal VOC into COCO's format",
     "check-dataset": "find faults of annotations and images, and draw them",
     "train": "train a network",
     "plot": "draw the curves of training runs",

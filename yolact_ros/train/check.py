@@ -13,10 +13,9 @@ from tqdm import tqdm
 from yolact_ros.errors import DatasetError
 from yolact_ros.train.dataset import read_annotations
 from yolact_ros.train.findings import ERROR, WARNING, Findings, SplitReport
+from yolact_ros.train.image_files import IMAGE_SUFFIXES
 from yolact_ros.train.image_hash import equal_images, hash_image, similar_images
 from yolact_ros.train.instance_check import check_instances
-
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 # Instances below which a class is rare, and how many times smaller than the largest class.
 RARE_COUNT = 20
