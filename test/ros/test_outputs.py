@@ -20,7 +20,7 @@ from rclpy.qos import (
 )
 from sensor_msgs.msg import CompressedImage, Image
 
-from yolact_ros.ros.topics import image_topics, space_topics
+from yolact_ros.ros.topics import HAS_VISION_MSGS, image_topics, space_topics
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
@@ -58,7 +58,7 @@ def labels(message: Image) -> np.ndarray:
 def test_label_images_and_the_jpeg_show_what_the_instances_say(
     start_node, client, image_with, collect
 ):
-    start_node()
+    node = start_node()
     received = collect(
         instance_image=Image, class_image=Image, confidence_image=Image,
         overlay=Image, overlay__compressed=CompressedImage,
@@ -89,6 +89,9 @@ def test_label_images_and_the_jpeg_show_what_the_instances_say(
     decoded = cv2.imdecode(np.frombuffer(jpeg.data, np.uint8), cv2.IMREAD_COLOR)
     assert "jpeg" in jpeg.format
     assert np.abs(decoded.astype(int) - drawn).mean() < 8
+    if not HAS_VISION_MSGS:
+        assert node.output.count("vision_msgs is not installed") == 1
+        assert not client.node.count_publishers(f"{client.namespace}/yolact/detections")
 
 
 def test_an_object_keeps_its_track_id_until_the_clock_jumps_back(start_node, client, image_with):
@@ -120,17 +123,6 @@ def test_rviz_is_set_up_for_topics_and_qos_that_the_node_has():
             durability=DurabilityPolicy[topic["Durability Policy"].upper()],
         )
         assert qos_check_compatible(offered, asked)[0] != QoSCompatibility.ERROR
-
-
-def test_without_vision_msgs_the_node_says_once_what_is_off(start_node, client):
-    try:
-        import vision_msgs.msg  # noqa: F401
-    except ImportError:
-        node = start_node()
-        assert node.output.count("vision_msgs is not installed") == 1
-        assert not client.node.count_publishers(f"{client.namespace}/yolact/detections")
-    else:
-        pytest.skip("vision_msgs is installed")
 
 
 def test_label_info_is_there_for_who_comes_late_and_detections_fit_it(

@@ -8,7 +8,7 @@ import numpy as np
 from sensor_msgs.msg import PointCloud2, PointField
 
 from yolact_ros.ros.result import Result
-from yolact_ros.runtime.label_images import instance_image
+from yolact_ros.runtime.depth import points_of
 
 # One point, 24 bytes; `rgb` is the number 0xRRGGBB in the place of a float, as in PCL and RViz.
 POINT = np.dtype(
@@ -28,28 +28,28 @@ KINDS = {"instance": PointField.UINT16, "class_id": PointField.UINT16}
 def points_message(result: Result) -> PointCloud2 | None:
     """The points of all objects in the camera's optical frame; None if there is no depth.
 
-    A pixel in several masks gives one point, that of the best object.
+    A pixel of several objects gives one point, that of the best one.
     """
-    if result.places is None:
+    if result.view is None or result.places is None:
         return None
-    owners = instance_image(result.detections, result.best_first)
-    parts = []
-    for number, index in enumerate(result.best_first, start=1):
+    owners = np.zeros(result.view.metres.shape, np.uint16)
+    for number, index in reversed(list(enumerate(result.best_first, start=1))):
         place = result.places[index]
-        if place is None:
-            continue
-        own = owners[place.pixels[:, 0], place.pixels[:, 1]] == number
-        rows, columns = place.pixels[own].T
-        part = np.zeros(len(rows), POINT)
-        part["x"], part["y"], part["z"] = place.points[own].T
-        part["rgb"] = result.image[rows, columns].astype(np.uint32) @ np.array(
-            [1, 1 << 8, 1 << 16]
-        )
-        part["instance"] = number
-        part["class_id"] = result.detections.class_ids[index]
-        part["score"] = result.detections.mask_scores[index]
-        parts.append(part)
-    return _message(np.concatenate(parts) if parts else np.zeros(0, POINT), result)
+        if place is not None:
+            x, y = place.origin
+            height, width = place.inside.shape
+            np.copyto(owners[y : y + height, x : x + width], number, where=place.inside)
+    where = owners > 0
+    found = result.detections
+    order = np.asarray(result.best_first, np.int64)[owners[where].astype(np.int64) - 1]
+    points = np.empty(len(order), POINT)
+    points["x"], points["y"], points["z"] = points_of(result.view.rays, result.view.metres, where)
+    blue, green, red = result.image[where].astype(np.uint32).T
+    points["rgb"] = red << 16 | green << 8 | blue
+    points["instance"] = owners[where]
+    points["class_id"] = found.class_ids[order]
+    points["score"] = found.mask_scores[order]
+    return _message(points, result)
 
 
 def _message(points: np.ndarray, result: Result) -> PointCloud2:

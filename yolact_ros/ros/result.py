@@ -51,10 +51,14 @@ class Result:
         return draw_detections(self.image, self.detections, self.class_names)
 
     @cached_property
+    def view(self) -> DepthView | None:
+        """The depth of the image; None if there is none."""
+        return self.find_depth()
+
+    @cached_property
     def places(self) -> list[Place | None] | None:
         """Where each detection is in space; None if the image has no depth."""
-        view = self.find_depth()
-        return None if view is None else place_objects(self.detections, view)
+        return None if self.view is None else place_objects(self.detections, self.view)
 
     def caption(self, index: int) -> str:
         """Track id if there is one, class and mask score of a detection."""

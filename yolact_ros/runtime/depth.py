@@ -26,6 +26,7 @@ OUTLIER = 3.0  # standard deviations from the median depth, estimated by the med
 LEAST_SPREAD_M = 0.01  # of that standard deviation, for flat objects seen from the front
 BOX_PERCENTILES = (0.5, 99.5)  # of the points of an object along each axis
 LEAST_POINTS = 10
+SAMPLES = 2500  # pixels of a mask that statistics are made of
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +49,15 @@ class Place:
     Attributes:
         centroid: (3,) float64 x y z, mean of its points.
         low, high: (3,) float64 corners of the box around them, with sides along the axes.
-        points: (M, 3) float32.
-        pixels: (M, 2) int64 row and column of each point in the image.
+        inside: (h, w) bool, pixels of its mask that show the object and not what is behind it.
+        origin: (x, y) of the top left pixel of `inside` in the image.
     """
 
     centroid: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    points: np.ndarray
-    pixels: np.ndarray
+    inside: np.ndarray
+    origin: tuple[int, int]
 
 
 def depth_in_metres(
@@ -119,7 +120,8 @@ def place_object(mask: np.ndarray, origin: np.ndarray, view: DepthView) -> Place
 
     Median and spread of the depth (by the median absolute deviation) come from the mask without
     a narrow border, where pixels may show what is behind; of the whole mask, the points whose
-    depth lies within `OUTLIER` spreads are the object.
+    depth lies within `OUTLIER` spreads are the object. Of a large mask, every second or third row
+    and column is enough for all of this.
 
     Args:
         mask: (h, w) bool.
@@ -128,26 +130,40 @@ def place_object(mask: np.ndarray, origin: np.ndarray, view: DepthView) -> Place
     """
     x, y = int(origin[0]), int(origin[1])
     region = slice(y, y + mask.shape[0]), slice(x, x + mask.shape[1])
-    depths = view.metres[region]
-    known = mask & np.isfinite(depths)
-    sure = depths[_core(mask) & known]
+    depths, rays = view.metres[region], view.rays[region]
+    step = max(1, round(np.sqrt(np.count_nonzero(mask) / SAMPLES)))
+    sparse = slice(step // 2, None, step), slice(step // 2, None, step)
+    sure = depths[sparse][_core(mask)[sparse]]
+    sure = sure[np.isfinite(sure)]
     if len(sure) < LEAST_POINTS:
         return None
     middle = np.median(sure)
     spread = max(1.4826 * float(np.median(np.abs(sure - middle))), LEAST_SPREAD_M)
-    rows, columns = np.nonzero(known & (np.abs(depths - middle) <= OUTLIER * spread))
-    z = depths[rows, columns]
-    points = np.empty((len(z), 3), np.float32)
-    points[:, :2] = view.rays[region][rows, columns] * z[:, None]
-    points[:, 2] = z
-    low, high = np.percentile(points, BOX_PERCENTILES, axis=0)
+    inside = mask & (np.abs(depths - middle) <= OUTLIER * spread)  # false where it is not a number
+    points = points_of(rays[sparse], depths[sparse], inside[sparse])
+    low, high = np.percentile(points, BOX_PERCENTILES, axis=1)
     return Place(
-        centroid=points.mean(axis=0, dtype=np.float64),
-        low=low.astype(np.float64),
-        high=high.astype(np.float64),
-        points=points,
-        pixels=np.stack([rows + y, columns + x], axis=1),
+        centroid=points.mean(axis=1, dtype=np.float64),
+        low=low,
+        high=high,
+        inside=inside,
+        origin=(x, y),
     )
+
+
+def points_of(rays: np.ndarray, metres: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Points of some pixels.
+
+    Args:
+        rays: (h, w, 2).
+        metres: (h, w).
+        where: (h, w) bool, the M pixels.
+
+    Returns:
+        (3, M) float32 x y z in the optical frame, row by row.
+    """
+    z = metres[where]
+    return np.stack([rays[..., 0][where] * z, rays[..., 1][where] * z, z])
 
 
 def _core(mask: np.ndarray) -> np.ndarray:
