@@ -1,16 +1,28 @@
-"""`yolact simulate`: annotated images or clips of a simulated table top."""
+"""`yolact simulate`: annotated images and clips of a simulated table top; clips of photographs."""
 
 from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
 from pathlib import Path
+
+from yolact_ros.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument(
-        "what", choices=("images", "clip"), help="single pictures, or a moving camera"
+        "what",
+        choices=("images", "clip", "stills"),
+        help="single pictures; a moving camera; a camera that moves over annotated photographs",
+    )
+    parser.add_argument(
+        "--annotations", type=Path, metavar="JSON", help="stills: of the photographs, as COCO's"
+    )
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="stills: the photographs")
+    parser.add_argument(
+        "--clips", type=_positive, default=10, metavar="N", help="stills: photographs to use"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--frames", type=_positive, default=100, metavar="N")
@@ -37,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the data and say where they are."""
+    if arguments.what == "stills":
+        return _write_stills(arguments)
     from yolact_ros.simulate.generate import write_clip, write_images
 
     if arguments.what == "clip":
@@ -57,6 +71,36 @@ def run(arguments: argparse.Namespace) -> int:
             depth=arguments.depth,
         )
     print(f"{arguments.frames} frames, instances.json and cameras.json in {arguments.output}")
+    return 0
+
+
+def _write_stills(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from yolact_ros.simulate.stills import Photograph, write_stills
+    from yolact_ros.train.dataset import CocoDataset
+
+    if not arguments.annotations or not arguments.images:
+        raise ConfigError("stills needs --annotations and --images: the photographs.")
+    dataset = CocoDataset(arguments.annotations, arguments.images)
+    found = [i for i in range(len(dataset)) if dataset.has_instances(i)]
+    count = min(arguments.clips, len(found))
+    chosen = [found[i * len(found) // count] for i in range(count)]
+
+    def photographs() -> Iterator[Photograph]:
+        for index in tqdm(chosen, desc="stills", unit="clip", mininterval=0.5):
+            sample = dataset.load(index)
+            kept = ~sample.crowd
+            yield Photograph(sample.image, sample.masks[kept], sample.class_ids[kept])
+
+    write_stills(
+        arguments.output,
+        photographs(),
+        classes=dataset.classes,
+        frames=arguments.frames,
+        seed=arguments.seed,
+    )
+    print(f"{count} clips of {arguments.frames} frames, instances.json in {arguments.output}")
     return 0
 
 

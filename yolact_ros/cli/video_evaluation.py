@@ -26,7 +26,7 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="CLIP",
-        help="folders of `yolact simulate clip`, or annotations in YouTube-VIS form "
+        help="folders of `yolact simulate clip` or `stills`, or annotations in YouTube-VIS form "
         "with --images; takes the place of --annotations",
     )
     group.add_argument(

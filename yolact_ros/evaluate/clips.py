@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from yolact_ros.errors import DatasetError
-from yolact_ros.evaluate.true_motion import Motion, motion_from_depth
+from yolact_ros.evaluate.true_motion import Motion, motion_from_depth, motion_from_homographies
 from yolact_ros.train.dataset import CocoDataset, Sample
 
 
@@ -45,7 +45,8 @@ def read_clips(
     Args:
         paths: folders with `instances.json` and `images/`, or annotation files. A file whose
             images belong to no video is one clip, in the order of image ids. Where a folder has
-            `depth/` and `cameras.json` (`yolact simulate clip`), the true motion is known.
+            `depth/` and `cameras.json` (`yolact simulate clip`) or `homographies.json`
+            (`stills`), the true motion is known.
         images: the image folder of annotation files; for folders not needed.
         classes: of the model.
 
@@ -76,7 +77,38 @@ def _motion_of(folder: Path) -> Callable[[Sample, Sample], Motion] | None:
     """The true motion of a clip's folder, if it can be known."""
     if (folder / "depth").is_dir() and (folder / "cameras.json").is_file():
         return _DepthMotion(folder)
+    if (folder / "homographies.json").is_file():
+        return _FlatMotion(folder / "homographies.json")
     return None
+
+
+class _FlatMotion:
+    """True motion of a folder of `yolact simulate stills`."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            self._homographies = {
+                str(name): np.asarray(rows, np.float64).reshape(3, 3)
+                for name, rows in content.items()
+            }
+        except (OSError, ValueError, AttributeError) as error:
+            raise DatasetError(
+                f"{path} cannot be used: {error}; expected a 3x3 matrix for each file name."
+            ) from error
+        self._path = path
+
+    def __call__(self, later: Sample, earlier: Sample) -> Motion:
+        return motion_from_homographies(
+            (later.image.shape[0], later.image.shape[1]),
+            self._of(later.file_name),
+            earlier=self._of(earlier.file_name),
+        )
+
+    def _of(self, name: str) -> np.ndarray:
+        if name not in self._homographies:
+            raise DatasetError(f"{self._path} has no homography of {name}.")
+        return self._homographies[name]
 
 
 class _DepthMotion:

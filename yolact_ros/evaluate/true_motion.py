@@ -78,3 +78,23 @@ def motion_from_depth(
     visible = inside & (np.abs(there - distance) <= DEPTH_TOLERANCE * safe)
     flow = np.stack([x - columns, y - rows], axis=-1).astype(np.float32)
     return Motion(flow, visible)
+
+
+def motion_from_homographies(
+    size: tuple[int, int], homography: np.ndarray, *, earlier: np.ndarray
+) -> Motion:
+    """Motion of a camera over a flat picture.
+
+    Args:
+        size: (height, width) of the frames.
+        homography: (3, 3), from the frame's pixels x y to the picture's.
+        earlier: the same of the earlier frame.
+    """
+    height, width = size
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float64)
+    change = np.linalg.inv(earlier) @ homography
+    seen = np.stack([columns, rows, np.ones_like(rows)], axis=-1) @ change.T
+    x, y = seen[..., 0] / seen[..., 2], seen[..., 1] / seen[..., 2]
+    visible = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    flow = np.stack([x - columns, y - rows], axis=-1).astype(np.float32)
+    return Motion(flow, visible)
