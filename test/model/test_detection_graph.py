@@ -8,8 +8,19 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from yolact_ros.config import PostprocessConfig  # noqa: E402
-from yolact_ros.model.detection_graph import fast_nms, soft_masks  # noqa: E402
+from yolact_ros.model import detection_graph  # noqa: E402
 from yolact_ros.model.inference import Predictions  # noqa: E402
+
+
+def fast_nms(predictions, config):
+    """Of one image."""
+    batch = Predictions(*(tensor[None] for tensor in predictions))
+    return [tensor[0] for tensor in detection_graph.fast_nms(batch, config)]
+
+
+def soft_masks(prototypes, coefficients, boxes):
+    """Of one image."""
+    return detection_graph.soft_masks(prototypes[None], coefficients[None], boxes[None])[0]
 
 
 def iou(a, b):
@@ -94,3 +105,17 @@ def test_soft_masks_are_zero_outside_the_box_padded_by_one_cell():
     expected = np.zeros((10, 10))
     expected[4:9, 3:7] = 0.5
     np.testing.assert_array_equal(masks[0], expected)
+
+
+def test_each_image_of_a_batch_is_treated_as_if_it_were_alone():
+    config = PostprocessConfig(score_threshold=0.4, top_k=20, max_detections=7)
+    images = [random_predictions(seed) for seed in range(3)]
+    batch = Predictions(*(torch.stack(tensors) for tensors in zip(*images, strict=True)))
+    together = detection_graph.fast_nms(batch, config)
+    masks = detection_graph.soft_masks(batch.prototypes, together[3], together[0])
+    for i, image in enumerate(images):
+        alone = fast_nms(image, config)
+        for ours, theirs in zip(together, alone, strict=True):
+            assert torch.equal(ours[i], theirs)
+        expected = soft_masks(image.prototypes, alone[3], alone[0])
+        torch.testing.assert_close(masks[i], expected)

@@ -110,8 +110,8 @@ def test_the_same_mask_scores_as_the_reference(raw):
 
 
 def test_fast_nms_in_the_graph_gives_the_same(raw):
-    tensors = {name: torch.from_numpy(array) for name, array in raw.predictions.items()}
-    boxes, scores, class_ids, _ = fast_nms(Predictions(**tensors), REFERENCE)
+    batch = {name: torch.from_numpy(array)[None] for name, array in raw.predictions.items()}
+    boxes, scores, class_ids, _ = (x[0] for x in fast_nms(Predictions(**batch), REFERENCE))
     ours = select_detections(raw.predictions, REFERENCE)
     found = scores > 0
     np.testing.assert_allclose(scores[found], ours.scores, atol=1e-7)

@@ -60,7 +60,7 @@ def host_graphs(model: Yolact) -> list[Graph]:
     detect = DetectGraph(model)
     locate, prototypes = LocateGraph(model), PrototypeGraph(model.protonet)
     graphs = [
-        Graph("detect", detect, partial(_image, model), ("image",), detect.outputs),
+        Graph("detect", detect, partial(_images, model, 1), ("image",), detect.outputs),
         Graph(
             "locate",
             locate,
@@ -94,16 +94,23 @@ def host_graphs(model: Yolact) -> list[Graph]:
     return graphs
 
 
-def detection_graphs(model: Yolact, *, max_detections: int) -> list[Graph]:
-    """The one graph of a bundle that goes from the image to finished detections."""
+def detection_graphs(model: Yolact, *, max_detections: int, batch: int = 1) -> list[Graph]:
+    """The one graph of a bundle that goes from the image to finished detections.
+
+    Args:
+        model: in evaluation mode.
+        max_detections: rows of the result.
+        batch: images of one run; above 1, every output has it as its first dimension.
+    """
     config = PostprocessConfig(
         score_threshold=GRAPH_SCORE_THRESHOLD, max_detections=max_detections
     )
     detect = DetectionGraph(model, config)
-    return [Graph("detect", detect, partial(_image, model), ("image",), detect.outputs)]
+    draw = partial(_images, model, batch)
+    return [Graph("detect", detect, draw, ("image",), detect.outputs)]
 
 
-def video_graphs(graphs: list[Graph]) -> list[Graph]:
+def video_graphs(graphs: list[Graph], *, batch: int = 1) -> list[Graph]:
     """Put the graphs of video in the place of the graph `detect`; all others stay.
 
     `keyframe` also serves single images. `non_keyframe` is there for a network with a learned
@@ -113,15 +120,16 @@ def video_graphs(graphs: list[Graph]) -> list[Graph]:
     assert isinstance(detect, (DetectGraph, DetectionGraph))
     model, features = detect.network, features_of(detect)
     keyframe = KeyframeGraph(detect)
-    video = [Graph("keyframe", keyframe, partial(_image, model), ("image",), keyframe.outputs)]
+    draw = partial(_images, model, batch)
+    video = [Graph("keyframe", keyframe, draw, ("image",), keyframe.outputs)]
     moving: dict[str, tuple[nn.Module, tuple[str, ...]]] = {
         "non_keyframe_flow": (NonKeyframeFlowGraph(detect), ("x4", "x5", "flow"))
     }
     if model.feature_transform is not None:
         moving["non_keyframe"] = NonKeyframeGraph(detect), features
     for name, (module, others) in moving.items():
-        draw = partial(_image_behind_keyframe, model, others)
-        video.append(Graph(name, module, draw, ("image", *others), detect.outputs))
+        behind = partial(_images_behind_keyframe, model, batch, others)
+        video.append(Graph(name, module, behind, ("image", *others), detect.outputs))
     return video + [graph for graph in graphs if graph.name != "detect"]
 
 
@@ -138,8 +146,8 @@ def example_image(model: Yolact, *, seed: int = 0) -> torch.Tensor:
     return (smooth + noise).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def _image(model: Yolact, seed: int) -> tuple[torch.Tensor]:
-    return (example_image(model, seed=seed),)
+def _images(model: Yolact, batch: int, seed: int) -> tuple[torch.Tensor]:
+    return (torch.cat([example_image(model, seed=seed + 100 * i) for i in range(batch)]),)
 
 
 def _masks(
@@ -167,13 +175,13 @@ def _part_of_p3(model: Yolact, seed: int) -> tuple[torch.Tensor]:
 
 
 @torch.no_grad()
-def _image_behind_keyframe(
-    model: Yolact, others: tuple[str, ...], seed: int
+def _images_behind_keyframe(
+    model: Yolact, batch: int, others: tuple[str, ...], seed: int
 ) -> tuple[torch.Tensor, ...]:
-    """An image, and of what else a graph takes: the features of another one, and a flow."""
-    keyframe = example_image(model, seed=1000 + seed)
-    _, features = model.keyframe(normalise(keyframe, model.config))
+    """Images, and of what else a graph takes: the features of other ones, and a flow."""
+    (keyframes,) = _images(model, batch, 1000 + seed)
+    _, features = model.keyframe(normalise(keyframes, model.config))
     generator = torch.Generator().manual_seed(seed)
-    pixels = 20 * torch.randn(1, 2, *model.config.feature_sizes[1], generator=generator)
+    pixels = 20 * torch.randn(batch, 2, *model.config.feature_sizes[1], generator=generator)
     tensors = {**features._asdict(), "flow": pixels}
-    return (example_image(model, seed=seed), *(tensors[name] for name in others))
+    return (*_images(model, batch, seed), *(tensors[name] for name in others))

@@ -1,4 +1,4 @@
-"""From a camera image to finished detections inside one graph, for TensorRT.
+"""From camera images to finished detections inside one graph, for TensorRT.
 
 The rule is that of `runtime.postprocess`, in operators that every runtime has: no NonZero, no
 NonMaxSuppression, all shapes fixed.
@@ -17,7 +17,10 @@ from yolact_ros.model.yolact import Yolact
 
 
 class DetectionTensors(NamedTuple):
-    """N = max_detections rows, best first; rows without a detection have score -1."""
+    """N = max_detections rows, best first; rows without a detection have score -1.
+
+    A graph of B > 1 images puts B in front of every shape.
+    """
 
     boxes: Tensor
     """(N, 4) x1 y1 x2 y2 as fractions of the image, not clipped."""
@@ -26,7 +29,7 @@ class DetectionTensors(NamedTuple):
     mask_scores: Tensor
     """(N,) class score times predicted mask IoU; equal to `scores` without re-scoring."""
     class_ids: Tensor
-    """(N,) int64, 0-based."""
+    """(N,) int32, 0-based."""
     coefficients: Tensor
     """(N, K) in [-1, 1]."""
     prototypes: Tensor
@@ -44,53 +47,81 @@ class DetectionGraph(nn.Module):
         self.config = config
 
     def forward(self, image: Tensor) -> DetectionTensors:
-        """Run on image (1, H, W, 3) uint8 BGR of the network's input size."""
+        """Run on image (B, H, W, 3) uint8 BGR of the network's input size."""
         return self.finish(self.network.pyramid(normalise(image, self.network.config)))
 
     def finish(self, pyramid: tuple[Tensor, ...]) -> DetectionTensors:
-        """Decode, choose and score what is in P3..P7 of one image."""
+        """Decode, choose and score what is in P3..P7 of B images."""
         output = self.network.predict(pyramid)
         predictions = Predictions(
-            boxes=decode_boxes(output.box_offsets[0], self.network.priors),
-            class_scores=output.class_logits[0].softmax(dim=-1)[:, 1:],
-            coefficients=output.coefficients[0],
-            prototypes=output.prototypes[0],
+            boxes=decode_boxes(output.box_offsets, self.network.priors),
+            class_scores=output.class_logits.softmax(dim=-1)[..., 1:],
+            coefficients=output.coefficients,
+            prototypes=output.prototypes,
         )
         boxes, scores, class_ids, coefficients = fast_nms(predictions, self.config)
         mask_scores = scores
         if self.network.mask_rescoring is not None:
             masks = soft_masks(predictions.prototypes, coefficients, boxes)
-            iou = self.network.mask_rescoring(masks[:, None]).gather(1, class_ids[:, None])[:, 0]
+            iou = self.network.mask_rescoring(masks.flatten(0, 1)[:, None])
+            iou = iou.gather(1, class_ids.reshape(-1, 1)).reshape(scores.shape)
             mask_scores = torch.where(scores > 0, scores * iou, scores)
-        return DetectionTensors(
-            boxes, scores, mask_scores, class_ids, coefficients, predictions.prototypes
+        tensors = DetectionTensors(
+            boxes,
+            scores,
+            mask_scores,
+            class_ids.to(torch.int32),
+            coefficients,
+            predictions.prototypes,
         )
+        if scores.shape[0] == 1:
+            return DetectionTensors(*(tensor[0] for tensor in tensors))
+        return tensors
 
 
 def fast_nms(
     predictions: Predictions, config: PostprocessConfig
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Fast NMS (YOLACT section 3.3) with fixed shapes.
+    """Fast NMS (YOLACT section 3.3) of B images, with fixed shapes.
 
     A suppressed box suppresses others, as in the reference. Pairs of prior and class that do not
     exceed `config.score_threshold` get score -1; they rank behind all others, so they cannot
     suppress any.
 
+    Args:
+        predictions: every tensor with B in front.
+        config: thresholds and limits.
+
     Returns:
-        boxes (N, 4), scores (N,), class_ids (N,) int64, coefficients (N, K); N = max_detections.
+        boxes (B, N, 4), scores (B, N), class_ids (B, N) int64, coefficients (B, N, K);
+        N = max_detections.
     """
-    scores = predictions.class_scores.t()  # (C, P)
-    num_classes, num_priors = scores.shape
-    top_scores, top_priors = scores.topk(min(config.top_k, num_priors), dim=1)  # (C, k)
-    rank_count = top_scores.shape[1]
-    boxes = predictions.boxes[top_priors.reshape(-1)].reshape(num_classes, rank_count, 4)
+    scores = predictions.class_scores.transpose(1, 2)  # (B, C, P)
+    batch, num_classes, num_priors = scores.shape
+    top_scores, top_priors = scores.topk(min(config.top_k, num_priors), dim=2)  # (B, C, k)
+    rank_count = top_scores.shape[2]
+    top_priors = top_priors.reshape(batch, -1, 1)
+    boxes = take_rows(predictions.boxes, top_priors[..., 0])
+    boxes = boxes.reshape(batch * num_classes, rank_count, 4)
     overlap = box_iou(boxes).triu(diagonal=1).amax(dim=1)  # with any better-ranked box
+    overlap = overlap.reshape(top_scores.shape)
     kept = (overlap <= config.nms_iou_threshold) & (top_scores > config.score_threshold)
-    ranked = torch.where(kept, top_scores, torch.full_like(top_scores, -1.0)).reshape(-1)
-    best, places = ranked.topk(min(config.max_detections, ranked.shape[0]))
-    priors = top_priors.reshape(-1)[places]
-    class_ids = torch.div(places, rank_count, rounding_mode="floor")
-    return predictions.boxes[priors], best, class_ids, predictions.coefficients[priors]
+    ranked = torch.where(kept, top_scores, torch.full_like(top_scores, -1.0)).reshape(batch, -1)
+    best, places = ranked.topk(min(config.max_detections, ranked.shape[1]))  # (B, N)
+    priors = take_rows(top_priors, places)[..., 0]
+    class_of_place = torch.arange(num_classes, device=places.device).repeat_interleave(rank_count)
+    class_ids = class_of_place.index_select(0, places.reshape(-1)).reshape(places.shape)
+    boxes = take_rows(predictions.boxes, priors)
+    return boxes, best, class_ids, take_rows(predictions.coefficients, priors)
+
+
+def take_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """Of values (B, n, D), the rows (B, m) of each image: (B, m, D)."""
+    batch, count, width = values.shape
+    if batch > 1:
+        rows = rows + torch.arange(0, batch * count, count, device=rows.device)[:, None]
+    taken = values.reshape(-1, width).index_select(0, rows.reshape(-1))
+    return taken.reshape(batch, -1, width)
 
 
 def box_iou(boxes: Tensor) -> Tensor:
@@ -107,24 +138,27 @@ def soft_masks(prototypes: Tensor, coefficients: Tensor, boxes: Tensor) -> Tenso
     """Combine prototypes and crop to the boxes (reference: `lincomb_mask_loss`, `crop`).
 
     Args:
-        prototypes: (Hp, Wp, K).
-        coefficients: (N, K), at least one: the number of rows in a graph is fixed.
-        boxes: (N, 4) x1 y1 x2 y2 as fractions of the image.
+        prototypes: (B, Hp, Wp, K).
+        coefficients: (B, N, K), at least one: the number of rows in a graph is fixed.
+        boxes: (B, N, 4) x1 y1 x2 y2 as fractions of the image.
 
     Returns:
-        (N, Hp, Wp) in [0, 1], zero outside each box padded by one cell.
+        (B, N, Hp, Wp) in [0, 1], zero outside each box padded by one cell.
     """
-    height, width = prototypes.shape[:2]
-    # A 1x1 convolution rather than a matrix product, which TensorRT lacks in float on some GPUs.
-    image = prototypes.permute(2, 0, 1)[None]
-    masks = torch.nn.functional.conv2d(image, coefficients[:, :, None, None])[0].sigmoid()
-    x1, x2 = _padded_span(boxes[:, 0], boxes[:, 2], width)
-    y1, y2 = _padded_span(boxes[:, 1], boxes[:, 3], height)
+    batch, height, width, depth = prototypes.shape
+    # A 1x1 convolution rather than a matrix product, which TensorRT lacks in float on some GPUs;
+    # the images of a batch are its groups.
+    planes = prototypes.permute(0, 3, 1, 2).reshape(1, batch * depth, height, width)
+    kernels = coefficients.reshape(-1, depth, 1, 1)
+    masks = torch.nn.functional.conv2d(planes, kernels, groups=batch).sigmoid()
+    x1, x2 = _padded_span(boxes[..., 0], boxes[..., 2], width)
+    y1, y2 = _padded_span(boxes[..., 1], boxes[..., 3], height)
     columns = torch.arange(width, device=boxes.device, dtype=boxes.dtype)
     rows = torch.arange(height, device=boxes.device, dtype=boxes.dtype)
-    inside_x = (columns >= x1[:, None]) & (columns < x2[:, None])
-    inside_y = (rows >= y1[:, None]) & (rows < y2[:, None])
-    return masks * (inside_y[:, :, None] & inside_x[:, None, :]).to(masks.dtype)
+    inside_x = (columns >= x1[..., None]) & (columns < x2[..., None])
+    inside_y = (rows >= y1[..., None]) & (rows < y2[..., None])
+    inside = inside_y[..., :, None] & inside_x[..., None, :]
+    return masks.reshape(inside.shape) * inside.to(masks.dtype)
 
 
 def _padded_span(first: Tensor, second: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from types import TracebackType
 import numpy as np
 
 from yolact_ros.config import KeyframeConfig, PostprocessConfig
-from yolact_ros.errors import ConfigError
+from yolact_ros.errors import BackendError, ConfigError
 from yolact_ros.runtime.backends import Array, Backend, open_backend
 from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.detections import KEYFRAME, PARTIAL, Detections
@@ -66,8 +66,14 @@ class Segmenter:
         """Take over a backend, which `close` frees.
 
         Raises:
+            BackendError: the model takes several images at once.
             ConfigError: see `postprocess`.
         """
+        if description.batch > 1:
+            raise BackendError(
+                f"Model {description.model.name!r} was exported for {description.batch} images at "
+                "once, and this takes one; export it with --batch 1."
+            )
         self._backend = backend
         self.description = description
         self.postprocess = postprocess
@@ -293,7 +299,8 @@ class Segmenter:
     ) -> np.ndarray:
         """(Hp, Wp, K) float32, at least where the masks are."""
         if "p3" not in outputs:
-            return np.asarray(outputs["prototypes"])
+            # Half as a GPU sends it, which numpy does not compute with fast.
+            return np.asarray(outputs["prototypes"], np.float32)
         model = self.description.model
         height, width = model.prototype_size
         cells = box_cells(selection.boxes, (height, width))
