@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from yolact_ros.errors import BackendError
+from yolact_ros.export.fold_weights import fold_weights
 
 OPSET = 20  # DeformConv needs 19; ONNX Runtime 1.18 and TensorRT 10 read 20
 
@@ -68,6 +69,7 @@ def export_module(
         program.save(buffer)
     model = onnx.load_model_from_string(buffer.getvalue())
     _strip_traces(model)
+    fold_weights(model)
     onnx.checker.check_model(model)
     return model.SerializeToString()
 

@@ -1,0 +1,90 @@
+"""Fold what is constant into the weights of an ONNX model: reshaped weights, batch normalisation.
+
+torch's exporter does this for plain convolutions, but not where a deformable one reshapes its
+weights, nor behind the operator DeformConv.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+# Operator -> places of its weights and of its bias among its inputs.
+FOLDABLE = {"Conv": (1, 2), "DeformConv": (1, 3)}
+
+
+def fold_weights(model: Any) -> None:
+    """Change an `onnx.ModelProto` in place; its results stay the same but for rounding."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    uses = Counter(name for node in model.graph.node for name in node.input)
+    uses.update(output.name for output in model.graph.output)
+    _fold_reshapes(model, constants)
+    _fold_batch_norms(model, constants, uses)
+    used = {name for node in model.graph.node for name in node.input}
+    used |= {output.name for output in model.graph.output}
+    kept = [tensor for name, tensor in constants.items() if name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+def _fold_reshapes(model: Any, constants: dict[str, Any]) -> None:
+    from onnx import numpy_helper
+
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "Reshape" and all(name in constants for name in node.input):
+            values, shape = (numpy_helper.to_array(constants[name]) for name in node.input)
+            if 0 not in shape:  # which would mean: as it was
+                name = node.output[0]
+                constants[name] = numpy_helper.from_array(values.reshape(shape), name)
+                continue
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _fold_batch_norms(model: Any, constants: dict[str, Any], uses: Counter[str]) -> None:
+    from onnx import numpy_helper
+
+    makers = {name: node for node in model.graph.node for name in node.output}
+    nodes = []
+    for node in model.graph.node:
+        convolution = makers.get(node.input[0]) if node.input else None
+        if (
+            node.op_type != "BatchNormalization"
+            or convolution is None
+            or convolution.op_type not in FOLDABLE
+            or uses[node.input[0]] != 1
+            or not all(name in constants for name in node.input[1:])
+        ):
+            nodes.append(node)
+            continue
+        weight_place, bias_place = FOLDABLE[convolution.op_type]
+        if convolution.input[weight_place] not in constants:
+            nodes.append(node)
+            continue
+        scale, shift, mean, variance = (
+            numpy_helper.to_array(constants[name]).astype(np.float64) for name in node.input[1:]
+        )
+        weight = numpy_helper.to_array(constants[convolution.input[weight_place]])
+        bias = np.zeros_like(scale)
+        if len(convolution.input) > bias_place and convolution.input[bias_place]:
+            bias = bias + numpy_helper.to_array(constants[convolution.input[bias_place]])
+        epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
+        factor = scale / np.sqrt(variance + epsilon)
+        folded = {
+            weight_place: weight * factor.reshape(-1, *[1] * (weight.ndim - 1)),
+            bias_place: (bias - mean) * factor + shift,
+        }
+        while len(convolution.input) <= bias_place:
+            convolution.input.append("")
+        # A weight that is shared with another layer must stay, so the new ones get new names.
+        for place, values in folded.items():
+            name = f"{node.output[0]}.{'weight' if place == weight_place else 'bias'}"
+            constants[name] = numpy_helper.from_array(values.astype(weight.dtype), name)
+            convolution.input[place] = name
+        convolution.output[0] = node.output[0]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)

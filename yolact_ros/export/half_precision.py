@@ -1,0 +1,216 @@
+"""Put half precision into an ONNX model, for runtimes that compute in the types of the graph.
+
+Half is what feeds a convolution, for there is the work. Everything else stays float: the image's
+normalisation, softmax, box decoding, the scores and overlaps of NMS, and the positions at which
+GridSample samples, with GridSample itself, since its two inputs have to be of one type. In a
+quantised graph, what lies between its 8-bit layers is half too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import numpy as np
+
+from yolact_ros.errors import BackendError
+
+CONVOLUTIONS = {"Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul"}
+MOVEMENTS = {"Concat", "Gather", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+# Their float values are made from nothing that could be half.
+SOURCES = {"Constant", "ConstantOfShape", "Range"}
+
+# Inputs that are float in every precision.
+FLOAT_INPUTS = {"Resize": (1, 2)}
+
+
+def to_half(content: bytes, *, half_borders: Collection[str]) -> bytes:
+    """Convert a float32 ONNX model.
+
+    Args:
+        content: the serialised model.
+        half_borders: inputs and outputs of the graph that become float16; all others keep their
+            types.
+
+    Returns:
+        The converted model, serialised.
+
+    Raises:
+        BackendError: a weight is too large for half precision.
+    """
+    import onnx
+
+    model = onnx.load_model_from_string(content)
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    infos = [*graph.value_info, *graph.input, *graph.output]
+    types = {info.name: info.type.tensor_type.elem_type for info in infos}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    floats = {name for name, kind in types.items() if kind == onnx.TensorProto.FLOAT}
+    _Rewriter(model.graph, floats, half_borders).rewrite()
+    del model.graph.value_info[:]  # their types are the old ones
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def half_nodes(graph: Any, floats: Collection[str], half_borders: Collection[str]) -> set[int]:
+    """Which nodes of a graph compute in half, by index; the module's docstring has the rule.
+
+    Args:
+        graph: an `onnx.GraphProto`.
+        floats: names of its float32 tensors.
+        half_borders: see `to_half`.
+    """
+    nodes = list(graph.node)
+    makers = {name: i for i, node in enumerate(nodes) for name in node.output}
+    convolutions = {i for i, node in enumerate(nodes) if node.op_type in CONVOLUTIONS}
+    samplers = {i for i, node in enumerate(nodes) if node.op_type == "GridSample"}
+
+    def before(i: int, *, skip: Collection[int] = ()) -> list[int]:
+        names = [n for place, n in enumerate(nodes[i].input) if place not in skip and n in floats]
+        return [makers[name] for name in names if name in makers]
+
+    def walk(starts: Iterable[int], stops: Collection[int]) -> set[int]:
+        """Nodes from which float values come, up to `stops`; without the positions of samplers."""
+        seen: set[int] = set()
+        waiting = list(starts)
+        while waiting:
+            i = waiting.pop()
+            if i not in seen:
+                seen.add(i)
+                if i not in stops:
+                    waiting += before(i, skip=(1,) if i in samplers else ())
+        return seen
+
+    ends = [makers[name] for name in half_borders if name in makers]
+    quantisers = {i for i, node in enumerate(nodes) if node.op_type == "QuantizeLinear"}
+    half = walk([*convolutions, *quantisers, *ends], ())
+    positions = [makers[nodes[i].input[1]] for i in samplers if nodes[i].input[1] in makers]
+    half -= walk(positions, convolutions) - convolutions
+    half -= _normalisation(graph, nodes, floats, convolutions | quantisers)
+    half -= samplers | {i for i, node in enumerate(nodes) if node.op_type in SOURCES}
+    for i, node in enumerate(nodes):  # in order, so that chains of movements follow
+        made = before(i)
+        if node.op_type in MOVEMENTS and node.output[0] in floats and made:
+            fed = [name for name in node.input if name in floats]
+            if len(made) == len(fed) and all(j in half for j in made):
+                half.add(i)
+    return half
+
+
+def _normalisation(
+    graph: Any, nodes: list[Any], floats: Collection[str], ends: Collection[int]
+) -> set[int]:
+    """Nodes between inputs that are not float, which is the image, and the first layers."""
+    reached = {value.name for value in graph.input if value.name not in floats}
+    between = set()
+    for i, node in enumerate(nodes):
+        if i not in ends and reached & set(node.input):
+            between.add(i)
+            reached |= set(node.output)
+    return between
+
+
+class _Rewriter:
+    """Writes the nodes anew, with a Cast wherever a value changes its type."""
+
+    def __init__(self, graph: Any, floats: set[str], half_borders: Collection[str]) -> None:
+        self.graph = graph
+        self.floats = floats
+        self.half_borders = set(half_borders)
+        self.half = half_nodes(graph, floats, half_borders)
+        self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        self.stored_half = {v.name for v in graph.input if v.name in self.half_borders & floats}
+        self.outputs = {value.name for value in graph.output}
+        self.casts: dict[str, str] = {}  # value -> the same in the other type
+        self.nodes: list[Any] = []
+
+    def rewrite(self) -> None:
+        from onnx import TensorProto
+
+        old = list(self.graph.node)
+        for i, node in enumerate(old):
+            if i in self.half:
+                self._write_half(node)
+            else:
+                self._write_float(node)
+        del self.graph.node[:]
+        self.graph.node.extend(self.nodes)
+        for value in [*self.graph.input, *self.graph.output]:
+            if value.name in self.half_borders & self.floats:
+                value.type.tensor_type.elem_type = TensorProto.FLOAT16
+        self._keep_used_constants()
+
+    def _write_half(self, node: Any) -> None:
+        from onnx import TensorProto
+
+        skip = FLOAT_INPUTS.get(node.op_type, ())
+        for place, name in enumerate(node.input):
+            if name in self.floats and place not in skip:
+                node.input[place] = self._as_half(name)
+        if node.op_type == "Cast":
+            for attribute in node.attribute:
+                if attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                    attribute.i = TensorProto.FLOAT16
+        self.nodes.append(node)
+        for place, name in enumerate(node.output):
+            if name not in self.floats:
+                continue
+            self.stored_half.add(name)
+            if name in self.outputs - self.half_borders:  # the border stays float
+                inner = f"{name}_half"
+                node.output[place] = inner
+                self.casts[name] = inner  # consumers that want half take it directly
+                self.stored_half.discard(name)
+                self._cast(inner, name, TensorProto.FLOAT)
+
+    def _write_float(self, node: Any) -> None:
+        from onnx import TensorProto
+
+        for place, name in enumerate(node.input):
+            if name in self.stored_half:
+                if name not in self.casts:
+                    self.casts[name] = f"{name}_float"
+                    self._cast(name, f"{name}_float", TensorProto.FLOAT)
+                node.input[place] = self.casts[name]
+        self.nodes.append(node)
+        for place, name in enumerate(node.output):
+            if name in self.outputs & self.half_borders & self.floats:
+                inner = f"{name}_float"
+                node.output[place] = inner
+                self.casts[name] = inner
+                self.stored_half.add(name)
+                self._cast(inner, name, TensorProto.FLOAT16)
+
+    def _as_half(self, name: str) -> str:
+        from onnx import TensorProto, numpy_helper
+
+        if name in self.stored_half:
+            return name
+        if name not in self.casts:
+            self.casts[name] = f"{name}_half"
+            if name in self.constants:
+                values = numpy_helper.to_array(self.constants[name])
+                if np.abs(values).max(initial=0) > np.finfo(np.float16).max:
+                    raise BackendError(
+                        f"The weight {name} holds {np.abs(values).max():g}, more than half "
+                        "precision can (65504); export with --precision fp32."
+                    )
+                self.constants[f"{name}_half"] = numpy_helper.from_array(
+                    values.astype(np.float16), f"{name}_half"
+                )
+            else:
+                self._cast(name, f"{name}_half", TensorProto.FLOAT16)
+        return self.casts[name]
+
+    def _cast(self, name: str, result: str, kind: int) -> None:
+        from onnx import helper
+
+        self.nodes.append(
+            helper.make_node("Cast", [name], [result], name=f"cast_{result}", to=kind)
+        )
+
+    def _keep_used_constants(self) -> None:
+        used = {name for node in self.nodes for name in node.input} | self.outputs
+        kept = [tensor for name, tensor in self.constants.items() if name in used]
+        del self.graph.initializer[:]
+        self.graph.initializer.extend(kept)
