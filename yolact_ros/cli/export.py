@@ -43,6 +43,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="store weights as float16: half the size, float32 arithmetic",
     )
     parser.add_argument(
+        "--target",
+        choices=("onnxruntime", "tensorrt"),
+        default="onnxruntime",
+        help="what the graphs are written for; tensorrt, whose engines `yolact engine` builds, "
+        "means --nms graph and operators that TensorRT has (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16"),
+        default="fp32",
+        help="of the arithmetic, for --target tensorrt (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="images of one run, of several cameras, for --target tensorrt (default: 1)",
+    )
+    parser.add_argument(
         "--compare",
         action="store_true",
         help="compare with torch on more images, and print the largest difference of each output",
@@ -60,12 +80,18 @@ def run(arguments: argparse.Namespace) -> int:
         max_detections=arguments.max_detections,
         keyframes=arguments.keyframes,
         half_weights=arguments.half_weights,
+        target=arguments.target,
+        precision=arguments.precision,
+        batch=arguments.batch,
         images=THOROUGH_IMAGES if arguments.compare else QUICK_IMAGES,
     )
     if arguments.compare:
         _print_rows(report.rows)
     worst = max(row.error for row in report.rows)
     print(f"Largest relative difference from torch: {worst:.1e}")
+    halves = [row.stored_error for row in report.rows if row.stored_error is not None]
+    if arguments.precision == "fp16":
+        print(f"In half precision: {max(halves):.1e}")
     print(f"{report.megabytes:.1f} MB in {report.seconds:.1f} s -> {arguments.output}")
     return 0
 

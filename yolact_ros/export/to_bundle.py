@@ -9,13 +9,24 @@ from pathlib import Path
 
 import numpy as np
 
-from yolact_ros.errors import BackendError
-from yolact_ros.export.compare import check_errors, relative_errors
+from yolact_ros.errors import BackendError, ConfigError
+from yolact_ros.export.compare import HALF_TOLERANCE, check_errors, relative_errors
 from yolact_ros.export.graphs import Graph, detection_graphs, host_graphs, video_graphs
+from yolact_ros.export.half_precision import to_half
 from yolact_ros.export.to_onnx import export_module, halve_weights
 from yolact_ros.model.deform_conv import set_deform_conv_form
+from yolact_ros.model.flow import KeyframeFeatures
 from yolact_ros.model.weights import load_model
-from yolact_ros.runtime.bundle import supported_warps, write_bundle
+from yolact_ros.runtime.bundle import TARGETS, supported_warps, write_bundle
+
+# The form of deformable convolution that each target runs.
+DEFORM_CONV_FORMS = {"onnxruntime": "onnx_deform_conv", "tensorrt": "grid_sample"}
+
+# What crosses the border of a half graph in half: prototypes, of which a copy to the host is half
+# as long, and features, which stay on the device.
+HALF_BORDERS = ("prototypes", *KeyframeFeatures._fields)
+
+MAX_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -24,7 +35,7 @@ class ComparisonRow:
 
     Attributes:
         error: of the exported graph.
-        stored_error: of the graph as stored, when its weights are stored as float16.
+        stored_error: of the graph as stored, when it is stored or computes in float16.
     """
 
     graph: str
@@ -50,6 +61,9 @@ def export_bundle(
     max_detections: int = 100,
     keyframes: bool = False,
     half_weights: bool = False,
+    target: str = "onnxruntime",
+    precision: str = "fp32",
+    batch: int = 1,
     images: int = 2,
 ) -> ExportReport:
     """Write the bundle of a checkpoint.
@@ -61,24 +75,32 @@ def export_bundle(
         max_detections: most detections of one image, fixed in the graph for `graph`.
         keyframes: write the graphs of video, which also serve single images.
         half_weights: store weights as float16 (see `to_onnx.halve_weights`).
+        target: `onnxruntime`, or `tensorrt`: NMS inside the graph, deformable convolution in
+            operators that TensorRT has, precision and batch as follow.
+        precision: of the arithmetic, `fp32` or `fp16` (see `half_precision`).
+        batch: images of one run.
         images: how many inputs each graph is compared with torch on.
 
     Raises:
+        ConfigError: the options do not go together.
         WeightsError: the checkpoint cannot be read.
         BackendError: a library is missing, or a graph differs from torch; nothing is written.
     """
     started = time.perf_counter()
+    if target == "tensorrt":
+        nms = "graph"
+    _check_options(target=target, precision=precision, batch=batch, half_weights=half_weights)
     model = load_model(checkpoint)
     if nms == "host":
         graphs = host_graphs(model)
     else:
-        graphs = detection_graphs(model, max_detections=max_detections)
+        graphs = detection_graphs(model, max_detections=max_detections, batch=batch)
     if keyframes:
-        graphs = video_graphs(graphs)
+        graphs = video_graphs(graphs, batch=batch)
     contents: dict[str, bytes] = {}
     rows: list[ComparisonRow] = []
     for graph in graphs:
-        set_deform_conv_form(model, "onnx_deform_conv")
+        set_deform_conv_form(model, DEFORM_CONV_FORMS[target])
         content = export_module(
             graph.module,
             graph.example,
@@ -87,8 +109,12 @@ def export_bundle(
             free=graph.free,
         )
         set_deform_conv_form(model, "grid_sample")
-        stored = halve_weights(content) if half_weights else content
-        rows += _compare(graph, content, stored, images=images)
+        stored = content
+        if half_weights:
+            stored = halve_weights(content)
+        elif precision == "fp16":
+            stored = to_half(content, half_borders=HALF_BORDERS)
+        rows += _compare(graph, content, stored, images=images, half=precision == "fp16")
         contents[graph.name] = stored
     write_bundle(
         folder,
@@ -97,6 +123,9 @@ def export_bundle(
         max_detections=max_detections,
         graphs=contents,
         warps=supported_warps(model.config) if keyframes else (),
+        target=target,
+        precision=precision,
+        batch=batch,
         source={
             "checkpoint": Path(checkpoint).name,
             "sha256": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
@@ -107,11 +136,33 @@ def export_bundle(
     return ExportReport(tuple(rows), megabytes, time.perf_counter() - started)
 
 
-def _compare(graph: Graph, content: bytes, stored: bytes, *, images: int) -> list[ComparisonRow]:
+def _check_options(*, target: str, precision: str, batch: int, half_weights: bool) -> None:
+    if target not in TARGETS:
+        raise ConfigError(f"target is {target!r}; expected one of: {', '.join(TARGETS)}.")
+    if precision not in ("fp32", "fp16"):
+        raise ConfigError(f"precision is {precision!r}; expected fp32 or fp16.")
+    if not 1 <= batch <= MAX_BATCH:
+        raise ConfigError(f"batch is {batch}; expected a number from 1 to {MAX_BATCH}.")
+    if target == "onnxruntime" and (precision != "fp32" or batch > 1):
+        raise ConfigError(
+            "Half precision and batches are for --target tensorrt; a CPU computes in float32, and "
+            "--half-weights halves the file."
+        )
+    if target == "tensorrt" and half_weights:
+        raise ConfigError("--half-weights is for ONNX Runtime; TensorRT has --precision fp16.")
+
+
+def _compare(
+    graph: Graph, content: bytes, stored: bytes, *, images: int, half: bool
+) -> list[ComparisonRow]:
     errors = relative_errors(graph, content, images=images)
     check_errors(errors, graph=graph.name)
-    stored_errors = relative_errors(graph, stored, images=images) if stored is not content else {}
-    if not all(np.isfinite(value) for value in stored_errors.values()):
+    stored_errors = {}
+    if stored is not content:
+        stored_errors = relative_errors(graph, stored, images=images, half=half)
+    if half:
+        check_errors(stored_errors, graph=graph.name, tolerance=HALF_TOLERANCE)
+    elif not all(np.isfinite(value) for value in stored_errors.values()):
         raise BackendError(
             f"Graph {graph.name!r} is no longer usable with weights stored as float16; "
             "export without --half-weights."

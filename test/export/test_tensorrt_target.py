@@ -1,0 +1,215 @@
+"""Graphs written for TensorRT, run by ONNX Runtime, give what torch gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+from yolact_ros.cli.main import main  # noqa: E402
+from yolact_ros.config import FlowConfig, KeyframeConfig, PostprocessConfig  # noqa: E402
+from yolact_ros.errors import BackendError, ConfigError  # noqa: E402
+from yolact_ros.export.graphs import example_image  # noqa: E402
+from yolact_ros.export.to_bundle import export_bundle  # noqa: E402
+from yolact_ros.model.deform_conv import DeformConv2d  # noqa: E402
+from yolact_ros.model.inference import normalise  # noqa: E402
+from yolact_ros.model.weights import initialise_weights, save_checkpoint  # noqa: E402
+from yolact_ros.model.yolact import Yolact  # noqa: E402
+from yolact_ros.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend  # noqa: E402
+from yolact_ros.runtime.bundle import Bundle  # noqa: E402
+from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
+from yolact_ros.variants import TABLETOP_MODEL  # noqa: E402
+
+# YOLACT++ with all that TensorRT needs another form for, on the smallest backbone.
+SMALL = replace(
+    TABLETOP_MODEL,
+    classes=("a", "b", "c"),
+    deformable_levels=(4, 5),
+    input_size=(249, 264),
+    channels=8,
+    num_prototypes=8,
+    prior_scales=((16,), (32,), (64,), (128,), (256,)),
+    flow=FlowConfig(channels=4),
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Random weights that give a handful of confident detections."""
+    torch.manual_seed(2)
+    model = Yolact(SMALL)
+    initialise_weights(model)
+    for module in model.modules():
+        if isinstance(module, DeformConv2d):
+            torch.nn.init.normal_(module.offset_mask.weight, std=0.02)
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():  # so that values stay in the range of half, as in a trained network
+        model.train()(normalise(example_image(model, seed=0), SMALL))
+    for parameter in model.feature_transform.parameters():  # fresh, it would change nothing
+        torch.nn.init.normal_(parameter, mean=0.02, std=0.05)
+    model.eval()
+    with torch.no_grad():
+        output = model(normalise(example_image(model, seed=0), SMALL))
+        model.head.class_logits.weight *= 2.5 / output.class_logits.std()
+        model.head.coefficients.weight *= 2 / output.coefficients.std()
+    path = tmp_path_factory.mktemp("checkpoint") / "small.pth"
+    save_checkpoint(path, model)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint, tmp_path_factory):
+    """Bundles of the checkpoint by what they were exported with, each made once."""
+    made = {}
+
+    def export(**options):
+        key = str(sorted(options.items()))
+        if key not in made:
+            folder = tmp_path_factory.mktemp("bundle") / "bundle"
+            report = export_bundle(checkpoint, folder, max_detections=20, images=1, **options)
+            made[key] = Bundle.open(folder), report
+        return made[key]
+
+    return export
+
+
+def images(count):
+    model = type("Model", (), {"config": SMALL})
+    return torch.cat([example_image(model, seed=seed) for seed in range(count)]).numpy()
+
+
+def run(bundle, graph, inputs):
+    backend = OnnxRuntimeBackend(bundle, threads=1)
+    outputs = backend.run(graph, inputs)
+    backend.close()
+    return outputs
+
+
+def assert_same_rows(ours, theirs, *, boxes, scores):
+    """Rows of nearly equal score may change places: each meets the nearest one of its class."""
+    wanted = np.flatnonzero(theirs["scores"] > 0.1)
+    assert len(wanted) > 0
+    for row in wanted:
+        distance = np.abs(ours["boxes"] - theirs["boxes"][row]).max(axis=1)
+        distance[ours["class_ids"] != theirs["class_ids"][row]] = np.inf
+        near = int(distance.argmin())
+        assert distance[near] < boxes
+        for name in ("scores", "mask_scores"):
+            assert ours[name][near] == pytest.approx(theirs[name][row], abs=scores)
+
+
+def test_both_forms_of_deformable_convolution_find_the_same(exported):
+    by_operator, _ = exported(nms="graph")
+    by_sampling, report = exported(target="tensorrt")
+    assert max(row.error for row in report.rows) < 1e-4
+    assert b"DeformConv" in by_operator.graphs["detect"].path.read_bytes()
+    assert b"DeformConv" not in by_sampling.graphs["detect"].path.read_bytes()
+    ours, theirs = (run(b, "detect", {"image": images(1)}) for b in (by_sampling, by_operator))
+    assert_same_rows(ours, theirs, boxes=1e-5, scores=1e-5)
+    np.testing.assert_allclose(
+        ours["prototypes"], theirs["prototypes"], atol=1e-4 * theirs["prototypes"].max()
+    )
+
+
+def test_a_batch_finds_what_its_images_find_one_by_one(exported):
+    alone, _ = exported(target="tensorrt")
+    together, report = exported(target="tensorrt", batch=2)
+    assert max(row.error for row in report.rows) < 1e-4
+    assert together.description.batch == 2
+    infos = together.graphs["detect"].outputs
+    assert {name: info.shape for name, info in infos.items()} == {
+        name: (2, *info.shape) for name, info in alone.graphs["detect"].outputs.items()
+    }
+    pictures = images(2)
+    found = run(together, "detect", {"image": pictures})
+    for i in range(2):
+        expected = run(alone, "detect", {"image": pictures[i : i + 1]})
+        assert_same_rows({n: x[i] for n, x in found.items()}, expected, boxes=1e-5, scores=1e-5)
+
+
+def test_a_segmenter_refuses_a_bundle_for_several_images(exported):
+    bundle, _ = exported(target="tensorrt", batch=2)
+    with pytest.raises(BackendError, match="2 images at once.*--batch 1"):
+        Segmenter.open(bundle.folder)
+
+
+def test_half_precision_says_so_and_keeps_detections_float(exported):
+    bundle, report = exported(target="tensorrt", precision="fp16", keyframes=True)
+    assert bundle.description.target == "tensorrt"
+    assert bundle.description.precision == "fp16"
+    assert list(bundle.graphs) == ["keyframe", "non_keyframe_flow", "non_keyframe"]
+    types = {n: info.dtype for n, info in bundle.graphs["keyframe"].outputs.items()}
+    halves = ("prototypes", "x4", "x5", "lateral")
+    assert types == {
+        "class_ids": "int32",
+        **{name: "float32" for name in ("boxes", "scores", "mask_scores", "coefficients")},
+        **{name: "float16" for name in halves},
+    }
+    inputs = {n: info.dtype for n, info in bundle.graphs["non_keyframe_flow"].inputs.items()}
+    assert inputs == {"image": "uint8", "x4": "float16", "x5": "float16", "flow": "float32"}
+    assert max(row.error for row in report.rows) < 1e-3
+    # Random weights amplify what half precision rounds; trained ones hardly do.
+    limits = {"boxes": 2e-3, "scores": 2e-3, "mask_scores": 0.02, "class_ids": 0.0}
+    for row in report.rows:
+        assert row.stored_error <= limits.get(row.output, 0.15), row
+    assert max(row.stored_error for row in report.rows) > 1e-5
+
+
+@pytest.mark.parametrize("warp", ["learned", "dis"])
+def test_half_precision_moves_boxes_by_less_than_half_a_pixel(checkpoint, exported, warp):
+    bundle, _ = exported(target="tensorrt", precision="fp16", keyframes=True)
+    config = PostprocessConfig(score_threshold=0.3, max_detections=20)
+    keyframes = KeyframeConfig(keyframe_interval=2, warp=warp, change_threshold=1.0)
+    with (
+        Segmenter.open(checkpoint, postprocess=config) as in_torch,
+        Segmenter.open(bundle.folder, postprocess=config) as in_half,
+    ):
+        streams = in_torch.new_stream(keyframes), in_half.new_stream(keyframes)
+        scene = np.repeat(np.repeat(images(1)[0], 2, axis=0), 2, axis=1)
+        for i in range(2):
+            image = scene[10:460, 6 * i : 480 + 6 * i]
+            expected = in_torch.segment(image, stream=streams[0])
+            found = in_half.segment(image, stream=streams[1])
+            assert found.frame_type == expected.frame_type
+            assert_near(found, expected)
+
+
+def assert_near(found, expected):
+    pairs, overlaps = 0, []
+    for i in np.flatnonzero(expected.scores > 0.35):  # clear of the threshold
+        distance = np.abs(found.boxes - expected.boxes[i]).max(axis=1)
+        distance[found.class_ids != expected.class_ids[i]] = np.inf
+        if not len(distance) or distance.min() > 5:
+            continue  # NMS kept another one of two equals
+        j = int(distance.argmin())
+        pairs += 1
+        assert distance[j] < 0.5
+        assert found.scores[j] == pytest.approx(expected.scores[i], abs=0.02)
+        ours, theirs = found.full_mask(j), expected.full_mask(i)
+        if theirs.sum() > 100:
+            overlaps.append((ours & theirs).sum() / (ours | theirs).sum())
+    assert np.min(overlaps) > 0.95  # of hundreds of pixels, with random weights
+    assert np.mean(overlaps) > 0.98
+    assert pairs >= 0.9 * (expected.scores > 0.35).sum() > 0
+
+
+def test_options_that_do_not_go_together_are_refused(checkpoint, tmp_path, capsys):
+    for options, message in [
+        ({"precision": "fp16"}, "--target tensorrt"),
+        ({"batch": 2}, "--target tensorrt"),
+        ({"target": "tensorrt", "batch": 0}, "batch is 0"),
+        ({"target": "tensorrt", "half_weights": True}, "--precision fp16"),
+        ({"target": "tensorrt", "precision": "fp4"}, "fp32 or fp16"),
+        ({"target": "openvino"}, "expected one of: onnxruntime, tensorrt"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            export_bundle(checkpoint, tmp_path / "bundle", **options)
+    assert not (tmp_path / "bundle").exists()
+    arguments = [str(checkpoint), "-o", str(tmp_path / "bundle"), "--precision", "fp16"]
+    assert main(["export", *arguments]) == 1
+    assert "--target tensorrt" in capsys.readouterr().err
