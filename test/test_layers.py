@@ -27,6 +27,8 @@ MESSAGES = {
 TABLE = {
     "runtime/backends/torch_backend": ({*BOTTOM, "model"}, {"numpy", "torch"}),
     "runtime/backends": ({*BOTTOM, "runtime"}, {"numpy", "onnxruntime"}),
+    # TensorRT itself is imported by name, as one of two libraries; onnx for its version 8.6.
+    "runtime/engine_builder": ({"errors", "runtime"}, {"onnx"}),
     "runtime": ({*BOTTOM, "runtime"}, {"numpy", "cv2"}),
     "model": (
         {*BOTTOM, "model"},
@@ -48,7 +50,7 @@ TABLE = {
     ),
     "export": (
         {*BOTTOM, "model", "export", "runtime/bundle", "runtime/backends"},
-        {"numpy", "torch", "onnx", "onnxscript", "onnxruntime", "tensorrt", "tqdm"},
+        {"numpy", "torch", "onnx", "onnxscript", "onnxruntime", "tqdm"},
     ),
     "evaluate": (
         {*BOTTOM, "runtime", "evaluate", "train/dataset", "train/segmentation"},

@@ -111,6 +111,21 @@ class Bundle:
     source: Mapping[str, str]
     versions: Mapping[str, str]
 
+    def read_graph(self, name: str) -> bytes:
+        """The ONNX model of a graph, unaltered since the bundle was opened.
+
+        Raises:
+            BundleError: it cannot be read, or is another one by now.
+        """
+        graph = self.graphs[name]
+        try:
+            content = graph.path.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{graph.path} cannot be read: {error}.") from error
+        if hashlib.sha256(content).hexdigest() != graph.sha256:
+            raise BundleError(f"{graph.path} was replaced while the bundle was open; try again.")
+        return content
+
     @classmethod
     def open(cls, folder: str | Path) -> Bundle:
         """Read `model.json` and check every file.

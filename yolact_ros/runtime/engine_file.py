@@ -176,8 +176,8 @@ def write_engine(path: Path, content: bytes, identity: EngineIdentity, *, second
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content)
-        _replace(sidecar_path(path), (json.dumps(sidecar, indent=1) + "\n").encode())
+        replace_file(path, content)
+        replace_file(sidecar_path(path), (json.dumps(sidecar, indent=1) + "\n").encode())
     except OSError as error:
         raise BackendError(f"The engine {path} cannot be written: {error}.") from error
 
@@ -200,7 +200,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
     return sidecar
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Put a file in place in one step, on the disk before it has its name."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

@@ -1,0 +1,124 @@
+"""`yolact engine` on a bundle of one small graph, with TensorRT-RTX, which needs no GPU."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from yolact_ros.cli.main import main
+from yolact_ros.runtime.bundle import Bundle, write_bundle
+from yolact_ros.runtime.engine_file import engine_identity, read_engine
+from yolact_ros.runtime.gpu import Gpu
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+
+def graph_of(seed):
+    weight = np.random.default_rng(seed).normal(size=(4, 4, 1, 1)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "w"], ["boxes"])],
+        "graph",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 4, 8, 8))],
+        [helper.make_tensor_value_info("boxes", TensorProto.FLOAT, (1, 4, 8, 8))],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return model.SerializeToString()
+
+
+def write(folder, tiny, *, seed=0, target="tensorrt"):
+    return write_bundle(
+        folder,
+        tiny.TINY,
+        postprocess="graph",
+        max_detections=10,
+        graphs={"detect": graph_of(seed)},
+        source={},
+        versions={},
+        target=target,
+    )
+
+
+@pytest.fixture
+def bundle(tiny, tmp_path):
+    pytest.importorskip("tensorrt_rtx")
+    return write(tmp_path / "bundle", tiny)
+
+
+def engine(bundle, *more):
+    return main(["engine", str(bundle.folder), "--library", "tensorrt_rtx", *more])
+
+
+def test_engines_are_built_once_for_each_gpu(bundle, capsys):
+    assert engine(bundle, "--target", "7.5,8.9") == 0
+    first = capsys.readouterr().out
+    assert first.count(", built") == 2
+    assert engine(bundle, "--target", "7.5,8.9") == 0
+    assert capsys.readouterr().out.count("is there already") == 2
+    assert engine(bundle, "--target", "8.9", "--rebuild") == 0
+    assert capsys.readouterr().out.count(", built") == 1
+    paths = sorted(bundle.folder.glob("*.engine"))
+    assert len(paths) == 2
+    version = first.split()[1].strip(",")
+    for path, capability in zip(paths, ("7.5", "8.9"), strict=True):
+        identity = engine_identity(
+            bundle,
+            "detect",
+            library="tensorrt_rtx",
+            library_version=version,
+            gpu=Gpu("", capability),
+        )
+        assert len(read_engine(path, identity)) > 1000
+        sidecar = json.loads(path.with_name(f"{path.name}.json").read_text())
+        assert sidecar["identity"]["compute_capability"] == capability
+
+
+def test_an_engine_of_an_older_graph_is_not_taken(bundle, tiny, capsys):
+    assert engine(bundle, "--target", "8.9") == 0
+    write(bundle.folder, tiny, seed=1)
+    assert engine(Bundle.open(bundle.folder), "--target", "8.9") == 0
+    assert capsys.readouterr().out.count(", built") == 2
+    assert len(list(bundle.folder.glob("*.engine"))) == 1
+
+
+def test_a_tampered_engine_is_built_anew(bundle, capsys):
+    assert engine(bundle, "--target", "8.9") == 0
+    (path,) = bundle.folder.glob("*.engine")
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert engine(bundle, "--target", "8.9") == 0
+    assert capsys.readouterr().out.count(", built") == 2
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--target", "8.7"], "no compute capability 8.7; expected some of: 7.5"),
+        (["--target", ","], "expected some of"),
+        (["--precision", "fp16"], "exported with precision fp32.*--precision fp16"),
+        (["--batch", "4"], "exported with batch 1.*--batch 4"),
+        (["--workspace", "0"], "--workspace is 0"),
+    ],
+)
+def test_what_cannot_be_is_told(bundle, capsys, options, message):
+    assert engine(bundle, *options) == 1
+    words = capsys.readouterr().err
+    assert re.search(message, words), words
+    assert list(bundle.folder.glob("*.engine")) == []
+
+
+def test_a_machine_without_a_gpu_is_told_so(bundle, capsys, monkeypatch):
+    monkeypatch.setattr("yolact_ros.runtime.gpu.DRIVER", "libno-such-driver.so.1")
+    assert engine(bundle) == 1
+    assert "No GPU" in capsys.readouterr().err
+
+
+def test_a_bundle_for_onnx_runtime_is_refused(tiny, tmp_path, capsys):
+    bundle = write(tmp_path / "bundle", tiny, target="onnxruntime")
+    assert engine(bundle) == 1
+    assert "was exported for onnxruntime" in capsys.readouterr().err
