@@ -20,7 +20,7 @@ def fold_weights(model: Any) -> None:
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     uses = Counter(name for node in model.graph.node for name in node.input)
     uses.update(output.name for output in model.graph.output)
-    _fold_reshapes(model, constants)
+    _fold_reshapes(model, constants, uses)
     _fold_batch_norms(model, constants, uses)
     used = {name for node in model.graph.node for name in node.input}
     used |= {output.name for output in model.graph.output}
@@ -29,17 +29,22 @@ def fold_weights(model: Any) -> None:
     model.graph.initializer.extend(kept)
 
 
-def _fold_reshapes(model: Any, constants: dict[str, Any]) -> None:
+def _fold_reshapes(model: Any, constants: dict[str, Any], uses: Counter[str]) -> None:
     from onnx import numpy_helper
 
     nodes = []
+    renamed: dict[str, str] = {}
     for node in model.graph.node:
         if node.op_type == "Reshape" and all(name in constants for name in node.input):
             values, shape = (numpy_helper.to_array(constants[name]) for name in node.input)
             if 0 not in shape:  # which would mean: as it was
-                name = node.output[0]
+                name = node.input[0] if uses[node.input[0]] == 1 else node.output[0]
                 constants[name] = numpy_helper.from_array(values.reshape(shape), name)
+                renamed[node.output[0]] = name
+                uses[name] = uses[node.output[0]]
                 continue
+        for place, name in enumerate(node.input):
+            node.input[place] = renamed.get(name, name)
         nodes.append(node)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
@@ -80,11 +85,14 @@ def _fold_batch_norms(model: Any, constants: dict[str, Any], uses: Counter[str])
         }
         while len(convolution.input) <= bias_place:
             convolution.input.append("")
-        # A weight that is shared with another layer must stay, so the new ones get new names.
+        name = convolution.input[weight_place]
+        if uses[name] > 1:  # shared with another layer, for which it must stay
+            name = f"{node.output[0]}.weight"
+        names = {weight_place: name, bias_place: f"{name.removesuffix('.weight')}.folded_bias"}
         for place, values in folded.items():
-            name = f"{node.output[0]}.{'weight' if place == weight_place else 'bias'}"
-            constants[name] = numpy_helper.from_array(values.astype(weight.dtype), name)
-            convolution.input[place] = name
+            array = values.astype(weight.dtype)
+            constants[names[place]] = numpy_helper.from_array(array, names[place])
+            convolution.input[place] = names[place]
         convolution.output[0] = node.output[0]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
