@@ -80,3 +80,33 @@ def test_after_a_jump_back_in_time_items_are_found_again():
     late.start()
     assert pairing.take(7, tolerance=0, timeout=30.0) == 7
     late.join()
+
+
+def test_what_is_wanted_stays_however_long_the_work_on_it_takes():
+    pairing: Pairing[int] = Pairing(keep=4)
+    pairing.put(10, 10)
+    pairing.expect(10, tolerance=0)
+    for stamp in range(20, 400, 10):
+        pairing.put(stamp, stamp)
+    assert pairing.take(10, tolerance=0, timeout=0.0) == 10
+    assert pairing.take(390, tolerance=0, timeout=0.0) == 390
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("tolerance", [0, 3])
+def test_in_lockstep_nothing_is_lost_and_there_is_always_room_again(tolerance, seed):
+    """Images come slower than depth, some have none, and the bag is played twice."""
+    chance = random.Random(seed)
+    stamps = list(range(100, 600, 10))
+    without = set(chance.sample(stamps[:-1], 12))
+    depths = [(stamp + chance.randint(-tolerance, tolerance), stamp) for stamp in stamps]
+    waiting = [(own, image) for own, image in depths if image not in without] * 2
+    rooms: list[None] = []
+    pairing: Pairing[int] = Pairing(keep=5, on_room=lambda: rooms.append(None))
+    for image in stamps * 2:
+        pairing.expect(image, tolerance=tolerance)
+        while waiting and not pairing.is_full:
+            pairing.put(*waiting.pop(0))
+        found = pairing.take(image, tolerance=tolerance, timeout=0.0)
+        assert found == (None if image in without else image)
+    assert not waiting and rooms

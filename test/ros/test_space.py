@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from builtin_interfaces.msg import Time
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
@@ -142,3 +143,30 @@ def check_detections(array) -> None:
     assert first.results[0].pose.pose.position.z == pytest.approx(0.5)
     assert second.bbox.center.position.z == pytest.approx(2.0)
     assert first.id == "1"
+
+
+def test_with_every_image_of_a_bag_goes_its_depth(start_node, client, image_with):
+    """The camera is faster than the node, and the depth of all images comes before the images."""
+    start_node(depth_wait=5.0, queue_policy="all", queue_size=2)
+    client.camera = client.node.create_publisher(Image, "image", QoSProfile(depth=100))
+    camera = DepthCamera(client)
+    camera.depth = client.node.create_publisher(Image, "depth/image", QoSProfile(depth=100))
+    clouds = []
+    client.node.create_subscription(PointCloud2, "yolact/points", clouds.append, 100)
+    camera.connect()
+    image = image_with({"blue": BOX}, SIZE)
+    header = client.ask(image).header  # one that may have no depth: the node has found us
+    clouds.clear()
+    headers = []
+    for step in range(1, 26):
+        stamp = Time(sec=header.stamp.sec + 100 + step, nanosec=0)
+        headers.append(Header(stamp=stamp, frame_id=header.frame_id))
+        camera.send(headers[-1], scene(), "16UC1")
+    client.spin_until(lambda: False, 0.3)
+    for each in headers:
+        message = Image(header=each, height=SIZE[0], width=SIZE[1], encoding="bgr8")
+        message.step = 3 * SIZE[1]
+        message.data.frombytes(image.tobytes())
+        client.camera.publish(message)
+    assert client.spin_until(lambda: len(clouds) == len(headers), 30.0), len(clouds)
+    assert [cloud.header for cloud in clouds] == headers

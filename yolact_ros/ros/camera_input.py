@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,7 @@ class CameraInput:
             self._topic_name,
             self._on_image,
             qos,
-            callback_group=_WhileThereIsRoom(self.mailbox),
+            callback_group=WhileThereIsRoom(lambda: self.mailbox.is_full),
             event_callbacks=self.watch.callbacks(qos),
             qos_overriding_options=overriding_options(),
         )
@@ -96,20 +97,20 @@ class CameraInput:
             self._node.executor.wake()
 
 
-class _WhileThereIsRoom(MutuallyExclusiveCallbackGroup):
-    """Lets the executor take an image only when its mailbox is not full.
+class WhileThereIsRoom(MutuallyExclusiveCallbackGroup):
+    """Lets the executor take a message only when there is a place for it.
 
     Back-pressure without a thread that waits: what the executor does not take stays with the
     middleware, and parameters and services are answered meanwhile.
     """
 
-    def __init__(self, mailbox: Mailbox[Frame]) -> None:
+    def __init__(self, is_full: Callable[[], bool]) -> None:
         super().__init__()
-        self._mailbox = mailbox
+        self._is_full = is_full
 
     def can_execute(self, entity: Any) -> bool:
         """Whether the executor may take something from `entity`."""
-        return not self._mailbox.is_full and super().can_execute(entity)
+        return not self._is_full() and super().can_execute(entity)
 
 
 def image_topic(

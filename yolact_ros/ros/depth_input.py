@@ -13,6 +13,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
 from yolact_ros.errors import MessageError
+from yolact_ros.ros.camera_input import WhileThereIsRoom, image_qos
 from yolact_ros.ros.pairing import Pairing
 from yolact_ros.ros.qos import SubscriptionWatch, overriding_options
 from yolact_ros.ros.settings import DepthSettings
@@ -38,6 +39,7 @@ class DepthInput:
         node: Node,
         camera: str,
         *,
+        keeps_all: bool,
         wants_depth: Callable[[], bool],
         wants_info: Callable[[], bool],
     ) -> None:
@@ -46,6 +48,7 @@ class DepthInput:
         Args:
             node: whose topics they are.
             camera: its name, which goes before the topics' names; may be empty.
+            keeps_all: whether no image of the camera is dropped, so that no depth may be.
             wants_depth: whether somebody listens to what is made of depth.
             wants_info: whether somebody listens to what is made of the calibration.
         """
@@ -57,7 +60,8 @@ class DepthInput:
         self._topic = node.resolve_topic_name(prefix + DEPTH)
         self._info_topic = node.resolve_topic_name(prefix + CAMERA_INFO)
         self._subscriptions: dict[str, Any] = {}
-        self._images: Pairing[Image] = Pairing()
+        self._keeps_all = keeps_all
+        self._images = self._new_pairing()
         self._info: CameraInfo | None = None
         self._rays: tuple[Intrinsics, np.ndarray] | None = None
         # Steady: a paused bag or simulation must not stop it.
@@ -75,6 +79,10 @@ class DepthInput:
         for subscription in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
         self._subscriptions = {}
+
+    def expect(self, stamp: Time, *, settings: DepthSettings) -> None:
+        """Tell which image is going to be worked on."""
+        self._images.expect(nanoseconds(stamp), tolerance=round(settings.depth_tolerance * 1e9))
 
     def view(
         self, stamp: Time, image_size: tuple[int, int], *, settings: DepthSettings
@@ -142,19 +150,29 @@ class DepthInput:
         for topic, wanted in self._wanted.items():
             subscription = self._subscriptions.get(topic)
             if wanted() and subscription is None:
-                qos = depth_qos()
+                in_lockstep = self._keeps_all and self._kinds[topic] is Image
+                qos = image_qos(keeps_all=True) if in_lockstep else depth_qos()
+                group = WhileThereIsRoom(lambda: self._images.is_full) if in_lockstep else None
                 watch = SubscriptionWatch(self._node, self._node.resolve_topic_name(topic))
                 self._subscriptions[topic] = self._node.create_subscription(
                     self._kinds[topic],
                     topic,
                     self._callbacks[topic],
                     qos,
+                    callback_group=group,
                     event_callbacks=watch.callbacks(qos),
                     qos_overriding_options=overriding_options(),
                 )
             elif subscription is not None and not wanted():
                 self._node.destroy_subscription(self._subscriptions.pop(topic))
-                self._images = Pairing()  # ten of them are worth their memory
+                self._images = self._new_pairing()  # ten of them are worth their memory
+
+    def _new_pairing(self) -> Pairing[Image]:
+        return Pairing(on_room=self._on_room if self._keeps_all else None)
+
+    def _on_room(self) -> None:
+        if self._node.executor is not None:
+            self._node.executor.wake()
 
     def _on_depth(self, message: Image) -> None:
         self._images.put(nanoseconds(message.header.stamp), message)

@@ -219,7 +219,11 @@ class YolactNode(LifecycleNode):
             CameraInput(self, camera, inbox=self._inbox, settings=settings.inputs),
             outputs,
             DepthInput(
-                self, camera, wants_depth=outputs.wants_depth, wants_info=outputs.wants_info
+                self,
+                camera,
+                keeps_all=settings.inputs.queue_policy == "all",
+                wants_depth=outputs.wants_depth,
+                wants_info=outputs.wants_info,
             ),
         )
 

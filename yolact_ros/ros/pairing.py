@@ -5,26 +5,42 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class Pairing(Generic[T]):
-    """Keeps the newest items of one topic until somebody asks for one by its stamp.
+    """Keeps items of one topic until somebody asks for one by its stamp.
 
-    One thread puts, another one takes, and waits only for what may still come: the middleware
-    keeps the order of one publisher, so when something newer has come, the wanted one never will.
+    One thread puts; another one says which stamp it is at, then takes, and waits only for what
+    may still come: the middleware keeps the order of one publisher, so when something newer has
+    come, the wanted one never will.
     """
 
-    def __init__(self, *, keep: int = 10) -> None:
-        """Make an empty one that holds `keep` items."""
+    def __init__(self, *, keep: int = 10, on_room: Callable[[], None] | None = None) -> None:
+        """Make an empty one.
+
+        Args:
+            keep: number of items that it holds.
+            on_room: given, nothing is thrown away that may still be wanted: whoever puts has to
+                look at `is_full`, and this is called when there is room again.
+        """
         self._changed = threading.Condition()
         self._items: OrderedDict[int, T] = OrderedDict()  # by stamp, in the order of arrival
         self._keep = keep
+        self._on_room = on_room
+        self._wanted: int | None = None
+        self._gone: int | None = None  # the last one that `expect` let go, unless time jumped back
+
+    @property
+    def is_full(self) -> bool:
+        """Whether an item more would be too many, where none is thrown away."""
+        return self._on_room is not None and len(self._items) >= self._keep
 
     def put(self, stamp: int, item: T) -> None:
-        """Leave an item; the one that came first goes when there are too many.
+        """Leave an item; where there are too many, the oldest one goes that is not wanted.
 
         Args:
             stamp: nanoseconds.
@@ -33,9 +49,32 @@ class Pairing(Generic[T]):
         with self._changed:
             self._items.pop(stamp, None)
             self._items[stamp] = item
-            if len(self._items) > self._keep:
-                self._items.popitem(last=False)
+            if self._on_room is None and len(self._items) > self._keep:
+                # The network may take longer on one image than the others take to come.
+                nearest = None if self._wanted is None else self._nearest(self._wanted)
+                del self._items[next(found for found in self._items if found != nearest)]
             self._changed.notify_all()
+
+    def expect(self, stamp: int, *, tolerance: int) -> None:
+        """Tell which item will be asked for next; those before it may go.
+
+        Args:
+            stamp: nanoseconds.
+            tolerance: nanoseconds by which the stamps may differ.
+        """
+        with self._changed:
+            was_full = self.is_full
+            before, self._wanted = self._wanted, stamp
+            jumped_from = before if before is not None and stamp < before else None
+            if jumped_from is not None:
+                self._gone = None
+            while self._items and self._is_useless(
+                next(iter(self._items)), stamp, tolerance=tolerance, jumped_from=jumped_from
+            ):
+                self._gone, _ = self._items.popitem(last=False)
+            has_room = was_full and not self.is_full
+        if has_room and self._on_room is not None:
+            self._on_room()
 
     def take(self, stamp: int, *, tolerance: int, timeout: float) -> T | None:
         """Give the item of a stamp, or else the nearest one.
@@ -54,10 +93,26 @@ class Pairing(Generic[T]):
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     break
-            nearest = min(self._items, key=lambda found: abs(found - stamp), default=None)
+            nearest = self._nearest(stamp)
             if nearest is None or abs(nearest - stamp) > tolerance:
                 return None
             return self._items[nearest]
+
+    def _is_useless(
+        self, first: int, stamp: int, *, tolerance: int, jumped_from: int | None
+    ) -> bool:
+        """Whether the item that came first can be let go."""
+        if first > stamp + tolerance:
+            # After a jump: what nobody has come to before it.
+            return jumped_from is not None and first >= jumped_from - tolerance
+        if first >= stamp - tolerance:
+            return False
+        # One that is older than what has gone is ahead: its topic has jumped back already.
+        is_ahead = self._gone is not None and first < self._gone
+        return not is_ahead or self.is_full
+
+    def _nearest(self, stamp: int) -> int | None:
+        return min(self._items, key=lambda found: abs(found - stamp), default=None)
 
     def _has_passed(self, stamp: int) -> bool:
         return bool(self._items) and next(reversed(self._items)) > stamp

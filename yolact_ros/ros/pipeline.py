@@ -57,6 +57,7 @@ class Pipeline:
         started = time.perf_counter()
         header = frame.message.header
         stamp = seconds_of(header.stamp)
+        self._depth.expect(header.stamp, settings=settings.depth)
         image = bgr_from_message(frame.message)
         decoded = time.perf_counter()
         segmenter.postprocess = settings.frames
