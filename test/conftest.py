@@ -12,6 +12,10 @@ import pytest
 from yolact_ros.config import ModelConfig
 from yolact_ros.runtime.bundle import ModelDescription, write_bundle
 
+# Before any test loads torch: threads of OpenMP that spin at barriers make small networks many
+# times slower as soon as another process wants a core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 TINY = ModelConfig(name="tiny", classes=("cup", "spoon"), input_size=(32, 40), num_prototypes=1)
