@@ -23,10 +23,10 @@ def write_image(path, *, blue=True):
     return path
 
 
-def write_video(path, frames=3):
+def write_video(path, frames=3, *, blue=0):
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (120, 96))
     for _ in range(frames):
-        writer.write(np.zeros((96, 120, 3), np.uint8))
+        writer.write(np.full((96, 120, 3), (blue, 0, 0), np.uint8))
     writer.release()
     return path
 
@@ -88,6 +88,19 @@ def test_a_video_gives_an_entry_and_an_overlay_for_each_frame(predict, tmp_path)
 
 def frame_types(path):
     return [(e["frame_type"], e["keyframe_reason"]) for e in json.loads(path.read_text())]
+
+
+def test_objects_of_a_video_are_numbered_and_those_of_images_are_not(predict, tmp_path):
+    clip = write_video(tmp_path / "clip.mp4", 4, blue=255)
+    image = write_image(tmp_path / "blue.png")
+    output = tmp_path / "out.json"
+    assert predict(clip, image, "--track-hits", 2, "--json", output) == 0
+    entries = json.loads(output.read_text())
+    numbers = [[one["track_id"] for one in entry["instances"]] for entry in entries]
+    assert numbers == [[0, 0], [1, 2], [1, 2], [1, 2], [0, 0]]
+    assert predict(clip, "--no-tracking", "--json", output) == 0
+    entries = json.loads(output.read_text())
+    assert {one["track_id"] for entry in entries for one in entry["instances"]} == {0}
 
 
 def test_frames_of_a_video_live_on_their_keyframes(tiny_video_bundle, tmp_path):

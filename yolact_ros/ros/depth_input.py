@@ -87,45 +87,53 @@ class DepthInput:
     def view(
         self, stamp: Time, image_size: tuple[int, int], *, settings: DepthSettings
     ) -> DepthView | None:
-        """Give the depth of an image; None, and words in the log, if there is none.
-
-        Waits for it at most `settings.depth_wait` seconds; belongs to the worker's thread.
-
-        Args:
-            stamp: of the image.
-            image_size: (height, width) of the image.
-            settings: how to find it and what it means.
-        """
+        """As `find`; None, and words in the log, if there is no depth."""
         try:
-            message = self._images.take(
-                nanoseconds(stamp),
-                tolerance=round(settings.depth_tolerance * 1e9),
-                timeout=settings.depth_wait,
-            )
-            if message is None:
-                raise MessageError(
-                    f"No depth image on {self._topic} has the stamp of the image "
-                    f"({self._node.count_publishers(self._topic)} publishers, waited "
-                    f"{settings.depth_wait:g} s); see the parameters depth_wait and "
-                    "depth_tolerance."
-                )
-            if self._info is None:
-                raise MessageError(
-                    f"There is depth, but no camera info on {self._info_topic} "
-                    f"({self._node.count_publishers(self._info_topic)} publishers)."
-                )
-            if (message.height, message.width) != image_size:
-                raise MessageError(
-                    f"The depth image on {self._topic} is {message.width}x{message.height}, the "
-                    f"image {image_size[1]}x{image_size[0]}; publish depth registered to the "
-                    "image (aligned, see depth_image_proc)."
-                )
-            return self._view(message, self._info, settings)
+            return self.find(stamp, image_size, settings=settings)
         except MessageError as error:
             self._node.get_logger().warning(
                 f"No 3-D results: {error}", throttle_duration_sec=THROTTLE_S
             )
             return None
+
+    def find(
+        self, stamp: Time, image_size: tuple[int, int], *, settings: DepthSettings
+    ) -> DepthView:
+        """Give the depth of an image; belongs to the worker's thread.
+
+        Waits for it at most `settings.depth_wait` seconds.
+
+        Args:
+            stamp: of the image.
+            image_size: (height, width) of the image.
+            settings: how to find it and what it means.
+
+        Raises:
+            MessageError: there is none, or it does not fit the image or the calibration.
+        """
+        message = self._images.take(
+            nanoseconds(stamp),
+            tolerance=round(settings.depth_tolerance * 1e9),
+            timeout=settings.depth_wait,
+        )
+        if message is None:
+            raise MessageError(
+                f"No depth image on {self._topic} has the stamp of the image "
+                f"({self._node.count_publishers(self._topic)} publishers, waited "
+                f"{settings.depth_wait:g} s); see the parameters depth_wait and depth_tolerance."
+            )
+        if self._info is None:
+            raise MessageError(
+                f"There is depth, but no camera info on {self._info_topic} "
+                f"({self._node.count_publishers(self._info_topic)} publishers)."
+            )
+        if (message.height, message.width) != image_size:
+            raise MessageError(
+                f"The depth image on {self._topic} is {message.width}x{message.height}, the image "
+                f"{image_size[1]}x{image_size[0]}; publish depth registered to the image "
+                "(aligned, see depth_image_proc)."
+            )
+        return self._view(message, self._info, settings)
 
     def _view(self, message: Image, info: CameraInfo, settings: DepthSettings) -> DepthView:
         metres = depth_in_metres(

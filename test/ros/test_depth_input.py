@@ -1,0 +1,117 @@
+"""Depth and calibration of one camera, in this process."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+
+from builtin_interfaces.msg import Time
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from yolact_ros.errors import MessageError
+from yolact_ros.ros.depth_input import DepthInput, intrinsics_of
+from yolact_ros.ros.settings import DepthSettings
+
+STAMP = Time(sec=7, nanosec=5)
+AT_ONCE = DepthSettings(depth_wait=0.0)
+
+
+@pytest.fixture
+def camera(ros):
+    """A depth camera named front beside a `DepthInput`, which wants what `wanted` says."""
+    node = rclpy.create_node("depth_input", namespace=f"/test{time.monotonic_ns() % 10**9}")
+    wanted = SimpleNamespace(depth=True, info=True)
+    depth = DepthInput(
+        node,
+        "front",
+        keeps_all=False,
+        wants_depth=lambda: wanted.depth,
+        wants_info=lambda: wanted.info,
+    )
+    publishers = [
+        node.create_publisher(Image, "front/depth/image", QoSProfile(depth=10)),
+        node.create_publisher(CameraInfo, "front/camera_info", QoSProfile(depth=10)),
+    ]
+
+    def spin_until(condition):
+        deadline = time.monotonic() + 20.0
+        while not condition():
+            assert time.monotonic() < deadline
+            rclpy.spin_once(node, timeout_sec=0.02)
+
+    yield SimpleNamespace(depth=depth, wanted=wanted, publishers=publishers, spin_until=spin_until)
+    depth.close()
+    node.destroy_node()
+
+
+def depth_message(encoding="16UC1", height=4, width=6) -> Image:
+    message = Image(header=Header(stamp=STAMP), height=height, width=width, encoding=encoding)
+    message.step = 2 * width
+    message.data.frombytes(np.full((height, width), 1500, "<u2").tobytes())
+    return message
+
+
+def info_message(**fields) -> CameraInfo:
+    values = {"height": 4, "width": 6, "k": [2.0, 0, 3, 0, 2, 2, 0, 0, 1]} | fields
+    return CameraInfo(**{k: np.array(v, float) if k in "kp" else v for k, v in values.items()})
+
+
+def test_depth_is_found_by_its_stamp_and_words_say_what_is_missing(camera):
+    find = camera.depth.find
+    camera.spin_until(lambda: all(p.get_subscription_count() for p in camera.publishers))
+    with pytest.raises(MessageError, match="front/depth/image has the stamp.*1 publishers"):
+        find(STAMP, (4, 6), settings=AT_ONCE)
+    assert camera.depth.view(STAMP, (4, 6), settings=AT_ONCE) is None
+    camera.publishers[0].publish(depth_message())
+    patient = DepthSettings(depth_wait=0.0, depth_tolerance=1e-6)
+    late = Time(sec=7, nanosec=900)
+
+    def has_come():
+        try:
+            find(STAMP, (4, 6), settings=AT_ONCE)
+        except MessageError as error:
+            return "no camera info on" in str(error)
+
+    camera.spin_until(has_come)
+    camera.publishers[1].publish(info_message())
+    camera.spin_until(lambda: camera.depth.info)
+    view = find(STAMP, (4, 6), settings=AT_ONCE)
+    np.testing.assert_allclose(view.metres, 1.5, rtol=1e-6)
+    np.testing.assert_allclose(view.rays[0, 0], [-1.5, -1.0])
+    with pytest.raises(MessageError, match="waited 0 s"):
+        find(late, (4, 6), settings=AT_ONCE)
+    assert find(late, (4, 6), settings=patient).metres.shape == (4, 6)
+    with pytest.raises(MessageError, match="is 6x4, the image 12x8; .*registered"):
+        find(STAMP, (8, 12), settings=AT_ONCE)
+    camera.publishers[1].publish(info_message(width=12))
+    camera.spin_until(lambda: camera.depth.info.width == 12)
+    with pytest.raises(MessageError, match="images of 12x4"):
+        find(STAMP, (4, 6), settings=AT_ONCE)
+
+
+def test_nothing_is_taken_when_nobody_wants_it_any_more(camera):
+    depth, info = camera.publishers
+    camera.spin_until(lambda: depth.get_subscription_count() and info.get_subscription_count())
+    camera.wanted.depth = False
+    camera.spin_until(lambda: not depth.get_subscription_count())
+    assert info.get_subscription_count() == 1
+    camera.wanted.info = False
+    camera.spin_until(lambda: not info.get_subscription_count())
+
+
+def test_rectified_images_have_the_pinhole_of_p_and_no_distortion():
+    info = info_message(p=[5.0, 0, 1, 0, 0, 6, 2, 0, 0, 0, 1, 0], d=[0.1, 0, 0, 0, 0])
+    info.distortion_model = "plumb_bob"
+    rectified = intrinsics_of(info, rectified=True)
+    assert rectified.matrix == (5, 0, 1, 0, 6, 2, 0, 0, 1) and not rectified.distortion
+    own = intrinsics_of(info, rectified=False)
+    assert own.matrix == (2, 0, 3, 0, 2, 2, 0, 0, 1)
+    assert own.model == "plumb_bob" and own.distortion[0] == 0.1
+    assert own.size == rectified.size == (4, 6)
