@@ -83,3 +83,21 @@ def test_an_official_file_says_how_to_convert_it(tmp_path):
     torch.save({"backbone.conv1.weight": torch.zeros(3)}, tmp_path / "yolact_base.pth")
     with pytest.raises(WeightsError, match="yolact convert .*yolact_base.pth -o"):
         load_partial_weights(Yolact(SOURCE), tmp_path / "yolact_base.pth")
+
+
+def test_mask_rescoring_of_new_classes_starts_as_the_mean_of_the_old_ones(tmp_path):
+    source = replace(SOURCE, input_size=(256, 256), mask_rescoring=True)
+    torch.manual_seed(1)
+    trained = Yolact(source).eval()
+    path = tmp_path / "source.pth"
+    save_checkpoint(path, trained)
+    model = Yolact(replace(source, classes=("bolt", "nut", "screw", "nail"))).eval()
+    transfer = load_partial_weights(model, path)
+    assert set(transfer.averaged) == {f"mask_rescoring.layers.10.{n}" for n in ("weight", "bias")}
+    assert not {"mask_rescoring.layers.10.weight"} & {*transfer.fresh, *transfer.unused}
+    last, before = (m.mask_rescoring.layers["10"] for m in (model, trained))
+    with torch.no_grad():
+        features = torch.rand(2, 128, 1, 1)
+        expected = before(features).mean(dim=1, keepdim=True).expand(-1, 4, -1, -1)
+        torch.testing.assert_close(last(features), expected)
+    assert "2 as a mean" in str(transfer)

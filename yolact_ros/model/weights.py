@@ -30,6 +30,9 @@ from yolact_ros.model.yolact import Yolact
 
 CHECKPOINT_FORMAT = "yolact_ros.checkpoint/1"
 
+# The layer of mask re-scoring that has an output for each class.
+RESCORED_CLASSES = "mask_rescoring.layers.10."
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -184,6 +187,7 @@ class Transfer:
     Attributes:
         source: the checkpoint.
         taken: entries that were copied.
+        averaged: entries whose every class is the mean of the checkpoint's classes.
         fresh: entries of the network that the checkpoint lacks, has in another shape or has for
             other classes.
         unused: entries of the checkpoint that the network cannot take, for the same reasons.
@@ -191,14 +195,16 @@ class Transfer:
 
     source: str
     taken: tuple[str, ...]
+    averaged: tuple[str, ...]
     fresh: tuple[str, ...]
     unused: tuple[str, ...]
 
     def __str__(self) -> str:
         return (
-            f"Took {len(self.taken)} of {len(self.taken) + len(self.fresh)} entries from "
-            f"{self.source}; {len(self.fresh)} start fresh, {len(self.unused)} of the file are "
-            "not used."
+            f"Took {len(self.taken)} of "
+            f"{len(self.taken) + len(self.averaged) + len(self.fresh)} entries from "
+            f"{self.source}, {len(self.averaged)} as a mean of its classes; {len(self.fresh)} "
+            f"start fresh, {len(self.unused)} of the file are not used."
         )
 
     def report(self) -> str:
@@ -206,6 +212,7 @@ class Transfer:
         lines = [str(self)]
         for title, names in (
             ("taken", self.taken),
+            ("taken as a mean of the classes", self.averaged),
             ("fresh", self.fresh),
             ("not used", self.unused),
         ):
@@ -217,7 +224,9 @@ def load_partial_weights(model: Yolact, path: str | Path) -> Transfer:
     """Start a network from a checkpoint of one with other classes, or other parts.
 
     Entries of equal name and shape are copied; all others of `model` keep their values, and so
-    do, for other classes, those whose values mean classes.
+    do, for other classes, those whose values mean classes. Mask re-scoring is the exception: how
+    well a mask fits hardly depends on the class, so each new class starts as the mean of the old
+    ones. A random start behind trained layers leaves many classes dead, for it ends in a ReLU.
 
     Raises:
         WeightsError: the checkpoint cannot be read, or its backbone is another one.
@@ -238,12 +247,21 @@ def load_partial_weights(model: Yolact, path: str | Path) -> Transfer:
         and own[name].shape == tensor.shape
         and (same_classes or not depends_on_classes(name))
     }
-    model.load_state_dict({**own, **taken})
+    averaged = {
+        name: weights[name].mean(dim=0, keepdim=True).expand_as(own[name])
+        for name in own
+        if name.startswith(RESCORED_CLASSES)
+        and name in weights
+        and name not in taken
+        and weights[name].shape[1:] == own[name].shape[1:]
+    }
+    model.load_state_dict({**own, **taken, **averaged})
     return Transfer(
         source=str(path),
         taken=tuple(taken),
-        fresh=tuple(name for name in own if name not in taken),
-        unused=tuple(name for name in weights if name not in taken),
+        averaged=tuple(averaged),
+        fresh=tuple(name for name in own if name not in taken and name not in averaged),
+        unused=tuple(name for name in weights if name not in taken and name not in averaged),
     )
 
 
