@@ -27,6 +27,10 @@ def fold_weights(model: Any) -> None:
     kept = [tensor for name, tensor in constants.items() if name in used]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
+    # What the exporter noted of a weight's shape is out of date where the weight was folded.
+    infos = [value for value in model.graph.value_info if value.name not in constants]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(infos)
 
 
 def _fold_reshapes(model: Any, constants: dict[str, Any], uses: Counter[str]) -> None:
