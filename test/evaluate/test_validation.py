@@ -37,7 +37,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def dataset(model, tmp_path_factory):
-    """Three noisy pictures; true are some of the things that the untrained network sees in them."""
+    """Three noisy pictures; true are some of the things that the untrained network sees."""
     folder = tmp_path_factory.mktemp("data")
     checkpoint = folder / "model.pth"
     save_checkpoint(checkpoint, model)
