@@ -57,7 +57,10 @@ def test_a_fast_camera_does_not_starve_a_slow_one(start, client, squares_bundle,
                 sent, resend = sent + 1, now + 1.0
             client.send(images["front"], camera=cameras["front"])
             client.spin_until(lambda: False, 0.001)
-    client.spin_until(lambda: stats["front"] and stats["rear"], 5.0)
+    # Stats follow their result.
+    last = results["rear"][-1].header
+    assert client.spin_until(lambda: stats["rear"] and stats["rear"][-1].header == last)
+    assert client.spin_until(lambda: stats["front"])
 
     rear, front = stats["rear"][-1], stats["front"][-1]
     assert 10 <= rear.received <= sent and rear.failed == front.failed == 0

@@ -15,6 +15,9 @@ from sensor_msgs.msg import Image
 
 from yolact_ros.msg import InstanceArray
 
+# A signal must end a node within 2 s of an idle machine; where it did not, it would take 10 s and
+# more on any.
+END_S = 5.0
 GOOD = {"red": (32, 16, 96, 80)}
 BAD = {"blue": (0, 0, 64, 64)}  # the first sample is 255
 
@@ -73,7 +76,7 @@ def test_a_managed_node_whose_model_keeps_failing_goes_back_to_unconfigured(
         )
         assert client.spin_until(lambda: manager.state() == State.PRIMARY_STATE_UNCONFIGURED, 20.0)
     status, seconds = node.end()
-    assert status == 0 and seconds < 2.0
+    assert status == 0 and seconds < END_S
 
 
 def test_two_nodes_serve_a_camera_that_goes_and_returns_with_another_size(
@@ -112,7 +115,7 @@ def test_a_signal_ends_the_node_while_an_image_takes_very_long(
         if not client.spin_until(lambda h=header: any(r.header == h for r in client.results), 1.0):
             break
     status, seconds = node.end()
-    assert status == 0 and seconds < 2.0
+    assert status == 0 and seconds < END_S
     assert "Ending without waiting" in node.output and "Traceback" not in node.output
 
 
@@ -125,6 +128,6 @@ def test_a_node_that_opens_its_model_answers_tells_how_long_and_can_be_ended(
     assert client.spin_until(lambda: manager.state() == State.TRANSITION_STATE_CONFIGURING)
     node.wait_for("Opening the model, 2 s so far")
     status, seconds = node.end(signal.SIGTERM)
-    assert status == 0 and seconds < 2.0
+    assert status == 0 and seconds < END_S
     assert "Did not configure: The node is to end" in node.output
     assert "Traceback" not in node.output and "FATAL" not in node.output
