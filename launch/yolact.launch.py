@@ -23,6 +23,7 @@ PARAMETERS = {
     "mask_encoding": str,
 }
 SWITCH = ["true", "false"]
+SHOWN = ("overlay", "points", "markers")  # what config/yolact.rviz shows, of a node /yolact
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +19,13 @@ FILES = sorted((REPOSITORY / "launch").glob("*.launch.py"))
 def test_a_launch_file_is_python_with_an_entry_point(path):
     names = compile(path.read_text(), str(path), "exec").co_names
     assert "generate_launch_description" in names
+
+
+def test_rviz_is_led_to_every_topic_that_its_configuration_shows():
+    shown = re.findall(r"Value: /yolact/(\S+)", (REPOSITORY / "config/yolact.rviz").read_text())
+    source = (REPOSITORY / "launch/yolact.launch.py").read_text()
+    (remapped,) = re.findall(r"^SHOWN = (\(.*?\))", source, re.MULTILINE)
+    assert sorted(shown) == sorted(ast.literal_eval(remapped))
 
 
 SCRIPT = "import sys; from ros2cli.cli import main; sys.exit(main())"
