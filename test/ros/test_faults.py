@@ -10,10 +10,16 @@ import pytest
 pytest.importorskip("rclpy")
 
 from lifecycle_msgs.msg import State, Transition
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 from yolact_ros.msg import InstanceArray
+from yolact_ros.ros.camera_input import Frame
+from yolact_ros.ros.images import message_from_bgr
+from yolact_ros.ros.mailbox import FrameCounts
+from yolact_ros.ros.node import SUCCESS, YolactNode
 
 # A signal must end a node within 2 s of an idle machine; where it did not, it would take 10 s and
 # more on any.
@@ -77,6 +83,43 @@ def test_a_managed_node_whose_model_keeps_failing_goes_back_to_unconfigured(
         assert client.spin_until(lambda: manager.state() == State.PRIMARY_STATE_UNCONFIGURED, 20.0)
     status, seconds = node.end()
     assert status == 0 and seconds < END_S
+
+
+def test_an_image_is_accounted_for_once_whatever_breaks_down_behind_it(
+    ros, squares_bundle, image_with, monkeypatch, capfd
+):
+    """Defects of our own, in the worker's thread: it must go on with the next image."""
+    node = YolactNode()
+    node.set_parameters([Parameter("model", value=str(squares_bundle))])
+    assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+    (pipeline,) = node.pipelines
+    mailbox = pipeline.camera.mailbox
+
+    def work_on_one() -> FrameCounts:
+        now = node.get_clock().now().to_msg()
+        message = message_from_bgr(image_with(GOOD, (64, 64)), Header(stamp=now))
+        received = mailbox.counts().received
+        mailbox.put(Frame(message, now, time.perf_counter()))
+        deadline = time.monotonic() + 20.0
+        while (counts := mailbox.counts()).in_flight and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert counts.received == received + 1
+        return counts
+
+    def break_down(*_, **__):
+        raise ZeroDivisionError("a defect")
+
+    for defect, outcome in (("publish_stats", {"processed": 1}), ("process", {"failed": 1})):
+        before = work_on_one()
+        with monkeypatch.context() as patch:
+            patch.setattr(pipeline, defect, break_down)
+            after = work_on_one()
+        for name in ("processed", "failed"):
+            assert getattr(after, name) == getattr(before, name) + outcome.get(name, 0)
+    assert work_on_one().in_flight == 0
+    assert capfd.readouterr().err.count("ZeroDivisionError: a defect") == 2
+    assert node.trigger_deactivate() == SUCCESS and node.trigger_cleanup() == SUCCESS
+    node.destroy_node()
 
 
 def test_two_nodes_serve_a_camera_that_goes_and_returns_with_another_size(

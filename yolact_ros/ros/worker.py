@@ -13,9 +13,9 @@ from rclpy.node import Node
 
 from yolact_ros.errors import ConfigError, MessageError, YolactError
 from yolact_ros.ros.camera_input import Frame
-from yolact_ros.ros.mailbox import Inbox, Mailbox
+from yolact_ros.ros.mailbox import Inbox, Mailbox, Outcome
 from yolact_ros.ros.outputs import milliseconds_since
-from yolact_ros.ros.pipeline import Pipeline
+from yolact_ros.ros.pipeline import Finished, Pipeline
 from yolact_ros.ros.services import Question
 from yolact_ros.ros.settings import Settings
 from yolact_ros.runtime.bundle import ModelDescription, shipped_bundle
@@ -142,25 +142,37 @@ class Worker:
         return segmenter
 
     def _work_on(self, mailbox: Mailbox[Frame], frame: Frame, segmenter: Segmenter) -> None:
-        settings = self._settings()
-        if self._is_stale(frame, settings.work.max_frame_age):
-            mailbox.finish("stale")
-            return
+        """Account for one image exactly once, whatever happens to it."""
         pipeline = self._pipelines[mailbox]
+        outcome, finished = self._try(pipeline, frame, segmenter)
+        counts = mailbox.finish(outcome)
+        if finished is None:
+            return
         try:
+            pipeline.publish_stats(finished, counts)
+        except Exception:  # noqa: BLE001 - the image itself was published
+            words = f"Statistics could not be published:\n{traceback.format_exc()}"
+            self._logger.error(words, throttle_duration_sec=THROTTLE_S)
+
+    def _try(
+        self, pipeline: Pipeline, frame: Frame, segmenter: Segmenter
+    ) -> tuple[Outcome, Finished | None]:
+        settings = self._settings()
+        try:
+            if self._is_stale(frame, settings.work.max_frame_age):
+                return "stale", None
             finished = pipeline.process(frame, segmenter, settings=settings)
         except (MessageError, ConfigError) as error:
-            mailbox.finish("failed")
             pipeline.meter.error = str(error)
             self._logger.error(str(error), throttle_duration_sec=THROTTLE_S)
+            return "failed", None
         except Exception as error:  # noqa: BLE001 - one image must not end the others
-            mailbox.finish("failed")
             pipeline.meter.error = str(error)
             pipeline.reset()
             self._note_failure(error, settings.work.max_failures)
-        else:
-            self._failures = 0
-            pipeline.publish_stats(finished, mailbox.finish())
+            return "failed", None
+        self._failures = 0
+        return "processed", finished
 
     def _is_stale(self, frame: Frame, limit: float) -> bool:
         stamp = frame.message.header.stamp
@@ -180,7 +192,9 @@ class Worker:
         known = isinstance(error, YolactError)
         words = str(error) if known else traceback.format_exc()
         self._failures += 1
-        if self._failures == limit:
-            self._on_broken(f"The model failed on {limit} images in a row. The last time: {words}")
+        if limit and self._failures >= limit:
+            self._on_broken(
+                f"The model failed on {self._failures} images in a row. The last time: {words}"
+            )
             return
         self._logger.error(f"An image failed: {words}", throttle_duration_sec=THROTTLE_S)
