@@ -77,7 +77,7 @@ class DetectGraph(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, image: Tensor) -> Predictions:
+    def forward(self, image: Tensor) -> DetectTensors:
         """Run on image (1, H, W, 3) uint8 BGR of the network's input size."""
         return self.finish(self.network.pyramid(normalise(image, self.network.config)))
 
