@@ -111,6 +111,7 @@ class YolactNode(LifecycleNode):
         self.is_enabled = True
         self.has_worked = False
         self.is_ending = interrupted
+        self._ending_since = 0.0
         self._announce = announce
         self._inbox: Inbox[Any] = Inbox()
         self._worker: Worker | None = None
@@ -277,8 +278,12 @@ class YolactNode(LifecycleNode):
         """Wait until something has ended that waits for so many seconds itself."""
         started = time.monotonic()
         while not ended(STEP_S):
-            limit = CLOSE_S if self.is_ending() else PATIENCE_S
-            if time.monotonic() - started > limit:
+            now = time.monotonic()
+            if self.is_ending():  # then all waits together have CLOSE_S
+                self._ending_since = self._ending_since or now
+                if now - self._ending_since > CLOSE_S:
+                    return False
+            elif now - started > PATIENCE_S:
                 return False
         return True
 
