@@ -215,6 +215,26 @@ def test_between_quantised_layers_values_are_half():
     np.testing.assert_allclose(run(content, image=image)["y"], expected, atol=1e-3)
 
 
+def test_a_scale_too_small_for_half_does_not_become_zero():
+    model = make_model(
+        [
+            ("QuantizeLinear", ["x", "scale", "zero"], "q", {}),
+            ("DequantizeLinear", ["q", "scale", "zero"], "d", {}),
+            ("Conv", ["d", "w"], "y", {}),
+        ],
+        {"x": (TensorProto.FLOAT, [1, 1, 2, 2])},
+        {"y": [1, 1, 2, 2]},
+        {
+            "w": weights(1, 1, 1, 1),
+            "scale": np.array(1e-9, np.float32),
+            "zero": np.array(0, np.int8),
+        },
+    )
+    content = to_half(model.SerializeToString(), half_borders=())
+    stored = {t.name: t for t in onnx.load_model_from_string(content).graph.initializer}
+    assert numpy_helper.to_array(stored["scale_half"]) > 0
+
+
 def test_a_weight_that_half_cannot_hold_is_refused():
     model = make_model(
         [("Conv", ["x", "w"], "y", {})],

@@ -16,14 +16,20 @@ pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from yolact_ros.cli.main import main  # noqa: E402
-from yolact_ros.errors import BackendError  # noqa: E402
+from yolact_ros.errors import BackendError, BundleError  # noqa: E402
 from yolact_ros.export.int8_bundle import quantise_bundle  # noqa: E402
 from yolact_ros.export.to_bundle import export_bundle  # noqa: E402
-from yolact_ros.export.to_int8 import Quantiser, output_error, run_graph  # noqa: E402
+from yolact_ros.export.to_int8 import (  # noqa: E402
+    Quantiser,
+    expose_raw_outputs,
+    output_error,
+    run_graph,
+)
 from yolact_ros.export.to_onnx import halve_weights, widen_weights  # noqa: E402
 from yolact_ros.model.weights import initialise_weights, save_checkpoint  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
 from yolact_ros.runtime.bundle import Bundle  # noqa: E402
+from yolact_ros.runtime.engine_builder import build_engine, import_tensorrt  # noqa: E402
 from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
 from yolact_ros.variants import TABLETOP_MODEL  # noqa: E402
 
@@ -153,6 +159,84 @@ def test_a_bundle_for_video_runs_quantised_and_says_so(bundle, tmp_path):
         image = np.zeros((48, 64, 3), np.uint8)
         types = [segmenter.segment(image, stream=stream).frame_type for _ in range(2)]
     assert types == ["keyframe", "partial"]
+
+
+@pytest.fixture(scope="module")
+def quantised_for_tensorrt(bundle):
+    """Exported for TensorRT and two cameras, then quantised but for one layer."""
+    folder = bundle.parent
+    export_bundle(
+        folder / "model.pth",
+        folder / "trt32",
+        target="tensorrt",
+        batch=2,
+        max_detections=10,
+        images=1,
+    )
+    names = [STEM]
+    (graph,) = quantise_bundle(
+        folder / "trt32", folder / "trt8", images(3), target="tensorrt", float_layers=names
+    )
+    return graph, Bundle.open(folder / "trt8")
+
+
+def test_for_tensorrt_what_is_not_quantised_computes_in_half(quantised_for_tensorrt):
+    graph, bundle = quantised_for_tensorrt
+    assert 0 < graph.error < 1
+    assert (bundle.description.target, bundle.description.precision) == ("tensorrt", "int8")
+    outputs = {name: info.dtype for name, info in bundle.graphs["detect"].outputs.items()}
+    assert outputs["prototypes"] == "float16"
+    assert outputs["boxes"] == outputs["scores"] == "float32"
+    content = onnx.shape_inference.infer_shapes(onnx.load(str(bundle.graphs["detect"].path)))
+    types = {v.name: v.type.tensor_type.elem_type for v in content.graph.value_info}
+    convolutions = [n for n in content.graph.node if n.op_type == "Conv" and n.output[0] in types]
+    assert len(convolutions) > 20
+    assert {types[node.output[0]] for node in convolutions} == {TensorProto.FLOAT16}
+    feeds = [{"image": np.concatenate(images(2))}]
+    for values in run_graph(bundle.graphs["detect"].path.read_bytes(), feeds)[0]:
+        assert np.isfinite(values).all() and len(values) == 2
+
+
+def test_tensorrt_rtx_compiles_a_quantised_bundle(quantised_for_tensorrt):
+    pytest.importorskip("tensorrt_rtx")
+    _, bundle = quantised_for_tensorrt
+    assert build_engine(
+        bundle.read_graph("detect"),
+        "detect",
+        library=import_tensorrt("tensorrt_rtx"),
+        precision="int8",
+        capabilities=("7.5", "8.6", "8.9", "12.0"),
+    )
+
+
+def test_int8_for_tensorrt_is_not_made_from_graphs_for_onnx_runtime(bundle, tmp_path):
+    with pytest.raises(BundleError, match="exported for onnxruntime; expected tensorrt"):
+        quantise_bundle(bundle, tmp_path / "int8", images(1), target="tensorrt")
+
+
+def test_errors_are_measured_on_what_nms_sees():
+    content = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("Softmax", ["x"], ["probabilities"]),
+                helper.make_node("TopK", ["probabilities", "k"], ["scores", "places"]),
+                helper.make_node("Identity", ["x"], ["prototypes"]),
+            ],
+            "nms",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
+            [
+                helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 2]),
+                helper.make_tensor_value_info("prototypes", TensorProto.FLOAT, [1, 4]),
+            ],
+            [numpy_helper.from_array(np.array([2], np.int64), "k")],
+        ),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    ).SerializeToString()
+    x = np.array([[0.0, 0.0, 0.0, 0.0]], np.float32)
+    prototypes, probabilities = run_graph(expose_raw_outputs(content), [{"x": x}])[0]
+    np.testing.assert_array_equal(prototypes, x)
+    np.testing.assert_allclose(probabilities, [[0.25] * 4])
 
 
 def test_a_layer_that_is_not_there_is_named(bundle, tmp_path):

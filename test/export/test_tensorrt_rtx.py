@@ -20,8 +20,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from yolact_ros.config import BackboneConfig, FlowConfig  # noqa: E402
 from yolact_ros.export.graphs import detection_graphs, video_graphs  # noqa: E402
-from yolact_ros.export.half_precision import to_half  # noqa: E402
-from yolact_ros.export.to_bundle import HALF_BORDERS  # noqa: E402
+from yolact_ros.export.half_precision import HALF_BORDERS, to_half  # noqa: E402
 from yolact_ros.export.to_onnx import export_module  # noqa: E402
 from yolact_ros.model.deform_conv import set_deform_conv_form  # noqa: E402
 from yolact_ros.model.weights import initialise_weights  # noqa: E402

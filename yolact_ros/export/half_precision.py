@@ -14,11 +14,18 @@ from typing import Any
 import numpy as np
 
 from yolact_ros.errors import BackendError
+from yolact_ros.model.flow import KeyframeFeatures
+
+# What crosses the border of a half graph in half: prototypes, of which a copy to the host is half
+# as long, and features, which stay on the device.
+HALF_BORDERS = ("prototypes", *KeyframeFeatures._fields)
 
 CONVOLUTIONS = {"Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul"}
 MOVEMENTS = {"Concat", "Gather", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 # Their float values are made from nothing that could be half.
 SOURCES = {"Constant", "ConstantOfShape", "Range"}
+
+QUANTISERS = {"QuantizeLinear", "DequantizeLinear"}
 
 # Inputs that are float in every precision.
 FLOAT_INPUTS = {"Resize": (1, 2)}
@@ -119,6 +126,7 @@ class _Rewriter:
         self.half_borders = set(half_borders)
         self.half = half_nodes(graph, floats, half_borders)
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
+        self.scales = {n.input[1] for n in graph.node if n.op_type in QUANTISERS}
         self.stored_half = {v.name for v in graph.input if v.name in self.half_borders & floats}
         self.outputs = {value.name for value in graph.output}
         self.casts: dict[str, str] = {}  # value -> the same in the other type
@@ -195,9 +203,11 @@ class _Rewriter:
                         f"The weight {name} holds {np.abs(values).max():g}, more than half "
                         "precision can (65504); export with --precision fp32."
                     )
-                self.constants[f"{name}_half"] = numpy_helper.from_array(
-                    values.astype(np.float16), f"{name}_half"
-                )
+                values = values.astype(np.float16)
+                if name in self.scales:  # those of tensors that are almost zero must not be zero
+                    values = np.maximum(values, np.finfo(np.float16).smallest_subnormal)
+                half = numpy_helper.from_array(values, f"{name}_half")
+                self.constants[half.name] = half
             else:
                 self._cast(name, f"{name}_half", TensorProto.FLOAT16)
         return self.casts[name]

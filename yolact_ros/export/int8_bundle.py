@@ -10,7 +10,14 @@ import numpy as np
 
 from yolact_ros.config import ModelConfig
 from yolact_ros.errors import BackendError, BundleError
-from yolact_ros.export.to_int8 import FLOAT_ABOVE, Quantiser, output_error, run_graph
+from yolact_ros.export.half_precision import HALF_BORDERS, to_half
+from yolact_ros.export.to_int8 import (
+    FLOAT_ABOVE,
+    Quantiser,
+    expose_raw_outputs,
+    output_error,
+    run_graph,
+)
 from yolact_ros.export.to_onnx import widen_weights
 from yolact_ros.runtime.bundle import Bundle, write_bundle
 
@@ -58,12 +65,13 @@ def quantise_bundle(
         folder: where to write the new one.
         images: for calibration, each (1, H, W, 3) uint8 BGR of the network's input size, as
             `runtime.preprocess.prepare_image` gives them.
-        target: `onnxruntime` or `tensorrt`, see `Quantiser`.
+        target: `onnxruntime` or `tensorrt`, see `Quantiser`; the source was exported for it. For
+            TensorRT the layers that are not quantised compute in half precision.
         float_above: a layer whose error exceeds this stays in float.
         float_layers: the layers that stay in float, where they are known; none is measured then.
 
     Raises:
-        BundleError: the source is no usable bundle, or not in float32.
+        BundleError: the source is no usable bundle, not in float32, or for another target.
         BackendError: a library is missing, there are no images, or no graph has a layer that
             `float_layers` names.
     """
@@ -74,11 +82,18 @@ def quantise_bundle(
             f"{source} computes in {description.precision}; int8 is made from a bundle in fp32, "
             "as `yolact export` writes it without --precision."
         )
+    if description.target != target:
+        raise BundleError(
+            f"{source} was exported for {description.target}; expected {target}. Export it with: "
+            f"yolact export CHECKPOINT -o BUNDLE --target {target}"
+        )
     contents = {
         name: widen_weights(info.path.read_bytes()) for name, info in bundle.graphs.items()
     }
     feeds = {
-        name: graph_feeds(name, contents, images, model=description.model)
+        name: graph_feeds(
+            name, contents, batches(images, description.batch), model=description.model
+        )
         for name in contents
         if name == "prototypes" or "image" in bundle.graphs[name].inputs
     }
@@ -94,7 +109,11 @@ def quantise_bundle(
             kept = tuple(layer for layer in quantiser.layers if layer in float_layers)
             known |= set(quantiser.layers)
         content = quantiser.quantise([layer for layer in quantiser.layers if layer not in kept])
-        error = output_error(run_graph(content, measured), run_graph(contents[name], measured))
+        error = output_error(
+            *(run_graph(expose_raw_outputs(c), measured) for c in (content, contents[name]))
+        )
+        if target == "tensorrt":
+            content = to_half(content, half_borders=HALF_BORDERS)
         sizes = len(contents[name]) / 1e6, len(content) / 1e6
         done.append(QuantisedGraph(name, len(quantiser.layers), errors, kept, error, sizes))
         contents[name] = content
@@ -131,6 +150,17 @@ def quantise_bundle(
     return tuple(done)
 
 
+def batches(images: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
+    """Images (1, H, W, 3) in groups (size, H, W, 3); the last one is filled from the start."""
+    if not images:
+        return []
+    starts = range(0, len(images), size)
+    return [
+        np.concatenate([images[(start + i) % len(images)] for i in range(size)])
+        for start in starts
+    ]
+
+
 def graph_feeds(
     name: str,
     contents: Mapping[str, bytes],
@@ -151,7 +181,7 @@ def graph_feeds(
 
     first = contents["keyframe" if "keyframe" in contents else "detect"]
     names = [output.name for output in onnx.load_model_from_string(first).graph.output]
-    flow = np.zeros((1, 2, *model.feature_sizes[1]), np.float32)
+    flow = np.zeros((len(images[0]), 2, *model.feature_sizes[1]), np.float32)
     full = []
     for feed, values in zip(feeds, run_graph(first, feeds), strict=True):
         known = {**feed, "flow": flow, **dict(zip(names, values, strict=True))}

@@ -12,19 +12,14 @@ import numpy as np
 from yolact_ros.errors import BackendError, ConfigError
 from yolact_ros.export.compare import HALF_TOLERANCE, check_errors, relative_errors
 from yolact_ros.export.graphs import Graph, detection_graphs, host_graphs, video_graphs
-from yolact_ros.export.half_precision import to_half
+from yolact_ros.export.half_precision import HALF_BORDERS, to_half
 from yolact_ros.export.to_onnx import export_module, halve_weights
 from yolact_ros.model.deform_conv import set_deform_conv_form
-from yolact_ros.model.flow import KeyframeFeatures
 from yolact_ros.model.weights import load_model
 from yolact_ros.runtime.bundle import TARGETS, supported_warps, write_bundle
 
 # The form of deformable convolution that each target runs.
 DEFORM_CONV_FORMS = {"onnxruntime": "onnx_deform_conv", "tensorrt": "grid_sample"}
-
-# What crosses the border of a half graph in half: prototypes, of which a copy to the host is half
-# as long, and features, which stay on the device.
-HALF_BORDERS = ("prototypes", *KeyframeFeatures._fields)
 
 MAX_BATCH = 64
 

@@ -23,6 +23,9 @@ TARGETS = ("onnxruntime", "tensorrt")
 # A layer stays in float if quantising it alone moves an output by more than this share of it.
 FLOAT_ABOVE = 0.05
 
+# Outputs of a graph with NMS inside that hold one row for each detection.
+DETECTION_ROWS = ("boxes", "scores", "mask_scores", "class_ids", "coefficients")
+
 Feed = Mapping[str, np.ndarray]
 
 
@@ -103,10 +106,11 @@ class Quantiser:
             Layer to error: of all outputs the largest root mean square difference, relative to
             that output's root mean square.
         """
-        expected = run_graph(self._model.SerializeToString(), feeds)
+        expected = run_graph(expose_raw_outputs(self._model.SerializeToString()), feeds)
         errors = {}
         for layer in tqdm(self.layers, desc="layers", unit="layer", leave=False):
-            errors[layer] = output_error(run_graph(self.quantise([layer]), feeds), expected)
+            quantised = expose_raw_outputs(self.quantise([layer]))
+            errors[layer] = output_error(run_graph(quantised, feeds), expected)
         return errors
 
     def _calibrate(self, feeds: Sequence[Feed]) -> Any:
@@ -146,6 +150,25 @@ def run_graph(content: bytes, feeds: Sequence[Feed]) -> list[list[np.ndarray]]:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return [session.run(None, dict(feed)) for feed in feeds]
+
+
+def expose_raw_outputs(content: bytes) -> bytes:
+    """Let a graph with NMS inside end in what its NMS sees, and in its other outputs.
+
+    Rows of detections change places when scores hardly move, so they tell nothing of the error of
+    a layer; the scores, sizes and coefficients of all priors do.
+    """
+    import onnx
+
+    model = onnx.load_model_from_string(content)
+    if not any(node.op_type == "TopK" for node in model.graph.node):
+        return content
+    others = [value for value in model.graph.output if value.name not in DETECTION_ROWS]
+    names = [n.output[0] for n in model.graph.node if n.op_type in ("Softmax", "Exp", "Tanh")]
+    raw = [onnx.ValueInfoProto(name=name) for name in sorted(names)]  # in any order of nodes
+    del model.graph.output[:]
+    model.graph.output.extend([*others, *raw])
+    return bytes(model.SerializeToString())
 
 
 def output_error(
