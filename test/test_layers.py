@@ -26,7 +26,7 @@ MESSAGES = {
 # A longer path goes before a shorter one that holds it.
 TABLE = {
     "runtime/backends/torch_backend": ({*BOTTOM, "model"}, {"numpy", "torch"}),
-    "runtime/backends": ({*BOTTOM, "runtime"}, {"numpy", "onnxruntime"}),
+    "runtime/backends": ({*BOTTOM, "runtime"}, {"numpy", "onnxruntime", "cuda"}),
     # TensorRT itself is imported by name, as one of two libraries; onnx for its version 8.6.
     "runtime/engine_builder": ({"errors", "runtime"}, {"onnx"}),
     "runtime": ({*BOTTOM, "runtime"}, {"numpy", "cv2"}),

@@ -29,6 +29,10 @@ LETTERBOX_FILL_BGR = (104, 117, 124)  # ImageNet's mean, so that the border says
 # How the features of a keyframe can get to another image, best first.
 WARPS = ("learned", "dis", "none")
 
+BACKENDS = ("auto", "onnxruntime", "tensorrt", "torch")
+PROVIDERS = ("cpu", "cuda", "tensorrt")
+BUILD_POLICIES = ("never", "if_missing", "always")
+
 STRIDES = (8, 16, 32, 64, 128)  # of P3..P7
 
 # Five unpadded 3x3 convolutions of stride 2 must leave one cell: 63 -> 31 -> 15 -> 7 -> 3 -> 1.
@@ -199,6 +203,34 @@ class ModelConfig:
         """(height, width) of the prototypes: twice P3."""
         height, width = self.feature_sizes[0]
         return 2 * height, 2 * width
+
+
+@dataclass(frozen=True)
+class BackendConfig:
+    """Which library runs a network, and on what."""
+
+    backend: str = setting(
+        "auto",
+        "library that runs the network; auto: PyTorch for a checkpoint, TensorRT for a bundle "
+        "that was exported for it if there is a GPU, otherwise ONNX Runtime",
+        choices=BACKENDS,
+    )
+    threads: int = setting(0, "CPU threads of the backend; 0: it decides", range=(0, 256))
+    device: int = setting(0, "index of the GPU, where one is used", range=(0, 63))
+    provider: str = setting(
+        "cpu",
+        "what ONNX Runtime computes with: the CPU, or CUDA or TensorRT through a build of ONNX "
+        "Runtime that has it",
+        choices=PROVIDERS,
+    )
+    build_engine: str = setting(
+        "if_missing",
+        "whether TensorRT's engines may be built when the model is opened, which can take minutes",
+        choices=BUILD_POLICIES,
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from yolact_ros.cli.settings import (
     add_keyframe_arguments,
     add_postprocess_arguments,
     add_tracker_arguments,
+    read_backend_settings,
     read_keyframe_settings,
     read_postprocess_settings,
     read_tracker_settings,
@@ -78,9 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
     with (
         Segmenter.open(
             arguments.model or shipped_bundle(),
-            backend=arguments.backend,
             postprocess=read_postprocess_settings(arguments, PostprocessConfig()),
-            threads=arguments.threads,
+            **read_backend_settings(arguments),
         ) as segmenter,
         tqdm(desc="bag", unit="image", mininterval=0.5, delay=0.01) as bar,
     ):

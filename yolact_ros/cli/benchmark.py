@@ -12,6 +12,7 @@ from yolact_ros.cli.settings import (
     add_backend_arguments,
     add_keyframe_arguments,
     add_postprocess_arguments,
+    read_backend_settings,
     read_keyframe_settings,
     read_postprocess_settings,
 )
@@ -95,9 +96,8 @@ def _measure_model(arguments: argparse.Namespace) -> dict[str, Any]:
     images = endless_images(source) if source else repeat(synthetic_image(SYNTHETIC_SIZE))
     with Segmenter.open(
         model,
-        backend=arguments.backend,
         postprocess=read_postprocess_settings(arguments, PostprocessConfig()),
-        threads=arguments.threads,
+        **read_backend_settings(arguments),
     ) as segmenter:
         stream = segmenter.new_stream(keyframes) if source and is_video(source) else None
         segmenter.warm_up(keyframes if stream else None)

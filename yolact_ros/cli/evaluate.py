@@ -11,6 +11,7 @@ from yolact_ros.cli.json_file import check_writable, write_json
 from yolact_ros.cli.settings import (
     add_backend_arguments,
     add_postprocess_arguments,
+    read_backend_settings,
     read_postprocess_settings,
 )
 from yolact_ros.cli.video_evaluation import (
@@ -71,9 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     config = read_postprocess_settings(arguments, DEFAULTS)
     with Segmenter.open(
         arguments.model,
-        backend=arguments.backend,
         postprocess=config,
-        threads=arguments.threads,
+        **read_backend_settings(arguments),
     ) as segmenter:
         evaluate = evaluate_clips if arguments.video else _evaluate_images
         content = evaluate(arguments, segmenter, config)

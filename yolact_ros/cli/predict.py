@@ -14,6 +14,7 @@ from yolact_ros.cli.settings import (
     add_keyframe_arguments,
     add_postprocess_arguments,
     add_tracker_arguments,
+    read_backend_settings,
     read_keyframe_settings,
     read_postprocess_settings,
     read_tracker_settings,
@@ -70,9 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     unreadable: list[Path] = []
     with Segmenter.open(
         arguments.model or shipped_bundle(),
-        backend=arguments.backend,
         postprocess=config,
-        threads=arguments.threads,
+        **read_backend_settings(arguments),
     ) as segmenter:
         classes = segmenter.description.model.classes
         streams = {file: segmenter.new_stream(keyframes) for file in files if is_video(file)}

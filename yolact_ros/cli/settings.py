@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from yolact_ros.config import (
     REFERENCE_POSTPROCESS,
+    BackendConfig,
     KeyframeConfig,
     PostprocessConfig,
     TrackerConfig,
@@ -71,20 +72,17 @@ def read_tracker_settings(arguments: argparse.Namespace) -> TrackerConfig:
 
 
 def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what runs the model."""
-    parser.add_argument(
-        "--backend",
-        choices=("auto", "onnxruntime", "torch"),
-        default="auto",
-        help="library that runs the network (default: by the kind of model)",
-    )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=0,
-        metavar="N",
-        help="threads of the backend (default: it decides)",
-    )
+    """Declare what runs the model: a flag for each setting."""
+    _add_settings(parser.add_argument_group("backend"), BackendConfig())
+
+
+def read_backend_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were asked for with the flags of `add_backend_arguments`, by name.
+
+    Raises:
+        ConfigError: a value lies outside its range.
+    """
+    return dataclasses.asdict(_read_settings(arguments, BackendConfig()))
 
 
 def _add_settings(group: Any, defaults: Any) -> None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from yolact_ros.config import (
+    BackendConfig,
     KeyframeConfig,
     PostprocessConfig,
     TrackerConfig,
@@ -13,26 +14,16 @@ from yolact_ros.config import (
     setting,
 )
 from yolact_ros.errors import ConfigError
-from yolact_ros.runtime.backends import BACKENDS
 from yolact_ros.runtime.mask_encodings import MASK_ENCODINGS
 
 
 @dataclass(frozen=True)
-class ModelSettings:
+class ModelSettings(BackendConfig):
     """Which model, and what runs it."""
 
     model: str = setting(
         "", "bundle (folder with model.json) or checkpoint; empty: the model of the package"
     )
-    backend: str = setting(
-        "auto",
-        "library that runs the network; auto: by the kind of model",
-        choices=BACKENDS,
-    )
-    threads: int = setting(0, "threads of the backend; 0: it decides", range=(0, 256))
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 @dataclass(frozen=True)

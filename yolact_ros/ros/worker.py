@@ -6,11 +6,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from rclpy.node import Node
 
+from yolact_ros.config import BackendConfig
 from yolact_ros.errors import ConfigError, MessageError, YolactError
 from yolact_ros.ros.camera_input import Frame
 from yolact_ros.ros.mailbox import Inbox, Mailbox, Outcome
@@ -125,9 +127,8 @@ class Worker:
         path = Path(chosen).expanduser() if chosen else shipped_bundle()
         segmenter = Segmenter.open(
             path,
-            backend=settings.model.backend,
             postprocess=settings.frames,
-            threads=settings.model.threads,
+            **{field.name: getattr(settings.model, field.name) for field in fields(BackendConfig)},
         )
         try:
             segmenter.warm_up(settings.keyframes)

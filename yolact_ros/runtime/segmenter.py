@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
-from yolact_ros.config import KeyframeConfig, PostprocessConfig
+from yolact_ros.config import BackendConfig, KeyframeConfig, PostprocessConfig
 from yolact_ros.errors import BackendError, ConfigError
 from yolact_ros.runtime.backends import Array, Backend, open_backend
 from yolact_ros.runtime.bundle import ModelDescription
@@ -103,24 +104,23 @@ class Segmenter:
         cls,
         path: str | Path,
         *,
-        backend: str = "auto",
         postprocess: PostprocessConfig = PostprocessConfig(),  # noqa: B008 - frozen
-        threads: int = 0,
+        **settings: Any,
     ) -> Segmenter:
         """Open a bundle or a checkpoint.
 
         Args:
             path: a bundle's folder or a checkpoint file.
-            backend: `auto`, `onnxruntime` or `torch`.
             postprocess: thresholds and limits.
-            threads: threads of one operator; 0 leaves the choice to the backend.
+            settings: of the backend: fields of `BackendConfig`, e.g. threads=1.
 
         Raises:
             BundleError: the bundle is missing, incomplete or altered.
             WeightsError: the checkpoint cannot be used.
             BackendError: the backend's library is absent or does not run such a model.
+            ConfigError: a setting lies outside its range.
         """
-        opened, description = open_backend(path, backend, threads=threads)
+        opened, description = open_backend(path, BackendConfig(**settings))
         return cls(opened, description, postprocess)
 
     def new_stream(

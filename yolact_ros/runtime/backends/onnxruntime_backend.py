@@ -1,4 +1,4 @@
-"""Run a bundle on ONNX Runtime, on the CPU: the default, on x86 and on ARM."""
+"""Run a bundle on ONNX Runtime: the default, on the CPUs of x86 and ARM; GPUs by its providers."""
 
 from __future__ import annotations
 
@@ -27,6 +27,17 @@ DTYPES = {
 }
 
 
+# ONNX Runtime's execution providers, in order of preference, and where their tensors live.
+PROVIDERS = {
+    "cpu": (("CPUExecutionProvider",), "cpu"),
+    "cuda": (("CUDAExecutionProvider", "CPUExecutionProvider"), "cuda"),
+    "tensorrt": (
+        ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+        "cuda",
+    ),
+}
+
+
 class OnnxRuntimeBackend:
     """Serves the graphs of a bundle; each is loaded when it is first run.
 
@@ -35,19 +46,33 @@ class OnnxRuntimeBackend:
         threads: threads that one operator uses.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int = 0) -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int = 0, provider: str = "cpu", device: int = 0
+    ) -> None:
         """Check that the library is there.
 
         Args:
             bundle: an opened bundle.
             threads: threads of one operator; 0 takes all physical cores that this process may use.
+            provider: a key of `PROVIDERS`.
+            device: index of the GPU.
 
         Raises:
-            BackendError: ONNX Runtime is not installed, or `threads` is negative.
+            BackendError: ONNX Runtime is not installed or lacks the provider, or `threads` is
+                negative.
         """
         if threads < 0:
             raise BackendError(f"threads is {threads}; expected 0 (all cores) or more.")
         self._library = _import_library()
+        self._providers, self._device_type = PROVIDERS[provider]
+        self._device = device
+        available = self._library.get_available_providers()
+        if self._providers[0] not in available:
+            raise BackendError(
+                f"This ONNX Runtime {self._library.__version__} has no {self._providers[0]}; it "
+                f"has: {', '.join(available)}. Install a build that has it (onnxruntime-gpu), or "
+                "set provider to cpu."
+            )
         self.bundle = bundle
         self.threads = threads or physical_cores()
         self._sessions: dict[str, Any] = {}
@@ -55,17 +80,38 @@ class OnnxRuntimeBackend:
     def run(
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
     ) -> dict[str, Any]:
-        """Run one graph; on the CPU, outputs in `keep` are numpy arrays like all others."""
+        """Run one graph; outputs in `keep` come back as OrtValues, all others as numpy."""
         if graph not in self._sessions:
             self._sessions[graph] = self._load(graph)
-        _check_inputs(graph, self.bundle.graphs[graph], inputs)
-        session = self._sessions[graph]
-        names = list(self.bundle.graphs[graph].outputs)
+        info, session = self.bundle.graphs[graph], self._sessions[graph]
+        _check_inputs(graph, info, inputs)
+        kept = set(keep) & set(info.outputs)
         try:
-            outputs = session.run(names, dict(inputs))
+            if kept or self._device_type != "cpu" or any(_is_handle(x) for x in inputs.values()):
+                return self._run_bound(session, info, inputs, kept)
+            outputs = session.run(list(info.outputs), dict(inputs))
         except Exception as error:  # the library does not export its exception types
             raise BackendError(f"ONNX Runtime failed in the graph {graph!r}: {error}") from error
-        return dict(zip(names, outputs, strict=True))
+        return dict(zip(info.outputs, outputs, strict=True))
+
+    def _run_bound(
+        self, session: Any, info: GraphInfo, inputs: Mapping[str, Any], kept: Collection[str]
+    ) -> dict[str, Any]:
+        """Run with inputs and outputs where they are, or where they are to stay."""
+        binding = session.io_binding()
+        for name, value in inputs.items():
+            if _is_handle(value):
+                binding.bind_ortvalue_input(name, value)
+            else:
+                binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        for name in info.outputs:
+            if name in kept:
+                binding.bind_output(name, self._device_type, self._device)
+            else:
+                binding.bind_output(name, "cpu")
+        session.run_with_iobinding(binding)
+        values = dict(zip(info.outputs, binding.get_outputs(), strict=True))
+        return {n: value if n in kept else value.numpy() for n, value in values.items()}
 
     def close(self) -> None:
         """Free all sessions."""
@@ -87,14 +133,25 @@ class OnnxRuntimeBackend:
         # Threads that spin between operators keep other nodes of a robot off the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         path = self.bundle.graphs[graph].path
+        providers = [
+            p if p.startswith("CPU") else (p, {"device_id": str(self._device)})
+            for p in self._providers
+        ]
         try:
-            return library.InferenceSession(
-                str(path), sess_options=options, providers=["CPUExecutionProvider"]
+            session = library.InferenceSession(
+                str(path), sess_options=options, providers=providers
             )
         except Exception as error:  # the library does not export its exception types
             raise BackendError(
                 f"ONNX Runtime {library.__version__} refuses {path}: {error}"
             ) from error
+        # It goes on with the CPU, and only writes a line, if a provider's libraries are missing.
+        if session.get_providers()[0] != self._providers[0]:
+            raise BackendError(
+                f"ONNX Runtime cannot start {self._providers[0]}; are CUDA, cuDNN and the driver "
+                "installed, in the versions that it wants?"
+            )
+        return session
 
 
 def describe_graph(content: bytes) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo]]:
@@ -169,13 +226,25 @@ def _check_inputs(graph: str, info: GraphInfo, inputs: Mapping[str, Any]) -> Non
             f"{', '.join(inputs) or 'nothing'}."
         )
     for name, expected in info.inputs.items():
-        array = np.asarray(inputs[name])
-        fits = len(array.shape) == len(expected.shape) and all(
-            want in (-1, have) for want, have in zip(expected.shape, array.shape, strict=True)
+        given, dtype = _shape_and_dtype(inputs[name])
+        fits = len(given) == len(expected.shape) and all(
+            want in (-1, have) for want, have in zip(expected.shape, given, strict=True)
         )
-        if not fits or array.dtype != expected.dtype:
+        if not fits or dtype != expected.dtype:
             shape = tuple("any" if n == -1 else n for n in expected.shape)
             raise BackendError(
-                f"Input {name!r} of graph {graph!r} has shape {array.shape} and type "
-                f"{array.dtype}; expected {shape} {expected.dtype}."
+                f"Input {name!r} of graph {graph!r} has shape {given} and type {dtype}; expected "
+                f"{shape} {expected.dtype}."
             )
+
+
+def _is_handle(value: Any) -> bool:
+    """Whether a value is an OrtValue, of which numpy would make an array of one object."""
+    return hasattr(value, "device_name")
+
+
+def _shape_and_dtype(value: Any) -> tuple[tuple[int, ...], str]:
+    if _is_handle(value):
+        return tuple(value.shape()), DTYPES.get(value.data_type(), value.data_type())
+    array = np.asarray(value)
+    return array.shape, str(array.dtype)
