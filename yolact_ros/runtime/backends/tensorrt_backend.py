@@ -13,10 +13,9 @@ from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.cuda import Cuda
 from yolact_ros.runtime.backends.tensorrt_engine import EngineTensor, TensorRtEngine
 from yolact_ros.runtime.bundle import Bundle
-from yolact_ros.runtime.engine_builder import TensorRt, build_engine, import_tensorrt
-from yolact_ros.runtime.engine_cache import engine_folder, load_engine
-from yolact_ros.runtime.engine_file import engine_identity
-from yolact_ros.runtime.gpu import Gpu, find_gpu
+from yolact_ros.runtime.engine_builder import import_tensorrt
+from yolact_ros.runtime.engines import check_target, open_engine
+from yolact_ros.runtime.gpu import find_gpu
 
 LOG = logging.getLogger(__name__)
 
@@ -209,48 +208,19 @@ def open_tensorrt(
         BackendError: the bundle is for something else; TensorRT, CUDA for Python, the driver or
             the GPU is not there; or an engine is missing and cannot be built.
     """
-    description = bundle.description
-    if description.target != "tensorrt":
-        raise BackendError(
-            f"{bundle.folder} was exported for {description.target}, and TensorRT lacks some of "
-            "its operators. Export it anew with: yolact export CHECKPOINT -o BUNDLE "
-            "--target tensorrt"
-        )
+    check_target(bundle)
     found = import_tensorrt(library)
     gpu = find_gpu(device)
     cuda = Cuda(device)
-
-    def load(graph: str) -> TensorRtEngine:
-        content = _engine_content(bundle, graph, library=found, gpu=gpu, policy=build)
-        return TensorRtEngine(found, content, graph=graph)
-
     try:
         for graph in bundle.graphs:  # now, not at the first image that needs it
-            _engine_content(bundle, graph, library=found, gpu=gpu, policy=build)
+            open_engine(bundle, graph, library=found, gpu=gpu, policy=build)
     except BaseException:
         cuda.close()
         raise
-    if build == "always":  # they are new
-        build = "if_missing"
+
+    def load(graph: str) -> TensorRtEngine:
+        engine = open_engine(bundle, graph, library=found, gpu=gpu, policy="never")
+        return TensorRtEngine(found, engine.content, graph=graph)
+
     return TensorRtBackend(bundle, load=load, cuda=cuda)
-
-
-def _engine_content(
-    bundle: Bundle, graph: str, *, library: TensorRt, gpu: Gpu, policy: str
-) -> bytes:
-    description = bundle.description
-    identity = engine_identity(
-        bundle, graph, library=library.name, library_version=library.version, gpu=gpu
-    )
-
-    def build() -> bytes:
-        return build_engine(
-            bundle.read_graph(graph),
-            graph,
-            library=library,
-            precision=description.precision,
-            capabilities=(gpu.compute_capability,) if library.ahead_of_time else (),
-        )
-
-    folder = engine_folder(bundle.folder, description.identity)
-    return load_engine(folder, graph, identity, build=build, policy=policy)
