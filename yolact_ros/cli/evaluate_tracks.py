@@ -11,6 +11,7 @@ from yolact_ros.cli.settings import (
     add_backend_arguments,
     add_postprocess_arguments,
     add_tracker_arguments,
+    read_backend_settings,
     read_postprocess_settings,
     read_tracker_settings,
 )
@@ -54,9 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_writable(arguments.json)
     with Segmenter.open(
         arguments.model,
-        backend=arguments.backend,
         postprocess=read_postprocess_settings(arguments, PostprocessConfig()),
-        threads=arguments.threads,
+        **read_backend_settings(arguments),
     ) as segmenter:
         classes = segmenter.description.model.classes
         scores = evaluate_tracks(
