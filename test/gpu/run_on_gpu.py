@@ -114,17 +114,18 @@ class GpuRun:
         export = {"target": "tensorrt", "keyframes": True}
         for precision in self.arguments.precisions:
             folder = output / precision
-            if precision == "int8":
-                if "fp32" not in self.bundles:
-                    export_bundle(checkpoint, output / "fp32", **export)
-                model = Bundle.open(output / "fp32").description.model
-                tensors = [prepare_image(image, model)[0] for image in self.images]
-                quantise_bundle(output / "fp32", folder, tensors, target="tensorrt")
-            else:
-                export_bundle(checkpoint, folder, precision=precision, **export)
-            started = time.perf_counter()
-            with self.attempt(f"{precision} engine"), self.open(folder):
-                seconds = time.perf_counter() - started
+            with self.attempt(f"{precision} bundle"):
+                if precision == "int8":
+                    if "fp32" not in self.bundles:
+                        export_bundle(checkpoint, output / "fp32", **export)
+                    model = Bundle.open(output / "fp32").description.model
+                    tensors = [prepare_image(image, model)[0] for image in self.images]
+                    quantise_bundle(output / "fp32", folder, tensors, target="tensorrt")
+                else:
+                    export_bundle(checkpoint, folder, precision=precision, **export)
+                started = time.perf_counter()
+                with self.open(folder):
+                    seconds = time.perf_counter() - started
                 self.bundles[precision] = folder
                 print(f"{precision}: opened after {seconds:.1f} s")
                 self.results.setdefault("open_seconds", {})[precision] = seconds
