@@ -176,7 +176,9 @@ def run(clip: Path, model: str, *, output: Path) -> int:
     output.mkdir(parents=True, exist_ok=True)
     video = OverlayVideo(output / "demo.mp4", rate)
     listener = Listener(video)
-    arguments = ["-r", f"image:={CAMERA_TOPIC}"]
+    # The clip's camera moves slowly, so every other image can do without the network
+    # (docs/keyframes.md).
+    arguments = ["-r", f"image:={CAMERA_TOPIC}", "-p", "moved_frames:=1"]
     if model:
         arguments += ["-p", f"model:={model}"]
     with Process("yolact_node", *arguments) as node:
