@@ -24,9 +24,9 @@ ROWS = set(DetectionTensors._fields) - {"prototypes"}
 HALF_SCORE = 0.1
 HALF_MISSING = 0.1
 
-# Half precision moves the outputs of a trained network by about a hundredth; a wrong graph, or
-# values beyond its range, give something else altogether.
-HALF_TOLERANCE = 0.2
+# Half precision moves the outputs of a trained network by about a hundredth, and single rows of one
+# with random weights by a fifth. A wrong graph gives 1 or more, values beyond its range no number.
+HALF_TOLERANCE = 0.5
 
 
 def relative_errors(
