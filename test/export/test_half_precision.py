@@ -120,10 +120,13 @@ def test_half_precision_is_as_near_as_half_numbers_are():
 
 
 class GraphBackend:
-    """Runs the shipped model with another `detect`."""
+    """Runs the graphs of a bundle as `convert` returns them."""
 
-    def __init__(self, folder, detect):
-        contents = {"detect": detect, "rescore": (folder / "rescore.onnx").read_bytes()}
+    def __init__(self, bundle, convert):
+        contents = {
+            name: convert(widen_weights(info.path.read_bytes()))
+            for name, info in bundle.graphs.items()
+        }
         self.sessions = {
             name: ort.InferenceSession(content, providers=["CPUExecutionProvider"])
             for name, content in contents.items()
@@ -138,17 +141,18 @@ class GraphBackend:
         self.sessions.clear()
 
 
+def half(content):
+    return to_half(content, half_borders=["prototypes"])
+
+
 def test_the_shipped_model_finds_the_same_in_half_precision():
-    folder = shipped_bundle()
-    description = Bundle.open(folder).description
-    detect = widen_weights((folder / "detect.onnx").read_bytes())
-    half = to_half(detect, half_borders=["prototypes"])
-    video = cv2.VideoCapture(str(folder.parent / "demo" / "tabletop.mp4"))
+    bundle = Bundle.open(shipped_bundle())
+    video = cv2.VideoCapture(str(bundle.folder.parent / "demo" / "tabletop.mp4"))
     _, frame = video.read()
     video.release()
     with (
-        Segmenter(GraphBackend(folder, detect), description) as in_float,
-        Segmenter(GraphBackend(folder, half), description) as in_half,
+        Segmenter(GraphBackend(bundle, lambda content: content), bundle.description) as in_float,
+        Segmenter(GraphBackend(bundle, half), bundle.description) as in_half,
     ):
         expected, found = in_float.segment(frame), in_half.segment(frame)
     assert len(found) == len(expected) >= 5

@@ -24,8 +24,8 @@ ROWS = set(DetectionTensors._fields) - {"prototypes"}
 HALF_SCORE = 0.1
 HALF_MISSING = 0.1
 
-# Half precision moves the outputs of a trained network by about a hundredth, and single rows of one
-# with random weights by a fifth. A wrong graph gives 1 or more, values beyond its range no number.
+# Half precision moves the outputs of a trained network by about a hundredth, and single rows of
+# one with random weights by a fifth. A wrong graph gives 1 or more, or no number at all.
 HALF_TOLERANCE = 0.5
 
 
