@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -14,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import rclpy
-from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from ament_index_python.packages import get_package_share_directory
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
@@ -26,12 +25,12 @@ from yolact_ros.ros.fastdds import image_profile
 from yolact_ros.ros.images import bgr_from_message
 from yolact_ros.ros.overlay_video import OverlayVideo
 from yolact_ros.ros.program import init_ros
+from yolact_ros.ros.subprogram import Subprogram
 
 CAMERA_TOPIC = "/camera/image_raw"
 QOS = QoSProfile(depth=10)
 START_S = 60.0  # for the node to open its model
 SETTLE_S = 3.0  # for the last images, after the clip
-END_S = 5.0  # for a process that is told to end
 
 
 class Listener(Node):
@@ -124,40 +123,6 @@ def _describe(classes: list[Counter[str]]) -> str:
     return ", ".join(f"{mean} {name}" for name, mean in means.items() if mean) or "nothing"
 
 
-class Process:
-    """A program of this package in its own process; ended when the block ends."""
-
-    def __init__(self, name: str, *arguments: str) -> None:
-        program = Path(get_package_prefix("yolact_ros"), "lib", "yolact_ros", name)
-        self.name = name
-        # In its own session, so that Ctrl-C reaches this process alone, which ends the others.
-        self._process = subprocess.Popen(
-            [sys.executable, str(program), "--ros-args", *arguments], start_new_session=True
-        )
-
-    def __enter__(self) -> Process:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-
-    @property
-    def status(self) -> int | None:
-        """Exit status; None while it runs."""
-        return self._process.poll()
-
-    def end(self) -> int:
-        """Ask the process to end, insist after `END_S` seconds; returns its exit status."""
-        if self.status is None:
-            self._process.send_signal(signal.SIGINT)
-        try:
-            return self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            print(f"demo: {self.name} did not end and is killed.", file=sys.stderr)
-            self._process.kill()
-            return self._process.wait()
-
-
 def run(clip: Path, model: str, *, output: Path) -> int:
     """Play a clip through the node.
 
@@ -181,13 +146,13 @@ def run(clip: Path, model: str, *, output: Path) -> int:
     arguments = ["-r", f"image:={CAMERA_TOPIC}", "-p", "moved_frames:=1"]
     if model:
         arguments += ["-p", f"model:={model}"]
-    with Process("yolact_node", *arguments) as node:
+    with Subprogram("yolact_node", *arguments) as node:
         deadline = time.monotonic() + START_S
         while not listener.count_subscribers(CAMERA_TOPIC):
             rclpy.spin_once(listener, timeout_sec=0.1)
             if node.status is not None or time.monotonic() > deadline:
                 return _report_end(node)
-        with Process("camera", "-p", f"video:={clip}") as camera:
+        with Subprogram("camera", "-p", f"video:={clip}") as camera:
             table = Table(listener)
             while camera.status is None and node.status is None:
                 rclpy.spin_once(listener, timeout_sec=0.1)
@@ -209,7 +174,7 @@ def run(clip: Path, model: str, *, output: Path) -> int:
     return 0
 
 
-def _report_end(process: Process) -> int:
+def _report_end(process: Subprogram) -> int:
     if process.status is None:
         print(f"demo: {process.name} was not ready after {START_S:.0f} s.", file=sys.stderr)
     else:

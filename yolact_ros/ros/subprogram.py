@@ -1,0 +1,51 @@
+"""A program of this package that another one starts."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from ament_index_python.packages import get_package_prefix
+
+END_S = 5.0  # for a process that is told to end
+
+
+class Subprogram:
+    """A program of this package in its own process; ended when the block ends."""
+
+    def __init__(self, name: str, *arguments: str) -> None:
+        program = Path(get_package_prefix("yolact_ros"), "lib", "yolact_ros", name)
+        self.name = name
+        # In its own session, so that Ctrl-C reaches this process alone, which ends the others.
+        self._process = subprocess.Popen(
+            [sys.executable, str(program), "--ros-args", *arguments], start_new_session=True
+        )
+
+    def __enter__(self) -> Subprogram:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
+
+    @property
+    def status(self) -> int | None:
+        """Exit status; None while it runs."""
+        return self._process.poll()
+
+    def end(self) -> int:
+        """Ask the process to end, insist after `END_S` seconds; returns its exit status."""
+        if self.status is None:
+            self._process.send_signal(signal.SIGINT)
+        try:
+            return self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            print(f"{self.name} did not end and is killed.", file=sys.stderr)
+            self._process.kill()
+            return self._process.wait()
