@@ -57,6 +57,7 @@ TABLE = {
         {"numpy", "cv2", "pycocotools", "matplotlib", "motmetrics", "tqdm"},
     ),
     "bag": ({*BOTTOM, "runtime", "bag"}, {"numpy", "rosbags"}),
+    "ros/benchmark_model": ({*BOTTOM, "runtime"}, {"numpy", "onnx"}),
     "ros": (
         {*BOTTOM, "runtime", "ros", "msg", "srv"},  # msg, srv: generated
         {"numpy", "cv2", "cv_bridge", "rclpy", "ament_index_python", "tqdm", *MESSAGES},

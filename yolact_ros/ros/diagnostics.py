@@ -160,10 +160,10 @@ def difference(later: FrameCounts, earlier: FrameCounts) -> FrameCounts:
     return FrameCounts(**{name: getattr(later, name) - getattr(earlier, name) for name in names})
 
 
-def memory_mb() -> float:
-    """Memory that this process holds, in MB; 0 where that is not known."""
+def memory_mb(process: int | str = "self") -> float:
+    """Memory that a process holds, this one or that of a number, in MB; 0 if it is not known."""
     try:
-        fields = Path("/proc/self/status").read_text()
+        fields = Path(f"/proc/{process}/status").read_text()
     except OSError:
         return 0.0
     kilobytes = (line.split()[1] for line in fields.splitlines() if line.startswith("VmRSS:"))
