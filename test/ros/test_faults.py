@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import random
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 
+from ament_index_python.packages import get_package_prefix
 from lifecycle_msgs.msg import State, Transition
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from yolact_ros.msg import InstanceArray
 from yolact_ros.ros.camera_input import Frame
+from yolact_ros.ros.diagnostics import memory_mb
 from yolact_ros.ros.images import message_from_bgr
 from yolact_ros.ros.mailbox import FrameCounts
 from yolact_ros.ros.node import SUCCESS, YolactNode
@@ -143,6 +151,103 @@ def test_two_nodes_serve_a_camera_that_goes_and_returns_with_another_size(
         client.camera = client.node.create_publisher(Image, "image", QoSProfile(depth=1))
         assert client.spin_until(lambda: client.camera.get_subscription_count() == 2)
         client.spin_until(lambda: False, 0.5)
+
+
+EVERYTHING = QoSProfile(
+    depth=1, history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE
+)
+
+
+def camera_that_loses_nothing(client):
+    """A publisher whose images all arrive at a node with queue_policy all."""
+    camera = client.node.create_publisher(Image, "image", EVERYTHING)
+    assert client.spin_until(lambda: camera.get_subscription_count())
+    client.spin_until(lambda: False, 0.5)
+    return camera
+
+
+def random_image(draw: random.Random) -> Image:
+    """An image message whose fields have nothing to do with each other."""
+    encodings = ["bgr8", "rgba8", "mono16", "bayer_rggb8", "yuv422", "nv12", "16UC1", "8UC7", ""]
+    message = Image(
+        height=draw.choice([0, 1, 7, 64, 2**32 - 1]),
+        width=draw.choice([0, 1, 8, 64, 2**32 - 1]),
+        step=draw.choice([0, 1, 23, 192, 2**32 - 1]),
+        encoding=draw.choice([*encodings, "bgr8\u00e9\n" * 20]),
+        is_bigendian=draw.choice([0, 1, 255]),
+    )
+    message.header.stamp.sec = draw.choice([0, 1, 1700000000, -(2**31), 2**31 - 1])
+    message.header.frame_id = draw.choice(["", "camera", "\n" * 99])
+    message.data.frombytes(draw.randbytes(draw.choice([0, 1, 64, 192 * 64])))
+    return message
+
+
+def test_a_thousand_malformed_images_are_counted_and_survived(start_node, client, image_with):
+    node = start_node(queue_policy="all")
+    camera = camera_that_loses_nothing(client)
+    draw = random.Random(0)
+    for _ in range(1000):
+        camera.publish(random_image(draw))
+    header = client.send(image_with(GOOD, (128, 128)), camera=camera)
+    assert client.spin_until(lambda: any(s.header == header for s in client.stats), 60.0)
+    last = client.stats[-1]
+    assert last.header == header and last.received == 1001
+    assert last.processed + last.failed == 1001 and last.failed > 900
+    (result,) = (r for r in client.results if r.header == header)
+    assert [i.class_name for i in result.instances] == ["red"]
+    assert "Traceback" not in node.output and "in a row" not in node.output
+    assert len(node.lines) < 50, "errors are told every few seconds, not for every image"
+
+
+@pytest.mark.skipif(not memory_mb(), reason="how much memory a process holds is not known here")
+def test_memory_does_not_grow_with_the_images(start_node, client):
+    """A few hundred; ten thousand are for `node_benchmark`."""
+    node = start_node(queue_policy="all")
+    camera = camera_that_loses_nothing(client)
+    image = np.zeros((320, 320, 3), np.uint8)
+
+    def play(count: int) -> float:
+        for number in range(count):
+            header = client.send(image, camera=camera)
+            if number % 25 == 24:  # as many as the listener holds without losing statistics
+                assert client.spin_until(
+                    lambda h=header: client.stats and client.stats[-1].header == h, 60.0
+                )
+        return memory_mb(node.process.pid)
+
+    before = play(100)
+    after = play(300)
+    assert client.stats[-1].processed == 400
+    assert after - before < 0.2 * 300 * image.nbytes / 1e6  # MB of their messages
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_below_the_log_does_not_stop_the_work(
+    client, squares_bundle, image_with, tmp_path
+):
+    program = Path(get_package_prefix("yolact_ros"), "lib", "yolact_ros", "yolact_node")
+    words = ["--ros-args", "-r", f"__ns:={client.namespace}", "-p", f"model:={squares_bundle}"]
+    with open("/dev/full", "w") as full:
+        node = subprocess.Popen(
+            [sys.executable, str(program), *words],
+            stdout=full,
+            stderr=full,
+            env={**os.environ, "ROS_LOG_DIR": str(tmp_path)},
+        )
+    try:
+        client.connect()
+        bad = np.zeros((8, 8, 2), np.uint8)
+        for _ in range(5):
+            client.send(bad, "16UC1")  # is logged
+            client.spin_until(lambda: False, 0.05)
+        assert [i.class_name for i in client.ask(image_with(GOOD, (128, 128))).instances] == [
+            "red"
+        ]
+        node.send_signal(signal.SIGINT)
+        assert node.wait(20.0) == 0
+    finally:
+        node.kill()
+        node.wait()
 
 
 def test_a_signal_ends_the_node_while_an_image_takes_very_long(

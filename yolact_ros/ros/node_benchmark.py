@@ -221,7 +221,8 @@ def main() -> int:
         print(f"node_benchmark: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 1
+        print("node_benchmark: interrupted", file=sys.stderr)
+        return 130
     finally:
         rclpy.try_shutdown()
     return 0
