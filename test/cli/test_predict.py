@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from yolact_ros.cli.main import main
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 # The tiny bundle finds a cup in the left half of every image and a spoon in the right half; their
 # masks are where the image is blue.
@@ -145,6 +151,30 @@ def test_unreadable_files_are_named_and_the_others_still_done(predict, tmp_path,
     assert "bad.png cannot be decoded" in text
     assert "gone.png does not exist" in text
     assert "2 of 3 files" in text
+
+
+# A limit on the size of files stands for that of the disk: writing fails all the same.
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+from yolact_ros.cli.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")
+def test_an_overlay_video_that_a_full_disk_cuts_off_is_reported(tiny_bundle, tmp_path):
+    clip, out = write_video(tmp_path / "clip.mp4"), tmp_path / "o"
+    words = ["predict", str(clip), "--overlay", str(out), "--model", str(tiny_bundle.folder)]
+    result = subprocess.run(
+        [sys.executable, "-c", LIMITED, "500", *words, "--threads", "1"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert f"{out / 'clip.mp4'} is incomplete; is there space left?" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_without_json_and_overlay_the_result_is_printed(predict, tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -146,6 +147,28 @@ def test_the_overlay_video_lasts_as_long_as_what_it_shows(tmp_path):
     levels = [image.mean() for image in read_video(str(tmp_path / "overlay.mp4"))]
     assert levels == pytest.approx([0, 120, 120, 120, 120, 240], abs=4)
     assert np.array_equal(video.best, images[1])
+
+
+LIMITED = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from yolact_ros.errors import ConfigError
+from yolact_ros.ros.overlay_video import OverlayVideo
+resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
+video = OverlayVideo(Path(sys.argv[1]), 10.0)
+video.add(np.zeros((48, 64, 3), np.uint8), 1.0, rank=1.0)
+try:
+    video.close()
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_an_overlay_video_that_a_full_disk_cuts_off_is_reported(tmp_path):
+    words = [sys.executable, "-c", LIMITED, str(tmp_path / "overlay.mp4")]
+    result = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "overlay.mp4 is incomplete; is there space left?" in result.stdout
 
 
 def test_an_overlay_video_of_nothing_writes_nothing(tmp_path):

@@ -34,6 +34,7 @@ class Overlays:
         self._folder = folder
         self._video: Any = None
         self._video_path = Path()
+        self._length = 0  # of the video, in images
         inputs = {path.resolve() for path in files}
         for path, name in zip(files, unique_names(files), strict=True):
             if self._path(name, video=is_video(path)).resolve() in inputs:
@@ -67,10 +68,19 @@ class Overlays:
             raise DatasetError(f"OpenCV cannot write the overlay {path}; is there space left?")
 
     def close(self) -> None:
-        """Finish the last video."""
-        if self._video is not None:
-            self._video.release()
+        """Finish the last video.
+
+        Raises:
+            DatasetError: not all of it has been written.
+        """
+        from yolact_ros.runtime.frames import is_whole_video
+
+        if self._video is None:
+            return
+        self._video.release()
         self._video = None
+        if not is_whole_video(self._video_path, self._length):
+            raise DatasetError(f"The video {self._video_path} is incomplete; is there space left?")
 
     def _path(self, name: str, *, video: bool) -> Path:
         suffix = Path(name).suffix.lower()
@@ -87,8 +97,9 @@ class Overlays:
             path.parent.mkdir(parents=True, exist_ok=True)
             size = drawn.shape[1], drawn.shape[0]
             codec = cv2.VideoWriter.fourcc(*"mp4v")
-            self._video = cv2.VideoWriter(str(path), codec, frame.rate, size)
-            self._video_path = path
-            if not self._video.isOpened():
+            video = cv2.VideoWriter(str(path), codec, frame.rate, size)
+            if not video.isOpened():
                 raise DatasetError(f"OpenCV cannot write the video {path}.")
+            self._video, self._video_path, self._length = video, path, 0
         self._video.write(drawn)
+        self._length += 1

@@ -18,7 +18,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
-from yolact_ros.errors import YolactError
+from yolact_ros.errors import ConfigError, YolactError
 from yolact_ros.msg import FrameStats, InstanceArray
 from yolact_ros.ros.camera import video_rate
 from yolact_ros.ros.fastdds import image_profile
@@ -168,7 +168,8 @@ def run(clip: Path, model: str, *, output: Path) -> int:
     if video.best is None:
         print("demo: the node published no overlay.", file=sys.stderr)
         return 1
-    cv2.imwrite(str(output / "demo.png"), video.best)
+    if not cv2.imwrite(str(output / "demo.png"), video.best):
+        raise ConfigError(f"OpenCV cannot write {output / 'demo.png'}; is there space left?")
     _print_summary(listener.stats)
     print(f"Wrote {output / 'demo.mp4'} and {output / 'demo.png'}")
     return 0

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from yolact_ros.errors import ConfigError
+from yolact_ros.runtime.frames import is_whole_video
 
 
 class OverlayVideo:
@@ -53,10 +54,16 @@ class OverlayVideo:
             self.best, self._best_rank = image, rank
 
     def close(self) -> int:
-        """Finish the file; returns its number of images."""
+        """Finish the file; returns its number of images.
+
+        Raises:
+            ConfigError: not all of the video has been written.
+        """
         if self._writer is not None:
             self._write_until(self._written + 1)
             self._writer.release()
+            if not is_whole_video(self._path, self._written):
+                raise ConfigError(f"The video {self._path} is incomplete; is there space left?")
         return self._written
 
     def _write_until(self, index: int) -> None:

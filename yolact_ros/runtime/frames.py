@@ -84,6 +84,18 @@ def count_frames(files: Iterable[Path]) -> int:
     return sum(_video_length(path) if is_video(path) else 1 for path in files)
 
 
+def is_whole_video(path: Path, length: int) -> bool:
+    """Whether a video that was just written holds `length` images.
+
+    OpenCV reports nothing when a disk fills up; a file without its index, which comes last, cannot
+    be opened.
+    """
+    capture = cv2.VideoCapture(str(path))
+    whole = capture.isOpened() and int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == length
+    capture.release()
+    return whole
+
+
 def unique_names(files: Iterable[Path]) -> list[str]:
     """For each file the shortest end of its path that no other file has."""
     parts = [path.resolve().parts for path in files]
