@@ -144,17 +144,17 @@ class NodeBenchmark:
             camera.close()
 
     def _soak(self, camera: BenchmarkCamera, node: Subprogram, images: int) -> None:
-        early = max(1, images // 10)
+        marks = [max(1, images // 10), max(1, images // 2), images]
         before, started = camera.last, time.monotonic()
+        memory = []
         for number in camera.play(images, SOAK_RATE, "soak"):
-            if number == early:
-                memory = memory_mb(node.pid)
+            memory += [memory_mb(node.pid)] * marks.count(number)
         rate = images / (time.monotonic() - started)
         camera.settle()
         counts = (f"{getattr(camera.last, n) - getattr(before, n)} {n}" for n in COUNTS)
         self._note(
-            f"memory after {early} and {images} images",
-            f"{memory:.1f} MB, {memory_mb(node.pid):.1f} MB",
+            "memory after {}, {} and {} images".format(*marks),
+            ", ".join(f"{one:.1f} MB" for one in memory),
             "flat",
         )
         self._note(f"  published at {rate:.0f} Hz, of which", ", ".join(counts))
