@@ -17,6 +17,7 @@ pytest.importorskip("rclpy")
 
 from ament_index_python.packages import get_package_prefix
 from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -265,6 +266,29 @@ def test_a_signal_ends_the_node_while_an_image_takes_very_long(
     status, seconds = node.end()
     assert status == 0 and seconds < END_S
     assert "Ending without waiting" in node.output and "Traceback" not in node.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_managed_node_that_rests_or_waits_for_an_image_to_end(
+    start, client, manager, slow_bundle, image_with, number
+):
+    names = ("-r", f"__ns:={client.namespace}", "-p", "autostart:=false", "-p", "threads:=1")
+    node = start("yolact_node", ros_arguments=(*names, "-p", f"model:={slow_bundle}"))
+    manager.wait()
+    assert manager.set(Transition.TRANSITION_CONFIGURE)
+    if number == signal.SIGTERM:  # the other one finds it inactive
+        assert manager.set(Transition.TRANSITION_ACTIVATE)
+        client.connect()
+        slow = image_with(BAD, (128, 128))
+        for _ in range(5):  # best effort: an image may be lost
+            client.send(slow)
+            client.spin_until(lambda: False, 0.1)
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
+        manager.change.call_async(request)
+        client.spin_until(lambda: False, 0.5)  # meanwhile the node answers nothing
+    status, seconds = node.end(number)
+    assert status == 0 and seconds < END_S
+    assert "Traceback" not in node.output and "FATAL" not in node.output
 
 
 def test_a_node_that_opens_its_model_answers_tells_how_long_and_can_be_ended(
