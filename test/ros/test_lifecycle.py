@@ -85,7 +85,7 @@ def test_cleanup_frees_the_model_and_its_thread(ros, squares_bundle):
     def sessions() -> int:
         gc.collect()
         kind = onnxruntime.InferenceSession
-        return sum(isinstance(found, kind) for found in gc.get_objects())
+        return sum(type(found) is kind for found in gc.get_objects())
 
     def workers() -> int:
         return sum(thread.name == "worker" for thread in threading.enumerate())

@@ -109,6 +109,9 @@ def _pair_detections(
     found = distance.argmin(axis=1) if len(wanted) else wanted
     if half:
         near = np.take_along_axis(distance, found[:, None], axis=1)[:, 0] < 0.1
+        # Of two priors with nearly the same box and score, the other one may have won.
+        masks = np.abs(theirs["coefficients"][wanted] - ours["coefficients"][found])
+        near &= masks.max(axis=1, initial=0.0) < 0.5
         if (~near).sum() > np.ceil(HALF_MISSING * len(near)):
             return [(ours[name][:0], theirs[name]) for name in sorted(ROWS)]
         wanted, found = wanted[near], found[near]
