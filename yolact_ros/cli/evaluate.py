@@ -20,7 +20,7 @@ from yolact_ros.cli.video_evaluation import (
     evaluate_clips,
 )
 from yolact_ros.config import PostprocessConfig
-from yolact_ros.errors import BackendError, DatasetError
+from yolact_ros.errors import BackendError, ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from yolact_ros.evaluate.coco_map import CocoScores
@@ -34,6 +34,7 @@ COLUMNS = (
     *(("AP", "ap"), ("AP50", "ap50"), ("AP75", "ap75")),
     *(("small", "ap_small"), ("medium", "ap_medium"), ("large", "ap_large")),
     *(("AR1", "ar_1"), ("AR10", "ar_10"), ("AR100", "ar_100")),
+    *(("small", "ar_small"), ("medium", "ar_medium"), ("large", "ar_large")),
 )
 
 
@@ -48,6 +49,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="evaluate on the first N images only, or frames of each clip",
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FOLDER",
+        help="write a summary, precision-recall curves, the confusion matrix and pictures of the "
+        "worst mistakes here",
+    )
+    parser.add_argument(
+        "--report-score",
+        type=float,
+        default=PostprocessConfig().score_threshold,
+        metavar="S",
+        help="class score from which on a detection is shown, for the report's confusion matrix "
+        "and mistakes (default: %(default)s, as in the node)",
     )
     add_video_arguments(parser)
     add_backend_arguments(parser)
@@ -69,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise DatasetError(f"--limit is {arguments.limit}; expected 1 or more.")
     check_writable(arguments.json)
     check_writable(arguments.output)
+    _check_report(arguments)
     config = read_postprocess_settings(arguments, DEFAULTS)
     with Segmenter.open(
         arguments.model,
@@ -82,24 +99,57 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_report(arguments: argparse.Namespace) -> None:
+    """Find out before the work, not after it, that a report cannot be written."""
+    if arguments.report is None:
+        return
+    if arguments.video:
+        raise ConfigError("--report is about images; it does not go with --video.")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise BackendError(
+            "--report needs matplotlib; install it with: pip install 'yolact_ros[evaluate]'"
+        ) from error
+    try:
+        arguments.report.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatasetError(f"The folder {arguments.report} cannot be made: {error}.") from error
+
+
 def _evaluate_images(
     arguments: argparse.Namespace, segmenter: Segmenter, config: PostprocessConfig
 ) -> dict[str, Any]:
-    """Evaluate and print; returns the content of the JSON file."""
-    from yolact_ros.evaluate.coco_map import evaluate_coco
+    """Evaluate, print, report; returns the content of the JSON file."""
+    from yolact_ros.evaluate.coco_map import evaluate_dataset
+    from yolact_ros.evaluate.machine import describe_machine
     from yolact_ros.train.dataset import CocoDataset
 
     description = segmenter.description
     dataset = CocoDataset(
         arguments.annotations, arguments.images, classes=description.model.classes
     )
-    scores = evaluate_coco(segmenter.segment, dataset, limit=arguments.limit)
+    evaluation = evaluate_dataset(segmenter.segment, dataset, limit=arguments.limit)
+    scores = evaluation.scores
     print(format_scores(scores))
-    return {
+    content = {
         "model": {"name": description.model.name, "identity": description.identity},
         "settings": dataclasses.asdict(config),
         **dataclasses.asdict(scores),
+        "machine": describe_machine(),
     }
+    if arguments.report:
+        from yolact_ros.evaluate.report import write_report
+
+        write_report(
+            arguments.report,
+            evaluation,
+            dataset,
+            content=content,
+            score_threshold=arguments.report_score,
+        )
+        print(f"Report: {arguments.report / 'summary.md'}")
+    return content
 
 
 def format_scores(scores: CocoScores) -> str:

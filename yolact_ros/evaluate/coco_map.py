@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
 
 from yolact_ros.errors import DatasetError
-from yolact_ros.evaluate.coco_tables import CocoTables
+from yolact_ros.evaluate.coco_tables import CocoTables, Scores
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.train.dataset import CocoDataset
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """AP of one class over IoU 0.50:0.95, in [0, 1]; None without a true instance.
+    """AP and recall of one class, in [0, 1]; None without a true instance.
 
     Attributes:
         instances: true instances, crowds left out.
-        box_ap, mask_ap: of boxes by class score, of masks by mask score.
+        box_ap, mask_ap: over IoU 0.50:0.95, of boxes by class score, of masks by mask score.
+        box_ap50, mask_ap50: the same at IoU 0.50.
+        mask_recall: of masks over IoU 0.50:0.95, with 100 detections of an image.
     """
 
     instances: int
     box_ap: float | None
     mask_ap: float | None
+    box_ap50: float | None
+    mask_ap50: float | None
+    mask_recall: float | None
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,64 @@ class CocoScores:
     milliseconds: Mapping[str, float]
 
 
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What was found in a data set, and what COCOeval says about it.
+
+    Attributes:
+        tables: true instances and detections.
+        box, mask: COCOeval of them.
+        classes: names by class id.
+        milliseconds: mean time of each stage.
+    """
+
+    tables: CocoTables
+    box: Scores
+    mask: Scores
+    classes: Sequence[str]
+    milliseconds: Mapping[str, float]
+
+    @property
+    def scores(self) -> CocoScores:
+        """The numbers alone."""
+        box, mask = self.box, self.mask
+        classes = {
+            self.classes[c]: ClassScores(
+                instances=self.tables.count(c),
+                box_ap=box.class_ap[c],
+                mask_ap=mask.class_ap[c],
+                box_ap50=box.class_ap50[c],
+                mask_ap50=mask.class_ap50[c],
+                mask_recall=mask.class_recall[c],
+            )
+            for c in self.tables.class_ids
+        }
+        return CocoScores(
+            box=box.summary,
+            mask=mask.summary,
+            classes=classes,
+            images=len(self.tables.images),
+            detections=len(self.tables.found["bbox"]),
+            milliseconds=self.milliseconds,
+        )
+
+
 def evaluate_coco(
     segment: Callable[[np.ndarray], Detections],
     dataset: CocoDataset,
     *,
     limit: int | None = None,
 ) -> CocoScores:
+    """The numbers of `evaluate_dataset`."""
+    return evaluate_dataset(segment, dataset, limit=limit).scores
+
+
+def evaluate_dataset(
+    segment: Callable[[np.ndarray], Detections],
+    dataset: CocoDataset,
+    *,
+    limit: int | None = None,
+) -> Evaluation:
     """Segment the images of a data set and compare with their annotations.
 
     All images count, those without annotations too. Boxes are ranked by class score, masks by
@@ -83,10 +140,6 @@ def evaluate_coco(
         tables.add_found(image_id, found)
         for stage, value in found.timings.items():
             timings.setdefault(stage, []).append(value)
-    box, mask = tables.score("bbox"), tables.score("segm")
-    classes = {
-        dataset.classes[c]: ClassScores(tables.count(c), box.class_ap[c], mask.class_ap[c])
-        for c in tables.class_ids
-    }
     means = {stage: float(np.mean(values)) for stage, values in timings.items()}
-    return CocoScores(box.summary, mask.summary, classes, count, len(tables.found["bbox"]), means)
+    box, mask = tables.score("bbox"), tables.score("segm")
+    return Evaluation(tables, box, mask, dataset.classes, means)

@@ -1,0 +1,111 @@
+"""Mistakes and confusions, by hand; and a report of a real evaluation."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+rle_masks = pytest.importorskip("pycocotools.mask")
+pytest.importorskip("matplotlib")
+
+from yolact_ros.cli.main import main  # noqa: E402
+from yolact_ros.evaluate.confusion import count_confusions, match_instances  # noqa: E402
+from yolact_ros.evaluate.mistakes import (  # noqa: E402
+    INVENTED,
+    MISSED,
+    POOR_MASK,
+    WRONG_CLASS,
+    MatchedImage,
+    find_mistakes,
+    mask_iou,
+    worst,
+)
+
+
+def test_each_instance_is_matched_once_best_score_first():
+    iou = np.array([[0.6, 0.9], [0.0, 0.8], [0.55, 0.3]])
+    matches = match_instances(iou, np.array([0.5, 0.9, 0.7]), threshold=0.5)
+    assert matches.tolist() == [-1, 1, 0]
+    assert match_instances(np.zeros((0, 2)), np.zeros(0), threshold=0.5).tolist() == []
+    assert match_instances(np.zeros((2, 0)), np.ones(2), threshold=0.5).tolist() == [-1, -1]
+
+
+def test_confusions_count_misses_and_inventions_at_the_border():
+    counts = count_confusions(
+        np.array([0, 1, 1]), np.array([0, 0, 1]), matches=np.array([0, 2, -1]), num_classes=2
+    )
+    assert counts.tolist() == [[1, 0, 0], [1, 0, 1], [0, 1, 0]]
+    none = np.zeros(0, np.int64)
+    assert not count_confusions(none, none, matches=none, num_classes=2).any()
+
+
+def row(class_id, x, *, score=None, side=10):
+    mask = np.zeros((40, 100), np.uint8, order="F")
+    mask[10 : 10 + side, x : x + side] = 1
+    entry = {
+        "category_id": class_id, "segmentation": rle_masks.encode(mask), "area": side * side,
+        "iscrowd": 0, "bbox": [x, 10, side, side],
+    }  # fmt: skip
+    return entry if score is None else {**entry, "score": score}
+
+
+def matched(truth, found):
+    iou = mask_iou(found, truth)
+    scores = np.array([entry["score"] for entry in found])
+    return MatchedImage(1, truth, found, iou, match_instances(iou, scores, threshold=0.5))
+
+
+def test_every_kind_of_mistake_is_named():
+    truth = [row(0, 0), row(0, 20), row(1, 40), row(1, 60), row(0, 80, side=12)]
+    found = [
+        row(0, 0, score=0.9),  # right
+        row(0, 22, score=0.8),  # IoU 2/3: a poor mask
+        row(0, 40, score=0.7),  # right place, wrong class
+        row(1, 66, score=0.6),  # IoU 1/4 with its class: one poor mask, not two mistakes
+        row(1, 90, side=3, score=0.95),  # nothing of its class is there
+    ]
+    mistakes = {m.kind: m for m in find_mistakes(matched(truth, found)) if m.found != 3}
+    assert (mistakes[WRONG_CLASS].truth, mistakes[WRONG_CLASS].found) == (2, 2)
+    assert mistakes[POOR_MASK].iou == pytest.approx(80 / 120)
+    assert (mistakes[INVENTED].found, mistakes[INVENTED].weight) == (4, 0.95)
+    assert (mistakes[MISSED].truth, mistakes[MISSED].weight) == (4, 144)
+    assert len(find_mistakes(matched(truth, found))) == 5
+    assert find_mistakes(matched([], [])) == []
+    assert [m.truth for m in worst(find_mistakes(matched(truth, [])), MISSED, count=2)] == [4, 0]
+
+
+def test_a_report_is_written_with_its_pictures(tiny_bundle, tmp_path, capsys):
+    image = np.zeros((64, 80, 3), np.uint8)
+    image[10:50, 4:36, 0] = 250
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    corners = [4, 10, 36, 10, 36, 50, 4, 50]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 64, "width": 80}],
+        "categories": [{"id": 1, "name": "cup"}, {"id": 2, "name": "spoon"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": [corners]}
+        ],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    words = ["evaluate", str(tiny_bundle.folder), "--annotations", str(tmp_path / "a.json")]
+    words += ["--images", str(tmp_path), "--threads", "1", "--report", str(tmp_path / "report")]
+    assert main(words) == 0
+    assert "summary.md" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert summary["shown"]["instances"] == 1
+    assert summary["shown"]["detections"] == 2
+    assert len(summary["mask"]) == 12
+    text = (tmp_path / "report" / "summary.md").read_text()
+    for name in ("precision_recall.png", "confusion.png"):
+        assert name in text
+        assert cv2.imread(str(tmp_path / "report" / name)).std() > 5
+    assert (tmp_path / "report" / "confusion.csv").read_text().startswith("true")
+
+
+def test_a_report_does_not_go_with_clips(tiny_bundle, tmp_path, capsys):
+    words = ["evaluate", str(tiny_bundle.folder), "--video", str(tmp_path)]
+    assert main([*words, "--report", str(tmp_path / "report")]) == 1
+    assert "does not go with --video" in capsys.readouterr().err

@@ -1,0 +1,138 @@
+"""Which class is taken for which: detections matched with true instances, and the counts."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from yolact_ros.errors import DatasetError
+from yolact_ros.evaluate.charts import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BACKGROUND = "background"
+
+# Beyond so many classes the cells are too small for numbers.
+MAX_NUMBERED = 30
+CELL_INCHES = 0.42
+
+
+def match_instances(iou: np.ndarray, scores: np.ndarray, *, threshold: float) -> np.ndarray:
+    """Match detections with true instances, whatever their classes.
+
+    In the order of scores, best first, each detection takes the true instance that it overlaps
+    most of those that are left.
+
+    Args:
+        iou: (D, T), of each detection with each true instance, in [0, 1].
+        scores: (D,) of the detections.
+        threshold: the smallest IoU of a match.
+
+    Returns:
+        (D,) int64: index of the true instance of each detection, or -1.
+    """
+    matches = np.full(len(scores), -1, np.int64)
+    free = np.ones(iou.shape[1], bool)
+    for i in np.argsort(-scores, kind="stable"):
+        candidates = np.where(free, iou[i], -1.0)
+        if not len(candidates):
+            break
+        best = int(candidates.argmax())
+        if candidates[best] >= threshold:
+            matches[i] = best
+            free[best] = False
+    return matches
+
+
+def count_confusions(
+    true_classes: np.ndarray,
+    found_classes: np.ndarray,
+    *,
+    matches: np.ndarray,
+    num_classes: int,
+) -> np.ndarray:
+    """Count what the true instances of an image were taken for.
+
+    Args:
+        true_classes: (T,) int64, below `num_classes`.
+        found_classes: (D,) int64, the same of the detections.
+        matches: (D,) int64, index of the true instance of each detection, or -1.
+        num_classes: C.
+
+    Returns:
+        (C + 1, C + 1) int64, true class by found class. The last row has detections on the
+        background, the last column missed instances.
+    """
+    counts = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+    missed = np.ones(len(true_classes), bool)
+    missed[matches[matches >= 0]] = False
+    # A match of -1 reads the last entry: the background.
+    rows = np.append(true_classes, num_classes).astype(np.int64)[matches]
+    np.add.at(counts, (rows, found_classes), 1)
+    np.add.at(counts, (true_classes[missed], num_classes), 1)
+    return counts
+
+
+def write_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Write a CSV file: a row for each true class, a column for each found one.
+
+    Args:
+        counts: (C + 1, C + 1), see `count_confusions`.
+        names: of the C classes.
+        path: the file to write.
+
+    Raises:
+        DatasetError: it cannot be written.
+    """
+    titles = [*names, BACKGROUND]
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["true \\ found", *titles])
+            writer.writerows(
+                [title, *row] for title, row in zip(titles, counts.tolist(), strict=True)
+            )
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be written: {error}.") from error
+
+
+def draw_confusion(counts: np.ndarray, names: Sequence[str], *, title: str) -> Figure:
+    """Draw the counts, shaded by the share of their row.
+
+    Args:
+        counts: (C + 1, C + 1), see `count_confusions`.
+        names: of the C classes.
+        title: of the picture.
+
+    Raises:
+        BackendError: matplotlib is not installed.
+    """
+    titles = [*names, BACKGROUND]
+    side = len(titles)
+    numbered = side <= MAX_NUMBERED + 1
+    inches = side * (CELL_INCHES if numbered else CELL_INCHES / 2)
+    figure = new_figure(inches + 3.0, inches + 2.2)
+    axes = figure.add_subplot()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(side), titles, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(side), titles)
+    axes.tick_params(labelsize=8 if numbered else 5, length=2)
+    axes.set(xlabel="found", ylabel="true", title=title)
+    # Lines before the background, which is no class.
+    axes.axhline(side - 1.5, color="0.4", lw=0.8)
+    axes.axvline(side - 1.5, color="0.4", lw=0.8)
+    if numbered:
+        for row, column in np.argwhere(counts):
+            ink = "white" if shares[row, column] > 0.55 else "black"
+            axes.text(
+                column, row, str(counts[row, column]), ha="center", va="center", fontsize=7,
+                color=ink,
+            )  # fmt: skip
+    figure.colorbar(picture, ax=axes, shrink=0.7, label="share of the row")
+    return figure

@@ -1,0 +1,192 @@
+"""Mistakes as pictures: the truth beside what was found, on the part of the image they are in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as rle_masks
+
+from yolact_ros.evaluate.mistakes import INVENTED, MISSED, WRONG_CLASS, MatchedImage, Mistake
+
+PANEL, CAPTION, TITLE, GAP = 200, 40, 46, 10  # pixels
+CONTEXT = 0.6  # of the longer side of what is shown, around it
+SMALLEST_WINDOW = 64  # pixels of the image
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+PAPER, INK, GREY = (255, 255, 255), (30, 30, 30), (120, 120, 120)
+TRUE_COLOUR, FALSE_COLOUR, OTHER_COLOUR = (80, 200, 60), (60, 60, 235), (230, 230, 230)  # BGR
+OPACITY = 0.4
+
+Window = tuple[int, int, int, int]
+
+
+def draw_case(
+    image_bgr: np.ndarray, mistake: Mistake, matched: MatchedImage, *, names: Sequence[str]
+) -> np.ndarray:
+    """Draw one mistake: on the left the truth, on the right what was found.
+
+    What the mistake is about is filled, in green where it is true and in red where it was found;
+    outlines show the other instances and detections.
+
+    Args:
+        image_bgr: (H, W, 3) uint8, the whole image.
+        mistake: what to show.
+        matched: the image's instances and detections.
+        names: by class id.
+
+    Returns:
+        (240, 410, 3) uint8 BGR.
+    """
+    boxes = []
+    if mistake.truth is not None:
+        boxes.append(matched.truth[mistake.truth]["bbox"])
+    if mistake.found is not None:
+        boxes.append(matched.found[mistake.found]["bbox"])
+    window = choose_window(boxes, (image_bgr.shape[0], image_bgr.shape[1]))
+    sides = (
+        (matched.truth, mistake.truth, TRUE_COLOUR),
+        (matched.found, mistake.found, FALSE_COLOUR),
+    )
+    canvas = np.full((PANEL + CAPTION, 2 * PANEL + GAP, 3), PAPER, np.uint8)
+    for number, (rows, shown, colour) in enumerate(sides):
+        left = number * (PANEL + GAP)
+        canvas[:PANEL, left : left + PANEL] = _draw_side(image_bgr, window, rows, shown, colour)
+    first, second = caption(mistake, matched, names=names)
+    _write(canvas, first, (2, PANEL + 16), 0.45, INK)
+    _write(canvas, second, (2, PANEL + 33), 0.38, GREY)
+    return canvas
+
+
+def draw_gallery(cases: Sequence[np.ndarray], *, title: str, columns: int = 3) -> np.ndarray:
+    """Put cases side by side, below a title.
+
+    Args:
+        cases: as `draw_case` gives them; at least one.
+        title: of the picture.
+        columns: cases in a row.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+    """
+    height, width = (side + 2 * GAP for side in cases[0].shape[:2])
+    rows = -(-len(cases) // columns)
+    canvas = np.full((TITLE + rows * height, min(columns, len(cases)) * width, 3), PAPER, np.uint8)
+    _write(canvas, title, (GAP, 24), 0.6, INK)
+    _write(canvas, "left: truth, right: found", (GAP, 41), 0.4, GREY)
+    for number, case in enumerate(cases):
+        top = TITLE + number // columns * height + GAP
+        left = number % columns * width + GAP
+        canvas[top : top + case.shape[0], left : left + case.shape[1]] = case
+    return canvas
+
+
+def caption(mistake: Mistake, matched: MatchedImage, *, names: Sequence[str]) -> tuple[str, str]:
+    """Two lines of text: what is wrong, and where."""
+    true_name = found_name = ""
+    if mistake.truth is not None:
+        true_name = names[matched.truth[mistake.truth]["category_id"]]
+    if mistake.found is not None:
+        row = matched.found[mistake.found]
+        found_name = f"{names[row['category_id']]} {row['score']:.2f}"
+    where = f"image {mistake.image_id}"
+    if mistake.kind == MISSED:
+        near = _nearest(matched.iou[:, mistake.truth], matched.found, names)
+        return f"{true_name} missed", f"{where}, {mistake.weight:.0f} pixels{near}"
+    if mistake.kind == INVENTED:
+        near = _nearest(matched.iou[mistake.found], matched.truth, names)
+        return f"{found_name} is none", f"{where}{near or ', on nothing'}"
+    if mistake.kind == WRONG_CLASS:
+        return f"{true_name} taken for {found_name}", f"{where}, IoU {mistake.iou:.2f}"
+    return f"{found_name}, IoU {mistake.iou:.2f}", where
+
+
+def choose_window(boxes: Sequence[Sequence[float]], image_size: tuple[int, int]) -> Window:
+    """A square around boxes, with context; it may reach beyond the image.
+
+    Args:
+        boxes: COCO's x y width height in pixels; at least one.
+        image_size: (height, width) of the image.
+
+    Returns:
+        x1 y1 x2 y2 in pixels, half-open.
+    """
+    corners = np.array([[x, y, x + w, y + h] for x, y, w, h in boxes])
+    x1, y1 = corners[:, :2].min(axis=0)
+    x2, y2 = corners[:, 2:].max(axis=0)
+    side = max(SMALLEST_WINDOW, (1 + CONTEXT) * max(x2 - x1, y2 - y1))
+    side = round(min(side, max(image_size)))
+    starts = []
+    for middle, length in (((x1 + x2) / 2, image_size[1]), ((y1 + y2) / 2, image_size[0])):
+        start = round(middle - side / 2)
+        # Inside the image, or with equal borders where the image is smaller than the window.
+        starts.append(
+            min(max(start, 0), length - side) if side <= length else (length - side) // 2
+        )
+    return starts[0], starts[1], starts[0] + side, starts[1] + side
+
+
+def _nearest(iou: np.ndarray, rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
+    if not len(iou) or iou.max() <= 0:
+        return ""
+    best = int(iou.argmax())
+    return f", IoU {iou[best]:.2f} with {names[rows[best]['category_id']]}"
+
+
+def _draw_side(
+    image_bgr: np.ndarray,
+    window: Window,
+    rows: Sequence[dict[str, Any]],
+    shown: int | None,
+    colour: tuple[int, int, int],
+) -> np.ndarray:
+    side = window[2] - window[0]
+    method = cv2.INTER_AREA if side > PANEL else cv2.INTER_CUBIC
+    panel = cv2.resize(_cut(image_bgr, window, fill=235), (PANEL, PANEL), interpolation=method)
+    for number, row in enumerate(rows):
+        if number != shown:
+            _draw_outline(panel, _panel_mask(row, window), OTHER_COLOUR, 1)
+    if shown is not None:
+        mask = _panel_mask(rows[shown], window)
+        solid = np.full_like(panel, colour)
+        cv2.copyTo(cv2.addWeighted(panel, 1 - OPACITY, solid, OPACITY, 0), mask, panel)
+        _draw_outline(panel, mask, colour, 2)
+    return panel
+
+
+def _panel_mask(row: dict[str, Any], window: Window) -> np.ndarray:
+    cut = _cut(np.asarray(rle_masks.decode(row["segmentation"])), window, fill=0)
+    soft = cv2.resize(cut * np.uint8(255), (PANEL, PANEL), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(soft > 127).astype(np.uint8)
+
+
+def _cut(image: np.ndarray, window: Window, *, fill: int) -> np.ndarray:
+    """Cut out a window; what lies beyond the image is filled."""
+    x1, y1, x2, y2 = window
+    cut = np.full((y2 - y1, x2 - x1, *image.shape[2:]), fill, np.uint8)
+    left, top = max(x1, 0), max(y1, 0)
+    right, bottom = min(x2, image.shape[1]), min(y2, image.shape[0])
+    cut[top - y1 : bottom - y1, left - x1 : right - x1] = image[top:bottom, left:right]
+    return cut
+
+
+def _draw_outline(
+    panel: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], line: int
+) -> None:
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if colour == OTHER_COLOUR:  # to be seen on bright ground too
+        cv2.drawContours(panel, contours, -1, INK, line + 2, cv2.LINE_AA)
+    cv2.drawContours(panel, contours, -1, colour, line, cv2.LINE_AA)
+
+
+def _write(
+    canvas: np.ndarray,
+    text: str,
+    origin: tuple[int, int],
+    scale: float,
+    colour: tuple[int, int, int],
+) -> None:
+    plain = text.encode("ascii", "replace").decode()  # OpenCV's font has no other letters
+    cv2.putText(canvas, plain, origin, FONT, scale, colour, 1, cv2.LINE_AA)

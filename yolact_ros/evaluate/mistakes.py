@@ -1,0 +1,175 @@
+"""What a model gets wrong: instances missed, invented, of the wrong class, poorly outlined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as rle_masks
+
+from yolact_ros.evaluate.coco_tables import CocoTables
+from yolact_ros.evaluate.confusion import match_instances
+
+MATCH_IOU = 0.5
+# Below a good mask, and above it a detection and an instance of its class belong together still.
+GOOD_IOU, NEAR_IOU = 0.75, 0.1
+
+MISSED, INVENTED, WRONG_CLASS, POOR_MASK = "missed", "invented", "wrong_class", "poor_mask"
+KINDS = (MISSED, INVENTED, WRONG_CLASS, POOR_MASK)
+
+
+@dataclass(frozen=True, eq=False)
+class MatchedImage:
+    """The true instances of an image, its detections, and which belong together.
+
+    Attributes:
+        image_id: of the image.
+        truth: T of COCO's annotations, without crowds.
+        found: D detections in the same form, with their mask `score`.
+        iou: (D, T) float64, of the masks.
+        matches: (D,) int64, index of the true instance of each detection, or -1.
+    """
+
+    image_id: int
+    truth: Sequence[dict[str, Any]]
+    found: Sequence[dict[str, Any]]
+    iou: np.ndarray
+    matches: np.ndarray
+
+    @property
+    def true_classes(self) -> np.ndarray:
+        """(T,) int64 class ids."""
+        return np.array([row["category_id"] for row in self.truth], np.int64)
+
+    @property
+    def found_classes(self) -> np.ndarray:
+        """(D,) int64 class ids."""
+        return np.array([row["category_id"] for row in self.found], np.int64)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake.
+
+    Attributes:
+        kind: one of `KINDS`.
+        image_id: of its image.
+        truth: index of the instance in its `MatchedImage`; None if there is none.
+        found: index of the detection; None if there is none.
+        iou: of the two masks, or of the one with the nearest of the other side; 0 if there is
+            none.
+        weight: how bad it is among those of its kind: pixels of a missed instance, score of a
+            false detection, what a poor mask lacks of IoU 1.
+    """
+
+    kind: str
+    image_id: int
+    truth: int | None
+    found: int | None
+    iou: float
+    weight: float
+
+
+def match_tables(tables: CocoTables, *, score_threshold: float) -> list[MatchedImage]:
+    """Match what is shown at a threshold of the class score, image by image.
+
+    Masks match from an IoU of 0.5 on, whatever their classes, in the order of mask scores.
+    Detections that match nothing and lie, with half their pixels, on a crowd of their class are
+    left out.
+    """
+    truth: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in tables.images}
+    found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in tables.images}
+    for row in tables.truth:
+        truth[row["image_id"]].append(row)
+    for box, mask in zip(tables.found["bbox"], tables.found["segm"], strict=True):
+        if box["score"] >= score_threshold:
+            found[mask["image_id"]].append(mask)
+    return [_match_image(i, truth[i], found[i]) for i in tables.images]
+
+
+def _match_image(
+    image_id: int, truth: list[dict[str, Any]], found: list[dict[str, Any]]
+) -> MatchedImage:
+    crowd = np.array([row["iscrowd"] for row in truth], bool)
+    iou = mask_iou(found, truth)
+    instances = [row for row in truth if not row["iscrowd"]]
+    scores = np.array([row["score"] for row in found])
+    matches = match_instances(iou[:, ~crowd], scores, threshold=MATCH_IOU)
+    kept = np.ones(len(found), bool)
+    for i, row in enumerate(found):
+        same = np.array([other["category_id"] == row["category_id"] for other in truth], bool)
+        on_crowd = bool((iou[i, crowd & same] >= MATCH_IOU).any())
+        kept[i] = matches[i] >= 0 or not on_crowd
+    return MatchedImage(
+        image_id=image_id,
+        truth=instances,
+        found=[row for row, keep in zip(found, kept, strict=True) if keep],
+        iou=iou[kept][:, ~crowd],
+        matches=matches[kept],
+    )
+
+
+def mask_iou(found: Sequence[dict[str, Any]], truth: Sequence[dict[str, Any]]) -> np.ndarray:
+    """IoU of D masks with T masks; with a crowd, the share of the detection that lies on it.
+
+    Returns:
+        (D, T) float64.
+    """
+    if not found or not truth:
+        return np.zeros((len(found), len(truth)))
+    return np.asarray(
+        rle_masks.iou(
+            [row["segmentation"] for row in found],
+            [row["segmentation"] for row in truth],
+            [row["iscrowd"] for row in truth],
+        )
+    )
+
+
+def find_mistakes(image: MatchedImage) -> list[Mistake]:
+    """Name the mistakes in an image; each instance and each detection takes part in one at most.
+
+    A detection and an instance of the same class that overlap a little, but match nothing, are
+    one poor mask, not a miss and an invention.
+    """
+    mistakes = []
+    missed = set(range(len(image.truth))) - set(image.matches.tolist())
+    invented = []
+    true_classes, found_classes = image.true_classes, image.found_classes
+    for i, match in enumerate(image.matches.tolist()):
+        if match < 0:
+            invented.append(i)
+            continue
+        iou, score = float(image.iou[i, match]), image.found[i]["score"]
+        if true_classes[match] != found_classes[i]:
+            mistakes.append(Mistake(WRONG_CLASS, image.image_id, match, i, iou, score))
+        elif iou < GOOD_IOU:
+            mistakes.append(Mistake(POOR_MASK, image.image_id, match, i, iou, 1 - iou))
+    left, open_truth = np.array(invented, np.int64), np.array(sorted(missed), np.int64)
+    same = found_classes[left][:, None] == true_classes[open_truth]
+    near = np.where(same, image.iou[np.ix_(left, open_truth)], 0.0)
+    scores = np.array([image.found[i]["score"] for i in invented])
+    pairs = match_instances(near, scores, threshold=NEAR_IOU)
+    for i, pair in zip(invented, pairs.tolist(), strict=True):
+        nearest = float(image.iou[i].max(initial=0.0))
+        if pair < 0:
+            score = image.found[i]["score"]
+            mistakes.append(Mistake(INVENTED, image.image_id, None, i, nearest, score))
+            continue
+        match = int(open_truth[pair])
+        missed.discard(match)
+        iou = float(image.iou[i, match])
+        mistakes.append(Mistake(POOR_MASK, image.image_id, match, i, iou, 1 - iou))
+    for match in sorted(missed):
+        nearest = float(image.iou[:, match].max(initial=0.0))
+        area = float(image.truth[match]["area"])
+        mistakes.append(Mistake(MISSED, image.image_id, match, None, nearest, area))
+    return mistakes
+
+
+def worst(mistakes: Sequence[Mistake], kind: str, *, count: int) -> list[Mistake]:
+    """The worst mistakes of a kind, worst first."""
+    ranked = sorted((m for m in mistakes if m.kind == kind), key=lambda m: -m.weight)
+    return ranked[:count]
