@@ -145,6 +145,7 @@ class NodeBenchmark:
 
     def _soak(self, camera: BenchmarkCamera, node: Subprogram, images: int) -> None:
         marks = [max(1, images // 10), max(1, images // 2), images]
+        camera.settle()  # or else images from before would count, too
         before, started = camera.last, time.monotonic()
         memory = []
         for number in camera.play(images, SOAK_RATE, "soak"):
