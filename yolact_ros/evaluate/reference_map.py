@@ -2,8 +2,8 @@
 
 Unlike COCOeval: an IoU must exceed the threshold, corners of detected boxes are cut to whole
 pixels, true instances narrower or lower than 4/550 of the image are left out, crowds do not count
-at all (a detection on one is false), and a class that is detected but not there has AP 0. Published
-numbers are COCOeval's.
+at all (a detection on one is false), and a class that is detected but not there has AP 0. The
+published numbers are COCOeval's.
 """
 
 from __future__ import annotations
