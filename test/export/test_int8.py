@@ -28,6 +28,7 @@ from yolact_ros.export.to_int8 import (  # noqa: E402
 from yolact_ros.export.to_onnx import halve_weights, widen_weights  # noqa: E402
 from yolact_ros.model.weights import initialise_weights, save_checkpoint  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
+from yolact_ros.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend  # noqa: E402
 from yolact_ros.runtime.bundle import Bundle  # noqa: E402
 from yolact_ros.runtime.engine_builder import build_engine, import_tensorrt  # noqa: E402
 from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
@@ -195,6 +196,23 @@ def test_for_tensorrt_what_is_not_quantised_computes_in_half(quantised_for_tenso
     feeds = [{"image": np.concatenate(images(2))}]
     for values in run_graph(bundle.graphs["detect"].path.read_bytes(), feeds)[0]:
         assert np.isfinite(values).all() and len(values) == 2
+
+
+def test_onnx_runtime_runs_a_bundle_quantised_for_tensorrt_as_it_is(quantised_for_tensorrt):
+    """Its optimiser would fuse half-precision layers into something else."""
+    import onnxruntime
+
+    _, bundle = quantised_for_tensorrt
+    inputs = {"image": np.concatenate(images(2))}
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    plain = onnxruntime.InferenceSession(
+        bundle.graphs["detect"].path, options, providers=["CPUExecutionProvider"]
+    )
+    names = [output.name for output in plain.get_outputs()]
+    expected = dict(zip(names, plain.run(names, inputs), strict=True))
+    for name, value in OnnxRuntimeBackend(bundle, threads=1).run("detect", inputs).items():
+        np.testing.assert_array_equal(value, expected[name])
 
 
 def test_tensorrt_rtx_compiles_a_quantised_bundle(quantised_for_tensorrt):

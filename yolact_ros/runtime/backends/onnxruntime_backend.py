@@ -128,7 +128,13 @@ class OnnxRuntimeBackend:
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.execution_mode = library.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = library.GraphOptimizationLevel.ORT_ENABLE_ALL
+        levels = library.GraphOptimizationLevel
+        made = self.bundle.description
+        # Version 1.31 fuses quantised layers in half precision into something else.
+        for_gpu = made.target == "tensorrt" and made.precision == "int8"
+        options.graph_optimization_level = (
+            levels.ORT_DISABLE_ALL if for_gpu else levels.ORT_ENABLE_ALL
+        )
         options.log_severity_level = 3  # errors only; they come back as exceptions
         # Threads that spin between operators keep other nodes of a robot off the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
