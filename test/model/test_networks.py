@@ -10,9 +10,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch import nn  # noqa: E402
+
 from yolact_ros.config import BackboneConfig, ModelConfig  # noqa: E402
 from yolact_ros.errors import ConfigError, WeightsError  # noqa: E402
 from yolact_ros.model.backbones import BACKBONES, make_backbone  # noqa: E402
+from yolact_ros.model.efficientnet import DepthwiseConv2d  # noqa: E402
 from yolact_ros.model.official import OFFICIAL_VARIANTS, entry_shapes  # noqa: E402
 from yolact_ros.model.resnet import is_deformable  # noqa: E402
 from yolact_ros.model.weights import initialise_weights, load_imagenet_backbone  # noqa: E402
@@ -172,3 +175,20 @@ def test_a_fresh_deformable_level_of_the_neck_is_half_a_plain_one():
 def test_only_p3_to_p5_can_be_deformable(levels):
     with pytest.raises(ConfigError, match="deformable_levels"):
         replace(SMALL, deformable_levels=levels)
+
+
+def test_depthwise_convolutions_stay_in_float32_where_a_cpu_computes_in_bfloat16():
+    torch.manual_seed(0)
+    exact = nn.Conv2d(8, 8, 5, stride=2, padding=2, groups=8)
+    depthwise = DepthwiseConv2d(8, 8, 5, stride=2, padding=2, groups=8)
+    depthwise.load_state_dict(exact.state_dict())
+    x = torch.randn(2, 8, 13, 11).bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = depthwise(x)
+    expected = exact(x.float())
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(y, expected.bfloat16())
+    y.sum().backward()
+    expected.sum().backward()
+    assert torch.allclose(depthwise.weight.grad, exact.weight.grad, rtol=1e-5)
+    assert torch.equal(depthwise(x.float()), expected)

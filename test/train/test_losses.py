@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -23,12 +24,16 @@ from yolact_ros.train.losses import (  # noqa: E402
     LOSS_NAMES,
     LossConfig,
     Target,
+    TrainedMasks,
     class_loss,
     crop_regions,
+    dice_losses,
+    mask_iou_loss,
     resize_masks,
     semantic_loss,
     yolact_losses,
 )
+from yolact_ros.train.matching import match_priors  # noqa: E402
 from yolact_ros.variants import TABLETOP_MODEL, variant  # noqa: E402
 
 CASES = {"yolact_resnet50_s1": "coffee_480x320", "yolact_plus_resnet50_s1": "astronaut_384"}
@@ -159,9 +164,6 @@ def test_the_mask_loss_equals_a_loop_over_pixels(tiny):
     output = YolactOutput(*(x[:1] for x in output))
     config = LossConfig(masks_to_train=1000)
     losses = yolact_losses(output, [target], model=model, config=config)
-
-    from yolact_ros.train.matching import match_priors
-
     match = match_priors(
         model.priors, target.boxes, class_ids=target.class_ids, crowd_boxes=target.crowd_boxes
     )
@@ -182,6 +184,94 @@ def test_the_mask_loss_equals_a_loop_over_pixels(tiny):
         total += float(entropy) / ((x2 - x1) * (y2 - y1))
     expected = 6.125 * total / len(positives)
     assert float(losses["mask"].detach()) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("upsampling", [2, 4])
+def test_the_fine_mask_loss_equals_opencv_and_numpy(tiny, upsampling):
+    model, output = tiny
+    target = random_target(torch.Generator().manual_seed(5), count=3)
+    output = YolactOutput(*(x[:1] for x in output))
+    config = LossConfig(masks_to_train=1000, mask_upsampling=upsampling, dice_weight=0.7)
+    losses = yolact_losses(output, [target], model=model, config=config)
+    match = match_priors(
+        model.priors, target.boxes, class_ids=target.class_ids, crowd_boxes=target.crowd_boxes
+    )
+    prototypes, coefficients = output.prototypes[0].detach(), output.coefficients[0].detach()
+    height, width = prototypes.shape[:2]
+    size = (width * upsampling, height * upsampling)
+    positives = torch.nonzero(match.labels > 0)[:, 0].tolist()
+    total = 0.0
+    for prior in positives:
+        i = int(match.instances[prior])
+        soft = torch.sigmoid(prototypes @ coefficients[prior]).double().numpy()
+        x1, y1, x2, y2 = (target.boxes[i] * torch.tensor([width, height] * 2)).tolist()
+        columns = [x for x in range(width) if x1 - 1 <= x < x2 + 1]
+        rows = [y for y in range(height) if y1 - 1 <= y < y2 + 1]
+        region = soft[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        predicted = np.zeros(size[::-1])
+        top, left = rows[0] * upsampling, columns[0] * upsampling
+        fine = cv2.resize(region, (len(columns) * upsampling, len(rows) * upsampling))
+        predicted[top : top + fine.shape[0], left : left + fine.shape[1]] = fine
+        mask = target.masks[i].float().numpy()
+        truth = (cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR) > 0.5).astype(float)
+        with np.errstate(divide="ignore"):
+            log_p = np.maximum(np.log(predicted), -100)
+            log_not = np.maximum(np.log(1 - predicted), -100)
+        entropy = -(truth * log_p + (1 - truth) * log_not).sum()
+        total += entropy / ((x2 - x1) * (y2 - y1) * upsampling**2)
+        inside = truth[top : top + fine.shape[0], left : left + fine.shape[1]]
+        dice = (2 * (fine * inside).sum() + 1) / ((fine**2).sum() + (inside**2).sum() + 1)
+        total += 0.7 * (1 - dice)
+    expected = 6.125 * total / len(positives)
+    assert float(losses["mask"].detach()) == pytest.approx(expected, rel=1e-4)
+    torch.stack(list(losses.values())).sum().backward()
+
+
+def test_dice_losses_are_those_of_hand():
+    truth = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+    masks = torch.stack([truth, 1 - truth, torch.zeros(2, 2), torch.full((2, 2), 0.5)])
+    expected = [0, 1 - 1 / 5, 1 - 1 / 3, 1 - 3 / 4]
+    assert dice_losses(masks, truth).tolist() == pytest.approx(expected)
+    assert dice_losses(torch.zeros(0, 2, 2), truth).shape == (0,)
+    assert dice_losses(torch.zeros(1, 2, 2), torch.zeros(2, 2)).tolist() == [0]
+
+
+def column_target(start, stop):
+    masks = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    masks[:, :, start:stop] = 1
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    return Target(boxes, torch.tensor([0]), masks, torch.zeros(0, 4))
+
+
+def test_a_thin_object_is_seen_at_the_inputs_size_only():
+    target = column_target(20, 21)  # beside the samples that prototypes see
+    prototypes = torch.zeros(16, 16, 4)
+    truths = {
+        upsampling: TrainedMasks(
+            prototypes,
+            torch.zeros(1, 4),
+            target,
+            owners=torch.zeros(1, dtype=torch.int64),
+            upsampling=upsampling,
+        ).truths
+        for upsampling in (1, 4)
+    }
+    assert int(truths[1].sum()) == 0
+    assert torch.equal(truths[4], target.masks.float())
+
+
+def test_re_scoring_learns_the_iou_that_fine_masks_have():
+    target = column_target(20, 22)
+    prototypes = torch.full((16, 16, 1), -20.0)
+    prototypes[:, 5] = 20  # pixels 20 to 23, of which the object has two
+    masks = TrainedMasks(
+        prototypes, torch.ones(1, 1), target, owners=torch.tensor([0]), upsampling=4
+    )
+    model = SimpleNamespace(mask_rescoring=lambda soft: torch.zeros(len(soft), 3))
+    loss = mask_iou_loss(masks, model=model, limit=10, smallest_area=1)
+    assert float(loss) == pytest.approx(0.5 * 0.5**2)
+    too_small = mask_iou_loss(masks, model=model, limit=10, smallest_area=8)  # it has 128 / 16
+    assert float(too_small) == 0
 
 
 def test_ohem_learns_three_of_the_hardest_negatives_for_each_positive():

@@ -26,6 +26,7 @@ from yolact_ros.model.weights import (  # noqa: E402
     load_model,
     save_checkpoint,
 )
+from yolact_ros.model.yolact import Yolact  # noqa: E402
 from yolact_ros.train.config import (  # noqa: E402
     DataConfig,
     OptimizerConfig,
@@ -104,6 +105,16 @@ def test_a_run_learns_its_pictures_and_leaves_usable_files(config, tmp_path):
     rows = rows_of(tmp_path / "validation.csv")
     assert [row["step"] for row in rows] == ["15", "30"]
     assert all(0 <= float(row[name]) <= 1 for row in rows for name in AP_NAMES)
+
+
+def test_a_checkpoint_without_a_part_is_refused_in_words(tmp_path):
+    path = tmp_path / "part.pth"
+    save_checkpoint(path, Yolact(TINY))
+    content = torch.load(path, weights_only=True)
+    del content["optimizer"], content["step"]
+    torch.save(content, path)
+    with pytest.raises(WeightsError, match=r"part\.pth is an incomplete .* no optimizer, step\."):
+        load_checkpoint(path)
 
 
 def test_best_is_the_largest_mask_ap_then_the_smallest_loss():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 # Kernel, stride, expansion, channels, repeats of each stage.
@@ -23,6 +24,21 @@ LITE0_CHANNELS = (40, 112, 320)
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
     # The original's constants; PyTorch's momentum is 1 minus TensorFlow's 0.99.
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """Filters each channel by itself; on a CPU always in float32.
+
+    PyTorch's gradient of it in bfloat16 takes three to seven times as long there as in float32,
+    which cost a training step of EfficientNet-Lite0 a third of its time.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As `nn.Conv2d`; the result has the input's type."""
+        if input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float()).to(input.dtype)
 
 
 class InvertedResidual(nn.Module):
@@ -46,7 +62,7 @@ class InvertedResidual(nn.Module):
                 nn.Conv2d(in_channels, channels, 1, bias=False), batch_norm(channels), nn.ReLU6()
             )
         self.depthwise = nn.Sequential(
-            nn.Conv2d(
+            DepthwiseConv2d(
                 channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False
             ),
             batch_norm(channels),

@@ -135,6 +135,12 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{path} is not a checkpoint of yolact_ros (format {content.get('format')!r}); "
             f"expected {CHECKPOINT_FORMAT!r}, as `yolact train` writes it."
         )
+    missing = {"config", "weights", "step", "optimizer", "extra"} - set(content)
+    if missing:
+        raise WeightsError(
+            f"{path} is an incomplete checkpoint: no {', '.join(sorted(missing))}. Take another "
+            "copy of it."
+        )
     return Checkpoint(
         config=model_from_plain(content["config"]),
         weights=content["weights"],

@@ -44,6 +44,15 @@ class LossConfig:
     smallest_rescored_area: int = setting(
         25, "masks of this many prototype pixels or fewer teach no re-scoring", range=(0, 100000)
     )
+    mask_upsampling: int = setting(
+        1,
+        "1 compares masks with the truth at the prototypes' size, as the reference; 2 or 4 first "
+        "makes them so much larger, which thin objects need (4 is the size of the input)",
+        range=(1, 4),
+    )
+    dice_weight: float = setting(
+        0.0, "weight of the dice loss, which mask_weight multiplies as well", range=(0.0, 1e3)
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -139,8 +148,15 @@ def yolact_losses(
         if not counts[i]:
             continue
         owners = matches[i].instances[drawn[i]]
-        masks = TrainedMasks(prototypes, coefficients[i], targets[i], owners=owners)
-        masks_sum = masks_sum + masks.loss() * (int((labels[i] > 0).sum()) / counts[i])
+        masks = TrainedMasks(
+            prototypes,
+            coefficients[i],
+            targets[i],
+            owners=owners,
+            upsampling=config.mask_upsampling,
+        )
+        loss = masks.loss(dice_weight=config.dice_weight)
+        masks_sum = masks_sum + loss * (int((labels[i] > 0).sum()) / counts[i])
         if model.mask_rescoring is not None:
             iou_sum = iou_sum + mask_iou_loss(
                 masks,
@@ -217,15 +233,26 @@ class TrainedMasks:
     priors of the same instance share a region; only that region is computed. Outside of it the
     prediction is zero.
 
+    With `upsampling` above 1 both are compared on a finer plane: the predictions after the
+    sigmoid are enlarged bilinearly, as where they are used. At the prototypes' size itself the
+    truth is drawn with pixels of 4x4 input pixels, from which no thin object can be learnt well:
+    hand tools seen at 416x320 come back with a mean IoU of 0.82 even from perfect masks.
+
     Attributes:
         instances: those that own a drawn prior, ascending.
         logits: for each, (n, h, w) mask values before the sigmoid inside its region.
         regions: for each, x1 y1 x2 y2 of the region in prototype pixels, half-open.
-        truths: (N, Hp, Wp) float32, 0 or 1: all true masks at prototype size.
+        truths: (N, Hp * upsampling, Wp * upsampling) float32, 0 or 1: all true masks.
     """
 
     def __init__(
-        self, prototypes: Tensor, coefficients: Tensor, target: Target, *, owners: Tensor
+        self,
+        prototypes: Tensor,
+        coefficients: Tensor,
+        target: Target,
+        *,
+        owners: Tensor,
+        upsampling: int = 1,
     ) -> None:
         """Assemble the masks.
 
@@ -234,11 +261,13 @@ class TrainedMasks:
             coefficients: (n, K) of its drawn priors.
             target: of the image.
             owners: (n,) int64, the instance of each drawn prior.
+            upsampling: pixels of the truth to a prototype pixel, along each axis.
         """
         height, width, _ = prototypes.shape
         self.size = (height, width)
+        self.upsampling = upsampling
         self.target = target
-        self.truths = resize_masks(target.masks, self.size)
+        self.truths = resize_masks(target.masks, (height * upsampling, width * upsampling))
         self.instances = owners.unique().tolist()
         regions = crop_regions(target.boxes, self.size).tolist()
         self.regions = [regions[i] for i in self.instances]
@@ -248,22 +277,40 @@ class TrainedMasks:
             values = coefficients[owners == i] @ pixels.T
             self.logits.append(values.view(-1, y2 - y1, x2 - x1))
 
-    def loss(self) -> Tensor:
-        """Sum of binary cross entropy over pixels, each mask's divided by its true box's area."""
-        height, width = self.size
+    def loss(self, *, dice_weight: float = 0.0) -> Tensor:
+        """Sum over the masks of binary cross entropy, divided by the true box's area, and dice.
+
+        Args:
+            dice_weight: of 1 - 2 |p t| / (|p|^2 + |t|^2) (Milletari et al. 2016), to which every
+                object counts as one, however few of its box's pixels are its own.
+        """
+        height, width = (side * self.upsampling for side in self.size)
         sizes = self.target.boxes[:, 2:] - self.target.boxes[:, :2]
         areas = sizes[:, 0] * width * sizes[:, 1] * height
         total = self.truths.new_zeros(())
         for i, region, logits in zip(self.instances, self.regions, self.logits, strict=True):
-            x1, y1, x2, y2 = region
+            x1, y1, x2, y2 = (side * self.upsampling for side in region)
             truth = self.truths[i, y1:y2, x1:x2]
-            inside = F.binary_cross_entropy_with_logits(
-                logits, truth.expand_as(logits), reduction="sum"
-            )
+            everywhere = truth.expand(len(logits), -1, -1)
+            if self.upsampling == 1:
+                inside = F.binary_cross_entropy_with_logits(logits, everywhere, reduction="sum")
+            else:
+                soft = self.enlarge(logits.sigmoid())
+                inside = F.binary_cross_entropy(soft, everywhere, reduction="sum")
             # The prediction is exactly 0 outside, where a part of the true mask may lie.
             outside = (self.truths[i].sum() - truth.sum()) * -SMALLEST_LOG * len(logits)
             total = total + (inside + outside) / areas[i]
+            if dice_weight:
+                soft = self.enlarge(logits.sigmoid())
+                total = total + dice_weight * dice_losses(soft, truth).sum()
         return total
+
+    def enlarge(self, soft: Tensor) -> Tensor:
+        """(n, h, w) masks after the sigmoid to (n, h * upsampling, w * upsampling)."""
+        if self.upsampling == 1:
+            return soft
+        size = (soft.shape[1] * self.upsampling, soft.shape[2] * self.upsampling)
+        return F.interpolate(soft[None], size, mode="bilinear", align_corners=False)[0]
 
     def full_masks(self, limit: int) -> tuple[Tensor, Tensor]:
         """Soft masks on the whole prototype plane, and their instances.
@@ -287,6 +334,13 @@ class TrainedMasks:
         return torch.cat(masks), torch.tensor(owners, device=self.truths.device)
 
 
+def dice_losses(soft: Tensor, truth: Tensor) -> Tensor:
+    """(n,) dice losses, from 0 to 1, of (n, h, w) masks against one (h, w) truth."""
+    shared = (soft * truth).sum(dim=(1, 2))
+    sizes = soft.square().sum(dim=(1, 2)) + truth.sum()
+    return 1 - (2 * shared + 1) / (sizes + 1)
+
+
 def mask_iou_loss(masks: TrainedMasks, *, model: Yolact, limit: int, smallest_area: int) -> Tensor:
     """Sum of smooth L1 between predicted and true IoU of one image's masks (YOLACT++).
 
@@ -297,12 +351,12 @@ def mask_iou_loss(masks: TrainedMasks, *, model: Yolact, limit: int, smallest_ar
     soft, owners = masks.full_masks(limit)
     share = sum(len(logits) for logits in masks.logits) / len(soft)
     truths = masks.truths[owners]
-    kept = truths.sum(dim=(1, 2)) > smallest_area
+    kept = truths.sum(dim=(1, 2)) > smallest_area * masks.upsampling**2
     if not bool(kept.any()):
         return soft.sum() * 0.0
     soft, truths, owners = soft[kept], truths[kept], owners[kept]
     with torch.no_grad():
-        hard = (soft > 0.5).float()
+        hard = (masks.enlarge(soft) > 0.5).float()
         shared = (hard * truths).sum(dim=(1, 2))
         union = hard.sum(dim=(1, 2)) + truths.sum(dim=(1, 2)) - shared
         expected = shared / union
