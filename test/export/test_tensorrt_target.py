@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from yolact_ros.cli.main import main  # noqa: E402
@@ -116,6 +117,25 @@ def test_both_forms_of_deformable_convolution_find_the_same(exported):
     )
 
 
+def test_tensorrts_plugin_is_there_for_those_who_ask(exported):
+    by_sampling, _ = exported(target="tensorrt", precision="fp16")
+    by_plugin, report = exported(target="tensorrt", precision="fp16", deform_conv="deform_conv")
+    assert by_plugin.description.target == "tensorrt"
+    graph = onnx.shape_inference.infer_shapes(onnx.load(by_plugin.graphs["detect"].path)).graph
+    assert "GridSample" not in {node.op_type for node in graph.node}
+    layers = [node for node in graph.node if node.op_type == "DeformConv"]
+    assert len(layers) == 2
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in types.values()
+    for layer in layers:
+        assert {types[name] for name in layer.input} == {onnx.TensorProto.FLOAT}
+    # Positions are float in both, so they round the same elsewhere.
+    assert max(row.error for row in report.rows) < 1e-3
+    ours, theirs = (run(b, "detect", {"image": images(1)}) for b in (by_plugin, by_sampling))
+    assert_same_rows(ours, theirs, boxes=2e-3, scores=5e-3)
+
+
 def test_a_batch_finds_what_its_images_find_one_by_one(exported):
     alone, _ = exported(target="tensorrt")
     together, report = exported(target="tensorrt", batch=2)
@@ -205,6 +225,7 @@ def test_options_that_do_not_go_together_are_refused(checkpoint, tmp_path, capsy
         ({"target": "tensorrt", "batch": 0}, "batch is 0"),
         ({"target": "tensorrt", "half_weights": True}, "--precision fp16"),
         ({"target": "tensorrt", "precision": "fp4"}, "fp32 or fp16"),
+        ({"deform_conv": "plugin"}, "expected one of: grid_sample, deform_conv"),
         ({"target": "openvino"}, "expected one of: onnxruntime, tensorrt"),
     ]:
         with pytest.raises(ConfigError, match=message):

@@ -26,6 +26,7 @@ from yolact_ros.config import BackendConfig, PostprocessConfig
 from yolact_ros.errors import YolactError
 from yolact_ros.export.int8_bundle import quantise_bundle
 from yolact_ros.export.to_bundle import export_bundle
+from yolact_ros.model.deform_conv import DeformConv2d
 from yolact_ros.model.weights import load_model
 from yolact_ros.runtime.backends import Backend, open_backend
 from yolact_ros.runtime.backends.torch_backend import TorchBackend
@@ -38,6 +39,7 @@ from yolact_ros.runtime.preprocess import prepare_image
 from yolact_ros.runtime.segmenter import Segmenter
 
 PRECISIONS = ("fp32", "fp16", "int8")
+PLUGIN = "fp16_deform_conv"  # half, with TensorRT's plugin for deformable convolution
 CHECKED_IMAGES = 20
 CALIBRATION_IMAGES = 100
 SAME_INSTANCE = 0.5  # box IoU from which two detections of a class are one
@@ -79,6 +81,11 @@ def main() -> int:
     return 0
 
 
+def is_deformable(checkpoint: Path) -> bool:
+    """Whether a network has deformable convolutions, which have two forms to compare."""
+    return any(isinstance(module, DeformConv2d) for module in load_model(checkpoint).modules())
+
+
 class GpuRun:
     """The parts of the run, which share bundles, images and results."""
 
@@ -112,7 +119,10 @@ class GpuRun:
         """Bundles and engines."""
         checkpoint, output = self.arguments.checkpoint, self.arguments.output
         export = {"target": "tensorrt", "keyframes": True}
-        for precision in self.arguments.precisions:
+        precisions = list(self.arguments.precisions)
+        if "fp16" in precisions and is_deformable(checkpoint):
+            precisions.append(PLUGIN)
+        for precision in precisions:
             folder = output / precision
             with self.attempt(f"{precision} bundle"):
                 if precision == "int8":
@@ -121,6 +131,10 @@ class GpuRun:
                     model = Bundle.open(output / "fp32").description.model
                     tensors = [prepare_image(image, model)[0] for image in self.images]
                     quantise_bundle(output / "fp32", folder, tensors, target="tensorrt")
+                elif precision == PLUGIN:
+                    export_bundle(
+                        checkpoint, folder, precision="fp16", deform_conv="deform_conv", **export
+                    )
                 else:
                     export_bundle(checkpoint, folder, precision=precision, **export)
                 started = time.perf_counter()

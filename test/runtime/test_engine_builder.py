@@ -87,7 +87,7 @@ def test_an_operator_that_is_not_supported_is_named_with_its_node(rtx):
 
 def test_deformable_convolution_gets_a_hint(rtx):
     model = make_model("DeformConv", weight_shape=(1, 18, 8, 8), shape=(1, 1, 10, 10))
-    with pytest.raises(BackendError, match="--target tensorrt, which has no DeformConv"):
+    with pytest.raises(BackendError, match="TensorRT-RTX not at all; .*--deform-conv grid_sample"):
         build(model, rtx)
 
 
@@ -189,6 +189,16 @@ def test_a_library_that_is_too_old_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", old)
     with pytest.raises(BackendError, match=r"TensorRT 8\.4\.1\.5 is too old; expected 8\.5"):
         import_tensorrt()
+
+
+def test_full_tensorrt_gets_its_plugins(monkeypatch):
+    full = types.ModuleType("tensorrt")
+    full.__version__ = "10.3.0"
+    started = []
+    full.init_libnvinfer_plugins = lambda *words: started.append(words)
+    monkeypatch.setitem(sys.modules, "tensorrt", full)
+    assert import_tensorrt().label == "TensorRT 10.3.0"
+    assert started == [(None, "")]
 
 
 @pytest.mark.parametrize(

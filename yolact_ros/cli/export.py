@@ -63,6 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images of one run, of several cameras, for --target tensorrt (default: 1)",
     )
     parser.add_argument(
+        "--deform-conv",
+        choices=("grid_sample", "deform_conv"),
+        help="form of deformable convolution: standard operators that run everywhere, or the "
+        "operator DeformConv, which ONNX Runtime and TensorRT 10.1 and later have (default: "
+        "deform_conv for onnxruntime, grid_sample for tensorrt)",
+    )
+    parser.add_argument(
         "--compare",
         action="store_true",
         help="compare with torch on more images, and print the largest difference of each output",
@@ -83,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         target=arguments.target,
         precision=arguments.precision,
         batch=arguments.batch,
+        deform_conv=arguments.deform_conv,
         images=THOROUGH_IMAGES if arguments.compare else QUICK_IMAGES,
     )
     if arguments.compare:

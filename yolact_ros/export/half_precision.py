@@ -2,8 +2,8 @@
 
 Half is what feeds a convolution, for there is the work. Everything else stays float: the image's
 normalisation, softmax, box decoding, the scores and overlaps of NMS, and the positions at which
-GridSample samples, with GridSample itself, since its two inputs have to be of one type. In a
-quantised graph, what lies between its 8-bit layers is half too.
+GridSample and DeformConv sample, with these themselves, since their inputs have to be of one type.
+In a quantised graph, what lies between its 8-bit layers is half too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from yolact_ros.model.flow import KeyframeFeatures
 # as long, and features, which stay on the device.
 HALF_BORDERS = ("prototypes", *KeyframeFeatures._fields)
 
-CONVOLUTIONS = {"Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul"}
+CONVOLUTIONS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+# Which of a sampler's inputs says where it samples.
+POSITIONS = {"GridSample": 1, "DeformConv": 2}
 MOVEMENTS = {"Concat", "Gather", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 # Their float values are made from nothing that could be half.
 SOURCES = {"Constant", "ConstantOfShape", "Range"}
@@ -70,7 +72,9 @@ def half_nodes(graph: Any, floats: Collection[str], half_borders: Collection[str
     nodes = list(graph.node)
     makers = {name: i for i, node in enumerate(nodes) for name in node.output}
     convolutions = {i for i, node in enumerate(nodes) if node.op_type in CONVOLUTIONS}
-    samplers = {i for i, node in enumerate(nodes) if node.op_type == "GridSample"}
+    samplers = {
+        i: POSITIONS[node.op_type] for i, node in enumerate(nodes) if node.op_type in POSITIONS
+    }
 
     def before(i: int, *, skip: Collection[int] = ()) -> list[int]:
         names = [n for place, n in enumerate(nodes[i].input) if place not in skip and n in floats]
@@ -85,16 +89,16 @@ def half_nodes(graph: Any, floats: Collection[str], half_borders: Collection[str
             if i not in seen:
                 seen.add(i)
                 if i not in stops:
-                    waiting += before(i, skip=(1,) if i in samplers else ())
+                    waiting += before(i, skip=(samplers[i],) if i in samplers else ())
         return seen
 
     ends = [makers[name] for name in half_borders if name in makers]
     quantisers = {i for i, node in enumerate(nodes) if node.op_type == "QuantizeLinear"}
     half = walk([*convolutions, *quantisers, *ends], ())
-    positions = [makers[nodes[i].input[1]] for i in samplers if nodes[i].input[1] in makers]
-    half -= walk(positions, convolutions) - convolutions
+    positions = [nodes[i].input[place] for i, place in samplers.items()]
+    half -= walk([makers[n] for n in positions if n in makers], convolutions) - convolutions
     half -= _normalisation(graph, nodes, floats, convolutions | quantisers)
-    half -= samplers | {i for i, node in enumerate(nodes) if node.op_type in SOURCES}
+    half -= samplers.keys() | {i for i, node in enumerate(nodes) if node.op_type in SOURCES}
     for i, node in enumerate(nodes):  # in order, so that chains of movements follow
         made = before(i)
         if node.op_type in MOVEMENTS and node.output[0] in floats and made:

@@ -14,12 +14,12 @@ from yolact_ros.export.compare import HALF_TOLERANCE, check_errors, relative_err
 from yolact_ros.export.graphs import Graph, detection_graphs, host_graphs, video_graphs
 from yolact_ros.export.half_precision import HALF_BORDERS, to_half
 from yolact_ros.export.to_onnx import export_module, halve_weights
-from yolact_ros.model.deform_conv import set_deform_conv_form
+from yolact_ros.model.deform_conv import FORMS, set_deform_conv_form
 from yolact_ros.model.weights import load_model
 from yolact_ros.runtime.bundle import TARGETS, supported_warps, write_bundle
 
-# The form of deformable convolution that each target runs.
-DEFORM_CONV_FORMS = {"onnxruntime": "onnx_deform_conv", "tensorrt": "grid_sample"}
+# The form of deformable convolution that runs wherever the target does.
+DEFORM_CONV_FORMS = {"onnxruntime": "deform_conv", "tensorrt": "grid_sample"}
 
 MAX_BATCH = 64
 
@@ -59,6 +59,7 @@ def export_bundle(
     target: str = "onnxruntime",
     precision: str = "fp32",
     batch: int = 1,
+    deform_conv: str | None = None,
     images: int = 2,
 ) -> ExportReport:
     """Write the bundle of a checkpoint.
@@ -74,6 +75,8 @@ def export_bundle(
             operators that TensorRT has, precision and batch as follow.
         precision: of the arithmetic, `fp32` or `fp16` (see `half_precision`).
         batch: images of one run.
+        deform_conv: form of deformable convolution, of `model.deform_conv.FORMS`; by default the
+            one that runs wherever the target does.
         images: how many inputs each graph is compared with torch on.
 
     Raises:
@@ -85,6 +88,9 @@ def export_bundle(
     if target == "tensorrt":
         nms = "graph"
     _check_options(target=target, precision=precision, batch=batch, half_weights=half_weights)
+    form = DEFORM_CONV_FORMS[target] if deform_conv is None else deform_conv
+    if form not in FORMS:
+        raise ConfigError(f"deform_conv is {form!r}; expected one of: {', '.join(FORMS)}.")
     model = load_model(checkpoint)
     if nms == "host":
         graphs = host_graphs(model)
@@ -95,7 +101,7 @@ def export_bundle(
     contents: dict[str, bytes] = {}
     rows: list[ComparisonRow] = []
     for graph in graphs:
-        set_deform_conv_form(model, DEFORM_CONV_FORMS[target])
+        set_deform_conv_form(model, form)
         content = export_module(
             graph.module,
             graph.example,

@@ -113,6 +113,9 @@ def import_tensorrt(name: str = "auto") -> TensorRt:
                 f"{found.label} is too old; expected 8.5 or later. On a Jetson install a newer "
                 "JetPack."
             )
+        if not found.ahead_of_time:
+            # Among TensorRT's own plugins is the one that computes DeformConv, in engines too.
+            module.init_libnvinfer_plugins(None, "")
         return found
     raise BackendError(INSTALL.format(reason="; ".join(reasons)))
 
@@ -345,7 +348,10 @@ def _parser_words(parser: Any, graph: str, library: TensorRt, content: bytes) ->
         lines.append(f"{where}{error.desc().strip().rstrip('.')}")
     hint = ""
     if b"DeformConv" in content:
-        hint = " Export the bundle with --target tensorrt, which has no DeformConv."
+        hint = (
+            " TensorRT has DeformConv from 10.1 on, TensorRT-RTX not at all; export with --target "
+            "tensorrt --deform-conv grid_sample."
+        )
     return f"{library.label} does not read the graph {graph!r}: {'; '.join(lines)}.{hint}"
 
 
