@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from device_masks import export_device_masks, time_masks
 
 from yolact_ros.config import BackendConfig, PostprocessConfig
 from yolact_ros.errors import YolactError
@@ -71,6 +72,7 @@ def main() -> int:
         run.time_torch,
         run.time_bundles,
         run.time_batches,
+        run.time_masks,
         run.time_keyframes,
     ):
         print(f"\n== {part.__doc__.splitlines()[0]}", flush=True)  # type: ignore[union-attr]
@@ -204,6 +206,30 @@ class GpuRun:
                 rows[batch] = milliseconds(run, self.arguments.runs)
                 backend.close()
                 print(f"batch {batch}: {rows[batch]:.3f} ms, {rows[batch] / batch:.3f} an image")
+
+    def time_masks(self) -> None:
+        """Masks made on the host or on the device, in half precision, milliseconds a frame."""
+        plain = self.arguments.output / "fp16_batch1"
+        folder = self.arguments.output / "fp16_masks"
+        with self.attempt("masks on the device"):
+            if not (plain / "model.json").exists():
+                options: dict[str, Any] = {"target": "tensorrt", "precision": "fp16"}
+                export_bundle(self.arguments.checkpoint, plain, **options)
+            export_device_masks(self.arguments.checkpoint, folder)
+            prototypes, description = self.open_backend(plain)
+            masks = self.open_backend(folder)[0]
+            tensors = [
+                prepare_image(i, description.model)[0] for i in self.images[:CHECKED_IMAGES]
+            ]
+            row = time_masks(prototypes, masks, tensors, runs=self.arguments.runs)
+            prototypes.close()
+            masks.close()
+            self.results["masks"] = row
+            print(
+                f"on the host {row['host']:.3f} ms, on the device {row['device']:.3f} ms, with "
+                f"{row['instances']:.1f} instances; masks differ by "
+                f"{row['largest_difference']:.3f} at most"
+            )
 
     def time_keyframes(self) -> None:
         """Keyframes and frames between them, milliseconds a run."""
