@@ -23,17 +23,19 @@ from yolact_ros.model.yolact import Yolact, YolactOutput  # noqa: E402
 from yolact_ros.train.losses import (  # noqa: E402
     LOSS_NAMES,
     LossConfig,
-    Target,
-    TrainedMasks,
     class_loss,
+    semantic_loss,
+    yolact_losses,
+)
+from yolact_ros.train.mask_losses import (  # noqa: E402
+    TrainedMasks,
     crop_regions,
     dice_losses,
     mask_iou_loss,
     resize_masks,
-    semantic_loss,
-    yolact_losses,
 )
 from yolact_ros.train.matching import match_priors  # noqa: E402
+from yolact_ros.train.target import Target  # noqa: E402
 from yolact_ros.variants import TABLETOP_MODEL, variant  # noqa: E402
 
 CASES = {"yolact_resnet50_s1": "coffee_480x320", "yolact_plus_resnet50_s1": "astronaut_384"}

@@ -14,9 +14,10 @@ from yolact_ros.model.inference import normalise
 from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.config import TrainConfig
 from yolact_ros.train.loader import Batch, Motion
-from yolact_ros.train.losses import LOSS_NAMES, Target, at_least_one, yolact_losses
+from yolact_ros.train.losses import LOSS_NAMES, at_least_one, yolact_losses
 from yolact_ros.train.optimizer import WeightAverage, learning_rate, make_optimizer
 from yolact_ros.train.processes import Processes
+from yolact_ros.train.target import Target
 from yolact_ros.train.transform_losses import (
     TRANSFORM_LOSSES,
     flow_loss,

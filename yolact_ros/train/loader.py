@@ -18,8 +18,8 @@ from yolact_ros.config import ModelConfig
 from yolact_ros.errors import DatasetError
 from yolact_ros.train.augment import AugmentConfig, augment, resize_sample
 from yolact_ros.train.dataset import CocoDataset, Sample
-from yolact_ros.train.losses import Target
 from yolact_ros.train.pairs import Pair, PairConfig, pair_of_still
+from yolact_ros.train.target import Target
 
 
 class Motion(NamedTuple):

@@ -1,0 +1,35 @@
+"""What is to be found in an image, as the losses want it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be found in one image; N and M may be 0.
+
+    Attributes:
+        boxes: (N, 4) float32 x1 y1 x2 y2, fractions of the image.
+        class_ids: (N,) int64, 0-based.
+        masks: (N, H, W) uint8, 0 or 1, at the network's input size.
+        crowd_boxes: (M, 4) float32, fractions: regions that count as neither object nor
+            background.
+    """
+
+    boxes: Tensor
+    class_ids: Tensor
+    masks: Tensor
+    crowd_boxes: Tensor
+
+    def to(self, device: torch.device) -> Target:
+        """The same target on another device."""
+        return Target(
+            boxes=self.boxes.to(device),
+            class_ids=self.class_ids.to(device),
+            masks=self.masks.to(device),
+            crowd_boxes=self.crowd_boxes.to(device),
+        )
