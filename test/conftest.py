@@ -40,6 +40,8 @@ def shared() -> Path:
 class FakeBackend:
     """Answers with arrays, or with what a function makes of the inputs; remembers its inputs."""
 
+    on_gpu = False
+
     def __init__(self, **graphs):
         self.graphs = graphs
         self.calls = []

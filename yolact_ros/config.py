@@ -281,6 +281,11 @@ REFERENCE_POSTPROCESS = PostprocessConfig(
 )
 
 
+# Seconds over which detections are moved unasked: images of a 10 Hz camera, if a little late.
+AUTO_CARRY_S = 0.15
+MOVED_AUTO = -1
+
+
 @dataclass(frozen=True)
 class KeyframeConfig:
     """When all of the network runs on an image of a stream, and how features move in between.
@@ -313,8 +318,9 @@ class KeyframeConfig:
     moved_frames: int = setting(
         0,
         "how many images behind each one that the network ran on get its detections, moved by "
-        "optical flow; new objects wait for the next run",
-        range=(0, 100),
+        "optical flow; new objects wait for the next run; -1: one where the network runs on the "
+        f"CPU, if it was taken within {AUTO_CARRY_S} s of the other, and none on a GPU",
+        range=(MOVED_AUTO, 100),
     )
 
     def __post_init__(self) -> None:

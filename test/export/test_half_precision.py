@@ -122,6 +122,8 @@ def test_half_precision_is_as_near_as_half_numbers_are():
 class GraphBackend:
     """Runs the graphs of a bundle as `convert` returns them."""
 
+    on_gpu = False
+
     def __init__(self, bundle, convert):
         contents = {
             name: convert(widen_weights(info.path.read_bytes()))

@@ -262,7 +262,12 @@ def ros() -> Iterator[None]:
 
 
 class Client:
-    """A camera and a planner in one: sends images to a node in a namespace, takes its results."""
+    """A camera and a planner in one: sends images to a node in a namespace, takes its results.
+
+    Attributes:
+        period_ms: by which each image's stamp lies behind the last one's.
+        stamp_ms: of the last image.
+    """
 
     def __init__(self, namespace: str) -> None:
         import rclpy
@@ -275,7 +280,8 @@ class Client:
         self.namespace = namespace
         self.results: list = []
         self.stats: list = []
-        self._stamp = 0
+        self.period_ms = 1000
+        self.stamp_ms = 987
         qos = QoSProfile(depth=100)
         self.camera = self.node.create_publisher(Image, "image", QoSProfile(depth=1))
         self.node.create_subscription(InstanceArray, "yolact/instances", self.results.append, qos)
@@ -310,14 +316,15 @@ class Client:
             image: its pixels.
             encoding: of the message.
             camera: the publisher; the client's own on `image` if it is not given.
-            seconds: of the stamp; one more than the last time if it is not given.
+            seconds: of the stamp; it is `period_ms` later than the last one if not given.
         """
         from sensor_msgs.msg import Image
         from std_msgs.msg import Header
 
-        self._stamp = self._stamp + 1 if seconds is None else seconds
+        self.stamp_ms = self.stamp_ms + self.period_ms if seconds is None else 1000 * seconds + 987
         header = Header(frame_id="front_optical_frame")
-        header.stamp.sec, header.stamp.nanosec = 1700000000 + self._stamp, 987654321
+        header.stamp.sec = 1700000000 + self.stamp_ms // 1000
+        header.stamp.nanosec = self.stamp_ms % 1000 * 1_000_000 + 654321
         height, width, channels = image.shape
         message = Image(header=header, height=height, width=width, encoding=encoding)
         message.step = width * channels

@@ -69,6 +69,37 @@ def test_a_bundle_for_single_images_makes_every_image_a_keyframe(start_node, cli
         assert result.keyframe_stamp == result.header.stamp
 
 
+def test_unless_told_the_node_moves_detections_to_every_other_image(
+    start_node, client, image_with
+):
+    start_node()
+    client.period_ms = 50
+    image = image_with({"red": (10, 12, 40, 44)}, (96, 128))
+    results = [client.ask(image) for _ in range(4)]
+    key, partial = InstanceArray.KEYFRAME, InstanceArray.PARTIAL
+    assert [r.frame_type for r in results] == [key, partial, key, partial]
+    stamps = [r.header.stamp for r in results]
+    assert [r.keyframe_stamp for r in results] == [stamps[i] for i in (0, 0, 2, 2)]
+    for result in results:
+        (instance,) = result.instances
+        assert instance.class_name == "red"
+    assert client.spin_until(lambda: len(client.stats) >= 4)
+    told = [(s.frame_type, s.keyframe_reason, s.inference_ms > 0) for s in client.stats]
+    assert told == [
+        (key, "first", True),
+        (partial, "", False),
+        (key, "interval", True),
+        (partial, "", False),
+    ]
+
+
+def test_a_node_that_is_told_so_runs_the_network_on_every_image(start_node, client):
+    start_node(moved_frames=0)
+    client.period_ms = 50
+    results = [client.ask(picture()) for _ in range(3)]
+    assert {r.frame_type for r in results} == {InstanceArray.KEYFRAME}
+
+
 def test_a_warp_that_the_model_lacks_ends_the_node_with_a_sentence(start, squares_bundle):
     program = start(
         "yolact_node", ros_arguments=("-p", f"model:={squares_bundle}", "-p", "warp:=learned")

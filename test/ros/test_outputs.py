@@ -100,7 +100,7 @@ def test_an_object_keeps_its_track_id_until_the_clock_jumps_back(start_node, cli
         box = (32 + 4 * step, 16, 96 + 4 * step, 80)
         result = client.ask(image_with({"blue": box}, SIZE))
     assert result.instances[0].track_id == 1
-    client._stamp -= 100
+    client.stamp_ms -= 100_000
     for _ in range(4):
         result = client.ask(image_with({"blue": (64, 16, 128, 80)}, SIZE))
     assert result.instances[0].track_id == 2

@@ -18,7 +18,7 @@ from yolact_ros.runtime.stream import FEATURES
 def video(tiny):
     """Builds a segmenter for video whose keyframes leave their numbers as features."""
 
-    def build(*warps, fail_at=()):
+    def build(*warps, fail_at=(), on_gpu=False):
         answer = tiny.host_outputs([[0, 0, 0.5, 1]], [[0.9, 0]], prototypes=np.ones((8, 10, 1)))
         runs = []
 
@@ -31,7 +31,7 @@ def video(tiny):
             kept = {"x4": ("x4", number), "x5": ("x5", number), "lateral": ("lateral", number)}
             return {**answer, **kept} if graph == "keyframe" else answer
 
-        backend = types.SimpleNamespace(run=run, close=lambda: None)
+        backend = types.SimpleNamespace(run=run, close=lambda: None, on_gpu=on_gpu)
         description = ModelDescription(tiny.TINY, "host", 100, "0123456789ab", warps)
         return Segmenter(backend, description), runs
 
@@ -197,7 +197,7 @@ def test_warm_up_runs_the_graphs_that_streams_will_use(video):
     segmenter, runs = video("learned", "dis", "none")
     segmenter.warm_up()
     assert [name for name, _ in runs] == ["keyframe"]
-    segmenter.warm_up(KeyframeConfig(warp="dis"))
+    segmenter.warm_up(KeyframeConfig(warp="dis", moved_frames=1))
     assert [name for name, _ in runs[1:]] == ["keyframe", "non_keyframe_flow"]
 
 
@@ -242,6 +242,43 @@ def test_detections_are_moved_to_images_on_which_nothing_runs(
         assert moved.scores.tolist() == found[0].scores.tolist()
     stamps = [i / 10 for i, graph in enumerate(expected) if graph in whole]
     assert {d.keyframe_stamp for d in found} == set(stamps)
+
+
+@pytest.mark.parametrize(
+    "warps, on_gpu, stamps, expected",
+    [
+        # Of three images 0.1 s apart, the second lies near enough to the first.
+        ((), False, (0, 0.1, 0.2, 0.3), ["detect", None, "detect", None]),
+        ((), True, (0, 0.1, 0.2, 0.3), ["detect"] * 4),
+        ((), False, (0, 0.2, 0.4, 0.5), ["detect", "detect", "detect", None]),
+        ((), False, (1, 0.95, 1.0), ["detect", "detect", None]),
+        ((), False, (None, None, None), ["detect"] * 3),
+        (
+            ("none",),
+            False,
+            (0, 0.1, 0.2, 0.4),
+            ["keyframe", None, "non_keyframe_flow", "non_keyframe_flow"],
+        ),
+        (("none",), True, (0, 0.1, 0.2), ["keyframe", "non_keyframe_flow", "non_keyframe_flow"]),
+    ],
+)
+def test_unless_told_a_stream_moves_detections_where_that_pays(
+    video, warps, on_gpu, stamps, expected
+):
+    segmenter, runs = video(*warps, on_gpu=on_gpu)
+    stream = segmenter.new_stream(KeyframeConfig(moved_frames=-1))
+    for stamp, graph in zip(stamps, expected, strict=True):
+        before = len(runs)
+        found = segmenter.segment(texture(), stream=stream, stamp=stamp)
+        assert [name for name, _ in runs[before:]] == ([] if graph is None else [graph])
+        assert (found.frame_type == "keyframe") == (graph in ("keyframe", "detect"))
+
+
+def test_images_that_come_too_late_to_be_moved_to_are_keyframes_in_their_turn(video):
+    segmenter, _ = video()
+    stream = segmenter.new_stream(KeyframeConfig(moved_frames=-1))
+    found = [segmenter.segment(black(), stream=stream, stamp=i / 5) for i in range(3)]
+    assert [d.keyframe_reason for d in found] == ["first", "interval", "interval"]
 
 
 def test_after_a_failure_nothing_is_moved(video):

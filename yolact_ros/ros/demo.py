@@ -141,9 +141,7 @@ def run(clip: Path, model: str, *, output: Path) -> int:
     output.mkdir(parents=True, exist_ok=True)
     video = OverlayVideo(output / "demo.mp4", rate)
     listener = Listener(video)
-    # The clip's camera moves slowly, so every other image can do without the network
-    # (docs/keyframes.md).
-    arguments = ["-r", f"image:={CAMERA_TOPIC}", "-p", "moved_frames:=1"]
+    arguments = ["-r", f"image:={CAMERA_TOPIC}"]
     if model:
         arguments += ["-p", f"model:={model}"]
     with Subprogram("yolact_node", *arguments) as node:

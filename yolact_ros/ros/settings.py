@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from yolact_ros.config import (
+    MOVED_AUTO,
     BackendConfig,
     KeyframeConfig,
     PostprocessConfig,
@@ -164,7 +165,7 @@ class Settings:
     inputs: InputSettings = InputSettings()
     work: WorkSettings = WorkSettings()
     frames: FrameSettings = FrameSettings()
-    keyframes: KeyframeConfig = KeyframeConfig()
+    keyframes: KeyframeConfig = KeyframeConfig(moved_frames=MOVED_AUTO)
     diagnostics: DiagnosticSettings = DiagnosticSettings()
     tracker: TrackerConfig = TrackerConfig()
     depth: DepthSettings = DepthSettings()

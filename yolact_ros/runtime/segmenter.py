@@ -132,7 +132,7 @@ class Segmenter:
         Raises:
             ConfigError: the model does not have the warp that `config` names.
         """
-        return Stream(self.description, config)
+        return Stream(self.description, config, on_gpu=self._backend.on_gpu)
 
     def segment(
         self, image: np.ndarray, *, stream: Stream | None = None, stamp: float | None = None
@@ -237,7 +237,7 @@ class Segmenter:
         if keyframes is None:
             self._dissect(image, config)
         else:
-            stream = self.new_stream(keyframes)
+            stream = self.new_stream(replace(keyframes, moved_frames=0))
             for _ in range(2):  # the second one is no keyframe, unless each is one
                 self._dissect(image, config, stream=stream)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from yolact_ros.config import KeyframeConfig, ModelConfig
+from yolact_ros.config import AUTO_CARRY_S, MOVED_AUTO, KeyframeConfig, ModelConfig
 from yolact_ros.errors import ConfigError
 from yolact_ros.runtime.backends import Array
 from yolact_ros.runtime.bundle import ModelDescription
@@ -51,7 +51,21 @@ class Stream:
     network runs on is a keyframe.
     """
 
-    def __init__(self, description: ModelDescription, config: KeyframeConfig) -> None:
+    def __init__(
+        self, description: ModelDescription, config: KeyframeConfig, *, on_gpu: bool = False
+    ) -> None:
+        """Begin.
+
+        Args:
+            description: the model.
+            config: see the property.
+            on_gpu: whether the network runs on a GPU; then moving detections, which the CPU does,
+                saves nothing (`KeyframeConfig.moved_frames`).
+
+        Raises:
+            ConfigError: the model does not have the warp that `config` names.
+        """
+        self._on_gpu = on_gpu
         self._model: ModelConfig = description.model
         self._warps = description.warps
         self._search = OpticalFlow()
@@ -62,6 +76,8 @@ class Stream:
         self._current_grey: np.ndarray | None = None
         self._carried: CarriedDetections | None = None
         self._moved = 0  # images since the network ran
+        self._stamp: float | None = None  # of the image that was planned last
+        self._carried_stamp: float | None = None  # of the one that the network ran on last
         self.config = config
 
     @property
@@ -88,10 +104,11 @@ class Stream:
             raise ConfigError(f"Model {self._model.name!r} has no warp {warp!r}; {available}.")
         self._config = config
         self._warp = warp
-        if not self._warps:
-            interval = min(config.keyframe_interval, config.moved_frames + 1)
-            config = replace(config, keyframe_interval=interval)
-        self._policy.config = config
+        self._moved_frames = config.moved_frames
+        self._longest_carry = float("inf")
+        if config.moved_frames == MOVED_AUTO:
+            self._moved_frames = 0 if self._on_gpu else 1
+            self._longest_carry = AUTO_CARRY_S
 
     def request_keyframe(self) -> None:
         """Make the next image a keyframe; may be called by any thread."""
@@ -115,7 +132,12 @@ class Stream:
             stamp: seconds of any clock; None if unknown.
         """
         requested, self._requested = self._requested, False
-        if not self._warps and not self._config.moved_frames:
+        self._stamp = stamp
+        moves = self._may_move(stamp)
+        # Without a warp, an image that nothing may be moved to is a keyframe.
+        interval = self._config.keyframe_interval if self._warps or moves else 1
+        self._policy.config = replace(self._config, keyframe_interval=interval)
+        if not self._warps and not self._moved_frames:
             decision = self._policy.decide(stamp, image_size, requested=requested)
             return Plan("detect", {}, decision.reason, stamp)
         grey, keyframe = grey_image(tensor), self._grey
@@ -135,9 +157,7 @@ class Stream:
             self._grey = grey
             graph = "keyframe" if self._warps else "detect"
             return Plan(graph, {}, decision.reason, stamp)
-        if self._carried is not None and (
-            self._moved < self._config.moved_frames or not self._warps
-        ):
+        if moves:
             return Plan(None, {}, None, self._policy.keyframe_stamp)
         if self._warp == "learned":
             return Plan("non_keyframe", self._features, None, self._policy.keyframe_stamp)
@@ -152,7 +172,8 @@ class Stream:
         """Hold on to what the network found in the image that was planned last."""
         self._moved = 0
         self._carried = None
-        if self._config.moved_frames and self._current_grey is not None:
+        self._carried_stamp = self._stamp
+        if self._moved_frames and self._current_grey is not None:
             self._carried = CarriedDetections(selection, soft, grey=self._current_grey)
 
     def move(self) -> tuple[Selection, SoftMasks]:
@@ -161,6 +182,16 @@ class Stream:
         assert self._current_grey is not None
         self._moved += 1
         return self._carried.move(self._current_grey)
+
+    def _may_move(self, stamp: float | None) -> bool:
+        """Whether what the network found last may be moved to an image taken then."""
+        if self._carried is None or self._moved >= self._moved_frames:
+            return False
+        if self._longest_carry == float("inf"):
+            return True
+        if stamp is None or self._carried_stamp is None:
+            return False  # nobody knows how long new objects would wait
+        return 0 <= stamp - self._carried_stamp <= self._longest_carry
 
     def keep(self, outputs: Mapping[str, Array]) -> None:
         """Hold on to the features among a keyframe's outputs."""

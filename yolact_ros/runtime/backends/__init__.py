@@ -19,6 +19,10 @@ Array = Any
 class Backend(Protocol):
     """The replaceable part of the pipeline."""
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether graphs run on a GPU, so that the CPU is free meanwhile."""
+
     def run(
         self, graph: str, inputs: Mapping[str, Array], *, keep: Collection[str] = ()
     ) -> dict[str, Array]:

@@ -44,6 +44,7 @@ class OnnxRuntimeBackend:
     Attributes:
         bundle: the opened bundle.
         threads: threads that one operator uses.
+        on_gpu: whether it runs on a GPU.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class OnnxRuntimeBackend:
         self._library = _import_library()
         self._providers, self._device_type = PROVIDERS[provider]
         self._device = device
+        self.on_gpu = self._device_type != "cpu"
         available = self._library.get_available_providers()
         if self._providers[0] not in available:
             raise BackendError(

@@ -42,6 +42,8 @@ class TensorRtBackend:
         bundle: the opened bundle.
     """
 
+    on_gpu = True
+
     def __init__(
         self,
         bundle: Bundle,

@@ -19,6 +19,7 @@ class TorchBackend:
     Attributes:
         model: the checkpoint's configuration.
         identity: SHA-256 of the checkpoint file; empty for a network in memory.
+        on_gpu: whether it runs on a GPU.
     """
 
     def __init__(self, path: str | Path | Any, *, threads: int = 0, device: str = "cpu") -> None:
@@ -59,6 +60,7 @@ class TorchBackend:
             torch.set_num_threads(threads)
         self._torch = torch
         self._device = torch.device(device)
+        self.on_gpu = self._device.type != "cpu"
         in_memory = isinstance(path, torch.nn.Module)
         network: Any = path if in_memory else load_model(path)
         network.to(self._device)
