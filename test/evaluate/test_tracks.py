@@ -62,7 +62,7 @@ def clip(tmp_path):
     return write
 
 
-def segment(image: np.ndarray, *, turns_at: int = FRAMES) -> Detections:
+def segment(image: np.ndarray, seconds: float = 0.0, *, turns_at: int = FRAMES) -> Detections:
     """Finds all that is there; from the frame `turns_at` on the moving one is a spoon."""
     frame = int(image[0, 0, 0])
     rois = np.array(boxes_of(frame), np.int32)
@@ -79,7 +79,7 @@ def segment(image: np.ndarray, *, turns_at: int = FRAMES) -> Detections:
 
 def test_what_is_found_with_its_number_in_every_image_is_perfect(clip):
     config = TrackerConfig(track_hits=1)
-    scores = evaluate_tracks(segment, clip(), config=config, rate=20.0)
+    scores = evaluate_tracks(lambda: segment, clip(), config=config, rate=20.0)
     assert (scores.idf1, scores.mota, scores.id_switches, scores.fragmentations) == (1, 1, 0, 0)
     assert (scores.objects, scores.sights, scores.images) == (2, 18, 10)
 
@@ -87,7 +87,7 @@ def test_what_is_found_with_its_number_in_every_image_is_perfect(clip):
 def test_a_change_of_number_in_the_middle_is_counted(clip):
     """Of 18 sights, 5 of the moving object come under its second number."""
     scores = evaluate_tracks(
-        lambda image: segment(image, turns_at=5),
+        lambda: lambda image, seconds: segment(image, turns_at=5),
         clip(),
         config=TrackerConfig(track_hits=1),
         rate=20.0,
@@ -97,19 +97,41 @@ def test_a_change_of_number_in_the_middle_is_counted(clip):
 
 
 def test_images_before_the_number_count_as_missed(clip):
-    scores = evaluate_tracks(segment, clip(), config=TrackerConfig(track_hits=3), rate=20.0)
+    scores = evaluate_tracks(
+        lambda: segment, clip(), config=TrackerConfig(track_hits=3), rate=20.0
+    )
     assert scores.id_switches == 0
     assert scores.mota == pytest.approx(1 - 4 / 18)
     assert scores.idf1 == pytest.approx(2 * 14 / (18 + 14))
 
 
+def test_each_video_is_opened_and_its_images_come_with_their_seconds(clip):
+    opened, told = [], []
+
+    def open_video():
+        opened.append(len(told))
+
+        def found(image, seconds):
+            told.append((int(image[0, 0, 0]), seconds))
+            return segment(image)
+
+        return found
+
+    evaluate_tracks(open_video, clip(), config=TrackerConfig(), rate=20.0)
+    assert opened == [0]
+    assert told == [(frame, pytest.approx(frame / 20)) for frame in range(FRAMES)]
+
+
 def test_nothing_found_scores_nothing(clip):
     scores = evaluate_tracks(
-        lambda image: Detections.empty(SIZE), clip(), config=TrackerConfig(), rate=20.0
+        lambda: lambda image, seconds: Detections.empty(SIZE),
+        clip(),
+        config=TrackerConfig(),
+        rate=20.0,
     )
     assert (scores.idf1, scores.mota, scores.id_switches) == (0, 0, 0)
 
 
 def test_annotations_without_identities_get_a_sentence(clip):
     with pytest.raises(DatasetError, match="without track_id"):
-        evaluate_tracks(segment, clip("track_id"), config=TrackerConfig(), rate=20.0)
+        evaluate_tracks(lambda: segment, clip("track_id"), config=TrackerConfig(), rate=20.0)

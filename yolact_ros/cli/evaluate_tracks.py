@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from yolact_ros.cli.json_file import check_writable, write_json
 from yolact_ros.cli.settings import (
     add_backend_arguments,
+    add_keyframe_arguments,
     add_postprocess_arguments,
     add_tracker_arguments,
     read_backend_settings,
+    read_keyframe_settings,
     read_postprocess_settings,
     read_tracker_settings,
 )
 from yolact_ros.config import PostprocessConfig
 from yolact_ros.errors import BackendError, DatasetError
+from yolact_ros.runtime.detections import Detections
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     add_backend_arguments(parser)
     add_postprocess_arguments(parser, PostprocessConfig())
+    add_keyframe_arguments(parser)
     add_tracker_arguments(parser)
 
 
@@ -53,14 +60,20 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.rate > 0:
         raise DatasetError(f"--rate is {arguments.rate}; expected images per second.")
     check_writable(arguments.json)
+    keyframes = read_keyframe_settings(arguments)
     with Segmenter.open(
         arguments.model,
         postprocess=read_postprocess_settings(arguments, PostprocessConfig()),
         **read_backend_settings(arguments),
     ) as segmenter:
         classes = segmenter.description.model.classes
+
+        def open_video() -> Callable[[np.ndarray, float], Detections]:
+            stream = segmenter.new_stream(keyframes)
+            return lambda image, stamp: segmenter.segment(image, stream=stream, stamp=stamp)
+
         scores = evaluate_tracks(
-            segmenter.segment,
+            open_video,
             CocoDataset(arguments.annotations, arguments.images, classes=classes),
             config=read_tracker_settings(arguments),
             rate=arguments.rate,

@@ -53,7 +53,7 @@ METRICS = {
 
 
 def evaluate_tracks(
-    segment: Callable[[np.ndarray], Detections],
+    open_video: Callable[[], Callable[[np.ndarray, float], Detections]],
     dataset: CocoDataset,
     *,
     config: TrackerConfig,
@@ -64,7 +64,8 @@ def evaluate_tracks(
     Classes have no part in it: a sight is found where a mask with a number overlaps it enough.
 
     Args:
-        segment: gives the detections of an image, (H, W, 3) uint8 BGR.
+        open_video: begins a video, and returns what gives the detections of each of its images
+            in turn: of (H, W, 3) uint8 BGR, and the seconds since the video's begin.
         dataset: annotations with `track_id`. Without videos its images are one, in their order.
         config: of the tracker.
         rate: images per second of the videos.
@@ -79,6 +80,7 @@ def evaluate_tracks(
     accounts = []
     with tqdm(total=len(dataset), desc="track", unit="image", mininterval=0.5) as bar:
         for frames in videos:
+            segment = open_video()
             tracker, account = Tracker(config), motmetrics.MOTAccumulator(auto_id=True)
             for number, index in enumerate(frames):
                 sample = dataset.load(index)
@@ -87,8 +89,9 @@ def evaluate_tracks(
                         f"{dataset.annotations_path} has annotations without track_id; tracks "
                         "are evaluated on videos with identities (yolact simulate clip)."
                     )
-                found = segment(sample.image)
-                numbers = tracker.update(found, number / rate)
+                seconds = number / rate
+                found = segment(sample.image, seconds)
+                numbers = tracker.update(found, seconds)
                 kept = np.flatnonzero(numbers)
                 account.update(
                     sample.track_ids.tolist(),
