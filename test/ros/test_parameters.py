@@ -62,7 +62,7 @@ def test_values_given_at_the_start_hold(make_node):
         model=ModelSettings(model="here", threads=2),
         inputs=InputSettings(cameras=("front", "rear")),
         frames=FrameSettings(score_threshold=0.7),
-        keyframes=KeyframeConfig(warp="none"),
+        keyframes=KeyframeConfig(warp="none", moved_frames=-1),
     )
 
 
