@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from yolact_ros.cli.json_file import check_writable, write_json
 from yolact_ros.cli.settings import (
@@ -22,7 +20,6 @@ from yolact_ros.cli.settings import (
 )
 from yolact_ros.config import PostprocessConfig
 from yolact_ros.errors import BackendError, DatasetError
-from yolact_ros.runtime.detections import Detections
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     ) as segmenter:
         classes = segmenter.description.model.classes
 
-        def open_video() -> Callable[[np.ndarray, float], Detections]:
+        def open_video() -> Any:
             stream = segmenter.new_stream(keyframes)
             return lambda image, stamp: segmenter.segment(image, stream=stream, stamp=stamp)
 

@@ -315,6 +315,7 @@ class _Stopwatch:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.seconds = 0.0
+        self.on_gpu = backend.on_gpu
         self.close = backend.close
 
     def run(

@@ -22,6 +22,7 @@ class Backend(Protocol):
     @property
     def on_gpu(self) -> bool:
         """Whether graphs run on a GPU, so that the CPU is free meanwhile."""
+        ...
 
     def run(
         self, graph: str, inputs: Mapping[str, Array], *, keep: Collection[str] = ()

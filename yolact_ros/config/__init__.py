@@ -1,0 +1,55 @@
+"""Configuration as frozen dataclasses: what a network is, and how it is run.
+
+A default stands once, on its field, with `doc` and `range` or `choices` in the field's metadata;
+command-line help, ROS parameter descriptors and the tables in the documentation come from there.
+"""
+
+from __future__ import annotations
+
+from yolact_ros.config.model import (
+    LETTERBOX_FILL_BGR,
+    STRIDES,
+    BackboneConfig,
+    FlowConfig,
+    ModelConfig,
+    model_from_plain,
+)
+from yolact_ros.config.plain import (
+    override,
+    to_plain,
+)
+from yolact_ros.config.runtime import (
+    AUTO_CARRY_S,
+    MOVED_AUTO,
+    REFERENCE_POSTPROCESS,
+    WARPS,
+    BackendConfig,
+    KeyframeConfig,
+    PostprocessConfig,
+    TrackerConfig,
+)
+from yolact_ros.config.setting import (
+    check_settings,
+    setting,
+)
+
+__all__ = [
+    "AUTO_CARRY_S",
+    "BackboneConfig",
+    "BackendConfig",
+    "FlowConfig",
+    "KeyframeConfig",
+    "LETTERBOX_FILL_BGR",
+    "MOVED_AUTO",
+    "ModelConfig",
+    "PostprocessConfig",
+    "REFERENCE_POSTPROCESS",
+    "STRIDES",
+    "TrackerConfig",
+    "WARPS",
+    "check_settings",
+    "model_from_plain",
+    "override",
+    "setting",
+    "to_plain",
+]

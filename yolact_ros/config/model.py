@@ -1,0 +1,168 @@
+"""What a network is: everything that its weights depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from yolact_ros.config.plain import override
+from yolact_ros.config.setting import check_settings, setting
+from yolact_ros.errors import ConfigError
+
+# Per-channel statistics of ImageNet in OpenCV's order B, G, R, on the scale 0..255
+# (dbolya/yolact data/config.py, MEANS and STD).
+IMAGENET_MEAN_BGR = (103.94, 116.78, 123.68)
+IMAGENET_STD_BGR = (57.38, 57.12, 58.40)
+
+RESIZES = ("squash", "letterbox")
+LETTERBOX_FILL_BGR = (104, 117, 124)  # ImageNet's mean, so that the border says nothing
+
+STRIDES = (8, 16, 32, 64, 128)  # of P3..P7
+
+# Five unpadded 3x3 convolutions of stride 2 must leave one cell: 63 -> 31 -> 15 -> 7 -> 3 -> 1.
+MIN_RESCORING_SIDE = 63
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Which backbone, and which of its 3x3 convolutions are deformable.
+
+    Attributes:
+        name: a key of `yolact_ros.model.backbones.BACKBONES`.
+        deformable_blocks: for C2..C5, how many blocks at the end of the stage are deformable
+            (YOLACT++; the rule is in `model.backbones.is_deformable`).
+        deformable_interval: every how many blocks of those one is deformable (3 for ResNet-101).
+    """
+
+    name: str = "resnet50"
+    deformable_blocks: tuple[int, int, int, int] = (0, 0, 0, 0)
+    deformable_interval: int = 1
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """The partial feature transform of YolactEdge, which moves keyframe features by learned flow.
+
+    The defaults are those of `yolact_edge_vid`.
+    """
+
+    channels: int = setting(
+        64,
+        "width of the flow network's first stage; each of the two behind doubles it",
+        range=(4, 1024),
+    )
+    spa: bool = setting(
+        True, "refine the moved features with the current frame's lateral (reference: SPA)"
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A network: everything that its weights depend on, and how an image enters it.
+
+    Attributes:
+        name: the variant's name, e.g. `yolact_plus_resnet50`.
+        classes: names of the foreground classes; class id 0 is the first of them.
+        backbone: see `BackboneConfig`.
+        input_size: (height, width) of the network's input in pixels; any size works.
+        channels: width of the FPN, the protonet and the prediction head (256 in the papers).
+        num_prototypes: K, prototypes and coefficients per instance.
+        prior_scales: for P3..P7, the sides of the priors in input pixels.
+        prior_ratios: aspect ratios, width over height.
+        square_priors: height set equal to width, as in all YOLACT v1 checkpoints
+            (reference: `use_square_anchors`).
+        deformable_levels: those of P3..P5 whose 3x3 convolution in the FPN is deformable, e.g.
+            (4, 5): for backbones that have no deformable form.
+        mask_rescoring: the YOLACT++ network that predicts each mask's IoU.
+        pixel_mean, pixel_std: normalisation in B, G, R order on the scale 0..255; the network
+            itself sees RGB.
+        resize: how an image is brought to `input_size`: `squash` ignores its aspect ratio, as all
+            official weights expect; `letterbox` keeps it and fills the rest with
+            `LETTERBOX_FILL_BGR`.
+        flow: the learned transform of keyframe features; None for a network of single images.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    backbone: BackboneConfig = BackboneConfig()
+    input_size: tuple[int, int] = (550, 550)
+    channels: int = 256
+    num_prototypes: int = 32
+    prior_scales: tuple[tuple[float, ...], ...] = ((24,), (48,), (96,), (192,), (384,))
+    prior_ratios: tuple[float, ...] = (1.0, 0.5, 2.0)
+    square_priors: bool = True
+    deformable_levels: tuple[int, ...] = ()
+    mask_rescoring: bool = False
+    pixel_mean: tuple[float, float, float] = IMAGENET_MEAN_BGR
+    pixel_std: tuple[float, float, float] = IMAGENET_STD_BGR
+    resize: str = setting(
+        "squash",
+        "how an image is brought to the input size: stretched, or with its aspect ratio kept "
+        "and the rest filled",
+        choices=RESIZES,
+    )
+    flow: FlowConfig | None = None
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if not self.classes:
+            raise ConfigError(f"Model {self.name!r} has no classes; name at least one.")
+        if len(self.prior_scales) != len(STRIDES):
+            raise ConfigError(
+                f"Model {self.name!r}: prior_scales has {len(self.prior_scales)} levels; "
+                f"expected {len(STRIDES)}, one tuple of scales for each of P3..P7."
+            )
+        if not set(self.deformable_levels) <= {3, 4, 5}:
+            raise ConfigError(
+                f"Model {self.name!r}: deformable_levels is {self.deformable_levels}; only P3, P4 "
+                "and P5 have a convolution that can be deformable, so expected some of 3, 4, 5."
+            )
+        if min(self.input_size) < 32:
+            raise ConfigError(
+                f"Model {self.name!r}: input_size {self.input_size} is too small; "
+                "both sides must be 32 pixels or more."
+            )
+        if self.mask_rescoring and min(self.prototype_size) < MIN_RESCORING_SIDE:
+            raise ConfigError(
+                f"Model {self.name!r}: mask re-scoring needs prototypes of at least "
+                f"{MIN_RESCORING_SIDE} cells a side, these are {self.prototype_size}; "
+                "use an input of 249 pixels or more, or mask_rescoring: false."
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of foreground classes."""
+        return len(self.classes)
+
+    @property
+    def priors_per_cell(self) -> int:
+        """Priors at each cell of a feature map (3 in YOLACT, 9 in YOLACT++)."""
+        return len(self.prior_scales[0]) * len(self.prior_ratios)
+
+    @property
+    def feature_sizes(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) of P3..P7: each stride-2 layer rounds up."""
+        height, width = self.input_size
+        return tuple((-(-height // s), -(-width // s)) for s in STRIDES)
+
+    @property
+    def prototype_size(self) -> tuple[int, int]:
+        """(height, width) of the prototypes: twice P3."""
+        height, width = self.feature_sizes[0]
+        return 2 * height, 2 * width
+
+
+def model_from_plain(values: Mapping[str, Any]) -> ModelConfig:
+    """Rebuild a `ModelConfig` from what `to_plain` made of it.
+
+    Raises:
+        ConfigError: keys are missing or unknown, or values have another type.
+    """
+    missing = {"name", "classes"} - set(values)
+    if missing:
+        raise ConfigError(f"The model's configuration lacks: {', '.join(sorted(missing))}.")
+    return override(ModelConfig(name=str(values["name"]), classes=("class",)), values)

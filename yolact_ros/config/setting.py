@@ -1,0 +1,42 @@
+"""Fields of configurations that carry their own words and bounds."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from yolact_ros.errors import ConfigError
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    range: tuple[float, float] | None = None,  # noqa: A002 - the name that metadata uses
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A dataclass field that carries its own documentation and bounds."""
+    metadata: dict[str, Any] = {"doc": doc}
+    if range is not None:
+        metadata["range"] = range
+    if choices is not None:
+        metadata["choices"] = choices
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_settings(config: Any) -> None:
+    """Hold every field made with `setting` against its range or choices.
+
+    Raises:
+        ConfigError: a value lies outside; the message names the field, the value and the bounds.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        where = f"{type(config).__name__}.{field.name}"
+        if "range" in field.metadata:
+            low, high = field.metadata["range"]
+            if not low <= value <= high:
+                raise ConfigError(f"{where} is {value}; expected a value from {low} to {high}.")
+        if "choices" in field.metadata and value not in field.metadata["choices"]:
+            expected = ", ".join(field.metadata["choices"])
+            raise ConfigError(f"{where} is {value!r}; expected one of: {expected}.")
