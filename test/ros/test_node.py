@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import time
@@ -205,6 +206,21 @@ def test_stats_say_where_the_time_went(start_node, client, image_with):
     age = (time.time() - result.header.stamp.sec) * 1e3
     assert stats.latency_ms == pytest.approx(age, rel=1e-3)
     assert stats.transport_ms == pytest.approx(age, rel=1e-3)
+
+
+def test_of_an_image_without_a_stamp_nobody_knows_how_old_it_is(start_node, client, image_with):
+    start_node()
+    image = image_with(SQUARE, (256, 256))
+    message = Image(height=256, width=256, encoding="bgr8", step=3 * 256)
+    message.data.frombytes(image.tobytes())
+    for _ in range(5):
+        client.camera.publish(message)
+        if client.spin_until(lambda: client.stats, 4.0):
+            break
+    stats = client.stats[0]
+    assert stats.instances == 3
+    assert math.isnan(stats.latency_ms) and math.isnan(stats.transport_ms)
+    assert 0 <= stats.wait_ms < 5000 and stats.keyframe_reason == "first"
 
 
 def test_the_subscription_obeys_qos_overrides(start, client, squares_bundle):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 
@@ -93,11 +94,13 @@ class Pipeline:
         """Publish what an image cost, once it is accounted for."""
         result, times = finished.result, finished.times
         age_ms = milliseconds_since(result.keyframe_stamp, result.header.stamp)
+        unknown = {}
         if seconds_of(result.header.stamp) is None:  # then nothing is known of its way here
-            times = {n: t for n, t in times.items() if n not in ("transport_ms", "latency_ms")}
-        self.meter.note(times, feature_age_s=age_ms * 1e-3)
+            unknown = dict.fromkeys(("transport_ms", "latency_ms"), math.nan)
+        known = {name: time for name, time in times.items() if name not in unknown}
+        self.meter.note(known, feature_age_s=age_ms * 1e-3)
         self._outputs.publish_stats(
-            finished.result, finished.times, counts=counts, lost=self.camera.lost
+            result, {**times, **unknown}, counts=counts, lost=self.camera.lost
         )
 
     def request_keyframe(self) -> None:
