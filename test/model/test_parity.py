@@ -83,7 +83,8 @@ def passes(parity):
             ),
         ):
             arrays |= {f"{prefix}_{name}": array for name, array in values.items()}
-        x3 = network.fpn.merge_lateral(features.x4, features.lateral)
+        key_lateral = network.fpn.lateral(network.backbone.c3(images))
+        x3 = network.fpn.merge_lateral(features.x4, key_lateral)
         for prefix, levels in (("key", (x3, features.x4, features.x5)), ("non", sums)):
             for level, tensor in zip("345", levels, strict=True):
                 arrays[f"{prefix}_phase1_P{level}__every16ch_3px"] = tensor[0, ::16, ::3, ::3]

@@ -27,8 +27,9 @@ class KeyframeFeatures(NamedTuple):
     """(B, channels, h, w) sum of the top-down path at stride 16, before its 3x3 convolution."""
     x5: Tensor
     """(B, channels, h, w) the same at stride 32."""
-    lateral: Tensor
-    """(B, channels, h, w) the 1x1 convolution of C3, at stride 8."""
+    lateral: Tensor | None
+    """(B, config.flow.channels, h, w) the 1x1 convolution of C3, at stride 8, as the flow network
+    takes it (`FeatureTransform.reduce`, once for all frames behind it); None if there is none."""
 
 
 class LevelTransform(NamedTuple):
@@ -175,7 +176,7 @@ class FeatureTransform(nn.Module):
         Returns:
             The transforms of x4 and x5.
         """
-        return self.flow_net(self.reduce(lateral), self.reduce(features.lateral))
+        return self.flow_net(self.reduce(lateral), features.lateral)
 
     def forward(self, lateral: Tensor, features: KeyframeFeatures) -> tuple[Tensor, Tensor]:
         """Move the keyframe's features, without `refine`.

@@ -64,7 +64,7 @@ class NonKeyframeFlowGraph(nn.Module):
 
 
 def features_of(detect: DetectGraph | DetectionGraph) -> tuple[str, ...]:
-    """Names of the features that a keyframe leaves: only a learned flow looks at the lateral."""
+    """Names of the features that a keyframe leaves; only a learned flow needs the lateral."""
     if detect.network.feature_transform is None:
         return ("x4", "x5")
     return KeyframeFeatures._fields

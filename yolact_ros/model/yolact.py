@@ -98,7 +98,9 @@ class Yolact(nn.Module):
         lateral = self.fpn.lateral(c3)
         x4, x5 = self.fpn.merge_deep(c4, c5)
         pyramid = self.fpn.predict(self.fpn.merge_lateral(x4, lateral), x4, x5)
-        return pyramid, KeyframeFeatures(x4, x5, lateral)
+        transform = self.feature_transform
+        reduced = None if transform is None else transform.reduce(lateral)
+        return pyramid, KeyframeFeatures(x4, x5, reduced)
 
     def non_keyframe(self, images: Tensor, features: KeyframeFeatures) -> YolactOutput:
         """Run the backbone only to C3, and move the rest from the keyframe.

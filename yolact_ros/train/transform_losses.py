@@ -54,9 +54,11 @@ def moved_pass(network: Yolact, images: Tensor, keyframes: Tensor) -> MovedPass:
         raise ValueError(f"Model {network.config.name!r} has no feature transform to train.")
     with torch.no_grad():
         c3, c4, c5 = network.backbone(keyframes)
-        features = KeyframeFeatures(*network.fpn.merge_deep(c4, c5), network.fpn.lateral(c3))
+        x4, x5 = network.fpn.merge_deep(c4, c5)
+        key_lateral = network.fpn.lateral(c3)
         _, c4, c5 = network.backbone(images)
         full = network.fpn.merge_deep(c4, c5)
+    features = KeyframeFeatures(x4, x5, transform.reduce(key_lateral))
     lateral = network.fpn.lateral(network.backbone.c3(images))
     transforms = transform.predict(lateral, features)
     x4 = apply_transform(features.x4, transforms[0])
