@@ -8,9 +8,13 @@ from pathlib import Path
 from yolact_ros.evaluate.charts import finish, new_figure, save_figure
 from yolact_ros.evaluate.video import VideoRow
 
+MARKERS = "os^Dv<>P"
+
 
 def draw_trade_off(rows: Sequence[VideoRow], path: Path, *, title: str) -> None:
     """Draw one line for each warp and `moved_frames`, with a point for each keyframe interval.
+
+    Lines of one warp have its colour, those of one `moved_frames` its mark.
 
     Args:
         rows: as `evaluate_video` gives them.
@@ -22,6 +26,8 @@ def draw_trade_off(rows: Sequence[VideoRow], path: Path, *, title: str) -> None:
     """
     figure = new_figure(7, 4.5)
     axes = figure.add_subplot()
+    warps = list(dict.fromkeys(row.warp for row in rows if row.interval > 1))
+    steps = sorted({row.moved_frames for row in rows})
     for warp, moved in dict.fromkeys((row.warp, row.moved_frames) for row in rows):
         series = [
             row
@@ -31,7 +37,9 @@ def draw_trade_off(rows: Sequence[VideoRow], path: Path, *, title: str) -> None:
         milliseconds = [row.mean_ms for row in series]
         ap = [100 * (row.mask_ap or 0.0) for row in series]
         label = f"warp {warp}, moved {moved}" if moved else f"warp {warp}"
-        axes.plot(milliseconds, ap, marker="o", label=label)
+        colour = f"C{warps.index(warp) % 10}" if warp in warps else "black"
+        marker = MARKERS[steps.index(moved) % len(MARKERS)]
+        axes.plot(milliseconds, ap, color=colour, marker=marker, linewidth=1, label=label)
         for row, x, y in zip(series, milliseconds, ap, strict=True):
             axes.annotate(
                 str(row.interval), (x, y), xytext=(4, 5), textcoords="offset points", fontsize=8
