@@ -74,7 +74,7 @@ def count_confusions(
     # A match of -1 reads the last entry: the background.
     rows = np.append(true_classes, num_classes).astype(np.int64)[matches]
     np.add.at(counts, (rows, found_classes), 1)
-    np.add.at(counts, (true_classes[missed], num_classes), 1)
+    np.add.at(counts[:, num_classes], true_classes[missed], 1)
     return counts
 
 

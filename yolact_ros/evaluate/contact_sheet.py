@@ -66,7 +66,7 @@ def draw_sample(sample: Sample, class_names: Sequence[str], *, scale: float = 1.
         colour = (128, 128, 128) if sample.crowd[i] else class_colour(class_id)
         mask = cv2.resize(sample.masks[i], size, interpolation=cv2.INTER_NEAREST)
         inside = mask.astype(bool)
-        tinted = canvas[inside] * (1 - MASK_OPACITY) + np.float32(colour) * MASK_OPACITY
+        tinted = canvas[inside] * (1 - MASK_OPACITY) + np.array(colour, np.float32) * MASK_OPACITY
         canvas[inside] = np.rint(tinted).astype(np.uint8)
         x1, y1, x2, y2 = np.rint(sample.boxes[i] * scale).astype(int).tolist()
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1)
@@ -118,7 +118,9 @@ def _choose(dataset: CocoDataset, seed: int) -> list[int]:
     """Positions of all images; those that show a class for the first time come first."""
     order = np.random.default_rng(seed).permutation(len(dataset)).tolist()
     seen: set[int] = set()
-    first, full, empty = [], [], []
+    first: list[int] = []
+    full: list[int] = []
+    empty: list[int] = []
     for index in order:
         classes = {annotation["class_id"] for annotation in dataset.annotations(index)}
         if classes - seen:

@@ -65,7 +65,7 @@ def draw_precision_recall(
 def _draw_panel(axes: Any, curves: np.ndarray, names: Sequence[str]) -> None:
     known = np.flatnonzero(~np.isnan(curves).any(axis=0))
     named = len(known) <= MAX_NAMED
-    for number, c in enumerate(known):
+    for number, c in enumerate(known.tolist()):
         colour = f"C{number % 10}" if named else "0.5"
         axes.plot(
             RECALL, curves[:, c], lw=1, alpha=0.55 if named else 0.3, color=colour,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -196,7 +197,7 @@ def _run_clip(
         bar.update()
 
 
-def _summary(run: _Run, full: _Run) -> dict[str, float | int | None]:
+def _summary(run: _Run, full: _Run) -> dict[str, Any]:
     mask = run.tables.score("segm")
     keyframe, times = np.array(run.keyframe), np.array(run.milliseconds)
     keys, others = times[keyframe], times[~keyframe]

@@ -66,7 +66,8 @@ def export_module(
             verbose=False,
         )
         buffer = io.BytesIO()
-        program.save(buffer)
+        assert program is not None  # it is None for the old exporter only
+        program.save(buffer)  # type: ignore[arg-type]  # takes buffers, too
     model = onnx.load_model_from_string(buffer.getvalue())
     _strip_traces(model)
     fold_weights(model)

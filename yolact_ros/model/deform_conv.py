@@ -39,7 +39,7 @@ class DeformConv2d(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         # All shifts zero and all weights sigmoid(0) = 1/2 at the start (reference: `dcn_v2.py`).
         nn.init.zeros_(self.offset_mask.weight)
-        nn.init.zeros_(self.offset_mask.bias)
+        nn.init.zeros_(self.offset_mask.get_parameter("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (B, C, H, W) float into (B, O, ceil(H / stride), ceil(W / stride))."""

@@ -88,8 +88,8 @@ def _write(folder: Path, *, products: int) -> Path:
         ],
         [tensor("next_condition", booleans, []), tensor("next_matrix", floats, matrix)],
         [
-            onnx.numpy_helper.from_array(np.float32(0.0), "lowest"),
-            onnx.numpy_helper.from_array(np.float32(1.0), "highest"),
+            onnx.numpy_helper.from_array(np.array(0.0, np.float32), "lowest"),
+            onnx.numpy_helper.from_array(np.array(1.0, np.float32), "highest"),
         ],
     )
     graph = onnx.helper.make_graph(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -69,7 +70,7 @@ def _undistorted(intrinsics: Intrinsics) -> np.ndarray:
     pixels[..., 0] = np.arange(width)
     pixels[..., 1] = np.arange(height)[:, None]
     if intrinsics.model in PLUMB_BOB:
-        undistort = cv2.undistortPoints
+        undistort: Any = cv2.undistortPoints
     elif intrinsics.model in EQUIDISTANT:
         undistort = cv2.fisheye.undistortPoints
     else:

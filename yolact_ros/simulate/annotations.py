@@ -77,7 +77,7 @@ def coco_document(
         images: COCO image entries.
         annotations: for each image, its annotations as `annotate` gives them.
     """
-    numbered = []
+    numbered: list[dict[str, Any]] = []
     for image, found in zip(images, annotations, strict=True):
         for annotation in found:
             numbered.append({"id": len(numbered) + 1, "image_id": image["id"], **annotation})

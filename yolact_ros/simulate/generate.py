@@ -120,7 +120,7 @@ def write_clip(
     """
     writer = _Writer(folder, depth=True, clip=True)
     path = folder / "clip.mp4"
-    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, size[::-1])
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size[::-1])
     if not video.isOpened():
         raise DatasetError(f"OpenCV cannot write {path}: it was built without a video encoder.")
     made = clip_frames(seed, frames=frames, size=size)

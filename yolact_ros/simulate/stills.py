@@ -163,7 +163,7 @@ def draw_frame(photograph: Photograph, homography: np.ndarray) -> tuple[np.ndarr
 def _annotate(
     masks: np.ndarray, photograph: Photograph, *, image_id: int, first: int
 ) -> list[dict[str, Any]]:
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for track, (mask, before, class_id) in enumerate(
         zip(masks, photograph.masks, photograph.class_ids, strict=True), start=1
     ):

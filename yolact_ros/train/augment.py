@@ -201,7 +201,7 @@ def _random_part(
 def _inside(points: np.ndarray, window: Window) -> np.ndarray:
     """Which of (N, 2) x y `points` lie strictly inside."""
     low, high = (window.left, window.top), (window.right, window.bottom)
-    return ((points > low) & (points < high)).all(axis=1)
+    return np.all((points > low) & (points < high), axis=1)
 
 
 def cut_and_resize(
@@ -258,7 +258,7 @@ def _cut(image: np.ndarray, window: Window, fill: tuple[int, ...]) -> np.ndarray
         return image[top:bottom, left:right]
     shape = (window.bottom - window.top, window.right - window.left, *image.shape[2:])
     cut = np.empty(shape, np.uint8)
-    cut[...] = np.uint8(fill) if image.ndim == 3 else np.uint8(fill[0])
+    cut[...] = fill if image.ndim == 3 else fill[0]
     if right > left and bottom > top:
         rows = slice(top - window.top, bottom - window.top)
         columns = slice(left - window.left, right - window.left)
@@ -346,5 +346,5 @@ def _change_hue_and_saturation(
         return image
     hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)  # hue 0..360, saturation 0..1, value 0..255
     hsv[..., 0] = (hsv[..., 0] + np.float32(turn)) % 360
-    hsv[..., 1] *= np.float32(scale)
+    hsv[..., 1] = hsv[..., 1] * np.float32(scale)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)

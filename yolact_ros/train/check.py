@@ -181,8 +181,10 @@ def _check_image_file(image: Mapping[str, Any], report: SplitReport) -> tuple[in
 
 def _listed_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     """(height, width) as the annotation file has them, None without usable ones."""
-    size = image.get("height"), image.get("width")
-    return size if all(isinstance(side, int) and side > 0 for side in size) else None
+    height, width = image.get("height"), image.get("width")
+    if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
+        return height, width
+    return None
 
 
 def _is_cut_off(data: bytes) -> bool:

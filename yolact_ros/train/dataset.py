@@ -208,14 +208,16 @@ class CocoDataset:
         self, categories: list[Mapping[str, Any]], classes: tuple[str, ...] | None
     ) -> tuple[tuple[str, ...], dict[int, int]]:
         try:
-            names = {int(category["id"]): category.get("name") for category in categories}
+            given = {int(category["id"]): category.get("name") for category in categories}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DatasetError(
                 f"{self.annotations_path}: an entry of 'categories' lacks a usable id."
             ) from error
-        for number, name in names.items():
-            named_by_order = name is None and classes and 1 <= number <= len(classes)
-            names[number] = classes[number - 1] if named_by_order else str(name or number)
+        names = {}
+        for number, name in given.items():
+            names[number] = str(name or number)
+            if name is None and classes and 1 <= number <= len(classes):
+                names[number] = classes[number - 1]
         if classes is None:
             ordered = sorted(names)
             return tuple(names[i] for i in ordered), dict(enumerate(ordered))

@@ -184,7 +184,7 @@ class ValidationSamples(Dataset):
 
 
 def training_loader(
-    stream: TrainingStream,
+    stream: Dataset,
     *,
     batch_size: int,
     first_step: int,
@@ -194,7 +194,8 @@ def training_loader(
 ) -> DataLoader:
     """Batches of the steps from `first_step` up to, not including, `steps`.
 
-    With `part` (i, n) each batch is the i-th of the n equal parts of the step's batch.
+    `stream` is an endless sequence: a `TrainingStream`, or pairs made from one. With `part` (i, n)
+    each batch is the i-th of the n equal parts of the step's batch.
     """
     return DataLoader(
         stream,

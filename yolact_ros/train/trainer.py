@@ -266,7 +266,8 @@ class Trainer:
             logger.info("%s In full: %s", transfer, report)
         elif fill and self.config.pretrained:
             load_imagenet_backbone(model)
-        return model.to(self.device).to(memory_format=torch.channels_last)
+        model.to(self.device)
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _open_training_data(self) -> TrainingStream | StillPairs | VideoPairs:
         config = self.config

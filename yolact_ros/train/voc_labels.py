@@ -43,11 +43,11 @@ def read_voc(source: Path, classes: Sequence[str]) -> Iterator[ForeignImage]:
             size = image_size(image)
             if size is None:
                 raise DatasetError(f"{path} lists {name}, but {image} cannot be read.")
-            numbers = [
+            class_numbers, object_numbers = (
                 read_numbers(source / folder / f"{name}.png", size)
                 for folder in ("SegmentationClass", "SegmentationObject")
-            ]
-            instances, skipped = find_objects(*numbers, classes)
+            )
+            instances, skipped = find_objects(class_numbers, object_numbers, classes)
             yield ForeignImage(split, image, size, instances, skipped)
 
 

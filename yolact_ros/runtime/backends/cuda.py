@@ -76,7 +76,8 @@ class Cuda:
         address = int(self._call("cudaHostAlloc", size, self._api.cudaHostAllocDefault))
         self._pinned.append(address)
         memory = (ctypes.c_uint8 * size).from_address(address)
-        return np.frombuffer(memory, dtype, count).reshape(shape)
+        # A ctypes array has the buffer protocol, which its stub does not say.
+        return np.frombuffer(memory, dtype, count).reshape(shape)  # type: ignore[call-overload]
 
     def upload(self, address: int, array: np.ndarray) -> None:
         """Put a copy of a pinned array to the GPU into the stream."""
