@@ -11,7 +11,9 @@ torch = pytest.importorskip("torch")
 yaml = pytest.importorskip("yaml")
 
 from yolact_ros.cli.main import main  # noqa: E402
-from yolact_ros.errors import ConfigError  # noqa: E402
+from yolact_ros.config import FlowConfig  # noqa: E402
+from yolact_ros.errors import ConfigError, WeightsError  # noqa: E402
+from yolact_ros.model.weights import save_checkpoint  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
 from yolact_ros.train.config import (  # noqa: E402
     OptimizerConfig,
@@ -22,7 +24,8 @@ from yolact_ros.train.config import (  # noqa: E402
     scale_to_batch,
 )
 from yolact_ros.train.config_text import commented_yaml  # noqa: E402
-from yolact_ros.train.learner import choose_precision, frozen_norms  # noqa: E402
+from yolact_ros.train.freezing import frozen_norms  # noqa: E402
+from yolact_ros.train.learner import choose_precision  # noqa: E402
 from yolact_ros.variants import TABLETOP_MODEL, variant  # noqa: E402
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
@@ -77,14 +80,40 @@ def test_the_small_recipe_learns_from_a_pretrained_backbone():
     assert replace(recipe.model, name="tabletop", classes=TABLETOP_MODEL.classes) == TABLETOP_MODEL
 
 
-@pytest.mark.parametrize("path", sorted(CONFIG.glob("train_*.yaml")), ids=lambda p: p.stem)
-def test_every_shipped_recipe_can_be_read(path):
-    assert read_train_config(path).training.annotations
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """Of a small network of one's own."""
+    path = tmp_path_factory.mktemp("own") / "last.pth"
+    config = replace(TABLETOP_MODEL, classes=("bolt", "nut"), channels=8, num_prototypes=4)
+    save_checkpoint(path, Yolact(config))
+    return path
+
+
+def read_recipe(path: Path, checkpoint: Path) -> TrainConfig:
+    own = yaml.safe_load(path.read_text())["variant"] == "checkpoint"
+    return read_train_config(path, {"start_from": str(checkpoint)} if own else {})
 
 
 @pytest.mark.parametrize("path", sorted(CONFIG.glob("train_*.yaml")), ids=lambda p: p.stem)
-def test_a_recipe_printed_with_all_settings_is_the_same_recipe(path, tmp_path):
-    recipe = read_train_config(path)
+def test_every_shipped_recipe_can_be_read(path, checkpoint):
+    assert read_recipe(path, checkpoint).training.annotations
+
+
+def test_the_recipe_of_keyframes_takes_the_network_that_it_starts_from(checkpoint, tmp_path):
+    recipe = read_recipe(CONFIG / "train_keyframes.yaml", checkpoint)
+    assert recipe.model.classes == ("bolt", "nut") and recipe.model.channels == 8
+    assert recipe.model.flow == FlowConfig(channels=16)
+    assert recipe.trained == ("feature_transform",)
+    with pytest.raises(WeightsError, match="no_such.pth"):
+        read_recipe(CONFIG / "train_keyframes.yaml", tmp_path / "no_such.pth")
+    (tmp_path / "recipe.yaml").write_text("variant: checkpoint\n")
+    with pytest.raises(ConfigError, match="name it with start_from"):
+        read_train_config(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG.glob("train_*.yaml")), ids=lambda p: p.stem)
+def test_a_recipe_printed_with_all_settings_is_the_same_recipe(path, checkpoint, tmp_path):
+    recipe = read_recipe(path, checkpoint)
     (tmp_path / "printed.yaml").write_text(commented_yaml(recipe))
     assert read_train_config(tmp_path / "printed.yaml") == recipe
 

@@ -173,7 +173,7 @@ def test_training_on_pairs_teaches_the_transform_and_leaves_the_rest(
         schedule=ScheduleConfig(name="cosine", warm_up_steps=2),
         pretrained=False,
         freeze_batch_norm=True,
-        frozen=("backbone", "fpn", "protonet", "head", "semantic_head"),
+        trained=("feature_transform",),
         steps=3,
         batch_size=2,
         workers=0,

@@ -257,6 +257,31 @@ def test_a_misspelt_setting_is_refused_by_the_command(tmp_path, capsys):
     assert "batch_size" in capsys.readouterr().err
 
 
+def test_parts_that_are_not_trained_have_to_come_from_the_checkpoint(config, tmp_path):
+    first = tmp_path / "first" / "last.pth"
+    other = replace(TINY, classes=("square", "cup"))
+    Trainer(replace(config, model=other), tmp_path / "first").run(until=1)
+    config = replace(config, start_from=str(first))
+    words = r"head\.class_logits\.weight.*would stay random.*variant: checkpoint"
+    for settings in ({"frozen": ("head",)}, {"trained": ("protonet",)}):
+        with pytest.raises(ConfigError, match=words):
+            Trainer(replace(config, **settings), tmp_path / "second")
+    Trainer(replace(config, frozen=("protonet",)), tmp_path / "third")
+    Trainer(replace(config, model=other, frozen=("head",)), tmp_path / "fourth")
+
+
+@pytest.mark.parametrize("setting", ["frozen", "trained"])
+def test_a_part_that_the_network_lacks_is_told(config, tmp_path, setting):
+    with pytest.raises(ConfigError, match=f"{setting} names 'neck'.*its parts are: backbone, fpn"):
+        Trainer(replace(config, **{setting: ("neck",)}), tmp_path / "run")
+
+
+def test_only_the_parts_that_are_named_are_trained(config, tmp_path):
+    trainer = Trainer(replace(config, trained=("head", "protonet.")), tmp_path / "run")
+    learning = {n.split(".")[0] for n, p in trainer.model.named_parameters() if p.requires_grad}
+    assert learning == {"head", "protonet"}
+
+
 def test_a_run_for_other_classes_starts_from_a_checkpoint_and_leaves_an_account(config, tmp_path):
     first = tmp_path / "first" / "last.pth"
     other = replace(TINY, classes=("square",))

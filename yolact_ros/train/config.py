@@ -11,10 +11,13 @@ import yaml
 
 from yolact_ros.config import ModelConfig, check_settings, override, setting
 from yolact_ros.errors import ConfigError
+from yolact_ros.model.weights import load_checkpoint
 from yolact_ros.train.augment import AugmentConfig
 from yolact_ros.train.losses import LossConfig
 from yolact_ros.train.pairs import PairConfig
 from yolact_ros.variants import YOLACT_RESNET50, variant
+
+CHECKPOINT_VARIANT = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,9 @@ class TrainConfig:
     frozen: tuple[str, ...] = setting(
         (), "parts that are not trained, by the start of their parameters' names: backbone.stem"
     )
+    trained: tuple[str, ...] = setting(
+        (), "parts that alone are trained, named likewise; empty: all that are not frozen"
+    )
     steps: int = setting(800000, "optimisation steps", range=(1, 100000000))
     batch_size: int = setting(8, "images of a step, of all processes", range=(1, 4096))
     recipe_batch_size: int = setting(
@@ -135,26 +141,41 @@ class TrainConfig:
         if self.pairs is not None and self.model.flow is None:
             raise ConfigError(
                 f"Training on pairs needs a network with a feature transform, which "
-                f"{self.model.name!r} lacks; set model.flow, e.g. to {{channels: 32}}."
+                f"{self.model.name!r} lacks; set model.flow, e.g. to {{channels: 16}}."
             )
 
 
 def train_config_from_plain(values: Mapping[str, Any]) -> TrainConfig:
     """Build a configuration from what YAML holds.
 
-    The key `variant` names the network to start from (`yolact_ros.variants`); all others are
-    fields of `TrainConfig`, and only differences from its defaults need to be given.
+    The key `variant` names the network to start from (`yolact_ros.variants`; `checkpoint` is that
+    of the checkpoint `start_from`); all others are fields of `TrainConfig`, and only differences
+    from its defaults need to be given.
 
     Raises:
         ConfigError: an unknown key, a value of another type or out of its range.
+        WeightsError: the checkpoint cannot be read.
     """
     values = dict(values)
     base = TrainConfig()
     if "variant" in values:
-        base = TrainConfig(model=variant(str(values.pop("variant"))))
+        name = str(values.pop("variant"))
+        own = name == CHECKPOINT_VARIANT
+        base = TrainConfig(model=_model_of(values) if own else variant(name))
     if values.get("freeze_batch_norm") == "auto":
         values["freeze_batch_norm"] = None
     return override(base, values)
+
+
+def _model_of(values: Mapping[str, Any]) -> ModelConfig:
+    """The network of the checkpoint that a run starts from."""
+    path = values.get("start_from")
+    if not path:
+        raise ConfigError(
+            f"variant is {CHECKPOINT_VARIANT!r}, the network of the checkpoint that the run "
+            "starts from; name it with start_from, in the file or with --set."
+        )
+    return load_checkpoint(str(path)).config
 
 
 def scale_to_batch(config: TrainConfig) -> TrainConfig:

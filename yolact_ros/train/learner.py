@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from yolact_ros.errors import ConfigError, YolactError
+from yolact_ros.errors import YolactError
 from yolact_ros.model.inference import normalise
 from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.config import TrainConfig
+from yolact_ros.train.freezing import freeze_parts, frozen_norms
 from yolact_ros.train.loader import Batch, Motion
 from yolact_ros.train.losses import LOSS_NAMES, at_least_one, yolact_losses
 from yolact_ros.train.optimizer import WeightAverage, learning_rate, make_optimizer
@@ -24,10 +25,6 @@ from yolact_ros.train.transform_losses import (
     matching_loss,
     moved_pass,
 )
-
-# Of fewer images a process, batch norm's statistics are too noisy to learn with (reference:
-# `train.py`).
-SMALLEST_NORMED_BATCH = 6
 
 # float16 gradients that overflow even at this scale of the loss are not finite by themselves.
 SMALLEST_SCALE = 1.0
@@ -56,7 +53,7 @@ class Learner:
         self._frozen_norms = list(frozen_norms(model, config, share=self.share))
         for module in self._frozen_norms:
             module.requires_grad_(False)
-        freeze_parts(model, config.frozen)
+        freeze_parts(model, config)
         self.optimizer = make_optimizer(model, config.optimizer)
         self._scaler = torch.amp.GradScaler(
             processes.device.type, enabled=self.precision == torch.float16
@@ -264,35 +261,6 @@ def loss_names(config: TrainConfig) -> tuple[str, ...]:
     """Names of the losses of a run, in the order of its logs."""
     names = LOSS_NAMES if config.model.mask_rescoring else LOSS_NAMES[:-1]
     return names if config.pairs is None else (*names, *TRANSFORM_LOSSES)
-
-
-def frozen_norms(model: Yolact, config: TrainConfig, *, share: int) -> list[nn.Module]:
-    """The batch norms that keep their statistics and weights, for `share` images a process."""
-    frozen = config.freeze_batch_norm
-    if frozen is None:
-        frozen = share < SMALLEST_NORMED_BATCH
-    return [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)] if frozen else []
-
-
-def freeze_parts(model: Yolact, prefixes: tuple[str, ...]) -> None:
-    """Exclude parameters from training whose dotted names start with one of `prefixes`.
-
-    Raises:
-        ConfigError: a prefix fits no parameter.
-    """
-    for prefix in prefixes:
-        parameters = [
-            parameter
-            for name, parameter in model.named_parameters()
-            if name.startswith(prefix.rstrip(".") + ".")
-        ]
-        if not parameters:
-            raise ConfigError(
-                f"frozen names {prefix!r}, but the network has no such part; its parts are: "
-                f"{', '.join(name for name, _ in model.named_children())}."
-            )
-        for parameter in parameters:
-            parameter.requires_grad_(False)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

@@ -30,6 +30,7 @@ from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.allocator import keep_freed_memory
 from yolact_ros.train.config import DataConfig, TrainConfig, describe_scaling, scale_to_batch
 from yolact_ros.train.dataset import CocoDataset
+from yolact_ros.train.freezing import check_frozen_parts
 from yolact_ros.train.learner import Learner, loss_names
 from yolact_ros.train.loader import (
     Batch,
@@ -263,6 +264,7 @@ class Trainer:
             transfer = load_partial_weights(model, self.config.start_from)
             report = self.folder / TRANSFER
             report.write_text(transfer.report(), encoding="utf-8")
+            check_frozen_parts(transfer, self.config)
             logger.info("%s In full: %s", transfer, report)
         elif fill and self.config.pretrained:
             load_imagenet_backbone(model)
