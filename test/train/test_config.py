@@ -106,6 +106,8 @@ def test_the_recipe_of_keyframes_takes_the_network_that_it_starts_from(checkpoin
     assert recipe.trained == ("feature_transform",)
     with pytest.raises(WeightsError, match="no_such.pth"):
         read_recipe(CONFIG / "train_keyframes.yaml", tmp_path / "no_such.pth")
+    resumed = read_train_config(CONFIG / "train_keyframes.yaml", resume=checkpoint)
+    assert resumed.model == recipe.model, "where the run started from may be gone"
     (tmp_path / "recipe.yaml").write_text("variant: checkpoint\n")
     with pytest.raises(ConfigError, match="name it with start_from"):
         read_train_config(tmp_path / "recipe.yaml")

@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.train.trainer import Trainer
 
     changes = dict(parse_change(text) for text in arguments.set)
-    config = read_train_config(arguments.config, changes)
+    config = read_train_config(arguments.config, changes, resume=arguments.resume)
     if arguments.settings:
         print(commented_yaml(config), end="")
         return 0

@@ -145,12 +145,15 @@ class TrainConfig:
             )
 
 
-def train_config_from_plain(values: Mapping[str, Any]) -> TrainConfig:
+def train_config_from_plain(
+    values: Mapping[str, Any], *, resume: str | Path | None = None
+) -> TrainConfig:
     """Build a configuration from what YAML holds.
 
     The key `variant` names the network to start from (`yolact_ros.variants`; `checkpoint` is that
     of the checkpoint `start_from`); all others are fields of `TrainConfig`, and only differences
-    from its defaults need to be given.
+    from its defaults need to be given. A run that goes on from the checkpoint `resume` has no more
+    use for `start_from`, and has the network of the former.
 
     Raises:
         ConfigError: an unknown key, a value of another type or out of its range.
@@ -161,15 +164,16 @@ def train_config_from_plain(values: Mapping[str, Any]) -> TrainConfig:
     if "variant" in values:
         name = str(values.pop("variant"))
         own = name == CHECKPOINT_VARIANT
-        base = TrainConfig(model=_model_of(values) if own else variant(name))
+        base = TrainConfig(
+            model=_model_of(resume or values.get("start_from")) if own else variant(name)
+        )
     if values.get("freeze_batch_norm") == "auto":
         values["freeze_batch_norm"] = None
     return override(base, values)
 
 
-def _model_of(values: Mapping[str, Any]) -> ModelConfig:
+def _model_of(path: Any) -> ModelConfig:
     """The network of the checkpoint that a run starts from."""
-    path = values.get("start_from")
     if not path:
         raise ConfigError(
             f"variant is {CHECKPOINT_VARIANT!r}, the network of the checkpoint that the run "
@@ -214,12 +218,18 @@ def describe_scaling(meant: TrainConfig, scaled: TrainConfig) -> str:
     return line + "."
 
 
-def read_train_config(path: str | Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:
+def read_train_config(
+    path: str | Path,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    resume: str | Path | None = None,
+) -> TrainConfig:
     """Read a YAML file.
 
     Args:
         path: the file; relative paths in it are meant from the current folder.
         changes: dotted key to value, e.g. {"optimizer.learning_rate": 0.01}; they win.
+        resume: the checkpoint that the run goes on from, if it does.
 
     Raises:
         ConfigError: the file is missing, is no YAML mapping or holds unusable settings.
@@ -242,6 +252,6 @@ def read_train_config(path: str | Path, changes: Mapping[str, Any] | None = None
                 raise ConfigError(f"{path}: {parent!r} in {key!r} is no group of settings.")
         place[last] = value
     try:
-        return train_config_from_plain(values)
+        return train_config_from_plain(values, resume=resume)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
