@@ -85,6 +85,7 @@ def test_objects_are_placed_in_space_while_somebody_listens(start_node, client, 
             camera.send(header, scene(), encoding)
             if client.spin_until(lambda h=header: all(has(h, m) for m in expected), 4.0):
                 break
+        assert all(has(header, m) for m in expected)
         check_points(clouds[-1])
         check_markers(markers[-1])
         assert clouds[-1].header.frame_id == header.frame_id
