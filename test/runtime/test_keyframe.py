@@ -165,3 +165,15 @@ def test_every_reason_is_listed():
 def test_settings_out_of_bounds_get_a_sentence(settings, message):
     with pytest.raises(ConfigError, match=message):
         KeyframeConfig(**settings)
+
+
+def test_an_image_that_nothing_can_serve_has_its_turn_and_its_change_is_not_measured():
+    chosen = policy(keyframe_interval=10)
+    chosen.decide(0.0, SIZE)
+
+    def change():
+        raise AssertionError("measured in vain")
+
+    assert chosen.decide(0.1, SIZE, change=change, reusable=False).reason == "interval"
+    assert chosen.decide(0.2, SIZE).reason is None
+    assert chosen.decide(0.3, SIZE, requested=True, reusable=False).reason == "requested"

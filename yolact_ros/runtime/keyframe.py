@@ -63,6 +63,7 @@ class KeyframePolicy:
         *,
         change: Callable[[], float] | None = None,
         requested: bool = False,
+        reusable: bool = True,
     ) -> Decision:
         """Decide on the next image.
 
@@ -73,8 +74,10 @@ class KeyframePolicy:
             change: measures the change since the keyframe as a fraction, see
                 `KeyframeConfig.change_threshold`; called only if nothing else asks for a keyframe.
             requested: make it a keyframe.
+            reusable: whether anything of the images before can serve this one; otherwise it is
+                its turn, whatever the interval.
         """
-        reason = self._reason(stamp, image_size, change, requested)
+        reason = self._reason(stamp, image_size, change, requested, reusable)
         if reason is None:
             self._since_keyframe += 1
         else:
@@ -90,6 +93,7 @@ class KeyframePolicy:
         image_size: tuple[int, int],
         change: Callable[[], float] | None,
         requested: bool,
+        reusable: bool,
     ) -> str | None:
         if self._image_size is None:
             return FIRST
@@ -103,7 +107,7 @@ class KeyframePolicy:
             return TIME_JUMP
         if not _within(self.keyframe_stamp, stamp, longest):
             return FEATURE_AGE
-        if self._since_keyframe + 1 >= self.config.keyframe_interval:
+        if not reusable or self._since_keyframe + 1 >= self.config.keyframe_interval:
             return INTERVAL
         if change is not None and not change() <= self.config.change_threshold:
             return SCENE_CHANGE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -104,11 +104,10 @@ class Stream:
             raise ConfigError(f"Model {self._model.name!r} has no warp {warp!r}; {available}.")
         self._config = config
         self._warp = warp
+        self._policy.config = config
         self._moved_frames = config.moved_frames
-        self._longest_carry = float("inf")
         if config.moved_frames == MOVED_AUTO:
             self._moved_frames = 0 if self._on_gpu else 1
-            self._longest_carry = AUTO_CARRY_S
 
     def request_keyframe(self) -> None:
         """Make the next image a keyframe; may be called by any thread."""
@@ -134,11 +133,11 @@ class Stream:
         requested, self._requested = self._requested, False
         self._stamp = stamp
         moves = self._may_move(stamp)
-        # Without a warp, an image that nothing may be moved to is a keyframe.
-        interval = self._config.keyframe_interval if self._warps or moves else 1
-        self._policy.config = replace(self._config, keyframe_interval=interval)
+        reusable = moves or bool(self._warps)
         if not self._warps and not self._moved_frames:
-            decision = self._policy.decide(stamp, image_size, requested=requested)
+            decision = self._policy.decide(
+                stamp, image_size, requested=requested, reusable=reusable
+            )
             return Plan("detect", {}, decision.reason, stamp)
         grey, keyframe = grey_image(tensor), self._grey
         self._current_grey = grey
@@ -152,7 +151,9 @@ class Stream:
             flow = self._search.between(grey, keyframe)
             return flow_change(flow, grey, keyframe)
 
-        decision = self._policy.decide(stamp, image_size, change=change, requested=requested)
+        decision = self._policy.decide(
+            stamp, image_size, change=change, requested=requested, reusable=reusable
+        )
         if decision.is_keyframe:
             self._grey = grey
             graph = "keyframe" if self._warps else "detect"
@@ -187,11 +188,11 @@ class Stream:
         """Whether what the network found last may be moved to an image taken then."""
         if self._carried is None or self._moved >= self._moved_frames:
             return False
-        if self._longest_carry == float("inf"):
+        if self._config.moved_frames != MOVED_AUTO:
             return True
         if stamp is None or self._carried_stamp is None:
             return False  # nobody knows how long new objects would wait
-        return 0 <= stamp - self._carried_stamp <= self._longest_carry
+        return 0 <= stamp - self._carried_stamp <= AUTO_CARRY_S
 
     def keep(self, outputs: Mapping[str, Array]) -> None:
         """Hold on to the features among a keyframe's outputs."""
