@@ -13,7 +13,7 @@ from yolact_ros.config import (
     PostprocessConfig,
     model_from_plain,
     override,
-    to_plain,
+    to_mapping,
 )
 from yolact_ros.errors import ConfigError
 from yolact_ros.variants import VARIANTS, variant
@@ -22,7 +22,7 @@ from yolact_ros.variants import VARIANTS, variant
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_every_variant_survives_json(name):
     model = VARIANTS[name]
-    assert model_from_plain(json.loads(json.dumps(to_plain(model)))) == model
+    assert model_from_plain(json.loads(json.dumps(to_mapping(model)))) == model
 
 
 def test_an_unknown_key_is_refused_with_near_ones():
@@ -95,7 +95,7 @@ def test_a_flow_network_can_be_added_changed_and_taken_away():
     assert image.flow is None
     video = override(image, {"flow": {"spa": False}})
     assert video.flow == FlowConfig(spa=False)
-    assert model_from_plain(json.loads(json.dumps(to_plain(video)))) == video
+    assert model_from_plain(json.loads(json.dumps(to_mapping(video)))) == video
     assert override(video, {"flow": {"channels": 16}}).flow == FlowConfig(16, spa=False)
     assert override(video, {"flow": None}) == image
     assert override(image, {"flow": {}}).flow == FlowConfig()
@@ -107,6 +107,6 @@ def test_a_flow_network_that_is_no_mapping_is_refused():
 
 
 def test_a_model_stored_before_flow_networks_existed_has_none():
-    plain = to_plain(variant("yolact_resnet50"))
+    plain = to_mapping(variant("yolact_resnet50"))
     del plain["flow"]
     assert model_from_plain(plain) == variant("yolact_resnet50")

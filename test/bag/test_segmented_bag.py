@@ -30,7 +30,7 @@ from yolact_ros.cli.main import main
 from yolact_ros.config import KeyframeConfig, PostprocessConfig, TrackerConfig
 from yolact_ros.errors import BackendError, DatasetError
 from yolact_ros.runtime.segmenter import Segmenter
-from yolact_ros.runtime.tracking import Tracker
+from yolact_ros.runtime.video.tracking import Tracker
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 RESULTS = "/yolact/instances"

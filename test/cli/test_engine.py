@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from yolact_ros.cli.main import main
+from yolact_ros.runtime.backends.tensorrt.files import engine_identity, read_engine
+from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
 from yolact_ros.runtime.bundle import Bundle, write_bundle
-from yolact_ros.runtime.engine_file import engine_identity, read_engine
-from yolact_ros.runtime.gpu import Gpu
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -113,7 +113,9 @@ def test_what_cannot_be_is_told(bundle, capsys, options, message):
 
 
 def test_a_machine_without_a_gpu_is_told_so(bundle, capsys, monkeypatch):
-    monkeypatch.setattr("yolact_ros.runtime.gpu.DRIVER", "libno-such-driver.so.1")
+    monkeypatch.setattr(
+        "yolact_ros.runtime.backends.tensorrt.gpu.DRIVER", "libno-such-driver.so.1"
+    )
     assert engine(bundle) == 1
     assert "No GPU" in capsys.readouterr().err
 

@@ -11,10 +11,10 @@ import pytest
 pytest.importorskip("pycocotools")
 
 from yolact_ros.cli.main import main  # noqa: E402
+from yolact_ros.datasets.coco import CocoDataset  # noqa: E402
 from yolact_ros.errors import DatasetError  # noqa: E402
 from yolact_ros.evaluate.coco_map import evaluate_coco  # noqa: E402
 from yolact_ros.runtime.detections import Detections  # noqa: E402
-from yolact_ros.train.dataset import CocoDataset  # noqa: E402
 
 # x1 y1 x2 y2 and class of the true instances, by image; each fills its box. Image 9 has none.
 TRUTH = {2: [(0, 0, 40, 20, 0), (50, 50, 90, 70, 1)], 5: [(10, 10, 50, 30, 0)], 9: []}

@@ -10,10 +10,10 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("pycocotools")
 
 from yolact_ros.config import PostprocessConfig  # noqa: E402
+from yolact_ros.datasets.coco import CocoDataset  # noqa: E402
 from yolact_ros.evaluate.coco_map import evaluate_coco  # noqa: E402
 from yolact_ros.runtime.bundle import Bundle  # noqa: E402
 from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
-from yolact_ros.train.dataset import CocoDataset  # noqa: E402
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 

@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("pycocotools")
 
+from yolact_ros.datasets.coco import Sample  # noqa: E402
 from yolact_ros.evaluate.stability import Stability, match_tracks  # noqa: E402
 from yolact_ros.evaluate.true_motion import Motion  # noqa: E402
 from yolact_ros.runtime.detections import Detections  # noqa: E402
-from yolact_ros.train.dataset import Sample  # noqa: E402
 
 SIZE = (60, 80)
 STILL = Motion(np.zeros((*SIZE, 2), np.float32), np.ones(SIZE, bool))

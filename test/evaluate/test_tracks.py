@@ -10,10 +10,10 @@ pytest.importorskip("motmetrics")
 rle = pytest.importorskip("pycocotools.mask")
 
 from yolact_ros.config import TrackerConfig
+from yolact_ros.datasets.coco import CocoDataset
 from yolact_ros.errors import DatasetError
 from yolact_ros.evaluate.tracks import evaluate_tracks
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.train.dataset import CocoDataset
 
 SIZE = (60, 80)
 FRAMES = 10

@@ -192,11 +192,11 @@ def test_values_that_are_none_are_refused(words, tiny_video_bundle, capsys):
     assert words[1].split(",")[0] in capsys.readouterr().err
 
 
-def test_moved_frames_have_rows_of_their_own(segmenter, clip):
+def test_propagated_frames_have_rows_of_their_own(segmenter, clip):
     rows = evaluate_video(
-        segmenter, clips_of(clip), intervals=(4,), warps=("none",), moved_frames=(0, 1, 3)
+        segmenter, clips_of(clip), intervals=(4,), warps=("none",), propagated_frames=(0, 1, 3)
     )
-    assert [(row.interval, row.moved_frames) for row in rows] == [
+    assert [(row.interval, row.propagated_frames) for row in rows] == [
         *((1, 0), (4, 0)),
         *((1, 1), (4, 1)),
         *((1, 3), (4, 3)),

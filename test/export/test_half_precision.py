@@ -186,18 +186,18 @@ def test_an_input_of_features_can_be_half():
     np.testing.assert_allclose(found, expected, atol=1e-2)
 
 
-def test_between_quantised_layers_values_are_half():
-    quantised = ("scale", "zero")
+def test_between_quantized_layers_values_are_half():
+    quantized = ("scale", "zero")
     model = make_model(
         [
             ("Cast", ["image"], "float_image", {"to": TensorProto.FLOAT}),
-            ("QuantizeLinear", ["float_image", *quantised], "q1", {}),
-            ("DequantizeLinear", ["q1", *quantised], "d1", {}),
-            ("DequantizeLinear", ["w", *quantised], "dw", {}),
+            ("QuantizeLinear", ["float_image", *quantized], "q1", {}),
+            ("DequantizeLinear", ["q1", *quantized], "d1", {}),
+            ("DequantizeLinear", ["w", *quantized], "dw", {}),
             ("Conv", ["d1", "dw"], "c1", {}),
             ("Relu", ["c1"], "r1", {}),
-            ("QuantizeLinear", ["r1", *quantised], "q2", {}),
-            ("DequantizeLinear", ["q2", *quantised], "d2", {}),
+            ("QuantizeLinear", ["r1", *quantized], "q2", {}),
+            ("DequantizeLinear", ["q2", *quantized], "d2", {}),
             ("Conv", ["d2", "dw"], "c2", {}),
             ("Softmax", ["c2"], "y", {}),
         ],

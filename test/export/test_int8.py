@@ -1,4 +1,4 @@
-"""Quantised graphs: close to float, exact where nothing is quantised, in the forms of targets."""
+"""Quantized graphs: close to float, exact where nothing is quantized, in the forms of targets."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.errors import BackendError, BundleError  # noqa: E402
-from yolact_ros.export.int8_bundle import quantise_bundle  # noqa: E402
+from yolact_ros.export.int8_bundle import quantize_bundle  # noqa: E402
 from yolact_ros.export.to_bundle import export_bundle  # noqa: E402
 from yolact_ros.export.to_int8 import (  # noqa: E402
-    Quantiser,
+    Quantizer,
     expose_raw_outputs,
     output_error,
     run_graph,
 )
 from yolact_ros.export.to_onnx import halve_weights, widen_weights  # noqa: E402
-from yolact_ros.model.weights import initialise_weights, save_checkpoint  # noqa: E402
+from yolact_ros.model.weights.checkpoint import initialise_weights, save_checkpoint  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
-from yolact_ros.runtime.backends.onnxruntime_backend import OnnxRuntimeBackend  # noqa: E402
+from yolact_ros.runtime.backends.onnxruntime import OnnxRuntimeBackend  # noqa: E402
+from yolact_ros.runtime.backends.tensorrt.build import build_engine, import_tensorrt  # noqa: E402
 from yolact_ros.runtime.bundle import Bundle  # noqa: E402
-from yolact_ros.runtime.engine_builder import build_engine, import_tensorrt  # noqa: E402
 from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
 from yolact_ros.variants import TABLETOP_MODEL  # noqa: E402
 
@@ -84,11 +84,11 @@ def images(count: int) -> list[np.ndarray]:
 @pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
 def test_a_convolution_in_int8_differs_by_the_rounding_of_its_tensors(convolution, target):
     feeds = [feed(seed) for seed in range(4)]
-    quantiser = Quantiser(convolution, feeds, target=target)
-    assert quantiser.layers == ("layer",)
+    quantizer = Quantizer(convolution, feeds, target=target)
+    assert quantizer.layers == ("layer",)
     (got,), (expected,) = (
         run_graph(content, feeds[:1])[0]
-        for content in (quantiser.quantise(["layer"]), convolution)
+        for content in (quantizer.quantize(["layer"]), convolution)
     )
     # Steps: of x 2/254 or less, of the weights 1/63 (7 bits) or less, of y about 3/254.
     bound = 2 * (2 / 254) / 2 + 2 * (1 / 63) / 2 + (3 / 254) / 2
@@ -96,8 +96,8 @@ def test_a_convolution_in_int8_differs_by_the_rounding_of_its_tensors(convolutio
 
 
 def test_tensorrt_gets_symmetric_int8_and_float_biases(convolution):
-    quantiser = Quantiser(convolution, [feed(0)], target="tensorrt")
-    model = onnx.load_model_from_string(quantiser.quantise(["layer"]))
+    quantizer = Quantizer(convolution, [feed(0)], target="tensorrt")
+    model = onnx.load_model_from_string(quantizer.quantize(["layer"]))
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     zeros = [values[n.input[2]] for n in model.graph.node if n.op_type.endswith("eLinear")]
     assert len(zeros) >= 4
@@ -106,10 +106,10 @@ def test_tensorrt_gets_symmetric_int8_and_float_biases(convolution):
     assert values[conv.input[2]].dtype == np.float32
 
 
-def test_no_layer_quantised_is_the_graph_itself(convolution):
-    quantiser = Quantiser(convolution, [feed(0)], target="onnxruntime")
+def test_no_layer_quantized_is_the_graph_itself(convolution):
+    quantizer = Quantizer(convolution, [feed(0)], target="onnxruntime")
     (got,), (expected,) = (
-        run_graph(content, [feed(1)])[0] for content in (quantiser.quantise([]), convolution)
+        run_graph(content, [feed(1)])[0] for content in (quantizer.quantize([]), convolution)
     )
     np.testing.assert_array_equal(got, expected)
 
@@ -123,7 +123,7 @@ def test_the_error_is_relative_to_the_output_that_suffers_most():
 
 def test_without_images_there_is_no_calibration(convolution):
     with pytest.raises(BackendError, match="no calibration images"):
-        Quantiser(convolution, [], target="onnxruntime")
+        Quantizer(convolution, [], target="onnxruntime")
 
 
 def test_widening_undoes_halving(bundle):
@@ -138,10 +138,10 @@ def test_widening_undoes_halving(bundle):
 STEM = "network.backbone.stem.0"
 
 
-def test_a_bundle_for_video_runs_quantised_and_says_so(bundle, tmp_path):
+def test_a_bundle_for_video_runs_quantized_and_says_so(bundle, tmp_path):
     folder = tmp_path / "int8"
     names = [f"detect.{STEM}"]
-    graphs = quantise_bundle(bundle, folder, images(3), float_layers=names)
+    graphs = quantize_bundle(bundle, folder, images(3), float_layers=names)
     assert {graph.graph for graph in graphs} == {"keyframe", "non_keyframe_flow", "prototypes"}
     for graph in graphs:
         assert 0 < graph.error < 1
@@ -153,7 +153,7 @@ def test_a_bundle_for_video_runs_quantised_and_says_so(bundle, tmp_path):
         (stem,) = [n for n in content.graph.node if n.op_type == "Conv" and STEM in n.name]
         assert stem.input[1] in {tensor.name for tensor in content.graph.initializer}
     assert Bundle.open(folder).description.precision == "int8"
-    content = json.loads((folder / "model.json").read_text())["quantisation"]
+    content = json.loads((folder / "model.json").read_text())["quantization"]
     assert content["graphs"]["keyframe"] == {"float_layers": names, "errors": {}}
     with Segmenter.open(folder) as segmenter:
         stream = segmenter.new_stream()
@@ -163,8 +163,8 @@ def test_a_bundle_for_video_runs_quantised_and_says_so(bundle, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def quantised_for_tensorrt(bundle):
-    """Exported for TensorRT and two cameras, then quantised but for one layer."""
+def quantized_for_tensorrt(bundle):
+    """Exported for TensorRT and two cameras, then quantized but for one layer."""
     folder = bundle.parent
     export_bundle(
         folder / "model.pth",
@@ -175,14 +175,14 @@ def quantised_for_tensorrt(bundle):
         images=1,
     )
     names = [STEM]
-    (graph,) = quantise_bundle(
+    (graph,) = quantize_bundle(
         folder / "trt32", folder / "trt8", images(3), target="tensorrt", float_layers=names
     )
     return graph, Bundle.open(folder / "trt8")
 
 
-def test_for_tensorrt_what_is_not_quantised_computes_in_half(quantised_for_tensorrt):
-    graph, bundle = quantised_for_tensorrt
+def test_for_tensorrt_what_is_not_quantized_computes_in_half(quantized_for_tensorrt):
+    graph, bundle = quantized_for_tensorrt
     assert 0 < graph.error < 1
     assert (bundle.description.target, bundle.description.precision) == ("tensorrt", "int8")
     outputs = {name: info.dtype for name, info in bundle.graphs["detect"].outputs.items()}
@@ -198,11 +198,11 @@ def test_for_tensorrt_what_is_not_quantised_computes_in_half(quantised_for_tenso
         assert np.isfinite(values).all() and len(values) == 2
 
 
-def test_onnx_runtime_runs_a_bundle_quantised_for_tensorrt_as_it_is(quantised_for_tensorrt):
+def test_onnx_runtime_runs_a_bundle_quantized_for_tensorrt_as_it_is(quantized_for_tensorrt):
     """Its optimiser would fuse half-precision layers into something else."""
     import onnxruntime
 
-    _, bundle = quantised_for_tensorrt
+    _, bundle = quantized_for_tensorrt
     inputs = {"image": np.concatenate(images(2))}
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -215,9 +215,9 @@ def test_onnx_runtime_runs_a_bundle_quantised_for_tensorrt_as_it_is(quantised_fo
         np.testing.assert_array_equal(value, expected[name])
 
 
-def test_tensorrt_rtx_compiles_a_quantised_bundle(quantised_for_tensorrt):
+def test_tensorrt_rtx_compiles_a_quantized_bundle(quantized_for_tensorrt):
     pytest.importorskip("tensorrt_rtx")
-    _, bundle = quantised_for_tensorrt
+    _, bundle = quantized_for_tensorrt
     assert build_engine(
         bundle.read_graph("detect"),
         "detect",
@@ -229,7 +229,7 @@ def test_tensorrt_rtx_compiles_a_quantised_bundle(quantised_for_tensorrt):
 
 def test_int8_for_tensorrt_is_not_made_from_graphs_for_onnx_runtime(bundle, tmp_path):
     with pytest.raises(BundleError, match="exported for onnxruntime; expected tensorrt"):
-        quantise_bundle(bundle, tmp_path / "int8", images(1), target="tensorrt")
+        quantize_bundle(bundle, tmp_path / "int8", images(1), target="tensorrt")
 
 
 def test_errors_are_measured_on_what_nms_sees():
@@ -259,7 +259,7 @@ def test_errors_are_measured_on_what_nms_sees():
 
 def test_a_layer_that_is_not_there_is_named(bundle, tmp_path):
     with pytest.raises(BackendError, match="no layer steem; the layers are: .*stem"):
-        quantise_bundle(bundle, tmp_path / "int8", images(1), float_layers=["steem"])
+        quantize_bundle(bundle, tmp_path / "int8", images(1), float_layers=["steem"])
     assert not (tmp_path / "int8").exists()
 
 
@@ -283,7 +283,7 @@ def test_each_layer_is_measured_alone():
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     x = np.random.default_rng(0).uniform(-1, 1, (1, 2, 4, 4)).astype(np.float32)
     x[:, 1] *= 300  # lost in 7 bits of the weight, though it is half of the sum
-    errors = Quantiser(model.SerializeToString(), [{"x": x}], target="tensorrt").measure(
+    errors = Quantizer(model.SerializeToString(), [{"x": x}], target="tensorrt").measure(
         [{"x": x}]
     )
     assert list(errors) == ["rough", "fine"]
@@ -292,10 +292,10 @@ def test_each_layer_is_measured_alone():
 
 
 def test_int8_is_not_made_from_int8(bundle, tmp_path, capsys):
-    quantise_bundle(bundle, tmp_path / "int8", images(1), float_layers=())
+    quantize_bundle(bundle, tmp_path / "int8", images(1), float_layers=())
     (tmp_path / "images").mkdir()
     cv2.imwrite(str(tmp_path / "images" / "a.png"), images(1)[0][0])
-    words = ["quantise", str(tmp_path / "int8"), "-o", str(tmp_path / "again"), "--images"]
+    words = ["quantize", str(tmp_path / "int8"), "-o", str(tmp_path / "again"), "--images"]
     assert main([*words, str(tmp_path / "images")]) == 1
     assert "computes in int8" in capsys.readouterr().err
     assert not (tmp_path / "again").exists()

@@ -23,9 +23,9 @@ from yolact_ros.export.graphs import detection_graphs, video_graphs  # noqa: E40
 from yolact_ros.export.half_precision import HALF_BORDERS, to_half  # noqa: E402
 from yolact_ros.export.to_onnx import export_module  # noqa: E402
 from yolact_ros.model.deform_conv import set_deform_conv_form  # noqa: E402
-from yolact_ros.model.weights import initialise_weights  # noqa: E402
+from yolact_ros.model.weights.checkpoint import initialise_weights  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
-from yolact_ros.runtime.engine_builder import build_engine, import_tensorrt  # noqa: E402
+from yolact_ros.runtime.backends.tensorrt.build import build_engine, import_tensorrt  # noqa: E402
 from yolact_ros.variants import (  # noqa: E402
     TABLETOP_MODEL,
     YOLACT_EDGE_VID_RESNET50,
@@ -116,7 +116,7 @@ def test_a_graph_compiles_for_one_generation_alone(graph_of, library, capability
     )
 
 
-def quantised_convolutions():
+def quantized_convolutions():
     """Two convolutions with symmetric int8 on both sides, per-channel weights and float biases."""
     generator = np.random.default_rng(0)
     nodes, constants = [], {"zero": np.array(0, np.int8)}
@@ -142,7 +142,7 @@ def quantised_convolutions():
     shape = [1, 16, 32, 32]
     graph = helper.make_graph(
         nodes,
-        "quantised",
+        "quantized",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("y1", TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(values, name) for name, values in constants.items()],
@@ -153,11 +153,11 @@ def quantised_convolutions():
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["float between", "half between"])
-def test_quantised_convolutions_compile(library, half):
-    content = quantised_convolutions()
+def test_quantized_convolutions_compile(library, half):
+    content = quantized_convolutions()
     assert build_engine(
         to_half(content, half_borders=()) if half else content,
-        "quantised",
+        "quantized",
         library=library,
         precision="int8",
         capabilities=CAPABILITIES,

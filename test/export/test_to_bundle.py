@@ -18,8 +18,8 @@ from yolact_ros.export.graphs import example_image  # noqa: E402
 from yolact_ros.export.to_bundle import export_bundle  # noqa: E402
 from yolact_ros.export.to_onnx import halve_weights  # noqa: E402
 from yolact_ros.model.deform_conv import DeformConv2d  # noqa: E402
-from yolact_ros.model.inference import normalise  # noqa: E402
-from yolact_ros.model.weights import initialise_weights, save_checkpoint  # noqa: E402
+from yolact_ros.model.graphs.detect import normalise  # noqa: E402
+from yolact_ros.model.weights.checkpoint import initialise_weights, save_checkpoint  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
 from yolact_ros.runtime.bundle import Bundle  # noqa: E402
 from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402

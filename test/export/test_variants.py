@@ -13,7 +13,7 @@ from yolact_ros.config import FlowConfig  # noqa: E402
 from yolact_ros.export.compare import relative_errors  # noqa: E402
 from yolact_ros.export.graphs import host_graphs, video_graphs  # noqa: E402
 from yolact_ros.export.to_onnx import export_module  # noqa: E402
-from yolact_ros.model.weights import initialise_weights  # noqa: E402
+from yolact_ros.model.weights.checkpoint import initialise_weights  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
 from yolact_ros.variants import variant  # noqa: E402
 

@@ -46,7 +46,7 @@ class Parity:
 
     def prepare(self, image: np.ndarray) -> Any:
         """The network's input: resized and normalised."""
-        from yolact_ros.model.inference import normalise
+        from yolact_ros.model.graphs.detect import normalise
 
         return normalise(self.resize(image), self.network.config)
 
@@ -54,7 +54,7 @@ class Parity:
 @pytest.fixture(scope="session")
 def parity(shared: Path):
     """Loads a case by name, once in a session."""
-    from yolact_ros.model.weights import load_official_weights
+    from yolact_ros.model.weights.checkpoint import load_official_weights
     from yolact_ros.model.yolact import Yolact
     from yolact_ros.variants import variant
 

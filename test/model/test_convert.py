@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from yolact_ros.cli.main import main  # noqa: E402
-from yolact_ros.model.weights import load_checkpoint, load_model, read_entries  # noqa: E402
+from yolact_ros.model.weights.checkpoint import load_checkpoint, load_model, read_entries  # noqa: E402
 from yolact_ros.variants import variant  # noqa: E402
 
 MOBILENET = "yolact_edge_mobilenetv2_s1"

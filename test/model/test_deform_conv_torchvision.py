@@ -19,8 +19,8 @@ except (ImportError, RuntimeError) as error:  # RuntimeError: it was built for a
 from yolact_ros.config import BackboneConfig  # noqa: E402
 from yolact_ros.model.backbones import make_backbone  # noqa: E402
 from yolact_ros.model.deform_conv import deform_conv2d  # noqa: E402
-from yolact_ros.model.imagenet import is_deformable_part, rename_resnet  # noqa: E402
-from yolact_ros.model.weights import load_weights  # noqa: E402
+from yolact_ros.model.weights.checkpoint import load_weights  # noqa: E402
+from yolact_ros.model.weights.imagenet import is_deformable_part, rename_resnet  # noqa: E402
 
 
 @pytest.mark.parametrize("stride", [1, 2])

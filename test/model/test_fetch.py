@@ -11,8 +11,8 @@ import pytest
 
 from yolact_ros.cli.main import main
 from yolact_ros.errors import WeightsError
-from yolact_ros.model.download import download
-from yolact_ros.model.published import PUBLISHED, published_file
+from yolact_ros.model.weights.download import download
+from yolact_ros.model.weights.published import PUBLISHED, published_file
 from yolact_ros.variants import VARIANTS
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB

@@ -15,10 +15,10 @@ from torch import nn  # noqa: E402
 from yolact_ros.config import BackboneConfig, ModelConfig  # noqa: E402
 from yolact_ros.errors import ConfigError, WeightsError  # noqa: E402
 from yolact_ros.model.backbones import BACKBONES, make_backbone  # noqa: E402
-from yolact_ros.model.efficientnet import DepthwiseConv2d  # noqa: E402
-from yolact_ros.model.official import OFFICIAL_VARIANTS, entry_shapes  # noqa: E402
-from yolact_ros.model.resnet import is_deformable  # noqa: E402
-from yolact_ros.model.weights import initialise_weights, load_imagenet_backbone  # noqa: E402
+from yolact_ros.model.backbones.efficientnet import DepthwiseConv2d  # noqa: E402
+from yolact_ros.model.backbones.resnet import is_deformable  # noqa: E402
+from yolact_ros.model.weights.checkpoint import initialise_weights, load_imagenet_backbone  # noqa: E402
+from yolact_ros.model.weights.official import OFFICIAL_VARIANTS, entry_shapes  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
 from yolact_ros.variants import VARIANTS, variant  # noqa: E402
 

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from yolact_ros.errors import WeightsError  # noqa: E402
-from yolact_ros.model.official import (  # noqa: E402
+from yolact_ros.model.weights.official import (  # noqa: E402
     OFFICIAL_VARIANTS,
     class_entries,
     convert_official,
@@ -17,7 +17,7 @@ from yolact_ros.model.official import (  # noqa: E402
     official_entries,
     recognise,
 )
-from yolact_ros.model.official_names import rename, rules_of, strip_prefixes  # noqa: E402
+from yolact_ros.model.weights.official_names import rename, rules_of, strip_prefixes  # noqa: E402
 from yolact_ros.variants import VARIANTS, variant  # noqa: E402
 
 # Variants with the same entries; the first of each group stands for it below.

@@ -11,10 +11,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from yolact_ros.config import BackboneConfig, ModelConfig  # noqa: E402
-from yolact_ros.model.flow import warp_by_flow  # noqa: E402
-from yolact_ros.model.weights import initialise_weights  # noqa: E402
+from yolact_ros.model.feature_transform import warp_by_flow  # noqa: E402
+from yolact_ros.model.weights.checkpoint import initialise_weights  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
-from yolact_ros.runtime.optical_flow import OpticalFlow, flow_at_cells, grey_image  # noqa: E402
+from yolact_ros.runtime.video.optical_flow import OpticalFlow, flow_at_cells, grey_image  # noqa: E402
 
 MODEL = ModelConfig(
     "small",

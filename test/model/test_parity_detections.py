@@ -16,8 +16,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from yolact_ros.config import PostprocessConfig  # noqa: E402
-from yolact_ros.model.detection_graph import fast_nms  # noqa: E402
-from yolact_ros.model.inference import Predictions, RescoreGraph, decode_boxes  # noqa: E402
+from yolact_ros.model.graphs.detect import Predictions, RescoreGraph, decode_boxes  # noqa: E402
+from yolact_ros.model.graphs.detect_with_nms import fast_nms  # noqa: E402
 from yolact_ros.runtime.masks import assemble_masks, enlarge_masks  # noqa: E402
 from yolact_ros.runtime.postprocess import select_detections  # noqa: E402
 from yolact_ros.runtime.preprocess import Placement  # noqa: E402

@@ -16,9 +16,9 @@ pytest.importorskip("rclpy")
 from sensor_msgs.msg import Image
 
 from yolact_ros.errors import BundleError, ConfigError
-from yolact_ros.ros.camera import read_video, video_rate
-from yolact_ros.ros.images import bgr_from_message
-from yolact_ros.ros.overlay_video import OverlayVideo
+from yolact_ros.ros.demo.overlay_video import OverlayVideo
+from yolact_ros.ros.demo.video_camera import read_video, video_rate
+from yolact_ros.ros.messages.images import bgr_from_message
 from yolact_ros.runtime.bundle import shipped_bundle
 
 RATE = 10.0
@@ -154,7 +154,7 @@ import resource, sys
 import numpy as np
 from pathlib import Path
 from yolact_ros.errors import ConfigError
-from yolact_ros.ros.overlay_video import OverlayVideo
+from yolact_ros.ros.demo.overlay_video import OverlayVideo
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
 video = OverlayVideo(Path(sys.argv[1]), 10.0)
 video.add(np.zeros((48, 64, 3), np.uint8), 1.0, rank=1.0)

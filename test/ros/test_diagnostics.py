@@ -11,16 +11,16 @@ pytest.importorskip("diagnostic_msgs")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
-from yolact_ros.ros.diagnostics import CameraGauge, Meter, memory_mb
-from yolact_ros.ros.health import STAGES, Spread
-from yolact_ros.ros.mailbox import Inbox
+from yolact_ros.ros.diagnostics.health import STAGES, Percentiles
+from yolact_ros.ros.diagnostics.publisher import CameraWindow, LatencyRecorder, memory_mb
+from yolact_ros.ros.inputs.mailbox import Inbox
 
 
 def test_readings_are_differences_over_the_window():
     mailbox = Inbox().new_mailbox()
     watch = types.SimpleNamespace(lost=0)
     camera = types.SimpleNamespace(topic="/image", mailbox=mailbox, watch=watch)
-    gauge = CameraGauge(camera, Meter())
+    gauge = CameraWindow(camera, LatencyRecorder())
     first = gauge.tick(100.0, state="active")
     assert (first.window_s, first.silence_s, first.recent.received) == (0.0, 0.0, 0)
     for second in range(1, 21):
@@ -40,7 +40,7 @@ def test_readings_are_differences_over_the_window():
 
 
 def test_a_meter_gives_the_spread_of_what_was_noted():
-    meter = Meter()
+    meter = LatencyRecorder()
     assert meter.read(0.0) == ({}, None)
     for number in range(3):
         times = {f"{name}_ms": float(number) for name in (*STAGES, "latency")}
@@ -53,7 +53,7 @@ def test_a_meter_gives_the_spread_of_what_was_noted():
     times, _ = meter.read(0.0)
     assert times["wait"].longest == 9.0 and times["latency"].longest == 2.0
     assert meter.read(float("inf")) == ({}, None)
-    assert Spread.of([1.0]) is not None
+    assert Percentiles.of([1.0]) is not None
 
 
 def test_the_memory_of_this_process_is_known():

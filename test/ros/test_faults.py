@@ -24,10 +24,10 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from yolact_ros.msg import InstanceArray
-from yolact_ros.ros.camera_input import Frame
-from yolact_ros.ros.diagnostics import memory_mb
-from yolact_ros.ros.images import message_from_bgr
-from yolact_ros.ros.mailbox import FrameCounts
+from yolact_ros.ros.diagnostics.publisher import memory_mb
+from yolact_ros.ros.inputs.camera import CameraFrame
+from yolact_ros.ros.inputs.mailbox import FrameCounts
+from yolact_ros.ros.messages.images import message_from_bgr
 from yolact_ros.ros.node import SUCCESS, YolactNode
 
 # A signal must end a node within 2 s of an idle machine; where it did not, it would take 10 s and
@@ -108,7 +108,7 @@ def test_an_image_is_accounted_for_once_whatever_breaks_down_behind_it(
         now = node.get_clock().now().to_msg()
         message = message_from_bgr(image_with(GOOD, (64, 64)), Header(stamp=now))
         received = mailbox.counts().received
-        mailbox.put(Frame(message, now, time.perf_counter()))
+        mailbox.put(CameraFrame(message, now, time.perf_counter()))
         deadline = time.monotonic() + 20.0
         while (counts := mailbox.counts()).in_flight and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -11,21 +11,21 @@ pytest.importorskip("diagnostic_msgs")
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from yolact_ros.ros.health import (
-    CameraReading,
-    ModelReading,
-    Spread,
+from yolact_ros.ros.diagnostics.health import (
+    CameraStats,
+    ModelStats,
+    Percentiles,
     camera_status,
     model_status,
 )
-from yolact_ros.ros.mailbox import FrameCounts
-from yolact_ros.ros.settings import DiagnosticSettings
+from yolact_ros.ros.inputs.mailbox import FrameCounts
+from yolact_ros.ros.parameters.settings import DiagnosticSettings
 
 OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
 ERROR, STALE = DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 LIMITS = DiagnosticSettings()
 # A camera of 20 Hz of whose images one in four is replaced by a newer one, over 10 seconds.
-GOOD = CameraReading(
+GOOD = CameraStats(
     topic="/camera/image_raw",
     publishers=1,
     silence_s=0.04,
@@ -33,8 +33,8 @@ GOOD = CameraReading(
     counts=FrameCounts(received=1000, processed=745, dropped=250, stale=2, failed=3),
     lost=7,
     recent=FrameCounts(received=200, processed=150, dropped=50),
-    times={"latency": Spread(38.0, 42.4, 61.0), "inference": Spread(30.0, 31.0, 40.0)},
-    feature_age_s=Spread(0.1, 0.2, 0.2),
+    times={"latency": Percentiles(38.0, 42.4, 61.0), "inference": Percentiles(30.0, 31.0, 40.0)},
+    feature_age_s=Percentiles(0.1, 0.2, 0.2),
 )
 CASES = {
     "good": ({}, {}, OK, "15.0 Hz, 38 ms from stamp to result"),
@@ -155,12 +155,12 @@ def test_the_values_have_rates_times_and_all_accounts():
 
 
 def test_a_camera_of_which_nothing_is_known_has_no_rate():
-    status = camera_status("yolact", CameraReading(topic="/image"), LIMITS)
+    status = camera_status("yolact", CameraStats(topic="/image"), LIMITS)
     assert status.level == OK
     assert {e.value for e in status.values if "rate" in e.key} == {"0.0", "none"}
 
 
-MODEL = ModelReading(
+MODEL = ModelStats(
     state="active",
     name="tabletop",
     identity="0123456789ab",
@@ -199,6 +199,6 @@ def test_the_models_values_tell_it_from_all_others():
 
 
 def test_a_spread_is_that_of_numbers_done_by_hand():
-    assert Spread.of([]) is None
-    assert Spread.of([3.0]) == Spread(3.0, 3.0, 3.0)
-    assert Spread.of([float(n) for n in range(101)]) == Spread(50.0, 95.0, 100.0)
+    assert Percentiles.of([]) is None
+    assert Percentiles.of([3.0]) == Percentiles(3.0, 3.0, 3.0)
+    assert Percentiles.of([float(n) for n in range(101)]) == Percentiles(50.0, 95.0, 100.0)

@@ -14,8 +14,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from yolact_ros.errors import MessageError
-from yolact_ros.ros import images
-from yolact_ros.ros.images import bgr_from_message, message_from_bgr
+from yolact_ros.ros.messages import images
+from yolact_ros.ros.messages.images import bgr_from_message, message_from_bgr
 
 # For each encoding, where the bytes of a pixel hold blue, green and red.
 BGR_PLACES = {

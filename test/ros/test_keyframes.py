@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from std_srvs.srv import Trigger
 
 from yolact_ros.export.to_bundle import export_bundle
-from yolact_ros.model.weights import initialise_weights, save_checkpoint
+from yolact_ros.model.weights.checkpoint import initialise_weights, save_checkpoint
 from yolact_ros.model.yolact import Yolact
 from yolact_ros.msg import InstanceArray
 from yolact_ros.variants import TABLETOP_MODEL
@@ -94,7 +94,7 @@ def test_unless_told_the_node_moves_detections_to_every_other_image(
 
 
 def test_a_node_that_is_told_so_runs_the_network_on_every_image(start_node, client):
-    start_node(moved_frames=0)
+    start_node(propagated_frames=0)
     client.period_ms = 50
     results = [client.ask(picture()) for _ in range(3)]
     assert {r.frame_type for r in results} == {InstanceArray.KEYFRAME}

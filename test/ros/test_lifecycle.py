@@ -12,7 +12,7 @@ pytest.importorskip("rclpy")
 from lifecycle_msgs.msg import State, Transition
 from rclpy.parameter import Parameter
 
-from yolact_ros.ros.camera_input import CameraInput
+from yolact_ros.ros.inputs.camera import CameraInput
 from yolact_ros.ros.node import ERROR, SUCCESS, YolactNode
 
 RECTANGLES = {"blue": (32, 16, 96, 80)}

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from yolact_ros.ros.mailbox import FrameCounts, Inbox
+from yolact_ros.ros.inputs.mailbox import FrameCounts, Inbox
 
 
 def balanced(counts: FrameCounts) -> bool:

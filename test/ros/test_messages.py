@@ -10,8 +10,8 @@ from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 
 from yolact_ros.msg import Instance, InstanceArray
-from yolact_ros.ros.masks import full_mask_from_message
-from yolact_ros.ros.messages import message_from_detections
+from yolact_ros.ros.messages.instances import message_from_detections
+from yolact_ros.ros.messages.masks import full_mask_from_message
 from yolact_ros.runtime.detections import Detections
 
 NAMES = ("mug", "duck", "tray")

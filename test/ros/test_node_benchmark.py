@@ -14,8 +14,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("onnx")
 
 from yolact_ros.msg import FrameStats
-from yolact_ros.ros.benchmark_model import write_benchmark_model
-from yolact_ros.ros.node_benchmark import (
+from yolact_ros.ros.benchmark.main import (
     Figure,
     age_at_inference_ms,
     cpu_seconds,
@@ -23,6 +22,7 @@ from yolact_ros.ros.node_benchmark import (
     percentiles,
     table,
 )
+from yolact_ros.ros.benchmark.model import write_benchmark_model
 from yolact_ros.runtime.segmenter import Segmenter
 
 STATS = FrameStats(

@@ -20,7 +20,7 @@ from rclpy.qos import (
 )
 from sensor_msgs.msg import CompressedImage, Image
 
-from yolact_ros.ros.topics import HAS_VISION_MSGS, image_topics, space_topics
+from yolact_ros.ros.outputs.topics import HAS_VISION_MSGS, image_topics, space_topics
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 

@@ -12,10 +12,10 @@ from rclpy.parameter import Parameter
 
 from yolact_ros.config import KeyframeConfig, PostprocessConfig
 from yolact_ros.errors import ConfigError
-from yolact_ros.ros import parameter_table
-from yolact_ros.ros.camera import CameraSettings
-from yolact_ros.ros.parameters import NodeParameters, declare_constant
-from yolact_ros.ros.settings import (
+from yolact_ros.ros.demo.video_camera import CameraSettings
+from yolact_ros.ros.parameters import table as parameter_table
+from yolact_ros.ros.parameters.declare import NodeParameters, declare_constant
+from yolact_ros.ros.parameters.settings import (
     READ_BY_CONFIGURE,
     FrameSettings,
     InputSettings,
@@ -62,7 +62,7 @@ def test_values_given_at_the_start_hold(make_node):
         model=ModelSettings(model="here", threads=2),
         inputs=InputSettings(cameras=("front", "rear")),
         frames=FrameSettings(score_threshold=0.7),
-        keyframes=KeyframeConfig(warp="none", moved_frames=-1),
+        keyframes=KeyframeConfig(warp="none", propagated_frames=-1),
     )
 
 
@@ -207,7 +207,7 @@ def test_other_parameters_of_the_node_may_change(make_node):
     assert result.successful and live.current == Settings()
 
 
-WRITE = "python3 -m yolact_ros.ros.parameter_table"
+WRITE = "python3 -m yolact_ros.ros.parameters.table"
 
 
 def test_the_parameter_file_has_all_parameters_with_their_defaults():

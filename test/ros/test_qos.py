@@ -19,11 +19,15 @@ from rclpy.qos import (
 )
 from sensor_msgs.msg import CompressedImage, Image
 
-from yolact_ros.ros.camera_input import CameraInput, image_qos
-from yolact_ros.ros.mailbox import Inbox
-from yolact_ros.ros.qos import clash_words, lost_words, new_publisher
-from yolact_ros.ros.settings import InputSettings
-from yolact_ros.ros.topics import RESULT_QOS
+from yolact_ros.ros.inputs.camera import CameraInput, image_qos
+from yolact_ros.ros.inputs.mailbox import Inbox
+from yolact_ros.ros.inputs.qos import (
+    incompatible_publisher_message,
+    lost_messages_message,
+    new_publisher,
+)
+from yolact_ros.ros.outputs.topics import RESULT_QOS
+from yolact_ros.ros.parameters.settings import InputSettings
 
 CLASHES = {
     "reliability": (
@@ -92,7 +96,7 @@ def test_a_publisher_that_does_not_fit_is_named_with_what_to_change(make_node, p
 
 
 def test_publishers_that_are_not_known_yet_are_spoken_of_in_general():
-    words = clash_words(
+    words = incompatible_publisher_message(
         "/image", QoSPolicyKind.RELIABILITY, asked=image_qos(keeps_all=True), publishers=[]
     )
     assert words == (
@@ -101,7 +105,9 @@ def test_publishers_that_are_not_known_yet_are_spoken_of_in_general():
         "qos_overrides./image.subscription.reliability set to what that one offers."
     )
     for kind in (QoSPolicyKind.DEADLINE, 12345):
-        words = clash_words("/image", kind, asked=image_qos(keeps_all=False), publishers=[])
+        words = incompatible_publisher_message(
+            "/image", kind, asked=image_qos(keeps_all=False), publishers=[]
+        )
         assert "qos_overrides" not in words
 
 
@@ -129,8 +135,10 @@ def test_a_subscriber_that_does_not_fit_is_named_with_what_to_change(make_node):
 
 
 def test_lost_images_are_counted_in_words():
-    assert lost_words("/image", 1).startswith("The middleware has lost 1 message of /image on")
-    words = lost_words("/image", 27)
+    assert lost_messages_message("/image", 1).startswith(
+        "The middleware has lost 1 message of /image on"
+    )
+    words = lost_messages_message("/image", 27)
     assert "lost 27 messages" in words and "fastdds_shm.xml" in words
     assert "qos_overrides./image.subscription.reliability" in words
 

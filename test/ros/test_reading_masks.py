@@ -19,7 +19,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 
 from yolact_ros.msg import Instance, InstanceArray
-from yolact_ros.ros.messages import message_from_detections
+from yolact_ros.ros.messages.instances import message_from_detections
 from yolact_ros.runtime.detections import Detections
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "reading_masks.md"

@@ -12,9 +12,9 @@ from lifecycle_msgs.srv import ChangeState
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
-from yolact_ros.ros.images import message_from_bgr
-from yolact_ros.ros.services import Question
-from yolact_ros.ros.settings import Settings
+from yolact_ros.ros.messages.images import message_from_bgr
+from yolact_ros.ros.parameters.settings import Settings
+from yolact_ros.ros.services import SegmentRequest
 from yolact_ros.srv import Segment
 
 BLUE = {"blue": (32, 16, 96, 80)}
@@ -97,7 +97,9 @@ def test_images_are_taken_again_after_a_pause(start_node, client, image_with, ca
 
 def test_a_question_is_answered_once(image_with):
     woken = []
-    asked = Question(message_from_bgr(image_with(BLUE, (8, 8)), Header()), lambda: woken.append(1))
+    asked = SegmentRequest(
+        message_from_bgr(image_with(BLUE, (8, 8)), Header()), lambda: woken.append(1)
+    )
     asked.give_up("The node was deactivated.")
     asked.give_up("Something else.")
     asked.work(None, Settings())  # too late
@@ -109,7 +111,7 @@ def test_a_model_that_breaks_down_is_an_answer(image_with):
         def segment(self, image):
             raise RuntimeError("out of memory")
 
-    asked = Question(message_from_bgr(image_with(BLUE, (8, 8)), Header()), lambda: None)
+    asked = SegmentRequest(message_from_bgr(image_with(BLUE, (8, 8)), Header()), lambda: None)
     asked.work(Broken(), Settings())
     answer = asked.answer.result()
     assert not answer.success

@@ -95,8 +95,8 @@ def test_a_wide_input_keeps_the_aspect_ratio_too():
 
 def test_training_sees_images_as_inference_does():
     pytest.importorskip("pycocotools")
+    from yolact_ros.datasets.coco import Sample
     from yolact_ros.train.augment import resize_sample
-    from yolact_ros.train.dataset import Sample
 
     rows, columns = np.mgrid[0:90, 0:160]
     image = np.stack([rows * 2, columns, rows + columns], axis=-1).astype(np.uint8)

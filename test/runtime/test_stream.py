@@ -197,7 +197,7 @@ def test_warm_up_runs_the_graphs_that_streams_will_use(video):
     segmenter, runs = video("learned", "dis", "none")
     segmenter.warm_up()
     assert [name for name, _ in runs] == ["keyframe"]
-    segmenter.warm_up(KeyframeConfig(warp="dis", moved_frames=1))
+    segmenter.warm_up(KeyframeConfig(warp="dis", propagated_frames=1))
     assert [name for name, _ in runs[1:]] == ["keyframe", "non_keyframe_flow"]
 
 
@@ -209,7 +209,7 @@ def test_images_of_one_pixel_are_a_stream_too(video):
 
 
 @pytest.mark.parametrize(
-    "warps, interval, moved_frames, expected",
+    "warps, interval, propagated_frames, expected",
     [
         (
             ("dis", "none"),
@@ -224,11 +224,11 @@ def test_images_of_one_pixel_are_a_stream_too(video):
     ],
 )
 def test_detections_are_moved_to_images_on_which_nothing_runs(
-    video, warps, interval, moved_frames, expected
+    video, warps, interval, propagated_frames, expected
 ):
     segmenter, runs = video(*warps)
     stream = segmenter.new_stream(
-        KeyframeConfig(keyframe_interval=interval, moved_frames=moved_frames)
+        KeyframeConfig(keyframe_interval=interval, propagated_frames=propagated_frames)
     )
     found = []
     for i, graph in enumerate(expected):
@@ -266,7 +266,7 @@ def test_unless_told_a_stream_moves_detections_where_that_pays(
     video, warps, on_gpu, stamps, expected
 ):
     segmenter, runs = video(*warps, on_gpu=on_gpu)
-    stream = segmenter.new_stream(KeyframeConfig(moved_frames=-1))
+    stream = segmenter.new_stream(KeyframeConfig(propagated_frames=-1))
     for stamp, graph in zip(stamps, expected, strict=True):
         before = len(runs)
         found = segmenter.segment(texture(), stream=stream, stamp=stamp)
@@ -276,14 +276,14 @@ def test_unless_told_a_stream_moves_detections_where_that_pays(
 
 def test_images_that_come_too_late_to_be_moved_to_are_keyframes_in_their_turn(video):
     segmenter, _ = video()
-    stream = segmenter.new_stream(KeyframeConfig(moved_frames=-1))
+    stream = segmenter.new_stream(KeyframeConfig(propagated_frames=-1))
     found = [segmenter.segment(black(), stream=stream, stamp=i / 5) for i in range(3)]
     assert [d.keyframe_reason for d in found] == ["first", "interval", "interval"]
 
 
 def test_after_a_failure_nothing_is_moved(video):
     segmenter, runs = video("none", fail_at=(1,))
-    stream = segmenter.new_stream(KeyframeConfig(moved_frames=1))
+    stream = segmenter.new_stream(KeyframeConfig(propagated_frames=1))
     for _ in range(2):
         segmenter.segment(black(), stream=stream)
     with pytest.raises(BackendError):

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("pycocotools")
 
+from yolact_ros.datasets.coco import Sample, tight_box  # noqa: E402
 from yolact_ros.train.augment import (  # noqa: E402
     AugmentConfig,
     Window,
@@ -19,7 +20,6 @@ from yolact_ros.train.augment import (  # noqa: E402
     mirror,
     resize_sample,
 )
-from yolact_ros.train.dataset import Sample, tight_box  # noqa: E402
 
 QUIET = AugmentConfig(
     brightness=0, contrast=0, saturation=0, hue=0, expand_probability=0, crop_probability=0,

@@ -13,7 +13,7 @@ yaml = pytest.importorskip("yaml")
 from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.config import FlowConfig  # noqa: E402
 from yolact_ros.errors import ConfigError, WeightsError  # noqa: E402
-from yolact_ros.model.weights import save_checkpoint  # noqa: E402
+from yolact_ros.model.weights.checkpoint import save_checkpoint  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
 from yolact_ros.train.config import (  # noqa: E402
     OptimizerConfig,

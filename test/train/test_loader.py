@@ -13,9 +13,9 @@ pytest.importorskip("torch")
 pytest.importorskip("pycocotools")
 
 from yolact_ros.config import ModelConfig  # noqa: E402
+from yolact_ros.datasets.coco import CocoDataset  # noqa: E402
 from yolact_ros.errors import DatasetError  # noqa: E402
 from yolact_ros.train.augment import AugmentConfig  # noqa: E402
-from yolact_ros.train.dataset import CocoDataset  # noqa: E402
 from yolact_ros.train.loader import TrainingStream, collate, repeat_factors  # noqa: E402
 
 MODEL = ModelConfig(name="tiny", classes=("bolt", "nut"), input_size=(32, 32))

@@ -16,9 +16,9 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from yolact_ros.model.inference import normalise  # noqa: E402
-from yolact_ros.model.official_names import rename, rules_of  # noqa: E402
-from yolact_ros.model.weights import load_official_weights  # noqa: E402
+from yolact_ros.model.graphs.detect import normalise  # noqa: E402
+from yolact_ros.model.weights.checkpoint import load_official_weights  # noqa: E402
+from yolact_ros.model.weights.official_names import rename, rules_of  # noqa: E402
 from yolact_ros.model.yolact import Yolact, YolactOutput  # noqa: E402
 from yolact_ros.train.losses import (  # noqa: E402
     LOSS_NAMES,

@@ -18,10 +18,10 @@ pytest.importorskip("pycocotools")
 yaml = pytest.importorskip("yaml")
 
 from yolact_ros.cli.main import main  # noqa: E402
-from yolact_ros.config import to_plain  # noqa: E402
+from yolact_ros.config import to_mapping  # noqa: E402
 from yolact_ros.errors import ConfigError, WeightsError, YolactError  # noqa: E402
-from yolact_ros.evaluate.validation import ApScorer  # noqa: E402
-from yolact_ros.model.weights import (  # noqa: E402
+from yolact_ros.evaluate.training_ap import ApScorer  # noqa: E402
+from yolact_ros.model.weights.checkpoint import (  # noqa: E402
     load_checkpoint,
     load_model,
     save_checkpoint,
@@ -34,7 +34,7 @@ from yolact_ros.train.config import (  # noqa: E402
     TrainConfig,
     read_train_config,
 )
-from yolact_ros.train.log import CsvLog  # noqa: E402
+from yolact_ros.train.metrics import CsvLog  # noqa: E402
 from yolact_ros.train.optimizer import learning_rate  # noqa: E402
 from yolact_ros.train.trainer import Trainer  # noqa: E402
 from yolact_ros.train.validation import AP_NAMES, WORST, describe, quality  # noqa: E402
@@ -203,7 +203,7 @@ def test_a_run_without_data_says_what_to_set(config, tmp_path):
 
 
 def test_sigint_saves_a_checkpoint_and_ends_the_command(config, tmp_path):
-    plain = to_plain(
+    plain = to_mapping(
         replace(config, steps=100000, checkpoint_interval=100000, validation=DataConfig())
     )
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(plain))

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from yolact_ros.config import BackboneConfig  # noqa: E402
 from yolact_ros.errors import WeightsError  # noqa: E402
-from yolact_ros.model.weights import load_partial_weights, save_checkpoint  # noqa: E402
+from yolact_ros.model.weights.checkpoint import load_partial_weights, save_checkpoint  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
 from yolact_ros.variants import TABLETOP_MODEL  # noqa: E402
 

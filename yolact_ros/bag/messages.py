@@ -9,10 +9,10 @@ import numpy as np
 
 from yolact_ros.bag.definitions import INSTANCE_ARRAY, typestore
 from yolact_ros.errors import MessageError
-from yolact_ros.runtime.compressed_images import bgr_from_compressed
 from yolact_ros.runtime.detections import KEYFRAME, Detections
-from yolact_ros.runtime.image_encodings import bgr_from_samples
-from yolact_ros.runtime.mask_encodings import encode_mask
+from yolact_ros.runtime.images.compressed import bgr_from_compressed
+from yolact_ros.runtime.images.encodings import bgr_from_samples
+from yolact_ros.runtime.output.mask_encodings import encode_mask
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"

@@ -28,10 +28,10 @@ from yolact_ros.bag.records import pack_detections, unpack_detections
 from yolact_ros.config import KeyframeConfig, TrackerConfig
 from yolact_ros.errors import DatasetError, MessageError
 from yolact_ros.runtime.detections import KEYFRAME, Detections
-from yolact_ros.runtime.mask_encodings import MASK_ENCODINGS
+from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.stream import Stream
-from yolact_ros.runtime.tracking import Tracker
+from yolact_ros.runtime.video.tracking import Tracker
 
 # Version of rosbag2's format: that of Iron; Jazzy and newer ones, which write 9, read it, too.
 BAG_VERSION: Final = 8

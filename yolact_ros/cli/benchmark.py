@@ -79,7 +79,7 @@ def _measure_model(arguments: argparse.Namespace) -> dict[str, Any]:
     from yolact_ros.evaluate.speed import endless_images, measure_speed
     from yolact_ros.evaluate.synthetic import synthetic_image
     from yolact_ros.runtime.bundle import shipped_bundle, shipped_file
-    from yolact_ros.runtime.frames import is_video
+    from yolact_ros.runtime.images.files import is_video
     from yolact_ros.runtime.segmenter import Segmenter
 
     keyframes = read_keyframe_settings(arguments)

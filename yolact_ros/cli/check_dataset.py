@@ -11,7 +11,7 @@ from yolact_ros.cli.json_file import check_writable, write_json
 from yolact_ros.errors import DatasetError
 
 if TYPE_CHECKING:
-    from yolact_ros.train.findings import Findings, SplitReport
+    from yolact_ros.datasets.checks.findings import Findings, SplitReport
 
 EXAMPLES = 3
 
@@ -47,9 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check and print; 1 if there are errors."""
-    from yolact_ros.runtime.frames import unique_names
-    from yolact_ros.train.check import check_split, check_unlisted, compare_splits
-    from yolact_ros.train.findings import ERROR, WARNING
+    from yolact_ros.datasets.checks.findings import ERROR, WARNING
+    from yolact_ros.datasets.checks.split import check_split, check_unlisted, compare_splits
+    from yolact_ros.runtime.images.files import unique_names
 
     folders = arguments.against_images or [arguments.images] * len(arguments.against)
     if len(folders) != len(arguments.against):
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
             for label, report in zip(labels, reports, strict=True)
             for counts in [report.instances]
         }
-        findings = {title: found.to_plain() for title, found in sections.items()}
+        findings = {title: found.to_mapping() for title, found in sections.items()}
         write_json(arguments.json, {"instances_and_images": classes, "findings": findings})
     if arguments.output:
         write_sheets(arguments.output, labels, reports)
@@ -136,8 +136,8 @@ def write_sheets(folder: Path, labels: list[str], reports: list[SplitReport]) ->
     """Draw a contact sheet of every split whose file is usable for training."""
     import cv2
 
+    from yolact_ros.datasets.coco import CocoDataset
     from yolact_ros.evaluate.contact_sheet import draw_contact_sheet
-    from yolact_ros.train.dataset import CocoDataset
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from yolact_ros.errors import ConfigError, WeightsError
 from yolact_ros.variants import VARIANTS, variant
 
 if TYPE_CHECKING:
-    from yolact_ros.model.official import Conversion
+    from yolact_ros.model.weights.official import Conversion
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,14 +60,14 @@ def run(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     import torch
 
-    from yolact_ros.model.download import file_sha256
-    from yolact_ros.model.official import class_entries, official_entries
-    from yolact_ros.model.weights import (
+    from yolact_ros.model.weights.checkpoint import (
         initialise_weights,
         load_official_weights,
         read_entries,
         save_checkpoint,
     )
+    from yolact_ros.model.weights.download import file_sha256
+    from yolact_ros.model.weights.official import class_entries, official_entries
     from yolact_ros.model.yolact import Yolact
 
     classes = None if arguments.classes is None else parse_classes(arguments.classes)
@@ -101,7 +101,7 @@ def recognised(
     entries: dict[str, Any], classes: tuple[str, ...] | None, *, source: str
 ) -> list[str]:
     """`official.recognise`, with what the user can do where it fails."""
-    from yolact_ros.model.official import recognise
+    from yolact_ros.model.weights.official import recognise
 
     try:
         return recognise(entries, classes=classes)

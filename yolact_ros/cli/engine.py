@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from yolact_ros.errors import ConfigError
 
 if TYPE_CHECKING:
+    from yolact_ros.runtime.backends.tensorrt.build import TensorRt
+    from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
+    from yolact_ros.runtime.backends.tensorrt.open import Engine
     from yolact_ros.runtime.bundle import Bundle
-    from yolact_ros.runtime.engine_builder import TensorRt
-    from yolact_ros.runtime.engines import Engine
-    from yolact_ros.runtime.gpu import Gpu
 
 # How long an interrupted build has to end; TensorRT 8 cannot be stopped and dies with the process.
 STOP_SECONDS = 10.0
@@ -72,9 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build what is missing, with a progress bar for each engine."""
+    from yolact_ros.runtime.backends.tensorrt.build import BuildSettings, import_tensorrt
+    from yolact_ros.runtime.backends.tensorrt.open import check_target, open_engine
     from yolact_ros.runtime.bundle import Bundle
-    from yolact_ros.runtime.engine_builder import BuildSettings, import_tensorrt
-    from yolact_ros.runtime.engines import check_target, open_engine
 
     if arguments.workspace is not None and arguments.workspace < 1:
         raise ConfigError(f"--workspace is {arguments.workspace}; expected 1 MiB or more.")
@@ -115,7 +115,7 @@ def _check_precision_and_batch(bundle: Bundle, arguments: argparse.Namespace) ->
 
 def _targets(arguments: argparse.Namespace, library: TensorRt) -> list[Gpu]:
     """The GPUs to build for; those of the flag `--target` have no name."""
-    from yolact_ros.runtime.gpu import Gpu, find_gpu
+    from yolact_ros.runtime.backends.tensorrt.gpu import Gpu, find_gpu
 
     if arguments.target == "this":
         return [find_gpu(arguments.device)]

@@ -65,12 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="class score from which on a detection is shown, for the report's confusion matrix "
         "and mistakes (default: %(default)s, as in the node)",
     )
-    parser.add_argument(
-        "--reference-map",
-        action="store_true",
-        help="also print the mAP of the reference's eval.py, which counts in its own way, to "
-        "compare with its logs; with --reference for its settings",
-    )
     add_video_arguments(parser)
     add_backend_arguments(parser)
     add_postprocess_arguments(parser, DEFAULTS)
@@ -127,9 +121,9 @@ def _evaluate_images(
     arguments: argparse.Namespace, segmenter: Segmenter, config: PostprocessConfig
 ) -> dict[str, Any]:
     """Evaluate, print, report; returns the content of the JSON file."""
+    from yolact_ros.datasets.coco import CocoDataset
     from yolact_ros.evaluate.coco_map import evaluate_dataset
     from yolact_ros.evaluate.machine import describe_machine
-    from yolact_ros.train.dataset import CocoDataset
 
     description = segmenter.description
     dataset = CocoDataset(
@@ -144,16 +138,6 @@ def _evaluate_images(
         **dataclasses.asdict(scores),
         "machine": describe_machine(),
     }
-    if arguments.reference_map:
-        from yolact_ros.evaluate.reference_map import reference_map
-
-        theirs = reference_map(evaluation.tables)
-        content["reference_map"] = {"box": theirs.box_mean, "mask": theirs.mask_mean}
-        print(
-            f"As the reference counts: box mAP {_percent(theirs.box_mean)}, AP50 "
-            f"{_percent(theirs.box[0.5])}; mask mAP {_percent(theirs.mask_mean)}, AP50 "
-            f"{_percent(theirs.mask[0.5])}"
-        )
     if arguments.report:
         from yolact_ros.evaluate.report import write_report
 

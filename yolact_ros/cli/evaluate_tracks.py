@@ -50,9 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
             "Evaluating tracks needs motmetrics; install it with: "
             "pip install 'yolact_ros[evaluate-tracks]'"
         ) from error
+    from yolact_ros.datasets.coco import CocoDataset
     from yolact_ros.evaluate.tracks import evaluate_tracks
     from yolact_ros.runtime.segmenter import Segmenter
-    from yolact_ros.train.dataset import CocoDataset
 
     if not arguments.rate > 0:
         raise DatasetError(f"--rate is {arguments.rate}; expected images per second.")

@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fetch one file, or list what there is."""
-    from yolact_ros.model.download import download
-    from yolact_ros.model.published import PUBLISHED, published_file
+    from yolact_ros.model.weights.download import download
+    from yolact_ros.model.weights.published import PUBLISHED, published_file
 
     if arguments.name is None:
         for published in PUBLISHED.values():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from yolact_ros.errors import ConfigError
 
 if TYPE_CHECKING:
-    from yolact_ros.train.coco_writer import ImportReport
+    from yolact_ros.datasets.importers.coco_writer import ImportReport
 
 FORMATS = ("yolo", "labelme", "voc")
 
@@ -44,10 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from yolact_ros.classes import PASCAL_SBD
-    from yolact_ros.train.coco_writer import write_coco
-    from yolact_ros.train.labelme_labels import read_labelme
-    from yolact_ros.train.voc_labels import read_voc
-    from yolact_ros.train.yolo_labels import read_yolo
+    from yolact_ros.datasets.importers.coco_writer import write_coco
+    from yolact_ros.datasets.importers.labelme import read_labelme
+    from yolact_ros.datasets.importers.voc import read_voc
+    from yolact_ros.datasets.importers.yolo import read_yolo
 
     if not 0 <= arguments.validation < 1:
         raise ConfigError(f"--validation is {arguments.validation}; expected 0 to below 1.")

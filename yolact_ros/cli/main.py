@@ -25,7 +25,7 @@ VERBS = {
     "fetch": "download an official checkpoint from where its authors publish it",
     "convert": "turn an official checkpoint into one of this package",
     "export": "turn a checkpoint into a bundle that runs without torch",
-    "quantise": "turn a bundle into one that computes with 8 bits",
+    "quantize": "turn a bundle into one that computes with 8 bits",
     "engine": "compile the graphs of a bundle with TensorRT",
     "prototypes": "a picture of the prototypes, and of how they add up to masks",
     "simulate": "make annotated images or clips of a simulated table top",

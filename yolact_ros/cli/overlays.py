@@ -10,7 +10,7 @@ from yolact_ros.errors import DatasetError
 if TYPE_CHECKING:
     import numpy as np
 
-    from yolact_ros.runtime.frames import Frame
+    from yolact_ros.runtime.images.files import Frame
 
 # What OpenCV writes in colour wherever it runs; other images become PNG.
 KEPT_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
@@ -29,7 +29,7 @@ class Overlays:
         Raises:
             DatasetError: the folder cannot be made, or one of `files` would be overwritten.
         """
-        from yolact_ros.runtime.frames import is_video, unique_names
+        from yolact_ros.runtime.images.files import is_video, unique_names
 
         self._folder = folder
         self._video: Any = None
@@ -73,7 +73,7 @@ class Overlays:
         Raises:
             DatasetError: not all of it has been written.
         """
-        from yolact_ros.runtime.frames import is_whole_video
+        from yolact_ros.runtime.images.files import is_whole_video
 
         if self._video is None:
             return

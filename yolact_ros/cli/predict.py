@@ -56,10 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     from yolact_ros.cli.overlays import Overlays
     from yolact_ros.runtime.bundle import shipped_bundle
-    from yolact_ros.runtime.draw import draw_detections
-    from yolact_ros.runtime.frames import count_frames, find_files, is_video, read_frames
+    from yolact_ros.runtime.images.files import count_frames, find_files, is_video, read_frames
+    from yolact_ros.runtime.output.draw import draw_detections
     from yolact_ros.runtime.segmenter import Segmenter
-    from yolact_ros.runtime.tracking import Tracker
+    from yolact_ros.runtime.video.tracking import Tracker
 
     config = read_postprocess_settings(arguments, PostprocessConfig())
     keyframes = read_keyframe_settings(arguments)
@@ -115,7 +115,7 @@ def describe(name: str, found: Detections, classes: tuple[str, ...]) -> dict[str
     `keyframe_reason` is null for single images and for frames that are no keyframe; `track_id` is
     0 for single images and for objects of a video that have no number yet.
     """
-    from yolact_ros.runtime.rle import encode_rle
+    from yolact_ros.runtime.output.rle import encode_rle
 
     instances = [
         {

@@ -24,8 +24,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from yolact_ros.config import PostprocessConfig
     from yolact_ros.errors import YolactError
+    from yolact_ros.evaluate.prototypes import draw_dissection
     from yolact_ros.runtime.bundle import shipped_bundle
-    from yolact_ros.runtime.prototype_view import draw_dissection
     from yolact_ros.runtime.segmenter import Segmenter
 
     image = cv2.imread(str(arguments.image))

@@ -77,8 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _write_stills(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from yolact_ros.datasets.coco import CocoDataset
     from yolact_ros.simulate.stills import Photograph, write_stills
-    from yolact_ros.train.dataset import CocoDataset
 
     if not arguments.annotations or not arguments.images:
         raise ConfigError("stills needs --annotations and --images: the photographs.")

@@ -38,10 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
     # step ten times slower as soon as another process wants one of the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-    from yolact_ros.evaluate.validation import ApScorer
+    from yolact_ros.evaluate.training_ap import ApScorer
     from yolact_ros.train.config import read_train_config
     from yolact_ros.train.config_text import commented_yaml
-    from yolact_ros.train.processes import join_processes
+    from yolact_ros.train.distributed import join_processes
     from yolact_ros.train.trainer import Trainer
 
     changes = dict(parse_change(text) for text in arguments.set)

@@ -45,7 +45,7 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how features move: {', '.join(WARPS)} (default: all that the model has)",
     )
     group.add_argument(
-        "--moved-frames",
+        "--propagated-frames",
         type=_counts,
         default=(0,),
         metavar="N,N,...",
@@ -80,7 +80,7 @@ def evaluate_clips(
         clips,
         intervals=arguments.intervals,
         warps=tuple(dict.fromkeys(arguments.warp or ())),
-        moved_frames=arguments.moved_frames,
+        propagated_frames=arguments.propagated_frames,
         change_threshold=arguments.change_threshold,
         limit=arguments.limit,
     )
@@ -117,7 +117,7 @@ def format_rows(rows: Sequence[VideoRow]) -> str:
             continue
         warp = "-" if row.interval == 1 else row.warp
         lines.append(
-            f"{row.interval:>8}  {warp:<8}{row.moved_frames:>5}"
+            f"{row.interval:>8}  {warp:<8}{row.propagated_frames:>5}"
             f"{_percent(row.mask_ap):>8}{_percent(row.mask_ap50):>8}"
             f"{_percent(row.box_ap):>8}{_percent(row.mask_ap_non_key):>9}"
             f"{_percent(row.full_pass_ap_non_key):>8}{_percent(row.temporal_stability):>8}"

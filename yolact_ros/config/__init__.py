@@ -6,6 +6,14 @@ command-line help, ROS parameter descriptors and the tables in the documentation
 
 from __future__ import annotations
 
+from yolact_ros.config.fields import (
+    check_settings,
+    setting,
+)
+from yolact_ros.config.mapping import (
+    override,
+    to_mapping,
+)
 from yolact_ros.config.model import (
     LETTERBOX_FILL_BGR,
     STRIDES,
@@ -14,13 +22,9 @@ from yolact_ros.config.model import (
     ModelConfig,
     model_from_plain,
 )
-from yolact_ros.config.plain import (
-    override,
-    to_plain,
-)
 from yolact_ros.config.runtime import (
-    AUTO_CARRY_S,
-    MOVED_AUTO,
+    MAX_AUTO_GAP_S,
+    PROPAGATE_AUTO,
     REFERENCE_POSTPROCESS,
     WARPS,
     BackendConfig,
@@ -28,19 +32,15 @@ from yolact_ros.config.runtime import (
     PostprocessConfig,
     TrackerConfig,
 )
-from yolact_ros.config.setting import (
-    check_settings,
-    setting,
-)
 
 __all__ = [
-    "AUTO_CARRY_S",
+    "MAX_AUTO_GAP_S",
     "BackboneConfig",
     "BackendConfig",
     "FlowConfig",
     "KeyframeConfig",
     "LETTERBOX_FILL_BGR",
-    "MOVED_AUTO",
+    "PROPAGATE_AUTO",
     "ModelConfig",
     "PostprocessConfig",
     "REFERENCE_POSTPROCESS",
@@ -51,5 +51,5 @@ __all__ = [
     "model_from_plain",
     "override",
     "setting",
-    "to_plain",
+    "to_mapping",
 ]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from yolact_ros.config.plain import override
-from yolact_ros.config.setting import check_settings, setting
+from yolact_ros.config.fields import check_settings, setting
+from yolact_ros.config.mapping import override
 from yolact_ros.errors import ConfigError
 
 # Per-channel statistics of ImageNet in OpenCV's order B, G, R, on the scale 0..255
@@ -157,7 +157,7 @@ class ModelConfig:
 
 
 def model_from_plain(values: Mapping[str, Any]) -> ModelConfig:
-    """Rebuild a `ModelConfig` from what `to_plain` made of it.
+    """Rebuild a `ModelConfig` from what `to_mapping` made of it.
 
     Raises:
         ConfigError: keys are missing or unknown, or values have another type.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from yolact_ros.config.setting import check_settings, setting
+from yolact_ros.config.fields import check_settings, setting
 from yolact_ros.errors import ConfigError
 
 # How the features of a keyframe can get to another image, best first.
@@ -92,8 +92,8 @@ REFERENCE_POSTPROCESS = PostprocessConfig(
 
 
 # Seconds over which detections are moved unasked: images of a 10 Hz camera, if a little late.
-AUTO_CARRY_S = 0.15
-MOVED_AUTO = -1
+MAX_AUTO_GAP_S = 0.15
+PROPAGATE_AUTO = -1
 
 
 @dataclass(frozen=True)
@@ -125,12 +125,12 @@ class KeyframeConfig:
         "(DIS), or not at all; auto: the first of these that the model has",
         choices=("auto", *WARPS),
     )
-    moved_frames: int = setting(
+    propagated_frames: int = setting(
         0,
         "how many images behind each one that the network ran on get its detections, moved by "
         "optical flow; new objects wait for the next run; -1: one where the network runs on the "
-        f"CPU, if it was taken within {AUTO_CARRY_S} s of the other, and none on a GPU",
-        range=(MOVED_AUTO, 100),
+        f"CPU, if it was taken within {MAX_AUTO_GAP_S} s of the other, and none on a GPU",
+        range=(PROPAGATE_AUTO, 100),
     )
 
     def __post_init__(self) -> None:

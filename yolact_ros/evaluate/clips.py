@@ -12,9 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from yolact_ros.datasets.coco import CocoDataset, Sample
 from yolact_ros.errors import DatasetError
 from yolact_ros.evaluate.true_motion import Motion, motion_from_depth, motion_from_homographies
-from yolact_ros.train.dataset import CocoDataset, Sample
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from yolact_ros.datasets.coco import CocoDataset
 from yolact_ros.errors import DatasetError
 from yolact_ros.evaluate.coco_tables import CocoTables, Scores
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.train.dataset import CocoDataset
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pycocotools import mask as rle_masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from yolact_ros.datasets.masks import segmentation_rle
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.runtime.rle import encode_rle
-from yolact_ros.train.segmentation import segmentation_rle
+from yolact_ros.runtime.output.rle import encode_rle
 
 # COCOeval's twelve numbers, in its order: AP over IoU 0.50:0.95, at 0.50 and 0.75, by area; AR by
 # detections of an image, by area.

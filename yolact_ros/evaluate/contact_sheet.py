@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from yolact_ros.datasets.coco import CocoDataset, Sample
 from yolact_ros.errors import DatasetError
-from yolact_ros.runtime.draw import FONT, MASK_OPACITY, class_colour
-from yolact_ros.train.dataset import CocoDataset, Sample
+from yolact_ros.runtime.output.draw import FONT, MASK_OPACITY, class_colour
 
 TILE = (240, 320)  # height, width
 GAP = 6

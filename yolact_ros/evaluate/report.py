@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from yolact_ros.datasets.coco import CocoDataset
 from yolact_ros.errors import DatasetError
 from yolact_ros.evaluate.charts import save_figure
 from yolact_ros.evaluate.coco_map import Evaluation
@@ -31,7 +32,6 @@ from yolact_ros.evaluate.mistakes import (
     worst,
 )
 from yolact_ros.evaluate.precision_recall import draw_precision_recall
-from yolact_ros.train.dataset import CocoDataset
 
 # What the figures of COCOeval are called in its papers.
 TITLES = (

@@ -8,10 +8,10 @@ import numpy as np
 from pycocotools import mask as rle_masks
 
 from yolact_ros.config import PostprocessConfig
+from yolact_ros.datasets.coco import Sample
 from yolact_ros.evaluate.true_motion import Motion
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.runtime.rle import encode_rle
-from yolact_ros.train.dataset import Sample
+from yolact_ros.runtime.output.rle import encode_rle
 
 SHOWN = PostprocessConfig().score_threshold  # detections below it are not shown, and not counted
 MATCH_IOU = 0.5  # mask IoU with a true instance from which on it counts as found

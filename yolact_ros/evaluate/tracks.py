@@ -9,10 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from yolact_ros.config import TrackerConfig
+from yolact_ros.datasets.coco import CocoDataset, Sample
 from yolact_ros.errors import DatasetError
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.runtime.tracking import Tracker
-from yolact_ros.train.dataset import CocoDataset, Sample
+from yolact_ros.runtime.video.tracking import Tracker
 
 MATCH_IOU = 0.5  # of masks, from which a detection is the object
 

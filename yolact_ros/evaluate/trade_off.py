@@ -12,9 +12,9 @@ MARKERS = "os^Dv<>P"
 
 
 def draw_trade_off(rows: Sequence[VideoRow], path: Path, *, title: str) -> None:
-    """Draw one line for each warp and `moved_frames`, with a point for each keyframe interval.
+    """Draw a line per warp and `propagated_frames` with a point per keyframe interval.
 
-    Lines of one warp have its colour, those of one `moved_frames` its mark.
+    Lines of one warp have its colour, those of one `propagated_frames` its mark.
 
     Args:
         rows: as `evaluate_video` gives them.
@@ -27,12 +27,12 @@ def draw_trade_off(rows: Sequence[VideoRow], path: Path, *, title: str) -> None:
     figure = new_figure(7, 4.5)
     axes = figure.add_subplot()
     warps = list(dict.fromkeys(row.warp for row in rows if row.interval > 1))
-    steps = sorted({row.moved_frames for row in rows})
-    for warp, moved in dict.fromkeys((row.warp, row.moved_frames) for row in rows):
+    steps = sorted({row.propagated_frames for row in rows})
+    for warp, moved in dict.fromkeys((row.warp, row.propagated_frames) for row in rows):
         series = [
             row
             for row in rows
-            if (row.warp, row.moved_frames) == (warp, moved) and row.mask_ap is not None
+            if (row.warp, row.propagated_frames) == (warp, moved) and row.mask_ap is not None
         ]
         milliseconds = [row.mean_ms for row in series]
         ap = [100 * (row.mask_ap or 0.0) for row in series]

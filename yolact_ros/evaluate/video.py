@@ -29,7 +29,7 @@ class VideoRow:
     Attributes:
         interval: every how many frames is a keyframe; 1 is the full pass on every frame.
         warp: how features moved; the full pass, which has none, is listed once with each warp.
-        moved_frames: to how many images behind each run of the network its detections were moved.
+        propagated_frames: images after each inference whose detections were propagated.
         mask_ap, mask_ap50, box_ap: on all frames.
         mask_ap_non_key: on the frames that were no keyframes.
         full_pass_ap_non_key: of the full pass on just these frames, to compare with.
@@ -47,7 +47,7 @@ class VideoRow:
 
     interval: int
     warp: str
-    moved_frames: int
+    propagated_frames: int
     mask_ap: float | None
     mask_ap50: float | None
     box_ap: float | None
@@ -72,7 +72,7 @@ def evaluate_video(
     *,
     intervals: Sequence[int],
     warps: Sequence[str] = (),
-    moved_frames: Sequence[int] = (0,),
+    propagated_frames: Sequence[int] = (0,),
     change_threshold: float = 1.0,
     limit: int | None = None,
 ) -> list[VideoRow]:
@@ -86,7 +86,7 @@ def evaluate_video(
         clips: annotated with the model's classes.
         intervals: keyframe intervals.
         warps: which of the model's warps; all of them by default.
-        moved_frames: see `KeyframeConfig`.
+        propagated_frames: see `KeyframeConfig`.
         change_threshold: see `KeyframeConfig`; 1 leaves the interval alone to decide.
         limit: use only so many frames of each clip, the first ones.
 
@@ -111,14 +111,14 @@ def evaluate_video(
             KeyframeConfig(
                 keyframe_interval=interval,
                 warp=warp,
-                moved_frames=moved,
+                propagated_frames=moved,
                 change_threshold=change_threshold,
                 max_feature_age=FOREVER,
             ),
             full.tables.alike(),
         )
         for warp in warps
-        for moved in moved_frames
+        for moved in propagated_frames
         for interval in sorted({*intervals} - {1})
     }
     everything = [full, *runs.values()]
@@ -134,11 +134,11 @@ def evaluate_video(
     summaries = {id(run): _summary(run, full) for run in bar}
     rows = []
     for warp in warps or ("none",):
-        for moved in moved_frames:
+        for moved in propagated_frames:
             series = [(1, full)]
             series += [(i, run) for (w, m, i), run in runs.items() if (w, m) == (warp, moved)]
             rows += [
-                VideoRow(interval=i, warp=warp, moved_frames=moved, **summaries[id(run)])
+                VideoRow(interval=i, warp=warp, propagated_frames=moved, **summaries[id(run)])
                 for i, run in series
             ]
     return rows

@@ -9,7 +9,7 @@ import torch
 
 from yolact_ros.errors import BackendError
 from yolact_ros.export.graphs import Graph
-from yolact_ros.model.detection_graph import DetectionTensors
+from yolact_ros.model.graphs.detect_with_nms import DetectionTensors
 
 # Largest |difference| over largest |value| of a tensor. Float32 sums in another order give about
 # 1e-6 a layer; a wrong operator gives far more.

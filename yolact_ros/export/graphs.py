@@ -11,15 +11,15 @@ import torch
 from torch import nn
 
 from yolact_ros.config import PostprocessConfig
-from yolact_ros.model.detection_graph import DetectionGraph
-from yolact_ros.model.inference import (
+from yolact_ros.model.graphs.detect import (
     DetectGraph,
     LocateGraph,
     PrototypeGraph,
     RescoreGraph,
     normalise,
 )
-from yolact_ros.model.keyframe_graph import (
+from yolact_ros.model.graphs.detect_with_nms import DetectWithNmsGraph
+from yolact_ros.model.graphs.keyframes import (
     KeyframeGraph,
     NonKeyframeFlowGraph,
     NonKeyframeGraph,
@@ -105,7 +105,7 @@ def detection_graphs(model: Yolact, *, max_detections: int, batch: int = 1) -> l
     config = PostprocessConfig(
         score_threshold=GRAPH_SCORE_THRESHOLD, max_detections=max_detections
     )
-    detect = DetectionGraph(model, config)
+    detect = DetectWithNmsGraph(model, config)
     draw = partial(_images, model, batch)
     return [Graph("detect", detect, draw, ("image",), detect.outputs)]
 
@@ -117,7 +117,7 @@ def video_graphs(graphs: list[Graph], *, batch: int = 1) -> list[Graph]:
     flow, `non_keyframe_flow` for every network.
     """
     (detect,) = (graph.module for graph in graphs if graph.name == "detect")
-    assert isinstance(detect, (DetectGraph, DetectionGraph))
+    assert isinstance(detect, (DetectGraph, DetectWithNmsGraph))
     model, features = detect.network, features_of(detect)
     keyframe = KeyframeGraph(detect)
     draw = partial(_images, model, batch)

@@ -3,7 +3,7 @@
 Half is what feeds a convolution, for there is the work. Everything else stays float: the image's
 normalisation, softmax, box decoding, the scores and overlaps of NMS, and the positions at which
 GridSample and DeformConv sample, with these themselves, since their inputs have to be of one type.
-In a quantised graph, what lies between its 8-bit layers is half too.
+In a quantized graph, what lies between its 8-bit layers is half too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from yolact_ros.errors import BackendError
-from yolact_ros.model.flow import KeyframeFeatures
+from yolact_ros.model.feature_transform import KeyframeFeatures
 
 # What crosses the border of a half graph in half: prototypes, of which a copy to the host is half
 # as long, and features, which stay on the device.
@@ -93,11 +93,11 @@ def half_nodes(graph: Any, floats: Collection[str], half_borders: Collection[str
         return seen
 
     ends = [makers[name] for name in half_borders if name in makers]
-    quantisers = {i for i, node in enumerate(nodes) if node.op_type == "QuantizeLinear"}
-    half = walk([*convolutions, *quantisers, *ends], ())
+    quantizers = {i for i, node in enumerate(nodes) if node.op_type == "QuantizeLinear"}
+    half = walk([*convolutions, *quantizers, *ends], ())
     positions = [nodes[i].input[place] for i, place in samplers.items()]
     half -= walk([makers[n] for n in positions if n in makers], convolutions) - convolutions
-    half -= _normalisation(graph, nodes, floats, convolutions | quantisers)
+    half -= _normalisation(graph, nodes, floats, convolutions | quantizers)
     half -= samplers.keys() | {i for i, node in enumerate(nodes) if node.op_type in SOURCES}
     for i, node in enumerate(nodes):  # in order, so that chains of movements follow
         made = before(i)

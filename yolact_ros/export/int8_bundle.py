@@ -13,7 +13,7 @@ from yolact_ros.errors import BackendError, BundleError
 from yolact_ros.export.half_precision import HALF_BORDERS, to_half
 from yolact_ros.export.to_int8 import (
     FLOAT_ABOVE,
-    Quantiser,
+    Quantizer,
     expose_raw_outputs,
     output_error,
     run_graph,
@@ -26,16 +26,16 @@ MEASURED_IMAGES = 4
 
 
 @dataclass(frozen=True)
-class QuantisedGraph:
+class QuantizedGraph:
     """What became of one graph.
 
     Attributes:
         graph: its name.
-        layers: how many could be quantised.
-        errors: layer to the error of quantising it alone (`Quantiser.measure`); empty where the
+        layers: how many could be quantized.
+        errors: layer to the error of quantizing it alone (`Quantizer.measure`); empty where the
             layers were named.
         float_layers: layers left in float.
-        error: of the whole quantised graph, as `Quantiser.measure` has it.
+        error: of the whole quantized graph, as `Quantizer.measure` has it.
         megabytes: before and after.
     """
 
@@ -47,7 +47,7 @@ class QuantisedGraph:
     megabytes: tuple[float, float]
 
 
-def quantise_bundle(
+def quantize_bundle(
     source: str | Path,
     folder: str | Path,
     images: Sequence[np.ndarray],
@@ -55,8 +55,8 @@ def quantise_bundle(
     target: str = "onnxruntime",
     float_above: float = FLOAT_ABOVE,
     float_layers: Collection[str] | None = None,
-) -> tuple[QuantisedGraph, ...]:
-    """Quantise every graph that begins with an image, and the one of the prototypes.
+) -> tuple[QuantizedGraph, ...]:
+    """Quantize every graph that begins with an image, and the one of the prototypes.
 
     The other ones, which see chosen cells or masks, stay in float.
 
@@ -65,8 +65,8 @@ def quantise_bundle(
         folder: where to write the new one.
         images: for calibration, each (1, H, W, 3) uint8 BGR of the network's input size, as
             `runtime.preprocess.prepare_image` gives them.
-        target: `onnxruntime` or `tensorrt`, see `Quantiser`; the source was exported for it. For
-            TensorRT the layers that are not quantised compute in half precision.
+        target: `onnxruntime` or `tensorrt`, see `Quantizer`; the source was exported for it. For
+            TensorRT the layers that are not quantized compute in half precision.
         float_above: a layer whose error exceeds this stays in float.
         float_layers: the layers that stay in float, where they are known; none is measured then.
 
@@ -99,23 +99,23 @@ def quantise_bundle(
     }
     done, known = [], set[str]()
     for name, graph_inputs in feeds.items():
-        quantiser = Quantiser(contents[name], graph_inputs, target=target)
+        quantizer = Quantizer(contents[name], graph_inputs, target=target)
         measured = graph_inputs[:MEASURED_IMAGES]
         if float_layers is None:
-            errors = quantiser.measure(measured)
-            kept = tuple(layer for layer in quantiser.layers if errors[layer] > float_above)
+            errors = quantizer.measure(measured)
+            kept = tuple(layer for layer in quantizer.layers if errors[layer] > float_above)
         else:
             errors = {}
-            kept = tuple(layer for layer in quantiser.layers if layer in float_layers)
-            known |= set(quantiser.layers)
-        content = quantiser.quantise([layer for layer in quantiser.layers if layer not in kept])
+            kept = tuple(layer for layer in quantizer.layers if layer in float_layers)
+            known |= set(quantizer.layers)
+        content = quantizer.quantize([layer for layer in quantizer.layers if layer not in kept])
         error = output_error(
             *(run_graph(expose_raw_outputs(c), measured) for c in (content, contents[name]))
         )
         if target == "tensorrt":
             content = to_half(content, half_borders=HALF_BORDERS)
         sizes = len(contents[name]) / 1e6, len(content) / 1e6
-        done.append(QuantisedGraph(name, len(quantiser.layers), errors, kept, error, sizes))
+        done.append(QuantizedGraph(name, len(quantizer.layers), errors, kept, error, sizes))
         contents[name] = content
     unknown = set(float_layers or ()) - known
     if unknown:
@@ -135,7 +135,7 @@ def quantise_bundle(
         target=target,
         precision="int8",
         batch=description.batch,
-        quantisation={
+        quantization={
             "images": len(images),
             "float_above": float_above if float_layers is None else None,
             "graphs": {

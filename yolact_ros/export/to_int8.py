@@ -1,6 +1,6 @@
-"""Static quantisation of a graph: 8-bit convolutions, the sensitive ones left as they are.
+"""Static quantization of a graph: 8-bit convolutions, the sensitive ones left as they are.
 
-The quantiser is ONNX Runtime's. A layer is a convolution's weight, by its name in the network
+The quantizer is ONNX Runtime's. A layer is a convolution's weight, by its name in the network
 without `.weight`; the head's layers, which serve all levels, are one layer each.
 """
 
@@ -20,7 +20,7 @@ from yolact_ros.errors import BackendError
 
 TARGETS = ("onnxruntime", "tensorrt")
 
-# A layer stays in float if quantising it alone moves an output by more than this share of it.
+# A layer stays in float if quantizing it alone moves an output by more than this share of it.
 FLOAT_ABOVE = 0.05
 
 # Outputs of a graph with NMS inside that hold one row for each detection.
@@ -29,11 +29,11 @@ DETECTION_ROWS = ("boxes", "scores", "mask_scores", "class_ids", "coefficients")
 Feed = Mapping[str, np.ndarray]
 
 
-class Quantiser:
+class Quantizer:
     """One graph with the ranges of its tensors, measured on calibration images.
 
     Attributes:
-        layers: all layers that can be quantised, in the order of the graph.
+        layers: all layers that can be quantized, in the order of the graph.
     """
 
     def __init__(self, content: bytes, feeds: Sequence[Feed], *, target: str) -> None:
@@ -60,8 +60,8 @@ class Quantiser:
         self.layers = tuple(self._nodes)
         self._ranges = self._calibrate(feeds)
 
-    def quantise(self, layers: Collection[str]) -> bytes:
-        """Return the graph with the convolutions of `layers` quantised, all others in float."""
+    def quantize(self, layers: Collection[str]) -> bytes:
+        """Return the graph with the convolutions of `layers` quantized, all others in float."""
         import onnx
         from onnxruntime.quantization import QuantType
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -72,7 +72,7 @@ class Quantiser:
         if not nodes:
             return model.SerializeToString()
         symmetric = self._target == "tensorrt"
-        with _quiet_quantiser():
+        with _quiet_quantizer():
             quantizer = QDQQuantizer(
                 model,
                 per_channel=True,
@@ -92,12 +92,12 @@ class Quantiser:
             )
             quantizer.quantize_model()
             quantizer.model.topological_sort()
-            quantised = quantizer.model.model
-        onnx.checker.check_model(quantised)
-        return quantised.SerializeToString()
+            quantized = quantizer.model.model
+        onnx.checker.check_model(quantized)
+        return quantized.SerializeToString()
 
     def measure(self, feeds: Sequence[Feed]) -> dict[str, float]:
-        """Quantise each layer alone, and see how far that moves the outputs.
+        """Quantize each layer alone, and see how far that moves the outputs.
 
         Args:
             feeds: inputs of a few images.
@@ -109,8 +109,8 @@ class Quantiser:
         expected = run_graph(expose_raw_outputs(self._model.SerializeToString()), feeds)
         errors = {}
         for layer in tqdm(self.layers, desc="layers", unit="layer", leave=False):
-            quantised = expose_raw_outputs(self.quantise([layer]))
-            errors[layer] = output_error(run_graph(quantised, feeds), expected)
+            quantized = expose_raw_outputs(self.quantize([layer]))
+            errors[layer] = output_error(run_graph(quantized, feeds), expected)
         return errors
 
     def _calibrate(self, feeds: Sequence[Feed]) -> Any:
@@ -127,7 +127,7 @@ class Quantiser:
 
         import onnx
 
-        with tempfile.TemporaryDirectory() as folder, _quiet_quantiser():
+        with tempfile.TemporaryDirectory() as folder, _quiet_quantizer():
             path = Path(folder) / "graph.onnx"
             onnx.save_model(self._model, str(path))
             calibrator = create_calibrator(
@@ -201,7 +201,7 @@ def _name_convolutions(model: Any) -> dict[str, list[str]]:
 
 
 @contextmanager
-def _quiet_quantiser() -> Iterator[None]:
+def _quiet_quantizer() -> Iterator[None]:
     """Keep notes for the authors of models out of the user's sight."""
     logger = logging.getLogger()
     level = logger.level

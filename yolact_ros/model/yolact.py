@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from yolact_ros.config import ModelConfig
 from yolact_ros.model.backbones import make_backbone
-from yolact_ros.model.flow import FeatureTransform, KeyframeFeatures, warp_by_flow
+from yolact_ros.model.feature_transform import FeatureTransform, KeyframeFeatures, warp_by_flow
 from yolact_ros.model.fpn import Fpn
 from yolact_ros.model.heads import MaskRescoring, PredictionHead, Protonet
 from yolact_ros.priors import make_priors

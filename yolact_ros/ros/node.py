@@ -12,16 +12,16 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from yolact_ros.errors import YolactError
-from yolact_ros.ros.camera_input import CameraInput
-from yolact_ros.ros.depth_input import DepthInput
-from yolact_ros.ros.diagnostics import CameraGauge, Diagnostics
-from yolact_ros.ros.health import ACTIVE, ModelReading
-from yolact_ros.ros.mailbox import Inbox
-from yolact_ros.ros.outputs import Outputs
-from yolact_ros.ros.parameters import NodeParameters, declare_constant
+from yolact_ros.ros.diagnostics.health import ACTIVE, ModelStats
+from yolact_ros.ros.diagnostics.publisher import CameraWindow, Diagnostics
+from yolact_ros.ros.inputs.camera import CameraInput
+from yolact_ros.ros.inputs.depth import DepthInput
+from yolact_ros.ros.inputs.mailbox import Inbox
+from yolact_ros.ros.outputs.publishers import Outputs
+from yolact_ros.ros.parameters.declare import NodeParameters, declare_constant
+from yolact_ros.ros.parameters.settings import Settings, StartSettings
 from yolact_ros.ros.pipeline import Pipeline
 from yolact_ros.ros.services import Services
-from yolact_ros.ros.settings import Settings, StartSettings
 from yolact_ros.ros.worker import Worker
 from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.segmenter import check_postprocess
@@ -205,7 +205,7 @@ class YolactNode(LifecycleNode):
             pipeline.close()
         self.pipelines = []
         self.diagnostics.gauges = ()
-        self.diagnostics.model = ModelReading(state="")
+        self.diagnostics.model = ModelStats(state="")
         self.diagnostics.state = "unconfigured"
         self.parameters.check = lambda settings: None
         self.parameters.configured = False
@@ -230,7 +230,7 @@ class YolactNode(LifecycleNode):
 
     def _diagnose(self, backend_name: str, description: ModelDescription) -> None:
         """Tell of the model that is open, and of its cameras."""
-        self.diagnostics.model = ModelReading(
+        self.diagnostics.model = ModelStats(
             state="",
             name=description.model.name,
             identity=description.identity,
@@ -238,7 +238,7 @@ class YolactNode(LifecycleNode):
             target=description.target,
             precision=description.precision,
         )
-        self.diagnostics.gauges = [CameraGauge(p.camera, p.meter) for p in self.pipelines]
+        self.diagnostics.gauges = [CameraWindow(p.camera, p.meter) for p in self.pipelines]
         self.diagnostics.state = "inactive"
 
     def _take_images(self) -> None:

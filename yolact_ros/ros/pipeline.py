@@ -9,18 +9,18 @@ from dataclasses import dataclass, replace
 from builtin_interfaces.msg import Time
 
 from yolact_ros.config import TrackerConfig
-from yolact_ros.ros.camera_input import CameraInput, Frame
-from yolact_ros.ros.depth_input import DepthInput
-from yolact_ros.ros.diagnostics import Meter
-from yolact_ros.ros.images import bgr_from_message
-from yolact_ros.ros.mailbox import FrameCounts
-from yolact_ros.ros.outputs import Outputs, milliseconds_since
-from yolact_ros.ros.result import Result
-from yolact_ros.ros.settings import Settings
+from yolact_ros.ros.diagnostics.publisher import LatencyRecorder
+from yolact_ros.ros.inputs.camera import CameraFrame, CameraInput
+from yolact_ros.ros.inputs.depth import DepthInput
+from yolact_ros.ros.inputs.mailbox import FrameCounts
+from yolact_ros.ros.messages.images import bgr_from_message
+from yolact_ros.ros.outputs.publishers import Outputs, milliseconds_since
+from yolact_ros.ros.outputs.result import Result
+from yolact_ros.ros.parameters.settings import Settings
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.stream import Stream
-from yolact_ros.runtime.tracking import Tracker
+from yolact_ros.runtime.video.tracking import Tracker
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Pipeline:
     def __init__(self, camera: CameraInput, outputs: Outputs, depth: DepthInput) -> None:
         self.camera = camera
         self._depth = depth
-        self.meter = Meter()
+        self.meter = LatencyRecorder()
         self._outputs = outputs
         self._stream: Stream | None = None
         self._tracker = Tracker(TrackerConfig())
         self._keyframe_stamp = Time()
 
-    def process(self, frame: Frame, segmenter: Segmenter, *, settings: Settings) -> Finished:
+    def process(self, frame: CameraFrame, segmenter: Segmenter, *, settings: Settings) -> Finished:
         """Segment one image and publish what was found.
 
         Raises:

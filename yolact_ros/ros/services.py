@@ -14,11 +14,11 @@ from std_srvs.srv import SetBool, Trigger
 
 from yolact_ros.errors import YolactError
 from yolact_ros.msg import InstanceArray
-from yolact_ros.ros.images import bgr_from_message
-from yolact_ros.ros.mailbox import Inbox, Mailbox
-from yolact_ros.ros.messages import message_from_detections
-from yolact_ros.ros.settings import Settings
-from yolact_ros.runtime.mask_encodings import MASK_ENCODINGS
+from yolact_ros.ros.inputs.mailbox import Inbox, Mailbox
+from yolact_ros.ros.messages.images import bgr_from_message
+from yolact_ros.ros.messages.instances import message_from_detections
+from yolact_ros.ros.parameters.settings import Settings
+from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.srv import Segment
 
@@ -29,7 +29,7 @@ MOST_WAITING = 8  # requests of ~/segment; each holds an image
 NOT_ACTIVE = "The node is not active; activate it first: ros2 lifecycle set {name} activate"
 
 
-class Question:
+class SegmentRequest:
     """One image that somebody waits for; answered once, by the worker or by `give_up`."""
 
     def __init__(self, image: Image, wake: Callable[[], None]) -> None:
@@ -114,7 +114,7 @@ class Services:
         self._inbox: Inbox[Any] | None = None
         self._questions: Mailbox[Any] | None = None  # in that inbox
         self._mailbox: Mailbox[Any] | None = None  # the same, while questions are taken
-        self._waiting: set[Question] = set()
+        self._waiting: set[SegmentRequest] = set()
         # In a group of its own: while one waits for the worker, others are answered.
         node.create_service(
             Segment, SEGMENT, self._on_segment, callback_group=ReentrantCallbackGroup()
@@ -144,7 +144,7 @@ class Services:
         if mailbox.is_full:
             words = f"{MOST_WAITING} images wait already; ask again when one is answered."
             return Segment.Response(success=False, message=words)
-        question = Question(request.image, self._wake)
+        question = SegmentRequest(request.image, self._wake)
         self._waiting.add(question)
         try:
             mailbox.put(question)

@@ -14,12 +14,12 @@ from rclpy.node import Node
 
 from yolact_ros.config import BackendConfig
 from yolact_ros.errors import ConfigError, MessageError, YolactError
-from yolact_ros.ros.camera_input import Frame
-from yolact_ros.ros.mailbox import Inbox, Mailbox, Outcome
-from yolact_ros.ros.outputs import milliseconds_since
+from yolact_ros.ros.inputs.camera import CameraFrame
+from yolact_ros.ros.inputs.mailbox import Inbox, Mailbox, Outcome
+from yolact_ros.ros.outputs.publishers import milliseconds_since
+from yolact_ros.ros.parameters.settings import Settings
 from yolact_ros.ros.pipeline import Finished, Pipeline
-from yolact_ros.ros.services import Question
-from yolact_ros.ros.settings import Settings
+from yolact_ros.ros.services import SegmentRequest
 from yolact_ros.runtime.bundle import ModelDescription, shipped_bundle
 from yolact_ros.runtime.segmenter import Segmenter
 
@@ -58,7 +58,7 @@ class Worker:
         self._inbox = inbox
         self._settings = settings
         self._on_broken = on_broken
-        self._pipelines: dict[Mailbox[Frame], Pipeline] = {}
+        self._pipelines: dict[Mailbox[CameraFrame], Pipeline] = {}
         self._opened = threading.Event()
         self._error: Exception | None = None
         self._failures = 0  # images in a row
@@ -114,7 +114,7 @@ class Worker:
         with segmenter:
             while (taken := self._inbox.take()) is not None:
                 mailbox, item = taken
-                if isinstance(item, Question):
+                if isinstance(item, SegmentRequest):
                     item.work(segmenter, self._settings())
                     mailbox.finish()
                 else:
@@ -142,7 +142,9 @@ class Worker:
         )
         return segmenter
 
-    def _work_on(self, mailbox: Mailbox[Frame], frame: Frame, segmenter: Segmenter) -> None:
+    def _work_on(
+        self, mailbox: Mailbox[CameraFrame], frame: CameraFrame, segmenter: Segmenter
+    ) -> None:
         """Account for one image exactly once, whatever happens to it."""
         pipeline = self._pipelines[mailbox]
         outcome, finished = self._try(pipeline, frame, segmenter)
@@ -156,7 +158,7 @@ class Worker:
             self._logger.error(words, throttle_duration_sec=THROTTLE_S)
 
     def _try(
-        self, pipeline: Pipeline, frame: Frame, segmenter: Segmenter
+        self, pipeline: Pipeline, frame: CameraFrame, segmenter: Segmenter
     ) -> tuple[Outcome, Finished | None]:
         settings = self._settings()
         try:
@@ -175,7 +177,7 @@ class Worker:
         self._failures = 0
         return "processed", finished
 
-    def _is_stale(self, frame: Frame, limit: float) -> bool:
+    def _is_stale(self, frame: CameraFrame, limit: float) -> bool:
         stamp = frame.message.header.stamp
         if not limit or not (stamp.sec or stamp.nanosec):
             return False

@@ -6,13 +6,13 @@
      "graphs": {"detect": {"file": ..., "sha256": ..., "inputs": {name: {"shape", "dtype"}},
                            "outputs": {name: {"shape", "dtype"}}}, ...},
      "source": {"checkpoint": file name, "sha256": ...}, "versions": {library: version},
-     "quantisation": {...}}
+     "quantization": {...}}
 
 A dimension of -1 is free. `postprocess` says where thresholds, NMS and re-scoring run. A bundle
 for video lists its `warps`, the ways in which features of a keyframe can be moved; in the place of
 `detect` it has `keyframe`, `non_keyframe_flow` and, for the warp `learned`, `non_keyframe`.
 `target` says what the graphs were written for; `*.engine` files beside them are TensorRT's
-(`runtime.engine_file`). `quantisation` is for the reader of an int8 bundle (`export.int8_bundle`).
+(`runtime.engine_file`). `quantization` is for the reader of an int8 bundle (`export.int8_bundle`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolact_ros.config import WARPS, ModelConfig, model_from_plain, to_plain
+from yolact_ros.config import WARPS, ModelConfig, model_from_plain, to_mapping
 from yolact_ros.errors import BundleError, ConfigError
 
 FORMAT = 1
@@ -300,7 +300,7 @@ def write_bundle(
     target: str = "onnxruntime",
     precision: str = "fp32",
     batch: int = 1,
-    quantisation: Mapping[str, Any] | None = None,
+    quantization: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Write a bundle; it is there in whole or not at all.
 
@@ -318,14 +318,14 @@ def write_bundle(
         target: the same.
         precision: the same.
         batch: the same.
-        quantisation: plain values that say how an int8 bundle was made.
+        quantization: plain values that say how an int8 bundle was made.
 
     Raises:
         BundleError: the folder holds something else, or cannot be written.
         BackendError: ONNX Runtime, which reads the graphs' inputs and outputs, is absent or
             refuses a graph.
     """
-    from yolact_ros.runtime.backends.onnxruntime_backend import describe_graph
+    from yolact_ros.runtime.backends.onnxruntime import describe_graph
 
     folder = Path(folder)
     if folder.exists() and not is_bundle(folder) and (folder.is_file() or any(folder.iterdir())):
@@ -345,12 +345,12 @@ def write_bundle(
                 entries[name] = {
                     "file": f"{name}.onnx",
                     "sha256": hashlib.sha256(content).hexdigest(),
-                    "inputs": {key: to_plain(info) for key, info in inputs.items()},
-                    "outputs": {key: to_plain(info) for key, info in outputs.items()},
+                    "inputs": {key: to_mapping(info) for key, info in inputs.items()},
+                    "outputs": {key: to_mapping(info) for key, info in outputs.items()},
                 }
             description = {
                 "format": FORMAT,
-                "model": to_plain(model),
+                "model": to_mapping(model),
                 "postprocess": postprocess,
                 "max_detections": max_detections,
                 "warps": list(warps),
@@ -361,8 +361,8 @@ def write_bundle(
                 "source": dict(source),
                 "versions": dict(versions),
             }
-            if quantisation is not None:
-                description["quantisation"] = dict(quantisation)
+            if quantization is not None:
+                description["quantization"] = dict(quantization)
             (new / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
             _put_in_place(new, folder, Path(scratch) / "old")
     except OSError as error:

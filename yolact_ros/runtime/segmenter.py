@@ -14,11 +14,12 @@ import numpy as np
 
 from yolact_ros.config import BackendConfig, KeyframeConfig, PostprocessConfig
 from yolact_ros.errors import BackendError, ConfigError
-from yolact_ros.runtime.backends import Array, Backend, open_backend
+from yolact_ros.runtime.backends import Array, Backend
+from yolact_ros.runtime.backends.open import open_backend
 from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.detections import KEYFRAME, PARTIAL, Detections
+from yolact_ros.runtime.lazy_heads import locate_priors, prototypes_inside
 from yolact_ros.runtime.masks import SoftMasks, assemble_masks, box_cells, enlarge_masks
-from yolact_ros.runtime.on_demand import locate_priors, prototypes_inside
 from yolact_ros.runtime.postprocess import Selection, select_detections, select_finished
 from yolact_ros.runtime.preprocess import prepare_image
 from yolact_ros.runtime.stream import FEATURES, Plan, Stream
@@ -237,7 +238,7 @@ class Segmenter:
         if keyframes is None:
             self._dissect(image, config)
         else:
-            stream = self.new_stream(replace(keyframes, moved_frames=0))
+            stream = self.new_stream(replace(keyframes, propagated_frames=0))
             for _ in range(2):  # the second one is no keyframe, unless each is one
                 self._dissect(image, config, stream=stream)
 

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from yolact_ros.config import AUTO_CARRY_S, MOVED_AUTO, KeyframeConfig, ModelConfig
+from yolact_ros.config import MAX_AUTO_GAP_S, PROPAGATE_AUTO, KeyframeConfig, ModelConfig
 from yolact_ros.errors import ConfigError
 from yolact_ros.runtime.backends import Array
 from yolact_ros.runtime.bundle import ModelDescription
-from yolact_ros.runtime.carried import CarriedDetections
-from yolact_ros.runtime.keyframe import KeyframePolicy
 from yolact_ros.runtime.masks import SoftMasks
-from yolact_ros.runtime.optical_flow import (
+from yolact_ros.runtime.postprocess import Selection
+from yolact_ros.runtime.video.keyframes import KeyframePolicy
+from yolact_ros.runtime.video.optical_flow import (
     OpticalFlow,
     flow_at_cells,
     flow_change,
     grey_difference,
     grey_image,
 )
-from yolact_ros.runtime.postprocess import Selection
+from yolact_ros.runtime.video.propagation import PropagatedDetections
 
 # What a graph `keyframe` leaves; `lateral` only if the network has a learned flow.
 FEATURES = ("x4", "x5", "lateral")
@@ -60,7 +60,7 @@ class Stream:
             description: the model.
             config: see the property.
             on_gpu: whether the network runs on a GPU; then moving detections, which the CPU does,
-                saves nothing (`KeyframeConfig.moved_frames`).
+                saves nothing (`KeyframeConfig.propagated_frames`).
 
         Raises:
             ConfigError: the model does not have the warp that `config` names.
@@ -74,7 +74,7 @@ class Stream:
         self._features: dict[str, Array] = {}
         self._grey: np.ndarray | None = None  # of the keyframe
         self._current_grey: np.ndarray | None = None
-        self._carried: CarriedDetections | None = None
+        self._carried: PropagatedDetections | None = None
         self._moved = 0  # images since the network ran
         self._stamp: float | None = None  # of the image that was planned last
         self._carried_stamp: float | None = None  # of the one that the network ran on last
@@ -105,9 +105,9 @@ class Stream:
         self._config = config
         self._warp = warp
         self._policy.config = config
-        self._moved_frames = config.moved_frames
-        if config.moved_frames == MOVED_AUTO:
-            self._moved_frames = 0 if self._on_gpu else 1
+        self._propagated_frames = config.propagated_frames
+        if config.propagated_frames == PROPAGATE_AUTO:
+            self._propagated_frames = 0 if self._on_gpu else 1
 
     def request_keyframe(self) -> None:
         """Make the next image a keyframe; may be called by any thread."""
@@ -134,7 +134,7 @@ class Stream:
         self._stamp = stamp
         moves = self._may_move(stamp)
         reusable = moves or bool(self._warps)
-        if not self._warps and not self._moved_frames:
+        if not self._warps and not self._propagated_frames:
             decision = self._policy.decide(
                 stamp, image_size, requested=requested, reusable=reusable
             )
@@ -174,8 +174,8 @@ class Stream:
         self._moved = 0
         self._carried = None
         self._carried_stamp = self._stamp
-        if self._moved_frames and self._current_grey is not None:
-            self._carried = CarriedDetections(selection, soft, grey=self._current_grey)
+        if self._propagated_frames and self._current_grey is not None:
+            self._carried = PropagatedDetections(selection, soft, grey=self._current_grey)
 
     def move(self) -> tuple[Selection, SoftMasks]:
         """What `carry` was given, moved to the image that was planned last."""
@@ -186,13 +186,13 @@ class Stream:
 
     def _may_move(self, stamp: float | None) -> bool:
         """Whether what the network found last may be moved to an image taken then."""
-        if self._carried is None or self._moved >= self._moved_frames:
+        if self._carried is None or self._moved >= self._propagated_frames:
             return False
-        if self._config.moved_frames != MOVED_AUTO:
+        if self._config.propagated_frames != PROPAGATE_AUTO:
             return True
         if stamp is None or self._carried_stamp is None:
             return False  # nobody knows how long new objects would wait
-        return 0 <= stamp - self._carried_stamp <= AUTO_CARRY_S
+        return 0 <= stamp - self._carried_stamp <= MAX_AUTO_GAP_S
 
     def keep(self, outputs: Mapping[str, Array]) -> None:
         """Hold on to the features among a keyframe's outputs."""

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from yolact_ros.config import LETTERBOX_FILL_BGR, check_settings, setting
-from yolact_ros.train.dataset import Sample, tight_box
+from yolact_ros.datasets.coco import Sample, tight_box
 
 CROP_TRIALS = 50  # of one crop; then the image may also stay whole
 

@@ -11,10 +11,10 @@ import yaml
 
 from yolact_ros.config import ModelConfig, check_settings, override, setting
 from yolact_ros.errors import ConfigError
-from yolact_ros.model.weights import load_checkpoint
+from yolact_ros.model.weights.checkpoint import load_checkpoint
 from yolact_ros.train.augment import AugmentConfig
+from yolact_ros.train.feature_transform.pairs import PairConfig
 from yolact_ros.train.losses import LossConfig
-from yolact_ros.train.pairs import PairConfig
 from yolact_ros.variants import YOLACT_RESNET50, variant
 
 CHECKPOINT_VARIANT = "checkpoint"

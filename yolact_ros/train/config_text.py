@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from yolact_ros.config import to_plain
+from yolact_ros.config import to_mapping
 from yolact_ros.train.config import TrainConfig
 
 
@@ -26,7 +26,9 @@ def _lines(config: Any, *, indent: int) -> list[str]:
             continue
         comment = _comment(field, value)
         lines += [f"{margin}# {comment}"] if comment else []
-        lines.append(f"{margin}{field.name}: {_scalar(field.name, to_plain(config)[field.name])}")
+        lines.append(
+            f"{margin}{field.name}: {_scalar(field.name, to_mapping(config)[field.name])}"
+        )
     return lines
 
 

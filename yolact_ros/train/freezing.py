@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from yolact_ros.errors import ConfigError
-from yolact_ros.model.weights import Transfer
+from yolact_ros.model.weights.checkpoint import Transfer
 from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.config import TrainConfig
 

@@ -10,21 +10,21 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from yolact_ros.errors import YolactError
-from yolact_ros.model.inference import normalise
+from yolact_ros.model.graphs.detect import normalise
 from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.config import TrainConfig
-from yolact_ros.train.freezing import freeze_parts, frozen_norms
-from yolact_ros.train.loader import Batch, Motion
-from yolact_ros.train.losses import LOSS_NAMES, at_least_one, yolact_losses
-from yolact_ros.train.optimizer import WeightAverage, learning_rate, make_optimizer
-from yolact_ros.train.processes import Processes
-from yolact_ros.train.target import Target
-from yolact_ros.train.transform_losses import (
+from yolact_ros.train.distributed import DistributedContext
+from yolact_ros.train.feature_transform.losses import (
     TRANSFORM_LOSSES,
     flow_loss,
     matching_loss,
     moved_pass,
 )
+from yolact_ros.train.freezing import freeze_parts, frozen_norms
+from yolact_ros.train.loader import Batch, Motion
+from yolact_ros.train.losses import LOSS_NAMES, at_least_one, yolact_losses
+from yolact_ros.train.optimizer import WeightAverage, learning_rate, make_optimizer
+from yolact_ros.train.target import Target
 
 # float16 gradients that overflow even at this scale of the loss are not finite by themselves.
 SMALLEST_SCALE = 1.0
@@ -39,7 +39,9 @@ class Learner:
         precision: of the network's forward pass.
     """
 
-    def __init__(self, model: Yolact, config: TrainConfig, *, processes: Processes) -> None:
+    def __init__(
+        self, model: Yolact, config: TrainConfig, *, processes: DistributedContext
+    ) -> None:
         """Take over a network on the device; all processes get the weights of the first.
 
         Raises:
@@ -48,9 +50,9 @@ class Learner:
         self.model = model
         self.config = config
         self.processes = processes
-        self.share = processes.share(config.batch_size)
+        self.per_process_batch = processes.per_process_batch(config.batch_size)
         self.precision = choose_precision(config.precision, processes.device)
-        self._frozen_norms = list(frozen_norms(model, config, share=self.share))
+        self._frozen_norms = list(frozen_norms(model, config, share=self.per_process_batch))
         for module in self._frozen_norms:
             module.requires_grad_(False)
         freeze_parts(model, config)
@@ -58,7 +60,7 @@ class Learner:
         self._scaler = torch.amp.GradScaler(
             processes.device.type, enabled=self.precision == torch.float16
         )
-        processes.copy_first(model)
+        processes.broadcast_from_rank0(model)
         self.average = WeightAverage(model, config.ema_decay) if config.ema_decay else None
         self._losses: nn.Module = BatchLosses(
             model, config, precision=self.precision, processes=processes
@@ -98,13 +100,15 @@ class Learner:
         # Each image draws its masks with a seed of its own, so that neither a resumed run nor
         # another number of processes changes them.
         first = (
-            config.seed * 1_000_003 + step * config.batch_size + self.processes.rank * self.share
+            config.seed * 1_000_003
+            + step * config.batch_size
+            + self.processes.rank * self.per_process_batch
         )
         try:
             losses = self._losses(
                 batch.images.to(device),
                 [target.to(device) for target in batch.targets],
-                range(first, first + self.share),
+                range(first, first + self.per_process_batch),
                 None if batch.motion is None else batch.motion.to(device),
             )
             values = self._checked(losses, batch, step=step)
@@ -112,9 +116,9 @@ class Learner:
             self._scaler.scale(torch.stack(list(losses.values())).sum()).backward()
         except torch.cuda.OutOfMemoryError as error:
             raise YolactError(
-                f"The GPU's memory is too small for {self.share} images at step {step}. Lower "
-                "batch_size, losses.masks_to_train or model.input_size, or set precision to auto. "
-                f"({error})"
+                f"The GPU's memory is too small for {self.per_process_batch} images at step "
+                f"{step}. Lower batch_size, losses.masks_to_train or model.input_size, or set "
+                f"precision to auto. ({error})"
             ) from error
         self._scaler.unscale_(self.optimizer)
         self._clip_gradient(batch, step=step)
@@ -180,7 +184,12 @@ class BatchLosses(nn.Module):
     """Network and losses as one module: all whose gradients DistributedDataParallel averages."""
 
     def __init__(
-        self, model: Yolact, config: TrainConfig, *, precision: torch.dtype, processes: Processes
+        self,
+        model: Yolact,
+        config: TrainConfig,
+        *,
+        precision: torch.dtype,
+        processes: DistributedContext,
     ) -> None:
         super().__init__()
         self.model = model

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from yolact_ros.config import ModelConfig
+from yolact_ros.datasets.coco import CocoDataset, Sample
 from yolact_ros.errors import DatasetError
 from yolact_ros.train.augment import AugmentConfig, augment, resize_sample
-from yolact_ros.train.dataset import CocoDataset, Sample
-from yolact_ros.train.pairs import Pair, PairConfig, pair_of_still
+from yolact_ros.train.feature_transform.pairs import Pair, PairConfig, pair_of_still
 from yolact_ros.train.target import Target
 
 

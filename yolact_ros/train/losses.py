@@ -108,7 +108,7 @@ def yolact_losses(
         / num_positive,
     }
     drawn = [
-        draw_positives(match, limit=config.masks_to_train, seed=seed)
+        sample_positives(match, limit=config.masks_to_train, seed=seed)
         for match, seed in zip(matches, seeds or range(len(matches)), strict=True)
     ]
     # One gather for all images: indexing image by image would fill a whole gradient each time.
@@ -188,7 +188,7 @@ def class_loss(class_logits: Tensor, labels: Tensor, *, negatives_per_positive: 
     return F.cross_entropy(class_logits[learnt], labels[learnt], reduction="sum")
 
 
-def draw_positives(match: Matches, *, limit: int, seed: int) -> Tensor:
+def sample_positives(match: Matches, *, limit: int, seed: int) -> Tensor:
     """Indices (n,) of positive priors, at most `limit` of them, drawn at random."""
     positive = torch.nonzero(match.labels > 0)[:, 0]
     if len(positive) > limit:

@@ -15,9 +15,10 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from yolact_ros.config import to_plain
+from yolact_ros.config import to_mapping
+from yolact_ros.datasets.coco import CocoDataset
 from yolact_ros.errors import ConfigError, WeightsError
-from yolact_ros.model.weights import (
+from yolact_ros.model.weights.checkpoint import (
     Checkpoint,
     initialise_weights,
     load_checkpoint,
@@ -27,9 +28,9 @@ from yolact_ros.model.weights import (
     save_checkpoint,
 )
 from yolact_ros.model.yolact import Yolact
-from yolact_ros.train.allocator import keep_freed_memory
 from yolact_ros.train.config import DataConfig, TrainConfig, describe_scaling, scale_to_batch
-from yolact_ros.train.dataset import CocoDataset
+from yolact_ros.train.distributed import DistributedContext, choose_device
+from yolact_ros.train.feature_transform.pairs import StillPairs, VideoPairs
 from yolact_ros.train.freezing import check_frozen_parts
 from yolact_ros.train.learner import Learner, loss_names
 from yolact_ros.train.loader import (
@@ -38,9 +39,8 @@ from yolact_ros.train.loader import (
     ValidationSamples,
     training_loader,
 )
-from yolact_ros.train.log import CsvLog, MeanLosses
-from yolact_ros.train.pairs import StillPairs, VideoPairs
-from yolact_ros.train.processes import Processes, choose_device
+from yolact_ros.train.malloc import keep_freed_memory
+from yolact_ros.train.metrics import CsvLog, MeanLosses
 from yolact_ros.train.validation import AP_NAMES, WORST, Scorer, describe, quality, validate
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Trainer:
         folder: str | Path,
         *,
         resume: str | Path | None = None,
-        processes: Processes | None = None,
+        processes: DistributedContext | None = None,
         scorer: Scorer | None = None,
     ) -> None:
         """Build network, data and optimizer.
@@ -91,7 +91,7 @@ class Trainer:
             logger.info("%s", describe_scaling(config, self.config))
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.processes = processes or Processes(choose_device(config.device))
+        self.processes = processes or DistributedContext(choose_device(config.device))
         self.device = self.processes.device
         self.scorer = scorer
         if self.device.type == "cpu":
@@ -197,7 +197,7 @@ class Trainer:
             optimizer=self.learner.optimizer.state_dict(),
             extra={
                 "best": list(self.best),
-                "train_config": to_plain(self.config),
+                "train_config": to_mapping(self.config),
                 **self.learner.state(),
             },
         )
@@ -224,7 +224,7 @@ class Trainer:
         """Judge the weights to use on the validation images; keep the best."""
         assert self.validation is not None
         model = self.learner.model_to_use().eval()
-        self.processes.copy_first(model)  # the statistics of batch norm differ
+        self.processes.broadcast_from_rank0(model)  # the statistics of batch norm differ
         values = validate(
             model,
             self.validation,

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
+from yolact_ros.datasets.coco import CocoDataset
 from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.config import TrainConfig
-from yolact_ros.train.dataset import CocoDataset
+from yolact_ros.train.distributed import DistributedContext
 from yolact_ros.train.learner import batch_losses
 from yolact_ros.train.loader import ValidationSamples, validation_loader
-from yolact_ros.train.log import MeanLosses
-from yolact_ros.train.processes import Processes
+from yolact_ros.train.metrics import MeanLosses
 
 # What a scorer says, in [0, 1]: AP over IoU 0.50:0.95 of boxes and masks, at 0.50 of masks.
 AP_NAMES = ("box_ap", "mask_ap", "mask_ap50")
@@ -55,7 +55,7 @@ def validate(
     *,
     config: TrainConfig,
     precision: torch.dtype,
-    processes: Processes,
+    processes: DistributedContext,
     scorer: Scorer | None,
 ) -> dict[str, float | None]:
     """Judge a network in evaluation mode; the processes share the images.

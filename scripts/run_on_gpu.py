@@ -1,0 +1,385 @@
+#!/usr/bin/env python3
+"""Build, check and time a network on this machine's GPU, in one call; a table and a JSON file.
+
+    python3 test/gpu/run_on_gpu.py out/tools/last.pth --images photographs/ -o out/gpu
+    python3 test/gpu/run_on_gpu.py out/tools/last.pth --images photographs/ --annotations val.json
+
+For owners of a Jetson or another NVIDIA GPU. What is not there (TensorRT, torch with CUDA, a GPU)
+is named and left out; the numbers of half precision and int8 are then those of ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from device_masks import export_device_masks, time_masks
+
+from yolact_ros.config import BackendConfig, PostprocessConfig
+from yolact_ros.errors import YolactError
+from yolact_ros.export.int8_bundle import quantize_bundle
+from yolact_ros.export.to_bundle import export_bundle
+from yolact_ros.model.deform_conv import DeformConv2d
+from yolact_ros.model.weights.checkpoint import load_model
+from yolact_ros.runtime.backends import Backend
+from yolact_ros.runtime.backends.open import open_backend
+from yolact_ros.runtime.backends.pytorch import TorchBackend
+from yolact_ros.runtime.backends.tensorrt.build import import_tensorrt
+from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
+from yolact_ros.runtime.bundle import Bundle, ModelDescription
+from yolact_ros.runtime.detections import Detections
+from yolact_ros.runtime.images.files import find_files, read_frames
+from yolact_ros.runtime.preprocess import prepare_image
+from yolact_ros.runtime.segmenter import Segmenter
+
+PRECISIONS = ("fp32", "fp16", "int8")
+PLUGIN = "fp16_deform_conv"  # half, with TensorRT's plugin for deformable convolution
+CHECKED_IMAGES = 20
+CALIBRATION_IMAGES = 100
+SAME_INSTANCE = 0.5  # box IoU from which two detections of a class are one
+SCORE = PostprocessConfig(score_threshold=0.3)
+BOX_GOAL, MASK_GOAL = 0.5, 0.99  # pixels, IoU
+
+Row = dict[str, Any]
+
+
+def main() -> int:
+    """Do all of it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--images", type=Path, required=True, help="folder of like images")
+    parser.add_argument("--annotations", type=Path, help="COCO's format, of those images: adds AP")
+    parser.add_argument("-o", "--output", type=Path, default=Path("out/gpu"))
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--runs", type=int, default=200, help="of each timing")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    run = GpuRun(arguments)
+    for part in (
+        run.describe_machine,
+        run.make_bundles,
+        run.compare_with_torch,
+        run.time_torch,
+        run.time_bundles,
+        run.time_batches,
+        run.time_masks,
+        run.time_keyframes,
+    ):
+        print(f"\n== {part.__doc__.splitlines()[0]}", flush=True)  # type: ignore[union-attr]
+        part()
+    path = arguments.output / "gpu.json"
+    path.write_text(json.dumps(run.results, indent=1) + "\n")
+    print(f"\n-> {path}")
+    return 0
+
+
+def is_deformable(checkpoint: Path) -> bool:
+    """Whether a network has deformable convolutions, which have two forms to compare."""
+    return any(isinstance(module, DeformConv2d) for module in load_model(checkpoint).modules())
+
+
+class GpuRun:
+    """The parts of the run, which share bundles, images and results."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.results: dict[str, Any] = {}
+        files = find_files([arguments.images])[:CALIBRATION_IMAGES]
+        self.images = [f.image for f in read_frames(files) if f.image is not None]
+        self.bundles: dict[str, Path] = {}
+        self.backend = "onnxruntime"  # until there are a GPU and TensorRT
+
+    def describe_machine(self) -> None:
+        """Machine."""
+        found: Row = {}
+        try:
+            found["gpu"] = dataclasses.asdict(find_gpu())
+            found["tensorrt"] = import_tensorrt().label
+            self.backend = "tensorrt"
+        except YolactError as error:
+            found["missing"] = str(error)
+        import torch
+
+        found["torch"] = torch.__version__
+        found["torch_cuda"] = torch.cuda.is_available()
+        found["backend"] = self.backend
+        self.results["machine"] = found
+        for name, value in found.items():
+            print(f"{name}: {value}")
+
+    def make_bundles(self) -> None:
+        """Bundles and engines."""
+        checkpoint, output = self.arguments.checkpoint, self.arguments.output
+        export = {"target": "tensorrt", "keyframes": True}
+        precisions = list(self.arguments.precisions)
+        if "fp16" in precisions and is_deformable(checkpoint):
+            precisions.append(PLUGIN)
+        for precision in precisions:
+            folder = output / precision
+            with self.attempt(f"{precision} bundle"):
+                if precision == "int8":
+                    if "fp32" not in self.bundles:
+                        export_bundle(checkpoint, output / "fp32", **export)
+                    model = Bundle.open(output / "fp32").description.model
+                    tensors = [prepare_image(image, model)[0] for image in self.images]
+                    quantize_bundle(output / "fp32", folder, tensors, target="tensorrt")
+                elif precision == PLUGIN:
+                    export_bundle(
+                        checkpoint, folder, precision="fp16", deform_conv="deform_conv", **export
+                    )
+                else:
+                    export_bundle(checkpoint, folder, precision=precision, **export)
+                started = time.perf_counter()
+                with self.open(folder):
+                    seconds = time.perf_counter() - started
+                self.bundles[precision] = folder
+                print(f"{precision}: opened after {seconds:.1f} s")
+                self.results.setdefault("open_seconds", {})[precision] = seconds
+
+    def compare_with_torch(self) -> None:
+        """Results against torch on the CPU: boxes in pixels, masks by IoU."""
+        with Segmenter.open(self.arguments.checkpoint, postprocess=SCORE) as torch_segmenter:
+            expected = [torch_segmenter.segment(i) for i in self.images[:CHECKED_IMAGES]]
+            self.note_ap("torch", torch_segmenter)
+        for precision, folder in self.bundles.items():
+            with self.attempt(precision), self.open(folder) as segmenter:
+                found = [segmenter.segment(i) for i in self.images[:CHECKED_IMAGES]]
+                row = agreement(found, expected)
+                self.results.setdefault("agreement", {})[precision] = row
+                print(
+                    f"{precision}: {row['matched']} matched, {row['missed']} missed, "
+                    f"{row['added']} added; boxes differ by {row['box_pixels']:.2f} pixels at "
+                    f"most (goal {BOX_GOAL}), smallest mask IoU {row['mask_iou']:.4f} "
+                    f"(goal {MASK_GOAL})"
+                )
+                self.note_ap(precision, segmenter)
+
+    def time_torch(self) -> None:
+        """PyTorch on the GPU, milliseconds a frame from host image to host detections."""
+        import torch
+
+        if not torch.cuda.is_available():
+            print("left out: torch finds no GPU")
+            return
+        for name in ("eager", "compiled"):
+            description = open_backend(self.arguments.checkpoint)[1]
+            network = load_model(self.arguments.checkpoint)
+            if name == "compiled":
+                network.compile(mode="max-autotune")
+            backend = TorchBackend(network, device="cuda")
+            with self.attempt(f"torch {name}"), Segmenter(backend, description, SCORE) as opened:
+                self.note_times(f"torch {name}", opened)
+
+    def time_bundles(self) -> None:
+        """Bundles, milliseconds a frame from host image to host detections."""
+        for precision, folder in self.bundles.items():
+            with self.attempt(precision), self.open(folder) as segmenter:
+                self.note_times(f"{self.backend} {precision}", segmenter)
+
+    def time_batches(self) -> None:
+        """Batches in half precision, milliseconds a run."""
+        rows = self.results["batches"] = {}
+        for batch in self.arguments.batches:
+            folder = self.arguments.output / f"fp16_batch{batch}"
+            with self.attempt(f"batch {batch}"):
+                export_bundle(
+                    self.arguments.checkpoint,
+                    folder,
+                    target="tensorrt",
+                    precision="fp16",
+                    batch=batch,
+                )
+                backend, description = self.open_backend(folder)
+                tensors = [prepare_image(i, description.model)[0] for i in self.images[:1]] * batch
+                inputs = {"image": np.concatenate(tensors)}
+                run = partial(backend.run, "detect", inputs)
+                rows[batch] = milliseconds(run, self.arguments.runs)
+                backend.close()
+                print(f"batch {batch}: {rows[batch]:.3f} ms, {rows[batch] / batch:.3f} an image")
+
+    def time_masks(self) -> None:
+        """Masks made on the host or on the device, in half precision, milliseconds a frame."""
+        plain = self.arguments.output / "fp16_batch1"
+        folder = self.arguments.output / "fp16_masks"
+        with self.attempt("masks on the device"):
+            if not (plain / "model.json").exists():
+                options: dict[str, Any] = {"target": "tensorrt", "precision": "fp16"}
+                export_bundle(self.arguments.checkpoint, plain, **options)
+            export_device_masks(self.arguments.checkpoint, folder)
+            prototypes, description = self.open_backend(plain)
+            masks = self.open_backend(folder)[0]
+            tensors = [
+                prepare_image(i, description.model)[0] for i in self.images[:CHECKED_IMAGES]
+            ]
+            row = time_masks(prototypes, masks, tensors, runs=self.arguments.runs)
+            prototypes.close()
+            masks.close()
+            self.results["masks"] = row
+            print(
+                f"on the host {row['host']:.3f} ms, on the device {row['device']:.3f} ms, with "
+                f"{row['instances']:.1f} instances; masks differ by "
+                f"{row['largest_difference']:.3f} at most"
+            )
+
+    def time_keyframes(self) -> None:
+        """Keyframes and frames between them, milliseconds a run."""
+        rows = self.results["keyframes"] = {}
+        for precision, folder in self.bundles.items():
+            with self.attempt(precision):
+                backend, description = self.open_backend(folder)
+                model = description.model
+                image, _ = prepare_image(self.images[0], model)
+                keep = ("x4", "x5", "lateral")
+                kept = backend.run("keyframe", {"image": image}, keep=keep)
+                features = {name: kept[name] for name in keep if name in kept}
+                flow = np.zeros((1, 2, *model.feature_sizes[1]), np.float32)
+                inputs = {"image": image, "flow": flow, "x4": kept["x4"], "x5": kept["x5"]}
+                run = backend.run
+                calls = {
+                    "keyframe": partial(run, "keyframe", {"image": image}, keep=keep),
+                    "non_keyframe_flow": partial(run, "non_keyframe_flow", inputs),
+                }
+                if "learned" in description.warps:
+                    learned = {"image": image, **features}
+                    calls["non_keyframe"] = partial(run, "non_keyframe", learned)
+                rows[precision] = {
+                    n: milliseconds(c, self.arguments.runs) for n, c in calls.items()
+                }
+                memory = getattr(backend, "device_memory", None)
+                if memory is not None:
+                    rows[precision]["device_megabytes"] = memory / 1e6
+                backend.close()
+                print(
+                    precision, {name: round(value, 3) for name, value in rows[precision].items()}
+                )
+
+    def open_backend(self, path: Path) -> tuple[Backend, ModelDescription]:
+        """The bundle on TensorRT if it is there, otherwise on ONNX Runtime."""
+        return open_backend(path, BackendConfig(self.backend))
+
+    def open(self, path: Path) -> Segmenter:
+        """The same as a pipeline."""
+        return Segmenter(*self.open_backend(path), SCORE)
+
+    def note_times(self, name: str, segmenter: Segmenter) -> None:
+        """Time frames end to end, and by stage."""
+        segmenter.warm_up()
+        stages: dict[str, list[float]] = {}
+        for image in repeated(self.images, self.arguments.runs):
+            started = time.perf_counter()
+            detections = segmenter.segment(image)
+            stages.setdefault("frame", []).append((time.perf_counter() - started) * 1e3)
+            for stage, value in detections.timings.items():
+                stages.setdefault(stage, []).append(value)
+        row = {stage: statistics.median(values) for stage, values in stages.items()}
+        self.results.setdefault("milliseconds", {})[name] = row
+        print(f"{name}: " + ", ".join(f"{stage} {value:.2f}" for stage, value in row.items()))
+
+    def note_ap(self, name: str, segmenter: Segmenter) -> None:
+        """Mask and box AP on the annotated images, if there are annotations."""
+        if not self.arguments.annotations:
+            return
+        from yolact_ros.datasets.coco import CocoDataset
+        from yolact_ros.evaluate.coco_map import evaluate_coco
+
+        before = segmenter.postprocess
+        segmenter.postprocess = dataclasses.replace(before, score_threshold=0.05)
+        dataset = CocoDataset(
+            self.arguments.annotations,
+            self.arguments.images,
+            classes=segmenter.description.model.classes,
+        )
+        scores = dataclasses.asdict(evaluate_coco(segmenter.segment, dataset))
+        segmenter.postprocess = before
+        row = {kind: scores[kind]["ap"] for kind in ("box", "mask")}
+        self.results.setdefault("ap", {})[name] = row
+        print(f"{name}: box AP {100 * row['box']:.2f}, mask AP {100 * row['mask']:.2f}")
+
+    def attempt(self, what: str) -> Attempt:
+        """Go on with the next part if this one is not possible here."""
+        return Attempt(what, self.results.setdefault("failures", {}))
+
+
+class Attempt:
+    """A context that reports a `YolactError` and ends there."""
+
+    def __init__(self, what: str, failures: dict[str, str]) -> None:
+        self.what = what
+        self.failures = failures
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        if not isinstance(error, YolactError):
+            return False
+        self.failures[self.what] = str(error)
+        print(f"{self.what}: not possible: {error}")
+        return True
+
+
+def agreement(found: Sequence[Detections], expected: Sequence[Detections]) -> Row:
+    """Match detections of the same images, and see how far they are from each other."""
+    matched, missed, added = 0, 0, 0
+    pixels, overlaps = [0.0], [1.0]
+    for ours, theirs in zip(found, expected, strict=True):
+        free = set(range(len(ours)))
+        for i in range(len(theirs)):
+            candidates = [j for j in free if ours.class_ids[j] == theirs.class_ids[i]]
+            best = max(
+                candidates, key=lambda j: box_iou(ours.boxes[j], theirs.boxes[i]), default=None
+            )
+            if best is None or box_iou(ours.boxes[best], theirs.boxes[i]) < SAME_INSTANCE:
+                missed += 1
+                continue
+            free.remove(best)
+            matched += 1
+            pixels.append(float(np.abs(ours.boxes[best] - theirs.boxes[i]).max()))
+            a, b = ours.full_mask(best), theirs.full_mask(i)
+            overlaps.append(float((a & b).sum() / max((a | b).sum(), 1)))
+        added += len(free)
+    return {
+        "matched": matched, "missed": missed, "added": added,
+        "box_pixels": max(pixels), "mask_iou": min(overlaps),
+        "mean_mask_iou": float(np.mean(overlaps)),
+    }  # fmt: skip
+
+
+def box_iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two x1 y1 x2 y2."""
+    sides = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
+    areas = [float(np.prod(box[2:] - box[:2])) for box in (a, b)]
+    return float(np.prod(sides)) / max(sum(areas) - float(np.prod(sides)), 1e-9)
+
+
+def milliseconds(call: Callable[[], Any], runs: int) -> float:
+    """Median time of a call, after a few that warm up."""
+    for _ in range(5):
+        call()
+    times = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - started) * 1e3)
+    return statistics.median(times)
+
+
+def repeated(images: Sequence[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """`count` images, from the first on and over again."""
+    for i in range(count):
+        yield images[i % len(images)]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

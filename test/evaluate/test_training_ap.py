@@ -1,0 +1,90 @@
+"""AP of a network in training: that of `yolact evaluate`, in one part or in several."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("pycocotools")
+
+from yolact_ros.datasets.coco import CocoDataset  # noqa: E402
+from yolact_ros.evaluate.coco_map import evaluate_coco  # noqa: E402
+from yolact_ros.evaluate.training_ap import POSTPROCESS, ApScorer  # noqa: E402
+from yolact_ros.model.weights.checkpoint import initialise_weights, save_checkpoint  # noqa: E402
+from yolact_ros.model.yolact import Yolact  # noqa: E402
+from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
+from yolact_ros.variants import TABLETOP_MODEL  # noqa: E402
+
+TINY = replace(
+    TABLETOP_MODEL, classes=("cup", "spoon"), input_size=(64, 64), channels=8, num_prototypes=4,
+    mask_rescoring=False,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(3)
+    model = Yolact(TINY)
+    initialise_weights(model)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def dataset(model, tmp_path_factory):
+    """Three noisy pictures; true are some of the things that the untrained network sees."""
+    folder = tmp_path_factory.mktemp("data")
+    checkpoint = folder / "model.pth"
+    save_checkpoint(checkpoint, model)
+    random = np.random.default_rng(0)
+    content = {"images": [], "annotations": []}
+    content["categories"] = [{"id": 1, "name": "cup"}, {"id": 2, "name": "spoon"}]
+    with Segmenter.open(checkpoint, postprocess=POSTPROCESS) as segmenter:
+        for i in range(3):
+            image = random.integers(0, 255, (48, 64, 3), np.uint8)
+            cv2.imwrite(str(folder / f"{i}.png"), image)
+            content["images"].append({"id": i, "file_name": f"{i}.png", "height": 48, "width": 64})
+            found = segmenter.segment(image)
+            for k in range(0, min(len(found), 12), 3):
+                x1, y1, x2, y2 = (float(v) for v in found.boxes[k])
+                content["annotations"].append(
+                    {"id": len(content["annotations"]) + 1, "image_id": i, "iscrowd": 0,
+                     "category_id": int(found.class_ids[k]) + 1, "area": (x2 - x1) * (y2 - y1),
+                     "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]]}
+                )  # fmt: skip
+    (folder / "truth.json").write_text(json.dumps(content))
+    return CocoDataset(folder / "truth.json", folder, TINY.classes)
+
+
+def test_it_is_the_ap_of_yolact_evaluate(model, dataset):
+    scorer = ApScorer()
+    values = scorer.score([scorer.collect(model, dataset, range(3), show=False)])
+    checkpoint = dataset.image_folder / "model.pth"
+    with Segmenter.open(checkpoint, postprocess=POSTPROCESS) as segmenter:
+        expected = evaluate_coco(segmenter.segment, dataset)
+    assert values["box_ap"] == expected.box["ap"] > 0.02
+    assert values["mask_ap"] == expected.mask["ap"]
+    assert values["mask_ap50"] == expected.mask["ap50"]
+
+
+def test_parts_from_several_processes_score_as_the_whole(model, dataset):
+    scorer = ApScorer()
+    whole = scorer.score([scorer.collect(model, dataset, range(3), show=False)])
+    parts = [scorer.collect(model, dataset, range(i, 3, 2), show=False) for i in range(2)]
+    assert scorer.score(pickle.loads(pickle.dumps(parts))) == whole
+
+
+def test_without_a_true_instance_there_is_no_ap(model, dataset, tmp_path):
+    content = json.loads(dataset.annotations_path.read_text())
+    (tmp_path / "truth.json").write_text(json.dumps({**content, "annotations": []}))
+    empty = CocoDataset(tmp_path / "truth.json", dataset.image_folder, TINY.classes)
+    scorer = ApScorer()
+    values = scorer.score([scorer.collect(model, empty, range(2), show=False)])
+    assert values == {"box_ap": None, "mask_ap": None, "mask_ap50": None}
+    nothing = scorer.score([scorer.collect(model, empty, [], show=False)])
+    assert nothing == values

@@ -1,0 +1,186 @@
+"""An engine is built once, however many processes want it, and a bad one is never handed out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from yolact_ros.errors import BackendError
+from yolact_ros.runtime.backends.tensorrt.cache import engine_folder, engine_lock, load_engine
+from yolact_ros.runtime.backends.tensorrt.files import (
+    EngineIdentity,
+    engine_path,
+    sidecar_path,
+    write_engine,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[4]
+ORIN = EngineIdentity("ab" * 32, "tensorrt", "10.3.0", "Orin", "8.7", "fp16", 1)
+
+
+class Builder:
+    """Counts its builds; each gives other bytes."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self):
+        self.count += 1
+        return b"engine %d" % self.count
+
+
+@pytest.fixture
+def build():
+    return Builder()
+
+
+def test_a_missing_engine_is_built_once(tmp_path, build):
+    assert load_engine(tmp_path, "detect", ORIN, build=build) == b"engine 1"
+    assert load_engine(tmp_path, "detect", ORIN, build=build) == b"engine 1"
+    assert build.count == 1
+
+
+def test_always_builds_anew(tmp_path, build):
+    load_engine(tmp_path, "detect", ORIN, build=build)
+    assert load_engine(tmp_path, "detect", ORIN, build=build, policy="always") == b"engine 2"
+    assert load_engine(tmp_path, "detect", ORIN, build=build, policy="never") == b"engine 2"
+
+
+def test_never_says_what_is_missing_and_how_to_build_it(tmp_path, build):
+    with pytest.raises(BackendError, match="There is no engine .*yolact engine"):
+        load_engine(tmp_path, "detect", ORIN, build=build, policy="never")
+    assert build.count == 0
+
+
+def test_an_unknown_policy_is_refused(tmp_path, build):
+    with pytest.raises(BackendError, match="build_engine is 'sometimes'; expected one of: never"):
+        load_engine(tmp_path, "detect", ORIN, build=build, policy="sometimes")
+
+
+def tamper(path):
+    path.write_bytes(b"ENGINE 1")
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:3])
+
+
+def forget_sidecar(path):
+    sidecar_path(path).unlink()
+
+
+def put_foreign_one(path):
+    """One for another GPU, sidecar and all, under the name of ours."""
+    other = replace(ORIN, gpu="Xavier", compute_capability="7.2")
+    write_engine(path, b"foreign", other, seconds=0)
+
+
+@pytest.mark.parametrize("spoil", [tamper, truncate, forget_sidecar, put_foreign_one])
+def test_a_bad_engine_is_replaced_or_refused(tmp_path, build, spoil):
+    load_engine(tmp_path, "detect", ORIN, build=build)
+    spoil(engine_path(tmp_path, "detect", ORIN))
+    with pytest.raises(BackendError, match="may not be built now"):
+        load_engine(tmp_path, "detect", ORIN, build=build, policy="never")
+    assert load_engine(tmp_path, "detect", ORIN, build=build) == b"engine 2"
+    assert load_engine(tmp_path, "detect", ORIN, build=build, policy="never") == b"engine 2"
+
+
+def test_engines_of_another_version_stay_beside_the_new_one(tmp_path, build):
+    newer = replace(ORIN, library_version="10.16.0")
+    load_engine(tmp_path, "detect", ORIN, build=build)
+    assert load_engine(tmp_path, "detect", newer, build=build) == b"engine 2"
+    assert load_engine(tmp_path, "detect", ORIN, build=build, policy="never") == b"engine 1"
+
+
+def test_a_build_that_fails_leaves_nothing_and_frees_the_lock(tmp_path, build):
+    def fail():
+        raise BackendError("out of memory")
+
+    with pytest.raises(BackendError, match="out of memory"):
+        load_engine(tmp_path, "detect", ORIN, build=fail)
+    assert [p for p in tmp_path.iterdir() if not p.name.endswith(".lock")] == []
+    assert load_engine(tmp_path, "detect", ORIN, build=build) == b"engine 1"
+
+
+# Another process: wants the engine as soon as the file `start` is there; its build takes a while.
+RACER = """
+import os, sys, time
+from pathlib import Path
+from yolact_ros.runtime.backends.tensorrt.cache import load_engine
+from yolact_ros.runtime.backends.tensorrt.files import EngineIdentity
+
+folder = Path(sys.argv[1])
+def build():
+    with open(folder / "builds", "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    time.sleep(0.3)
+    return b"engine of %d" % os.getpid()
+
+identity = EngineIdentity("ab" * 32, "tensorrt", "10.3.0", "Orin", "8.7", "fp16", 1)
+print("ready", flush=True)
+sys.stdin.readline()
+print(load_engine(folder, "detect", identity, build=build).decode())
+"""
+
+# Another process: takes the lock and dies in the middle of it.
+VICTIM = """
+import os, sys
+from pathlib import Path
+from yolact_ros.runtime.backends.tensorrt.cache import engine_lock
+
+with engine_lock(Path(sys.argv[1])):
+    os._exit(9)
+"""
+
+
+def start(script, argument):
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(argument)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def test_two_processes_that_race_build_once_and_get_the_same_engine(tmp_path):
+    processes = [start(RACER, tmp_path) for _ in range(2)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    engines = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    (builder,) = (tmp_path / "builds").read_text().split()
+    assert engines == [f"engine of {builder}\n"] * 2
+
+
+def test_the_lock_of_a_process_that_died_is_free(tmp_path, build):
+    victim = start(VICTIM, engine_path(tmp_path, "detect", ORIN))
+    victim.communicate(timeout=60)
+    assert victim.returncode == 9
+    assert load_engine(tmp_path, "detect", ORIN, build=build, lock_seconds=0) == b"engine 1"
+
+
+def test_a_lock_that_is_not_freed_ends_in_an_error(tmp_path, build):
+    with (
+        engine_lock(engine_path(tmp_path, "detect", ORIN)),
+        pytest.raises(BackendError, match="Another process has held"),
+    ):
+        load_engine(tmp_path, "detect", ORIN, build=build, lock_seconds=0.2)
+    assert build.count == 0
+
+
+def test_engines_lie_beside_the_graphs_or_in_the_cache(tmp_path, monkeypatch):
+    assert engine_folder(tmp_path, "0123") == tmp_path
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # the tests may run as root
+    folder = engine_folder(tmp_path / "tabletop", "0123")
+    assert folder == tmp_path / "cache" / "yolact_ros" / "tabletop-0123"

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from yolact_ros.config import BackendConfig
+from yolact_ros.errors import BackendError, BundleError, ConfigError
+from yolact_ros.runtime.backends.onnxruntime import (
+    OnnxRuntimeBackend,
+    _quota,
+    physical_cores,
+)
+from yolact_ros.runtime.backends.open import open_backend
+
+
+def test_a_bundle_opens_on_onnx_runtime(tiny_bundle):
+    backend, description = open_backend(tiny_bundle.folder, BackendConfig(threads=1))
+    assert isinstance(backend, OnnxRuntimeBackend)
+    assert backend.threads == 1
+    assert description == tiny_bundle.description
+
+
+def test_outputs_come_by_name(tiny_bundle):
+    backend = OnnxRuntimeBackend(tiny_bundle, threads=1)
+    image = np.full((1, 32, 40, 3), 110, np.uint8)
+    outputs = backend.run("detect", {"image": image}, keep=["prototypes"])
+    assert set(outputs) == {"boxes", "class_scores", "coefficients", "prototypes"}
+    np.testing.assert_allclose(outputs["prototypes"], np.ones((8, 10, 1)))  # (110 - 100) / 10
+
+
+def test_threads_default_to_the_cores_that_the_process_may_use(tiny_bundle):
+    assert OnnxRuntimeBackend(tiny_bundle).threads == physical_cores() >= 1
+
+
+@pytest.mark.parametrize(
+    "text, cpus", [("150000 100000\n", 2), ("50000 100000", 1), ("max 100000", sys.maxsize)]
+)
+def test_the_quota_of_a_container_is_read(tmp_path, text, cpus):
+    (tmp_path / "cpu.max").write_text(text)
+    assert _quota(tmp_path / "cpu.max") == cpus
+    assert _quota(tmp_path / "absent") == sys.maxsize
+
+
+def test_a_negative_number_of_threads_is_refused(tiny_bundle):
+    with pytest.raises(BackendError, match="threads is -1"):
+        OnnxRuntimeBackend(tiny_bundle, threads=-1)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((1, 32, 41, 3), np.uint8), np.zeros((1, 32, 40, 3), np.float32), np.uint8(3)],
+    ids=["wrong size", "wrong type", "scalar"],
+)
+def test_an_input_that_does_not_fit_gets_a_sentence(tiny_bundle, image):
+    backend = OnnxRuntimeBackend(tiny_bundle, threads=1)
+    with pytest.raises(BackendError, match=r"expected \(1, 32, 40, 3\) uint8"):
+        backend.run("detect", {"image": image})
+
+
+def test_wrong_names_of_graph_and_inputs_get_sentences(tiny_bundle):
+    backend = OnnxRuntimeBackend(tiny_bundle, threads=1)
+    with pytest.raises(BackendError, match="no graph 'rescore'; it has: detect"):
+        backend.run("rescore", {})
+    with pytest.raises(BackendError, match="takes image; it was given picture"):
+        backend.run("detect", {"picture": np.zeros(3)})
+
+
+def test_without_onnx_runtime_the_error_names_the_extra(tiny_bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BackendError, match=r"pip install 'yolact_ros\[onnxruntime\]'"):
+        open_backend(tiny_bundle.folder)
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"backend": "abacus"}, "auto, onnxruntime, tensorrt, torch"),
+        ({"provider": "abacus"}, "cpu, cuda, tensorrt"),
+        ({"threads": -1}, "threads is -1"),
+        ({"build_engine": "perhaps"}, "never, if_missing, always"),
+    ],
+)
+def test_unusable_settings_get_the_list_of_usable_ones(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        BackendConfig(**settings)
+
+
+def test_a_provider_that_this_onnx_runtime_lacks_is_named(tiny_bundle):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    with pytest.raises(BackendError, match=r"has no CUDAExecutionProvider; it has: .*CPU"):
+        open_backend(tiny_bundle.folder, BackendConfig(provider="cuda"))
+
+
+def test_kept_features_go_from_graph_to_graph_without_becoming_arrays(tiny_video_bundle):
+    backend = OnnxRuntimeBackend(tiny_video_bundle, threads=1)
+    image = np.full((1, 32, 40, 3), 110, np.uint8)
+    plain = backend.run("keyframe", {"image": image})
+    kept = backend.run("keyframe", {"image": image}, keep=["x4", "x5", "lateral"])
+    for name, value in plain.items():
+        is_kept = name in ("x4", "x5")
+        assert isinstance(kept[name], np.ndarray) != is_kept
+        got = kept[name].numpy() if is_kept else kept[name]
+        np.testing.assert_array_equal(got, value)
+    inputs = {"image": image, "flow": np.zeros((1, 2, 2, 3), np.float32)}
+    features = {name: kept[name] for name in ("x4", "x5")}
+    as_handles = backend.run("non_keyframe_flow", {**inputs, **features})
+    as_arrays = backend.run("non_keyframe_flow", {**inputs, **{n: plain[n] for n in features}})
+    for name, value in as_arrays.items():
+        np.testing.assert_array_equal(as_handles[name], value)
+    swapped = {"x4": kept["x5"], "x5": kept["x4"]}
+    with pytest.raises(BackendError, match=r"'x4' .* shape \(1, 1, 1, 2\)"):
+        backend.run("non_keyframe_flow", {**inputs, **swapped})
+
+
+def test_a_bundle_for_the_cpu_does_not_open_on_tensorrt(tiny_bundle):
+    with pytest.raises(BackendError, match="exported for onnxruntime.*--target tensorrt"):
+        open_backend(tiny_bundle.folder, BackendConfig("tensorrt"))
+
+
+def test_a_checkpoint_on_onnx_runtime_gets_the_way_to_export_it(tmp_path):
+    path = tmp_path / "tiny.pth"
+    path.write_bytes(b"weights")
+    with pytest.raises(BackendError, match="yolact export"):
+        open_backend(path, BackendConfig("onnxruntime"))
+
+
+@pytest.mark.parametrize("name", ["auto", "onnxruntime", "torch"])
+def test_a_path_that_does_not_exist_is_named(tmp_path, name):
+    with pytest.raises(BundleError, match="nowhere does not exist"):
+        open_backend(tmp_path / "nowhere", BackendConfig(name))

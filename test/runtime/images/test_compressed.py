@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from yolact_ros.errors import MessageError
+from yolact_ros.runtime.images.compressed import bgr_from_compressed
+
+
+def smooth_image() -> np.ndarray:
+    """(40, 60, 3) uint8 BGR that JPEG hardly changes: blue grows to the right, red downwards."""
+    image = np.full((40, 60, 3), 60, np.uint8)
+    image[..., 0] += np.arange(60, dtype=np.uint8)
+    image[..., 2] += np.arange(40, dtype=np.uint8)[:, None]
+    return image
+
+
+def encode(image: np.ndarray, suffix: str = ".png") -> bytes:
+    return cv2.imencode(suffix, image)[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    "form", ["jpeg", "jpg", "bgr8; jpeg compressed bgr8", "jpeg compressed", ""]
+)
+def test_jpeg_is_read_under_every_name_that_drivers_give_it(form):
+    found = bgr_from_compressed(encode(smooth_image(), ".jpg"), form)
+    # The loss of JPEG at OpenCV's quality of 95; red and blue exchanged would differ by 60.
+    assert np.abs(found.astype(int) - smooth_image()).max() <= 6
+
+
+@pytest.mark.parametrize("form", ["png", "bgr8; png compressed bgr8", "rgb8; png compressed bgr8"])
+def test_png_comes_back_unchanged(form):
+    assert np.array_equal(bgr_from_compressed(encode(smooth_image()), form), smooth_image())
+
+
+def test_red_and_blue_are_exchanged_if_the_file_was_stored_so():
+    stored = encode(smooth_image()[..., ::-1])
+    assert np.array_equal(bgr_from_compressed(stored, "rgb8; png compressed rgb8"), smooth_image())
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_grey_image_becomes_three_equal_channels(suffix):
+    grey = smooth_image()[..., 0]
+    found = bgr_from_compressed(encode(grey, suffix), "mono8; png compressed ")
+    assert np.abs(found.astype(int) - grey[..., None]).max() <= 3
+
+
+def test_16_bits_become_8():
+    grey = np.array([[0, 257, 65535]], np.uint16)
+    found = bgr_from_compressed(encode(grey), "mono16; png compressed ")
+    assert found.tolist() == [[[0, 0, 0], [1, 1, 1], [255, 255, 255]]]
+
+
+def test_an_alpha_channel_is_left_out():
+    image = np.dstack([smooth_image(), np.zeros((40, 60), np.uint8)])
+    assert np.array_equal(bgr_from_compressed(encode(image), "png"), smooth_image())
+
+
+def test_a_mosaic_is_turned_into_colours():
+    mosaic = np.tile(np.array([[220, 120], [120, 30]], np.uint8), (4, 4))
+    found = bgr_from_compressed(encode(mosaic), "bayer_rggb8; png compressed ")
+    assert (found == [30, 120, 220]).all()
+
+
+def test_an_image_of_one_pixel_is_read():
+    assert bgr_from_compressed(encode(np.uint8([[[1, 2, 3]]])), "png").tolist() == [[[1, 2, 3]]]
+
+
+@pytest.mark.parametrize("padding", [b"", b"\0" * 100, b"more"])
+def test_bytes_behind_the_end_of_a_jpeg_do_not_matter(padding):
+    data = encode(smooth_image(), ".jpg")
+    expected = bgr_from_compressed(data, "jpeg")
+    assert np.array_equal(bgr_from_compressed(data + padding, "jpeg"), expected)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_file_that_ends_early_is_refused(suffix):
+    data = encode(smooth_image(), suffix)
+    for length in range(8, len(data) - 12, 97):
+        with pytest.raises(MessageError, match=f"ends early, after {length} bytes"):
+            bgr_from_compressed(data[:length], "")
+
+
+@pytest.mark.parametrize(
+    ("data", "form", "words"),
+    [
+        (b"", "jpeg", "neither JPEG nor PNG"),
+        (b"\0\0\0\1gB", "h264", "format 'h264', 6 bytes.* neither JPEG nor PNG"),
+        (b"\0" * 12 + b"\x89PNG\r\n\x1a\n", "16UC1; compressedDepth png", "which is depth"),
+    ],
+)
+def test_other_data_are_refused_with_words(data, form, words):
+    with pytest.raises(MessageError, match=words):
+        bgr_from_compressed(data, form)
+
+
+def test_damaged_files_give_an_image_or_an_error_in_words():
+    rng = np.random.default_rng(3)
+    files = [encode(smooth_image(), ".jpg"), encode(smooth_image(), ".png")]
+    refused = 0
+    for number in range(200):
+        data = np.frombuffer(files[number % 2], np.uint8).copy()
+        places = rng.integers(0, len(data), int(rng.integers(1, 20)))
+        data[places] = rng.integers(0, 256, len(places))
+        try:
+            found = bgr_from_compressed(data.tobytes(), "jpeg")
+        except MessageError as error:
+            refused += 1
+            assert str(error).endswith(".")
+        else:
+            assert found.ndim == 3 and found.shape[2] == 3 and found.dtype == np.uint8
+    assert refused > 50

@@ -1,0 +1,119 @@
+"""`yolact quantize`: a bundle in float32 becomes one that computes with 8 bits."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yolact_ros.errors import BundleError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from yolact_ros.config import ModelConfig
+    from yolact_ros.export.int8_bundle import QuantizedGraph
+
+SHOWN_LAYERS = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("bundle", type=Path, help="folder with model.json, in float32")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="for calibration: images like those to come, or folders of them, or videos",
+    )
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=100,
+        metavar="N",
+        help="how many of them are used, spread evenly (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--target",
+        choices=("onnxruntime", "tensorrt"),
+        default="onnxruntime",
+        help="what is to run it; TensorRT takes symmetric int8 alone (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--float-above",
+        type=float,
+        default=0.05,
+        metavar="ERROR",
+        help="layers that, quantized alone, move an output by more than this share stay in float "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--float-layers",
+        nargs="*",
+        metavar="LAYER",
+        help="the layers that stay in float, where they are known; no layer is measured then",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Calibrate, measure each layer, write the bundle, and print what was done."""
+    from yolact_ros.export.int8_bundle import quantize_bundle
+    from yolact_ros.runtime.bundle import Bundle
+
+    model = Bundle.open(arguments.bundle).description.model
+    images = calibration_images(arguments.images, model, count=arguments.count)
+    graphs = quantize_bundle(
+        arguments.bundle,
+        arguments.output,
+        images,
+        target=arguments.target,
+        float_above=arguments.float_above,
+        float_layers=arguments.float_layers,
+    )
+    for graph in graphs:
+        _print_graph(graph)
+    print(f"Calibrated on {len(images)} images -> {arguments.output}")
+    return 0
+
+
+def calibration_images(
+    paths: Sequence[Path], model: ModelConfig, *, count: int
+) -> list[np.ndarray]:
+    """Read `count` images, spread evenly over all, as the network's input.
+
+    Raises:
+        BundleError: there is no image at the paths.
+    """
+    from tqdm import tqdm
+
+    from yolact_ros.runtime.images.files import count_frames, find_files, read_frames
+    from yolact_ros.runtime.preprocess import prepare_image
+
+    files = find_files(paths)
+    total = count_frames(files)
+    if not total or count < 1:
+        raise BundleError(f"No calibration images in {', '.join(map(str, paths))}.")
+    count = min(count, total)
+    wanted = {round(i * (total - 1) / max(count - 1, 1)) for i in range(count)}
+    frames = tqdm(read_frames(files), total=total, desc="read", unit="image", leave=False)
+    return [prepare_image(frame.image, model)[0] for i, frame in enumerate(frames) if i in wanted]
+
+
+def _print_graph(graph: QuantizedGraph) -> None:
+    """Print the most sensitive layers of a graph, and what it became."""
+    worst = sorted(graph.errors.items(), key=lambda item: -item[1])[:SHOWN_LAYERS]
+    width = max((len(layer) for layer, _ in worst), default=0)
+    print(f"{graph.graph}:")
+    if worst:
+        print(f"  error of each layer alone, the {len(worst)} largest")
+    for layer, error in worst:
+        print(f"  {layer:<{width}}  {error:.4f}{'  float' if layer in graph.float_layers else ''}")
+    before, after = graph.megabytes
+    print(
+        f"  {graph.layers - len(graph.float_layers)} of {graph.layers} layers in int8; "
+        f"outputs differ by {graph.error:.3f}; {before:.1f} -> {after:.1f} MB"
+    )

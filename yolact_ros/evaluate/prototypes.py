@@ -1,0 +1,174 @@
+"""Pictures of the prototypes, and of how coefficients add them up to masks (YOLACT figure 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from yolact_ros.runtime.detections import Detections
+from yolact_ros.runtime.output.draw import draw_detections
+from yolact_ros.runtime.segmenter import Dissection
+
+TILE = 132  # side of one tile in pixels
+GAP = 6
+LABEL = 18  # height of the line of text above a tile
+BACKGROUND = (32, 32, 32)
+TEXT = (230, 230, 230)
+
+
+def draw_dissection(
+    image: np.ndarray,
+    dissection: Dissection,
+    *,
+    class_names: Sequence[str],
+    instances: int = 4,
+) -> np.ndarray:
+    """Draw all prototypes, and below them how the masks of the best instances add up.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        dissection: of this image.
+        class_names: name of each class id.
+        instances: how many masks to take apart.
+
+    Returns:
+        (height, width, 3) uint8 BGR.
+    """
+    grid = draw_prototype_grid(dissection.prototypes)
+    found = dissection.detections
+    dense = dissection.soft.dense()
+    rows = [
+        draw_assembly(
+            draw_detections(image, _only(found, i), class_names),
+            dissection.prototypes,
+            dissection.coefficients[i],
+            dense[i],
+            title=f"{class_names[found.class_ids[i]]} {found.scores[i]:.2f}",
+        )
+        for i in range(min(instances, len(found)))
+    ]
+    parts = [grid, stack_rows(rows)] if rows else [grid]
+    width = max(part.shape[1] for part in parts)
+    return np.concatenate(
+        [
+            cv2.copyMakeBorder(
+                part, 0, 0, 0, width - part.shape[1], cv2.BORDER_CONSTANT, value=BACKGROUND
+            )
+            for part in parts
+        ]
+    )
+
+
+def _only(detections: Detections, index: int) -> Detections:
+    """The detections with one instance left."""
+    one = slice(index, index + 1)
+    return Detections(
+        boxes=detections.boxes[one],
+        scores=detections.scores[one],
+        mask_scores=detections.mask_scores[one],
+        class_ids=detections.class_ids[one],
+        mask_rois=detections.mask_rois[one],
+        masks=detections.masks[one],
+        image_size=detections.image_size,
+    )
+
+
+def draw_prototype_grid(prototypes: np.ndarray, *, columns: int = 8) -> np.ndarray:
+    """Draw every prototype as one tile, dark where it is zero, each scaled to its own maximum.
+
+    Args:
+        prototypes: (Hp, Wp, K) float32, zero or more.
+        columns: tiles in a row.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+    """
+    tiles = [
+        labelled(heat(prototypes[..., k]), f"p{k}  max {prototypes[..., k].max():.1f}")
+        for k in range(prototypes.shape[2])
+    ]
+    return stack_rows([tiles[i : i + columns] for i in range(0, len(tiles), columns)])
+
+
+def draw_assembly(
+    thumbnail: np.ndarray,
+    prototypes: np.ndarray,
+    coefficients: np.ndarray,
+    mask: np.ndarray,
+    *,
+    title: str,
+    terms: int = 5,
+) -> list[np.ndarray]:
+    """Draw how one mask comes about, as a row of tiles.
+
+    Args:
+        thumbnail: (H, W, 3) uint8 BGR, the image with the instance marked.
+        prototypes: (Hp, Wp, K) float32.
+        coefficients: (K,) float32 in [-1, 1], of this instance.
+        mask: (Hp, Wp) float32 in [0, 1], the soft mask cropped to its box.
+        title: label of the first tile.
+        terms: how many of the strongest terms to show.
+
+    Returns:
+        Tiles: image, strongest terms (red adds, blue takes away), sum of all terms, mask.
+    """
+    contributions = prototypes * coefficients
+    strength = np.abs(contributions).sum(axis=(0, 1))
+    strongest = np.argsort(-strength, kind="stable")[:terms]
+    limit = float(np.abs(contributions).max(initial=0.0)) or 1.0
+    tiles = [labelled(thumbnail, title)]
+    for k in strongest:
+        tiles.append(
+            labelled(diverging(contributions[..., k], limit), f"{coefficients[k]:+.2f} x p{k}")
+        )
+    total = contributions.sum(axis=2)
+    tiles.append(
+        labelled(diverging(total, float(np.abs(total).max(initial=0.0)) or 1.0), "sum of all")
+    )
+    tiles.append(labelled(heat(mask, limit=1.0), "sigmoid, cropped"))
+    return tiles
+
+
+def heat(values: np.ndarray, *, limit: float | None = None) -> np.ndarray:
+    """Colour (H, W) float values from 0 to `limit` (default: their maximum) as (H, W, 3) uint8."""
+    top = float(values.max(initial=0.0)) if limit is None else limit
+    scaled = np.clip(values * (255 / top if top > 0 else 0), 0, 255).astype(np.uint8)
+    return cv2.applyColorMap(scaled, cv2.COLORMAP_VIRIDIS)
+
+
+def diverging(values: np.ndarray, limit: float) -> np.ndarray:
+    """Colour (H, W) float values: white at zero, red at +limit, blue at -limit; BGR uint8."""
+    share = np.clip(values / limit, -1, 1).astype(np.float32)
+    fade = 1 - np.abs(share)
+    blue = np.where(share < 0, 1.0, fade)
+    red = np.where(share > 0, 1.0, fade)
+    return (np.stack([blue, fade, red], axis=-1) * 255).astype(np.uint8)
+
+
+def labelled(picture: np.ndarray, text: str) -> np.ndarray:
+    """Fit a picture into one tile, its aspect kept, under a line of text."""
+    height, width = picture.shape[:2]
+    scale = min(TILE / width, TILE / height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+    tile = np.full((LABEL + TILE, TILE, 3), BACKGROUND, np.uint8)
+    x, y = (TILE - size[0]) // 2, LABEL + (TILE - size[1]) // 2
+    tile[y : y + size[1], x : x + size[0]] = cv2.resize(picture, size, interpolation=interpolation)
+    cv2.putText(tile, text, (2, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, TEXT, 1, cv2.LINE_AA)
+    return tile
+
+
+def stack_rows(rows: list[list[np.ndarray]]) -> np.ndarray:
+    """Lay rows of equal tiles on one sheet."""
+    columns = max((len(row) for row in rows), default=0)
+    height, width = LABEL + TILE, TILE
+    sheet = np.full(
+        (GAP + len(rows) * (height + GAP), GAP + columns * (width + GAP), 3), BACKGROUND, np.uint8
+    )
+    for i, row in enumerate(rows):
+        for j, tile in enumerate(row):
+            y, x = GAP + i * (height + GAP), GAP + j * (width + GAP)
+            sheet[y : y + height, x : x + width] = tile
+    return sheet

@@ -1,0 +1,64 @@
+"""AP of a network in training, through the same pipeline as `yolact evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from yolact_ros.config import PostprocessConfig
+from yolact_ros.datasets.coco import CocoDataset
+from yolact_ros.evaluate.coco_tables import CocoTables
+from yolact_ros.runtime.backends.pytorch import TorchBackend
+from yolact_ros.runtime.bundle import ModelDescription
+from yolact_ros.runtime.segmenter import Segmenter
+
+# As `yolact evaluate`.
+POSTPROCESS = PostprocessConfig(score_threshold=0.05)
+
+
+class ApScorer:
+    """Detects on parts of the validation images, and scores all parts together."""
+
+    def collect(
+        self, model: Any, dataset: CocoDataset, positions: Sequence[int], *, show: bool
+    ) -> CocoTables:
+        """Detect on images of a data set.
+
+        Args:
+            model: a `model.yolact.Yolact` in evaluation mode, on any device.
+            dataset: annotations with the model's classes.
+            positions: of the images.
+            show: a progress bar.
+
+        Raises:
+            DatasetError: an image cannot be read.
+        """
+        backend = TorchBackend(model, device=str(next(model.parameters()).device))
+        description = ModelDescription(model.config, "host", 1000, identity="")
+        segmenter = Segmenter(backend, description, POSTPROCESS)
+        tables = CocoTables(dataset.category_ids, dataset.classes)
+        for index in tqdm(positions, desc="detect", unit="image", leave=False, disable=not show):
+            image = dataset.read_image(index)
+            image_id = dataset.image_ids[index]
+            tables.add_image(image_id, (image.shape[0], image.shape[1]))
+            tables.add_truth(image_id, dataset.annotations(index))
+            tables.add_found(image_id, segmenter.segment(image))
+        return tables
+
+    def score(self, parts: Sequence[CocoTables]) -> dict[str, float | None]:
+        """AP in [0, 1] of what was collected, in one part or several; it goes into the first."""
+        whole, *others = parts
+        for part in others:
+            whole.images.update(part.images)
+            _append(whole.truth, part.truth)
+            for kind, rows in part.found.items():
+                _append(whole.found[kind], rows)
+        box, mask = whole.score("bbox").summary, whole.score("segm").summary
+        return {"box_ap": box["ap"], "mask_ap": mask["ap"], "mask_ap50": mask["ap50"]}
+
+
+def _append(rows: list[dict[str, Any]], more: list[dict[str, Any]]) -> None:
+    """Put rows behind others; pycocotools wants ids that count on."""
+    rows += [{**row, "id": number} for number, row in enumerate(more, len(rows) + 1)]

@@ -1,0 +1,167 @@
+"""From camera images to finished detections inside one graph, for TensorRT.
+
+The rule is that of `runtime.postprocess`, in operators that every runtime has: no NonZero, no
+NonMaxSuppression, all shapes fixed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from yolact_ros.config import PostprocessConfig
+from yolact_ros.model.graphs.detect import Predictions, decode_boxes, normalise
+from yolact_ros.model.yolact import Yolact
+
+
+class DetectionTensors(NamedTuple):
+    """N = max_detections rows, best first; rows without a detection have score -1.
+
+    A graph of B > 1 images puts B in front of every shape.
+    """
+
+    boxes: Tensor
+    """(N, 4) x1 y1 x2 y2 as fractions of the image, not clipped."""
+    scores: Tensor
+    """(N,) class score."""
+    mask_scores: Tensor
+    """(N,) class score times predicted mask IoU; equal to `scores` without re-scoring."""
+    class_ids: Tensor
+    """(N,) int32, 0-based."""
+    coefficients: Tensor
+    """(N, K) in [-1, 1]."""
+    prototypes: Tensor
+    """(Hp, Wp, K), zero or more."""
+
+
+class DetectWithNmsGraph(nn.Module):
+    """The graph `detect` of a bundle whose post-processing is `graph`."""
+
+    outputs = DetectionTensors._fields
+
+    def __init__(self, network: Yolact, config: PostprocessConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.config = config
+
+    def forward(self, image: Tensor) -> DetectionTensors:
+        """Run on image (B, H, W, 3) uint8 BGR of the network's input size."""
+        return self.finish(self.network.pyramid(normalise(image, self.network.config)))
+
+    def finish(self, pyramid: tuple[Tensor, ...]) -> DetectionTensors:
+        """Decode, choose and score what is in P3..P7 of B images."""
+        output = self.network.predict(pyramid)
+        predictions = Predictions(
+            boxes=decode_boxes(output.box_offsets, self.network.priors),
+            class_scores=output.class_logits.softmax(dim=-1)[..., 1:],
+            coefficients=output.coefficients,
+            prototypes=output.prototypes,
+        )
+        boxes, scores, class_ids, coefficients = fast_nms(predictions, self.config)
+        mask_scores = scores
+        if self.network.mask_rescoring is not None:
+            masks = soft_masks(predictions.prototypes, coefficients, boxes)
+            iou = self.network.mask_rescoring(masks.flatten(0, 1)[:, None])
+            iou = iou.gather(1, class_ids.reshape(-1, 1)).reshape(scores.shape)
+            mask_scores = torch.where(scores > 0, scores * iou, scores)
+        tensors = DetectionTensors(
+            boxes,
+            scores,
+            mask_scores,
+            class_ids.to(torch.int32),
+            coefficients,
+            predictions.prototypes,
+        )
+        if scores.shape[0] == 1:
+            return DetectionTensors(*(tensor[0] for tensor in tensors))
+        return tensors
+
+
+def fast_nms(
+    predictions: Predictions, config: PostprocessConfig
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Fast NMS (YOLACT section 3.3) of B images, with fixed shapes.
+
+    A suppressed box suppresses others, as in the reference. Pairs of prior and class that do not
+    exceed `config.score_threshold` get score -1; they rank behind all others, so they cannot
+    suppress any.
+
+    Args:
+        predictions: every tensor with B in front.
+        config: thresholds and limits.
+
+    Returns:
+        boxes (B, N, 4), scores (B, N), class_ids (B, N) int64, coefficients (B, N, K);
+        N = max_detections.
+    """
+    scores = predictions.class_scores.transpose(1, 2)  # (B, C, P)
+    batch, num_classes, num_priors = scores.shape
+    top_scores, top_priors = scores.topk(min(config.top_k, num_priors), dim=2)  # (B, C, k)
+    rank_count = top_scores.shape[2]
+    top_priors = top_priors.reshape(batch, -1, 1)
+    boxes = take_rows(predictions.boxes, top_priors[..., 0])
+    boxes = boxes.reshape(batch * num_classes, rank_count, 4)
+    overlap = box_iou(boxes).triu(diagonal=1).amax(dim=1)  # with any better-ranked box
+    overlap = overlap.reshape(top_scores.shape)
+    kept = (overlap <= config.nms_iou_threshold) & (top_scores > config.score_threshold)
+    ranked = torch.where(kept, top_scores, torch.full_like(top_scores, -1.0)).reshape(batch, -1)
+    best, places = ranked.topk(min(config.max_detections, ranked.shape[1]))  # (B, N)
+    priors = take_rows(top_priors, places)[..., 0]
+    class_of_place = torch.arange(num_classes, device=places.device).repeat_interleave(rank_count)
+    class_ids = class_of_place.index_select(0, places.reshape(-1)).reshape(places.shape)
+    boxes = take_rows(predictions.boxes, priors)
+    return boxes, best, class_ids, take_rows(predictions.coefficients, priors)
+
+
+def take_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """Of values (B, n, D), the rows (B, m) of each image: (B, m, D)."""
+    batch, count, width = values.shape
+    if batch > 1:
+        rows = rows + torch.arange(0, batch * count, count, device=rows.device)[:, None]
+    taken = values.reshape(-1, width).index_select(0, rows.reshape(-1))
+    return taken.reshape(batch, -1, width)
+
+
+def box_iou(boxes: Tensor) -> Tensor:
+    """(C, k, 4) x1 y1 x2 y2 to (C, k, k) intersection over union, no epsilon: 0/0 is NaN."""
+    top_left = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
+    bottom_right = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
+    sides = (bottom_right - top_left).clamp(min=0)
+    intersection = sides[..., 0] * sides[..., 1]
+    areas = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    return intersection / (areas[:, :, None] + areas[:, None, :] - intersection)
+
+
+def soft_masks(prototypes: Tensor, coefficients: Tensor, boxes: Tensor) -> Tensor:
+    """Combine prototypes and crop to the boxes (reference: `lincomb_mask_loss`, `crop`).
+
+    Args:
+        prototypes: (B, Hp, Wp, K).
+        coefficients: (B, N, K), at least one: the number of rows in a graph is fixed.
+        boxes: (B, N, 4) x1 y1 x2 y2 as fractions of the image.
+
+    Returns:
+        (B, N, Hp, Wp) in [0, 1], zero outside each box padded by one cell.
+    """
+    batch, height, width, depth = prototypes.shape
+    # A 1x1 convolution rather than a matrix product, which TensorRT lacks in float on some GPUs;
+    # the images of a batch are its groups.
+    planes = prototypes.permute(0, 3, 1, 2).reshape(1, batch * depth, height, width)
+    kernels = coefficients.reshape(-1, depth, 1, 1)
+    masks = torch.nn.functional.conv2d(planes, kernels, groups=batch).sigmoid()
+    x1, x2 = _padded_span(boxes[..., 0], boxes[..., 2], width)
+    y1, y2 = _padded_span(boxes[..., 1], boxes[..., 3], height)
+    columns = torch.arange(width, device=boxes.device, dtype=boxes.dtype)
+    rows = torch.arange(height, device=boxes.device, dtype=boxes.dtype)
+    inside_x = (columns >= x1[..., None]) & (columns < x2[..., None])
+    inside_y = (rows >= y1[..., None]) & (rows < y2[..., None])
+    inside = inside_y[..., :, None] & inside_x[..., None, :]
+    return masks.reshape(inside.shape) * inside.to(masks.dtype)
+
+
+def _padded_span(first: Tensor, second: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    first, second = first * size, second * size
+    low = (torch.minimum(first, second) - 1).clamp(min=0)
+    return low, (torch.maximum(first, second) + 1).clamp(max=size)

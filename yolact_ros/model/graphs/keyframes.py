@@ -1,0 +1,70 @@
+"""The graphs of video: a keyframe, which leaves features, and the frames that live on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from yolact_ros.model.feature_transform import KeyframeFeatures
+from yolact_ros.model.graphs.detect import DetectGraph, normalise
+from yolact_ros.model.graphs.detect_with_nms import DetectWithNmsGraph
+
+
+class KeyframeGraph(nn.Module):
+    """The graph `keyframe`: what the graph `detect` gives, and the features.
+
+    Attributes:
+        outputs: names of the results, in order.
+    """
+
+    def __init__(self, detect: DetectGraph | DetectWithNmsGraph) -> None:
+        super().__init__()
+        self.detect = detect
+        self.outputs = (*detect.outputs, *features_of(detect))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Run on image (1, H, W, 3) uint8 BGR of the network's input size."""
+        network = self.detect.network
+        pyramid, features = network.keyframe_pyramid(normalise(image, network.config))
+        kept = (getattr(features, name) for name in features_of(self.detect))
+        return (*self.detect.finish(pyramid), *kept)
+
+
+class NonKeyframeGraph(nn.Module):
+    """The graph `non_keyframe`: features move by the network's own flow."""
+
+    def __init__(self, detect: DetectGraph | DetectWithNmsGraph) -> None:
+        super().__init__()
+        self.detect = detect
+        self.outputs = detect.outputs
+
+    def forward(self, image: Tensor, x4: Tensor, x5: Tensor, lateral: Tensor) -> Any:
+        """Run on an image as `keyframe` does, with the features of a keyframe."""
+        network = self.detect.network
+        images = normalise(image, network.config)
+        features = KeyframeFeatures(x4, x5, lateral)
+        return self.detect.finish(network.non_keyframe_pyramid(images, features))
+
+
+class NonKeyframeFlowGraph(nn.Module):
+    """The graph `non_keyframe_flow`: features move by a flow that is given."""
+
+    def __init__(self, detect: DetectGraph | DetectWithNmsGraph) -> None:
+        super().__init__()
+        self.detect = detect
+        self.outputs = detect.outputs
+
+    def forward(self, image: Tensor, x4: Tensor, x5: Tensor, flow: Tensor) -> Any:
+        """Run on an image as `keyframe` does; `flow.warp_by_flow` says what `flow` is."""
+        network = self.detect.network
+        images = normalise(image, network.config)
+        pyramid = network.non_keyframe_pyramid_by_flow(images, x4, x5, flow=flow)
+        return self.detect.finish(pyramid)
+
+
+def features_of(detect: DetectGraph | DetectWithNmsGraph) -> tuple[str, ...]:
+    """Names of the features that a keyframe leaves; only a learned flow needs the lateral."""
+    if detect.network.feature_transform is None:
+        return ("x4", "x5")
+    return KeyframeFeatures._fields

@@ -1,0 +1,344 @@
+"""Checkpoints that carry their configuration, and where fresh weights come from."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yolact_ros.config import ModelConfig, model_from_plain, to_mapping
+from yolact_ros.errors import WeightsError
+from yolact_ros.model.backbones.efficientnet import EfficientNetLite0
+from yolact_ros.model.backbones.resnet import ResNet
+from yolact_ros.model.deform_conv import DeformConv2d
+from yolact_ros.model.weights.imagenet import (
+    is_deformable_part,
+    lite0_file,
+    rename_lite0,
+    rename_resnet,
+    torchvision_resnet,
+)
+from yolact_ros.model.weights.official import Conversion, convert_official, describe_problems
+from yolact_ros.model.weights.official_names import depends_on_classes
+from yolact_ros.model.yolact import Yolact
+
+CHECKPOINT_FORMAT = "yolact_ros.checkpoint/1"
+
+# The layer of mask re-scoring that has an output for each class.
+RESCORED_CLASSES = "mask_rescoring.layers.10."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file of weights with all that is needed to use or to go on training them.
+
+    Attributes:
+        config: the network.
+        weights: entry name to tensor, as `Yolact.state_dict` gives them.
+        step: optimisation steps done.
+        optimizer: state of the optimizer, or None where training is over.
+        extra: whatever the trainer needs besides (plain values and tensors).
+    """
+
+    config: ModelConfig
+    weights: Mapping[str, Tensor]
+    step: int = 0
+    optimizer: Mapping[str, Any] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: Yolact,
+    *,
+    step: int = 0,
+    optimizer: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint so that `path` holds the old file or the new one, never half of one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "format": CHECKPOINT_FORMAT,
+        "config": to_mapping(model.config),
+        "weights": model.state_dict(),
+        "step": step,
+        "optimizer": None if optimizer is None else dict(optimizer),
+        "extra": dict(extra or {}),
+    }
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only the owner can read
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def read_entries(path: str | Path) -> dict[str, Any]:
+    """Read a file that `torch.save` made, without running code from it.
+
+    Raises:
+        WeightsError: the file is missing, or is no checkpoint of tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"There is no checkpoint {path}.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for a foreign or broken file
+        raise WeightsError(
+            f"{path} is no checkpoint that can be read safely ({type(error).__name__}); expected "
+            "a file written by `yolact train`, or tensors saved by torch.save."
+        ) from error
+    if not isinstance(content, dict):
+        raise WeightsError(
+            f"{path} holds a {type(content).__name__}; expected a checkpoint written by "
+            "`yolact train`."
+        )
+    return content
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of this package.
+
+    Raises:
+        WeightsError: the file is missing, unreadable or another program's.
+        ConfigError: its configuration cannot be used.
+    """
+    content = read_entries(path)
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(
+            f"{path} is a bare state dict, as the authors publish theirs; turn it into a "
+            f"checkpoint first: yolact convert {path} -o CONVERTED.pth (with --partial and "
+            "--classes for other classes)."
+        )
+    if content.get("format") != CHECKPOINT_FORMAT:
+        raise WeightsError(
+            f"{path} is not a checkpoint of yolact_ros (format {content.get('format')!r}); "
+            f"expected {CHECKPOINT_FORMAT!r}, as `yolact train` writes it."
+        )
+    missing = {"config", "weights", "step", "optimizer", "extra"} - set(content)
+    if missing:
+        raise WeightsError(
+            f"{path} is an incomplete checkpoint: no {', '.join(sorted(missing))}. Take another "
+            "copy of it."
+        )
+    return Checkpoint(
+        config=model_from_plain(content["config"]),
+        weights=content["weights"],
+        step=int(content["step"]),
+        optimizer=content["optimizer"],
+        extra=content["extra"],
+    )
+
+
+def load_model(path: str | Path) -> Yolact:
+    """Build the network that a checkpoint describes, with its weights, in evaluation mode.
+
+    Raises:
+        WeightsError: see `load_checkpoint`, or the entries do not fit the network.
+    """
+    checkpoint = load_checkpoint(path)
+    model = Yolact(checkpoint.config)
+    load_weights(model, checkpoint.weights, source=str(path))
+    return model.eval()
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Fill every entry of `model` from `weights`.
+
+    Raises:
+        WeightsError: an entry is missing, left over or of another shape; all are listed.
+    """
+    expected = model.state_dict()
+    problems = [f"missing: {name}" for name in expected if name not in weights]
+    problems += [f"unexpected: {name}" for name in weights if name not in expected]
+    problems += [
+        f"shape of {name}: {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if problems:
+        shown = "\n  ".join(problems[:20])
+        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise WeightsError(
+            f"The weights of {source} do not fit the network ({len(problems)} entries):\n  "
+            f"{shown}{more}"
+        )
+    model.load_state_dict(dict(weights))
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What became of the entries of a checkpoint that a like network was started from.
+
+    Attributes:
+        source: the checkpoint.
+        taken: entries that were copied.
+        averaged: entries whose every class is the mean of the checkpoint's classes.
+        fresh: entries of the network that the checkpoint lacks, has in another shape or has for
+            other classes.
+        unused: entries of the checkpoint that the network cannot take, for the same reasons.
+    """
+
+    source: str
+    taken: tuple[str, ...]
+    averaged: tuple[str, ...]
+    fresh: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"Took {len(self.taken)} of "
+            f"{len(self.taken) + len(self.averaged) + len(self.fresh)} entries from "
+            f"{self.source}, {len(self.averaged)} as a mean of its classes; {len(self.fresh)} "
+            f"start fresh, {len(self.unused)} of the file are not used."
+        )
+
+    def report(self) -> str:
+        """The account in full: one line an entry."""
+        lines = [str(self)]
+        for title, names in (
+            ("taken", self.taken),
+            ("taken as a mean of the classes", self.averaged),
+            ("fresh", self.fresh),
+            ("not used", self.unused),
+        ):
+            lines += ["", f"{title} ({len(names)}):", *(f"  {name}" for name in names)]
+        return "\n".join(lines) + "\n"
+
+
+def load_partial_weights(model: Yolact, path: str | Path) -> Transfer:
+    """Start a network from a checkpoint of one with other classes, or other parts.
+
+    Entries of equal name and shape are copied; all others of `model` keep their values, and so
+    do, for other classes, those whose values mean classes. Mask re-scoring is the exception: how
+    well a mask fits hardly depends on the class, so each new class starts as the mean of the old
+    ones. A random start behind trained layers leaves many classes dead, for it ends in a ReLU.
+
+    Raises:
+        WeightsError: the checkpoint cannot be read, or its backbone is another one.
+    """
+    checkpoint = load_checkpoint(path)
+    theirs, ours = checkpoint.config.backbone.name, model.config.backbone.name
+    if theirs != ours:
+        raise WeightsError(
+            f"{path} has the backbone {theirs!r}, and {model.config.name!r} has {ours!r}; start "
+            f"from a checkpoint with {ours!r}."
+        )
+    weights, own = checkpoint.weights, model.state_dict()
+    same_classes = checkpoint.config.classes == model.config.classes
+    taken = {
+        name: tensor
+        for name, tensor in weights.items()
+        if name in own
+        and own[name].shape == tensor.shape
+        and (same_classes or not depends_on_classes(name))
+    }
+    averaged = {
+        name: weights[name].mean(dim=0, keepdim=True).expand_as(own[name])
+        for name in own
+        if name.startswith(RESCORED_CLASSES)
+        and name in weights
+        and name not in taken
+        and weights[name].shape[1:] == own[name].shape[1:]
+    }
+    model.load_state_dict({**own, **taken, **averaged})
+    return Transfer(
+        source=str(path),
+        taken=tuple(taken),
+        averaged=tuple(averaged),
+        fresh=tuple(name for name in own if name not in taken and name not in averaged),
+        unused=tuple(name for name in weights if name not in taken and name not in averaged),
+    )
+
+
+def load_official_weights(
+    model: Yolact,
+    entries: Mapping[str, Tensor],
+    *,
+    source: str = "the official checkpoint",
+    fresh: Collection[str] = (),
+) -> Conversion:
+    """Fill a network from the entries of an official state dict.
+
+    Args:
+        model: the network.
+        entries: official name to tensor.
+        source: what the error message calls them.
+        fresh: entries of `model` that keep the values they have.
+
+    Returns:
+        What became of each entry.
+
+    Raises:
+        WeightsError: an entry has no counterpart here, is missing or has another shape.
+    """
+    conversion = convert_official(entries, model.config, fresh=fresh)
+    if conversion.problems:
+        raise WeightsError(
+            f"{source} is not {model.config.name}; it has {describe_problems(conversion.problems)}"
+        )
+    own = model.state_dict()
+    kept = {name: own[name] for name in fresh}
+    load_weights(model, {**conversion.weights, **conversion.counters, **kept}, source=source)
+    return conversion
+
+
+def initialise_weights(model: Yolact) -> None:
+    """Xavier-uniform weights and zero biases outside the backbone (reference: `init_weights`).
+
+    Deformable convolutions keep their own start, at which no tap moves. A feature transform
+    starts by keeping the keyframe's features as they are.
+    """
+    moving = [m.offset_mask for m in model.modules() if isinstance(m, DeformConv2d)]
+    for name, module in model.named_modules():
+        if module in moving or name.startswith("backbone."):
+            continue
+        if isinstance(module, nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    if model.feature_transform is not None:
+        model.feature_transform.start_as_identity()
+
+
+def load_imagenet_backbone(model: Yolact) -> None:
+    """Fill the backbone with ImageNet weights.
+
+    EfficientNet-Lite0's come with the extra `train`, those of the ResNets with torchvision. What
+    a deformable convolution has besides its kernel keeps its fresh values, as in the reference.
+
+    Raises:
+        WeightsError: the weights are not installed, or none are known for this backbone.
+    """
+    backbone = model.backbone
+    if isinstance(backbone, EfficientNetLite0):
+        entries = rename_lite0(read_entries(lite0_file()))
+    elif isinstance(backbone, ResNet):
+        fresh = {n: t for n, t in backbone.state_dict().items() if is_deformable_part(n)}
+        entries = {**fresh, **rename_resnet(torchvision_resnet(model.config.backbone.name))}
+    else:
+        raise WeightsError(
+            f"No ImageNet weights are known for backbone {model.config.backbone.name!r}; "
+            "start from a checkpoint, or train from scratch with `pretrained: false`."
+        )
+    load_weights(backbone, entries, source=f"ImageNet's {model.config.backbone.name}")

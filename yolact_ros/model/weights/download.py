@@ -1,0 +1,161 @@
+"""Download of one large file over HTTP: resumed, checked, and whole or absent (no torch here)."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import re
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from yolact_ros.errors import WeightsError
+
+TIMEOUT = 30.0  # seconds without a single byte
+BLOCK = 1 << 18  # bytes read at once
+
+
+@dataclass
+class ExpectedFile:
+    """What the server says of the whole file; None where it says nothing."""
+
+    size: int | None = None
+    sha256: str | None = None
+
+    def note(self, headers: Message) -> None:
+        """Take size and SHA-256 from the headers of one answer.
+
+        Hugging Face names both in its redirect to the storage, as `X-Linked-Size` and
+        `X-Linked-ETag`; others say at least the size.
+        """
+        digest = headers.get("X-Linked-ETag", "").strip('"')
+        if re.fullmatch(r"[0-9a-f]{64}", digest):
+            self.sha256 = digest
+        # "bytes 5-9/10" of a part, "bytes */10" of a refusal
+        whole = re.fullmatch(r"bytes .*/(\d+)", headers.get("Content-Range", ""))
+        size = whole.group(1) if whole else headers.get("X-Linked-Size", "")
+        if size.isdigit():
+            self.size = int(size)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects and notes what they say of the file."""
+
+    def __init__(self, promise: ExpectedFile) -> None:
+        self.promise = promise
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
+        self.promise.note(headers)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def download(url: str, path: Path, *, sha256: str | None = None) -> str:
+    """Fetch `url` into `path`, going on where an earlier attempt stopped (`path` + `.part`).
+
+    Args:
+        url: http or https address.
+        path: the file to write; it appears only when it is whole and checked.
+        sha256: what the file must have; else what the server promises, if it does.
+
+    Returns:
+        The file's SHA-256.
+
+    Raises:
+        WeightsError: there is no connection, the server refuses, the connection broke (what came
+            is kept for the next attempt), or the file is not the promised one (it is deleted).
+    """
+    part = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    promise = ExpectedFile()
+    try:
+        _fetch(url, part, promise)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise WeightsError(
+            f"{url}: the server answers {error.code} {error.reason}. Look whether the authors "
+            "moved the file."
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        cause = getattr(error, "reason", None) or error or type(error).__name__
+        kept = f" {part.stat().st_size} bytes are kept in {part}." if part.is_file() else ""
+        raise WeightsError(
+            f"{url} could not be fetched: {cause}.{kept} Check the network connection and run "
+            "the command again."
+        ) from error
+    size = part.stat().st_size
+    if promise.size is not None and size < promise.size:
+        raise WeightsError(
+            f"The connection to {url} broke after {size} of {promise.size} bytes, which are kept "
+            f"in {part}. Run the command again to fetch the rest."
+        )
+    actual = file_sha256(part)
+    expected = sha256 or promise.sha256
+    too_long = promise.size is not None and size > promise.size
+    if too_long or (expected is not None and actual != expected):
+        part.unlink()
+        wanted = f"{promise.size} bytes" if too_long else f"SHA-256 {expected}"
+        raise WeightsError(
+            f"What came from {url} is not the file: {size} bytes with SHA-256 {actual}, expected "
+            f"{wanted}. It was deleted; run the command again."
+        )
+    part.replace(path)
+    return actual
+
+
+def _fetch(url: str, part: Path, promise: ExpectedFile) -> None:
+    """Append to `part` what it lacks, or fetch all where the server cannot go on from there."""
+    start = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    try:
+        response = urllib.request.build_opener(_Redirects(promise)).open(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not start:
+            raise
+        with error:  # nothing lies behind `part`: it is whole, or of another file
+            promise.note(error.headers)
+        if promise.size is None:
+            part.unlink()
+            _fetch(url, part, promise)
+        return
+    with response:
+        promise.note(response.headers)
+        if response.headers.get_content_type() == "text/html":
+            raise WeightsError(
+                f"{url} gives a web page, not a file. Look whether the authors moved it, or "
+                "whether the network asks for a login."
+            )
+        resumed = response.status == 206
+        length = response.headers.get("Content-Length", "")
+        if promise.size is None and not resumed and length.isdigit():
+            promise.size = int(length)
+        with (
+            open(part, "ab" if resumed else "wb") as file,
+            tqdm(
+                total=promise.size,
+                initial=start if resumed else 0,
+                desc=part.name.removesuffix(".part"),
+                unit="B",
+                unit_scale=True,
+            ) as bar,
+        ):
+            while block := response.read(BLOCK):
+                file.write(block)
+                bar.update(len(block))
+
+
+def file_sha256(path: str | Path) -> str:
+    """The SHA-256 of a file, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,229 @@
+"""The demonstration: a camera, the node, and somebody who listens, each in its own process."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rclpy
+from ament_index_python.packages import get_package_share_directory
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+
+from yolact_ros.errors import ConfigError, YolactError
+from yolact_ros.msg import FrameStats, InstanceArray
+from yolact_ros.ros.demo.child_process import Subprogram
+from yolact_ros.ros.demo.fastdds import image_profile
+from yolact_ros.ros.demo.overlay_video import OverlayVideo
+from yolact_ros.ros.demo.video_camera import video_rate
+from yolact_ros.ros.messages.images import bgr_from_message
+from yolact_ros.ros.program import init_ros
+
+CAMERA_TOPIC = "/camera/image_raw"
+QOS = QoSProfile(depth=10)
+START_S = 60.0  # for the node to open its model
+SETTLE_S = 3.0  # for the last images, after the clip
+
+
+class Listener(Node):
+    """An ordinary client of the node: counts, measures and records what it publishes."""
+
+    def __init__(self, video: OverlayVideo) -> None:
+        super().__init__("demo")
+        self.stats: list[FrameStats] = []
+        self.classes: list[Counter[str]] = []
+        self._video = video
+        self._scores: dict[tuple[int, int], float] = {}
+        self.create_subscription(InstanceArray, "/yolact/instances", self._on_instances, QOS)
+        self.create_subscription(FrameStats, "/yolact/stats", self.stats.append, QOS)
+        self.create_subscription(Image, "/yolact/overlay", self._on_overlay, QOS)
+
+    def settled(self) -> bool:
+        """Whether every image that the node received has been accounted for."""
+        if not self.stats:
+            return False
+        last = self.stats[-1]
+        return last.received == last.processed + last.dropped + last.stale + last.failed
+
+    def _on_instances(self, message: InstanceArray) -> None:
+        self.classes.append(Counter(instance.class_name for instance in message.instances))
+        stamp = message.header.stamp
+        self._scores[stamp.sec, stamp.nanosec] = sum(i.score for i in message.instances)
+
+    def _on_overlay(self, message: Image) -> None:
+        stamp = message.header.stamp
+        rank = self._scores.pop((stamp.sec, stamp.nanosec), 0.0)
+        # A copy: the pixels are a view on the message.
+        image = bgr_from_message(message).copy()
+        self._video.add(image, stamp.sec + stamp.nanosec * 1e-9, rank=rank)
+
+
+class Table:
+    """One printed line a second, from the first result on."""
+
+    TITLE = f"{'time':>6} {'in':>8} {'out':>8} {'latency p50':>12} {'p95':>7} {'dropped':>8}  seen"
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._start = 0.0  # arrival of the first result
+        self._due = 0.0
+        self._counted = 0.0  # when the numbers below were taken
+        self._stats = self._classes = 0
+        self._received = self._dropped = 0
+
+    def print_when_due(self) -> None:
+        """Print what happened since the last line, once a second."""
+        now = time.monotonic()
+        if not self._start:
+            if self._listener.stats:
+                print(self.TITLE, flush=True)
+                self._start = now
+                self._due = now + 1.0
+                self._count(now)
+            return
+        if now < self._due:
+            return
+        self._due = now + 1.0
+        stats = self._listener.stats[self._stats :]
+        classes = self._listener.classes[self._classes :]
+        if not stats:
+            print(f"{now - self._start:5.0f}s no results", flush=True)
+            return
+        passed = now - self._counted
+        p50, p95 = np.percentile([message.latency_ms for message in stats], [50, 95])
+        print(
+            f"{now - self._start:5.0f}s {(stats[-1].received - self._received) / passed:5.1f} Hz "
+            f"{len(stats) / passed:5.1f} Hz {p50:9.0f} ms {p95:4.0f} ms "
+            f"{stats[-1].dropped - self._dropped:>8}  {_describe(classes)}",
+            flush=True,
+        )
+        self._count(now)
+
+    def _count(self, now: float) -> None:
+        self._counted = now
+        self._stats, self._classes = len(self._listener.stats), len(self._listener.classes)
+        self._received = self._listener.stats[-1].received
+        self._dropped = self._listener.stats[-1].dropped
+
+
+def _describe(classes: list[Counter[str]]) -> str:
+    """Mean number of instances of each class, e.g. `2 mug, 1 duck`."""
+    total: Counter[str] = Counter()
+    for counts in classes:
+        total.update(counts)
+    means = {name: round(count / len(classes)) for name, count in total.most_common()}
+    return ", ".join(f"{mean} {name}" for name, mean in means.items() if mean) or "nothing"
+
+
+def run(clip: Path, model: str, *, output: Path) -> int:
+    """Play a clip through the node.
+
+    Args:
+        clip: a video file.
+        model: bundle or checkpoint; empty for the package's own.
+        output: folder for the overlay video and the picture.
+
+    Returns:
+        Exit status: 0 when the whole clip went through the node.
+
+    Raises:
+        ConfigError: the clip cannot be read or the video cannot be written.
+    """
+    rate = video_rate(str(clip))
+    output.mkdir(parents=True, exist_ok=True)
+    video = OverlayVideo(output / "demo.mp4", rate)
+    listener = Listener(video)
+    arguments = ["-r", f"image:={CAMERA_TOPIC}"]
+    if model:
+        arguments += ["-p", f"model:={model}"]
+    with Subprogram("yolact_node", *arguments) as node:
+        deadline = time.monotonic() + START_S
+        while not listener.count_subscribers(CAMERA_TOPIC):
+            rclpy.spin_once(listener, timeout_sec=0.1)
+            if node.status is not None or time.monotonic() > deadline:
+                return _report_end(node)
+        with Subprogram("camera", "-p", f"video:={clip}") as camera:
+            table = Table(listener)
+            while camera.status is None and node.status is None:
+                rclpy.spin_once(listener, timeout_sec=0.1)
+                table.print_when_due()
+            if camera.status:
+                return _report_end(camera)
+        settle_until = time.monotonic() + SETTLE_S
+        while node.status is None and not listener.settled() and time.monotonic() < settle_until:
+            rclpy.spin_once(listener, timeout_sec=0.1)
+        if node.status is not None or node.end() != 0:
+            return _report_end(node)
+    video.close()
+    if video.best is None:
+        print("demo: the node published no overlay.", file=sys.stderr)
+        return 1
+    if not cv2.imwrite(str(output / "demo.png"), video.best):
+        raise ConfigError(f"OpenCV cannot write {output / 'demo.png'}; is there space left?")
+    _print_summary(listener.stats)
+    print(f"Wrote {output / 'demo.mp4'} and {output / 'demo.png'}")
+    return 0
+
+
+def _report_end(process: Subprogram) -> int:
+    if process.status is None:
+        print(f"demo: {process.name} was not ready after {START_S:.0f} s.", file=sys.stderr)
+    else:
+        print(
+            f"demo: {process.name} ended with status {process.status}; its own words are above.",
+            file=sys.stderr,
+        )
+    return 1
+
+
+def _print_summary(stats: list[FrameStats]) -> None:
+    last = stats[-1]
+    latencies = [message.latency_ms for message in stats]
+    stages = ", ".join(
+        f"{stage} {np.median([getattr(message, f'{stage}_ms') for message in stats]):.1f}"
+        for stage in ("transport", "wait", "preprocess", "inference", "postprocess", "publish")
+    )
+    p50, p95 = np.percentile(latencies, [50, 95])
+    print(
+        f"Images: {last.received} received, {last.processed} processed, {last.dropped} replaced "
+        f"by newer ones, {last.failed} failed, {last.lost} lost on the way.\n"
+        f"Latency from the camera's stamp to the instances: p50 {p50:.0f} ms, p95 {p95:.0f} ms; "
+        f"medians in ms: {stages}."
+    )
+
+
+def main() -> int:
+    """Run the demonstration with the words of the command line; returns the exit status."""
+    share = Path(get_package_share_directory("yolact_ros"))
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    parser.add_argument(
+        "--clip", type=Path, default=share / "models/demo/tabletop.mp4", help="video to play"
+    )
+    parser.add_argument("--model", default="", help="bundle or checkpoint; default: the shipped")
+    parser.add_argument("--output", type=Path, default=Path("out"), help="folder for the results")
+    arguments = parser.parse_args()
+    # Fast DDS in its own settings loses most images of a best-effort camera.
+    os.environ.setdefault(*image_profile())
+    # Nothing here needs to leave this machine.
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt
+    try:
+        init_ros([])
+        return run(arguments.clip, arguments.model, output=arguments.output)
+    except YolactError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("demo: interrupted", file=sys.stderr)
+        return 130
+    finally:
+        rclpy.try_shutdown()

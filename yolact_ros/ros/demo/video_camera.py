@@ -1,0 +1,144 @@
+"""A camera that plays a video file: for demonstrations and tests without hardware."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from yolact_ros.config import check_settings, setting
+from yolact_ros.errors import ConfigError, YolactError
+from yolact_ros.ros.messages.images import message_from_bgr
+from yolact_ros.ros.parameters.declare import declare_constant
+from yolact_ros.ros.program import init_ros
+
+IMAGE = "~/image_raw"
+IMAGE_QOS = QoSProfile(depth=1)  # reliable, as camera drivers publish; serves any subscriber
+
+
+@dataclass(frozen=True)
+class CameraSettings:
+    """Parameters of the camera."""
+
+    video: str = setting("", "video file to play; must be given")
+    rate: float = setting(0.0, "images per second; 0: the video's own", range=(0.0, 1000.0))
+    loop: bool = setting(False, "start again at the end, for ever")
+    wait: bool = setting(True, "start when somebody subscribes")
+    frame_id: str = setting("camera_optical_frame", "frame of the images' header")
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+class Camera(Node):
+    """Publishes the images of a video at their rate, stamped with the time of publication."""
+
+    def __init__(self) -> None:
+        super().__init__("camera")
+        self.settings = declare_constant(self, CameraSettings())
+        self.publisher = self.create_publisher(Image, IMAGE, IMAGE_QOS)
+
+    def play(self) -> int:
+        """Play the video; returns the number of images published.
+
+        Raises:
+            ConfigError: the file cannot be played.
+        """
+        rate = self.settings.rate or video_rate(self.settings.video)
+        while self.settings.wait and not self.publisher.get_subscription_count():
+            rclpy.spin_once(self, timeout_sec=0.05)
+        self.get_logger().info(
+            f"Publishing {self.settings.video} on {self.publisher.topic_name} at {rate:g} Hz."
+        )
+        start = time.monotonic()
+        published = 0
+        while True:
+            for image in read_video(self.settings.video):
+                while (early := start + published / rate - time.monotonic()) > 0:
+                    rclpy.spin_once(self, timeout_sec=early)
+                header = Header(
+                    stamp=self.get_clock().now().to_msg(), frame_id=self.settings.frame_id
+                )
+                self.publisher.publish(message_from_bgr(image, header))
+                published += 1
+            if not self.settings.loop:
+                return published
+
+
+def read_video(path: str) -> Iterator[np.ndarray]:
+    """Give the images of a video file, (H, W, 3) uint8 BGR each.
+
+    Raises:
+        ConfigError: the file is missing or holds no image that can be read.
+    """
+    video = _open_video(path)
+    try:
+        count = 0
+        while True:
+            found, image = video.read()
+            if not found:
+                break
+            count += 1
+            yield image
+        if not count:
+            raise ConfigError(f"The video {path} holds no image that OpenCV can read.")
+    finally:
+        video.release()
+
+
+def video_rate(path: str) -> float:
+    """Images per second of a video file.
+
+    Raises:
+        ConfigError: the file is missing, cannot be read or does not say.
+    """
+    video = _open_video(path)
+    rate = float(video.get(cv2.CAP_PROP_FPS))
+    video.release()
+    if not rate > 0:
+        raise ConfigError(f"The video {path} does not say its rate; give the parameter rate.")
+    return rate
+
+
+def _open_video(path: str) -> cv2.VideoCapture:
+    if not Path(path).is_file():
+        raise ConfigError(f"There is no video {path!r}; name a video file.")
+    video = cv2.VideoCapture(path)
+    if not video.isOpened():
+        raise ConfigError(f"OpenCV cannot read the video {path}.")
+    return video
+
+
+def main(args: list[str] | None = None) -> int:
+    """Play the video.
+
+    Returns:
+        The process's exit status: 0 at the end of the video or after SIGINT or SIGTERM, 1 when it
+        cannot be played.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt
+    try:
+        init_ros(args)
+        camera = Camera()
+        published = camera.play()
+        camera.get_logger().info(f"Published {published} images.")
+    except YolactError as error:
+        print(f"camera: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        pass
+    finally:
+        rclpy.try_shutdown()
+    return 0

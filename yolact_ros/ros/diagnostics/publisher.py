@@ -1,0 +1,170 @@
+"""`/diagnostics`: readings of the node, once a second."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+
+from yolact_ros.ros.diagnostics.health import (
+    ACTIVE,
+    STAGES,
+    CameraStats,
+    ModelStats,
+    Percentiles,
+    camera_status,
+    model_status,
+)
+from yolact_ros.ros.inputs.camera import CameraInput
+from yolact_ros.ros.inputs.mailbox import FrameCounts
+from yolact_ros.ros.parameters.settings import DiagnosticSettings
+
+TOPIC = "/diagnostics"
+PERIOD_S = 1.0
+WINDOW_S = 10.0  # what rates and times are of
+MOST_FRAMES = 2000  # whose times are kept
+
+
+class LatencyRecorder:
+    """Times of one camera's images; the worker notes them, the executor reads them.
+
+    Attributes:
+        error: why an image failed the last time.
+    """
+
+    def __init__(self) -> None:
+        self.error = ""
+        self._lock = threading.Lock()
+        self._frames: deque[tuple[float, Mapping[str, float], float]] = deque(maxlen=MOST_FRAMES)
+
+    def note(self, times: Mapping[str, float], *, feature_age_s: float) -> None:
+        """Take down one image.
+
+        Args:
+            times: the fields of FrameStats that end in `_ms`, as far as they are known.
+            feature_age_s: seconds from the keyframe's stamp to the image's.
+        """
+        with self._lock:
+            self._frames.append((time.monotonic(), times, feature_age_s))
+
+    def read(self, since: float) -> tuple[dict[str, Percentiles], Percentiles | None]:
+        """Spreads of the times in milliseconds and of the feature ages in seconds.
+
+        Args:
+            since: `time.monotonic()`; images before it do not count.
+        """
+        with self._lock:
+            frames = [frame for frame in self._frames if frame[0] >= since]
+        spreads = {
+            name: Percentiles.of([t[f"{name}_ms"] for _, t, _ in frames if f"{name}_ms" in t])
+            for name in ("latency", *STAGES)
+        }
+        known = {name: spread for name, spread in spreads.items() if spread is not None}
+        return known, Percentiles.of([age for *_, age in frames])
+
+
+class CameraWindow:
+    """Makes readings of one camera, one at each tick.
+
+    Attributes:
+        camera: the camera.
+        meter: its times.
+    """
+
+    def __init__(self, camera: CameraInput, meter: LatencyRecorder) -> None:
+        self.camera = camera
+        self.meter = meter
+        self._past: deque[tuple[float, FrameCounts, int]] = deque()
+        self._last_arrival = time.monotonic()
+
+    def tick(self, now: float, *, state: str) -> CameraStats:
+        """Read the counts, and compare them with those of some seconds ago.
+
+        Args:
+            now: `time.monotonic()`.
+            state: of the node.
+        """
+        counts, lost = self.camera.mailbox.counts(), self.camera.watch.lost
+        if state != ACTIVE:
+            self._past.clear()
+        if not self._past or self._past[-1][1].received != counts.received:
+            self._last_arrival = now
+        self._past.append((now, counts, lost))
+        while len(self._past) > 2 and self._past[1][0] <= now - WINDOW_S:
+            self._past.popleft()
+        then, before, lost_before = self._past[0]
+        times, feature_age_s = self.meter.read(now - WINDOW_S)
+        return CameraStats(
+            topic=self.camera.topic,
+            state=state,
+            silence_s=now - self._last_arrival,
+            window_s=now - then,
+            counts=counts,
+            lost=lost,
+            recent=difference(counts, before),
+            recent_lost=max(0, lost - lost_before),
+            times=times,
+            feature_age_s=feature_age_s,
+            error=self.meter.error,
+        )
+
+
+class Diagnostics:
+    """Publishes the node's state as long as the node lives.
+
+    Attributes:
+        state: of the node in a word, e.g. `active`.
+        model: what is known of the model; its state, memory and fault are filled in here.
+        fault: why the model was given up or a transition failed; empty if all is well.
+        gauges: of the cameras.
+    """
+
+    def __init__(self, node: Node, limits: Callable[[], DiagnosticSettings]) -> None:
+        self.state = "unconfigured"
+        self.fault = ""
+        self.model = ModelStats(state="")
+        self.gauges: Sequence[CameraWindow] = ()
+        self._node = node
+        self._limits = limits
+        self._name = node.get_fully_qualified_name().lstrip("/")
+        self._publisher = node.create_publisher(DiagnosticArray, TOPIC, 1)
+        # Not the node's clock: with use_sim_time that one may stand still.
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(PERIOD_S, self._tick, clock=clock)
+
+    def _tick(self) -> None:
+        now, state, limits = time.monotonic(), self.state, self._limits()
+        readings = [(gauge.camera, gauge.tick(now, state=state)) for gauge in self.gauges]
+        if not self._publisher.get_subscription_count():
+            return
+        model = replace(self.model, state=state, fault=self.fault, memory_mb=memory_mb())
+        message = DiagnosticArray(status=[model_status(self._name, model, limits)])
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        for camera, reading in readings:
+            publishers = self._node.count_publishers(camera.topic)
+            full = replace(reading, publishers=publishers, clash=camera.watch.clash())
+            message.status.append(camera_status(self._name, full, limits))
+        self._publisher.publish(message)
+
+
+def difference(later: FrameCounts, earlier: FrameCounts) -> FrameCounts:
+    """What became of the images between two moments."""
+    names = ("received", "processed", "dropped", "stale", "failed")
+    return FrameCounts(**{name: getattr(later, name) - getattr(earlier, name) for name in names})
+
+
+def memory_mb(process: int | str = "self") -> float:
+    """Memory that a process holds, this one or that of a number, in MB; 0 if it is not known."""
+    try:
+        fields = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0.0
+    kilobytes = (line.split()[1] for line in fields.splitlines() if line.startswith("VmRSS:"))
+    return int(next(kilobytes, "0")) * 1024 / 1e6

@@ -1,0 +1,208 @@
+"""Depth images and calibration of one camera, taken only while somebody wants 3-D results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+
+from yolact_ros.errors import MessageError
+from yolact_ros.ros.inputs.camera import WhileThereIsRoom, image_qos
+from yolact_ros.ros.inputs.qos import SubscriptionWatch, overriding_options
+from yolact_ros.ros.inputs.stamp_matcher import Pairing
+from yolact_ros.ros.parameters.settings import DepthSettings
+from yolact_ros.runtime.depth.objects import DepthView, depth_in_metres
+from yolact_ros.runtime.depth.pinhole import Intrinsics, pixel_rays
+
+DEPTH = "depth/image"
+CAMERA_INFO = "camera_info"
+LOOK_S = 0.5  # between two looks whether somebody listens
+THROTTLE_S = 5.0
+
+
+def depth_qos() -> QoSProfile:
+    """A new one each time, for qos_overrides are written into it."""
+    return QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+class DepthInput:
+    """Subscribes to `depth/image` and `camera_info` of one camera on demand."""
+
+    def __init__(
+        self,
+        node: Node,
+        camera: str,
+        *,
+        keeps_all: bool,
+        wants_depth: Callable[[], bool],
+        wants_info: Callable[[], bool],
+    ) -> None:
+        """Look every `LOOK_S` seconds, in the executor's thread, who listens.
+
+        Args:
+            node: whose topics they are.
+            camera: its name, which goes before the topics' names; may be empty.
+            keeps_all: whether no image of the camera is dropped, so that no depth may be.
+            wants_depth: whether somebody listens to what is made of depth.
+            wants_info: whether somebody listens to what is made of the calibration.
+        """
+        prefix = f"{camera}/" if camera else ""
+        self._node = node
+        self._wanted = {prefix + DEPTH: wants_depth, prefix + CAMERA_INFO: wants_info}
+        self._kinds = {prefix + DEPTH: Image, prefix + CAMERA_INFO: CameraInfo}
+        self._callbacks = {prefix + DEPTH: self._on_depth, prefix + CAMERA_INFO: self._on_info}
+        self._topic = node.resolve_topic_name(prefix + DEPTH)
+        self._info_topic = node.resolve_topic_name(prefix + CAMERA_INFO)
+        self._subscriptions: dict[str, Any] = {}
+        self._keeps_all = keeps_all
+        self._images = self._new_pairing()
+        self._info: CameraInfo | None = None
+        self._rays: tuple[Intrinsics, np.ndarray] | None = None
+        # Steady: a paused bag or simulation must not stop it.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(LOOK_S, self._follow_demand, clock=steady)
+
+    @property
+    def info(self) -> CameraInfo | None:
+        """The newest calibration; None before the first one."""
+        return self._info
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self._node.destroy_timer(self._timer)
+        for subscription in self._subscriptions.values():
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = {}
+
+    def expect(self, stamp: Time, *, settings: DepthSettings) -> None:
+        """Tell which image is going to be worked on."""
+        self._images.expect(nanoseconds(stamp), tolerance=round(settings.depth_tolerance * 1e9))
+
+    def view(
+        self, stamp: Time, image_size: tuple[int, int], *, settings: DepthSettings
+    ) -> DepthView | None:
+        """As `find`; None, and words in the log, if there is no depth."""
+        try:
+            return self.find(stamp, image_size, settings=settings)
+        except MessageError as error:
+            self._node.get_logger().warning(
+                f"No 3-D results: {error}", throttle_duration_sec=THROTTLE_S
+            )
+            return None
+
+    def find(
+        self, stamp: Time, image_size: tuple[int, int], *, settings: DepthSettings
+    ) -> DepthView:
+        """Give the depth of an image; belongs to the worker's thread.
+
+        Waits for it at most `settings.depth_wait` seconds.
+
+        Args:
+            stamp: of the image.
+            image_size: (height, width) of the image.
+            settings: how to find it and what it means.
+
+        Raises:
+            MessageError: there is none, or it does not fit the image or the calibration.
+        """
+        message = self._images.take(
+            nanoseconds(stamp),
+            tolerance=round(settings.depth_tolerance * 1e9),
+            timeout=settings.depth_wait,
+        )
+        if message is None:
+            raise MessageError(
+                f"No depth image on {self._topic} has the stamp of the image "
+                f"({self._node.count_publishers(self._topic)} publishers, waited "
+                f"{settings.depth_wait:g} s); see the parameters depth_wait and depth_tolerance."
+            )
+        if self._info is None:
+            raise MessageError(
+                f"There is depth, but no camera info on {self._info_topic} "
+                f"({self._node.count_publishers(self._info_topic)} publishers)."
+            )
+        if (message.height, message.width) != image_size:
+            raise MessageError(
+                f"The depth image on {self._topic} is {message.width}x{message.height}, the image "
+                f"{image_size[1]}x{image_size[0]}; publish depth registered to the image "
+                "(aligned, see depth_image_proc)."
+            )
+        return self._view(message, self._info, settings)
+
+    def _view(self, message: Image, info: CameraInfo, settings: DepthSettings) -> DepthView:
+        metres = depth_in_metres(
+            message.data,
+            message.encoding,
+            height=message.height,
+            width=message.width,
+            step=message.step,
+            is_bigendian=bool(message.is_bigendian),
+        )
+        if (info.height, info.width) != metres.shape:
+            raise MessageError(
+                f"The camera info on {self._info_topic} is of images of {info.width}x"
+                f"{info.height}, the depth image is {message.width}x{message.height}."
+            )
+        intrinsics = intrinsics_of(info, rectified=settings.rectified)
+        if self._rays is None or self._rays[0] != intrinsics:
+            self._rays = intrinsics, pixel_rays(intrinsics)
+        return DepthView(metres, self._rays[1])
+
+    def _follow_demand(self) -> None:
+        for topic, wanted in self._wanted.items():
+            subscription = self._subscriptions.get(topic)
+            if wanted() and subscription is None:
+                in_lockstep = self._keeps_all and self._kinds[topic] is Image
+                qos = image_qos(keeps_all=True) if in_lockstep else depth_qos()
+                group = WhileThereIsRoom(lambda: self._images.is_full) if in_lockstep else None
+                watch = SubscriptionWatch(self._node, self._node.resolve_topic_name(topic))
+                self._subscriptions[topic] = self._node.create_subscription(
+                    self._kinds[topic],
+                    topic,
+                    self._callbacks[topic],
+                    qos,
+                    callback_group=group,
+                    event_callbacks=watch.callbacks(qos),
+                    qos_overriding_options=overriding_options(),
+                )
+            elif subscription is not None and not wanted():
+                self._node.destroy_subscription(self._subscriptions.pop(topic))
+                self._images = self._new_pairing()  # ten of them are worth their memory
+
+    def _new_pairing(self) -> Pairing[Image]:
+        return Pairing(on_room=self._on_room if self._keeps_all else None)
+
+    def _on_room(self) -> None:
+        if self._node.executor is not None:
+            self._node.executor.wake()
+
+    def _on_depth(self, message: Image) -> None:
+        self._images.put(nanoseconds(message.header.stamp), message)
+
+    def _on_info(self, message: CameraInfo) -> None:
+        self._info = message
+
+
+def nanoseconds(stamp: Time) -> int:
+    """A stamp as one number."""
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+
+
+def intrinsics_of(info: CameraInfo, *, rectified: bool) -> Intrinsics:
+    """The pinhole of a camera's rectified images (p), or of its own images (k and d)."""
+    size = info.height, info.width
+    if rectified:
+        p = [float(value) for value in info.p]
+        return Intrinsics(size, (*p[0:3], *p[4:7], *p[8:11]))
+    return Intrinsics(
+        size,
+        tuple(float(value) for value in info.k),
+        info.distortion_model,
+        tuple(float(value) for value in info.d),
+    )

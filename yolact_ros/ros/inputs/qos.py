@@ -1,0 +1,217 @@
+"""What the middleware tells about topics, in words that say what to change."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from rclpy.event_handler import (
+    PublisherEventCallbacks,
+    QoSMessageLostInfo,
+    QoSOfferedIncompatibleQoSInfo,
+    QoSRequestedIncompatibleQoSInfo,
+    SubscriptionEventCallbacks,
+)
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSCompatibility, QoSPolicyKind, QoSProfile, qos_check_compatible
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+if TYPE_CHECKING:
+    from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+# What the parameters qos_overrides.TOPIC.subscription.POLICY may change.
+OVERRIDABLE = (
+    QoSPolicyKind.HISTORY,
+    QoSPolicyKind.DEPTH,
+    QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY,
+)
+# Likewise of publishers.
+PUBLISHER_OVERRIDABLE = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+THROTTLE_S = 5.0  # between two log lines about lost images
+
+
+def overriding_options() -> QoSOverridingOptions:
+    """Let parameters change a subscription's QoS."""
+    return QoSOverridingOptions(OVERRIDABLE)
+
+
+class SubscriptionWatch:
+    """Logs what keeps messages of one topic away, and remembers it.
+
+    Attributes:
+        topic: full name.
+        lost: messages that the middleware reported lost.
+    """
+
+    def __init__(self, node: Node, topic: str) -> None:
+        self.topic = topic
+        self.lost = 0
+        self._node = node
+        self._asked: QoSProfile | None = None
+        self._clash = ""
+
+    def callbacks(self, asked: QoSProfile) -> SubscriptionEventCallbacks:
+        """Callbacks for a subscription of this topic.
+
+        Args:
+            asked: the QoS that it is made with; parameters may change it on the way.
+        """
+        self._asked = asked
+        self._clash = ""
+        return SubscriptionEventCallbacks(
+            incompatible_qos=self._on_incompatible, message_lost=self._on_lost
+        )
+
+    def clash(self) -> str:
+        """Words on publishers that cannot be heard; empty if there are none, or none any more."""
+        if self._clash and not self._unheard():
+            self._clash = ""
+        return self._clash
+
+    def _unheard(self) -> list[TopicEndpointInfo]:
+        assert self._asked is not None
+        return incompatible_publishers(
+            self._node.get_publishers_info_by_topic(self.topic), self._asked
+        )
+
+    def _on_incompatible(self, info: QoSRequestedIncompatibleQoSInfo) -> None:
+        assert self._asked is not None
+        self._clash = incompatible_publisher_message(
+            self.topic, info.last_policy_kind, asked=self._asked, publishers=self._unheard()
+        )
+        self._node.get_logger().warning(self._clash)
+
+    def _on_lost(self, info: QoSMessageLostInfo) -> None:
+        self.lost = info.total_count
+        self._node.get_logger().warning(
+            lost_messages_message(self.topic, info.total_count), throttle_duration_sec=THROTTLE_S
+        )
+
+
+def new_publisher(node: Node, kind: type, topic: str, qos: QoSProfile) -> Publisher[Any]:
+    """Make a publisher that logs which subscribers it cannot serve, and what to change.
+
+    Args:
+        node: whose publisher it is.
+        kind: of the messages.
+        topic: its name.
+        qos: left as it is; parameters `qos_overrides.TOPIC.publisher.POLICY` hold for the
+            publisher alone.
+    """
+    offered = copy.copy(qos)  # rclpy writes the overrides into it
+    name = node.resolve_topic_name(topic)
+
+    def warn(info: QoSOfferedIncompatibleQoSInfo) -> None:
+        subscribers = incompatible_subscribers(node.get_subscriptions_info_by_topic(name), offered)
+        node.get_logger().warning(
+            incompatible_subscriber_message(
+                name, info.last_policy_kind, offered=offered, subscribers=subscribers
+            )
+        )
+
+    return node.create_publisher(
+        kind,
+        topic,
+        offered,
+        event_callbacks=PublisherEventCallbacks(incompatible_qos=warn),
+        qos_overriding_options=QoSOverridingOptions(PUBLISHER_OVERRIDABLE),
+    )
+
+
+def incompatible_publishers(
+    publishers: Iterable[TopicEndpointInfo], asked: QoSProfile
+) -> list[TopicEndpointInfo]:
+    """Those publishers that a subscription with the QoS `asked` cannot hear."""
+    return [other for other in publishers if _clash(other.qos_profile, asked)]
+
+
+def incompatible_subscribers(
+    subscribers: Iterable[TopicEndpointInfo], offered: QoSProfile
+) -> list[TopicEndpointInfo]:
+    """Those subscribers that a publisher with the QoS `offered` cannot serve."""
+    return [other for other in subscribers if _clash(offered, other.qos_profile)]
+
+
+def incompatible_publisher_message(
+    topic: str, kind: int, *, asked: QoSProfile, publishers: Iterable[TopicEndpointInfo]
+) -> str:
+    """Say which policies of publishers and a subscription differ, and what makes them fit.
+
+    Args:
+        topic: full name.
+        kind: the policy, a `QoSPolicyKind`.
+        asked: the subscription's QoS.
+        publishers: those that it cannot hear, if they are known.
+    """
+    policy, wanted = _policy(kind), _value(asked, _policy(kind))
+    name, offered = _first_other(publishers, policy, wanted)
+    source = f"{name} offers {policy} {offered}" if name else f"one offers another {policy}"
+    words = (
+        f"Nothing arrives from a publisher of {topic}: {source}, and this node asks for {wanted}."
+    )
+    if kind in OVERRIDABLE:
+        words += _hint(override(topic, policy), offered or "what that one offers")
+    return words
+
+
+def incompatible_subscriber_message(
+    topic: str, kind: int, *, offered: QoSProfile, subscribers: Iterable[TopicEndpointInfo]
+) -> str:
+    """Return the message for a publisher that offers QoS `offered` to its subscribers."""
+    policy, given = _policy(kind), _value(offered, _policy(kind))
+    name, asked = _first_other(subscribers, policy, given)
+    source = f"{name} asks for {policy} {asked}" if name else f"one asks for another {policy}"
+    words = f"Nothing reaches a subscriber of {topic}: {source}, and this node offers {given}."
+    if kind in PUBLISHER_OVERRIDABLE:
+        parameter = override(topic, policy, role="publisher")
+        words += _hint(parameter, asked or "what that one asks for")
+    return words
+
+
+def lost_messages_message(topic: str, count: int) -> str:
+    """Say how many messages were lost, and what helps."""
+    return (
+        f"The middleware has lost {count} message{'s' if count != 1 else ''} of {topic} on the "
+        "way. Large images need config/fastdds_shm.xml of this package in the environment of "
+        "camera and node (FASTDDS_DEFAULT_PROFILES_FILE), or the parameter "
+        f"{override(topic, 'reliability')} set to reliable, if the camera offers that."
+    )
+
+
+def override(topic: str, policy: str, *, role: str = "subscription") -> str:
+    """The parameter that changes one policy of a subscription or of a publisher."""
+    return f"qos_overrides.{topic}.{role}.{policy}"
+
+
+def _clash(offered: QoSProfile, asked: QoSProfile) -> bool:
+    return bool(qos_check_compatible(offered, asked)[0] == QoSCompatibility.ERROR)
+
+
+def _first_other(
+    endpoints: Iterable[TopicEndpointInfo], policy: str, ours: str
+) -> tuple[str, str]:
+    """Node and value of the first endpoint whose policy is not ours; empty if there is none."""
+    for endpoint in endpoints:
+        value = _value(endpoint.qos_profile, policy)
+        if value != ours:
+            return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}", value
+    return "", ""
+
+
+def _hint(parameter: str, value: str) -> str:
+    return f" Start it with the parameter {parameter} set to {value}."
+
+
+def _policy(kind: int) -> str:
+    try:
+        return QoSPolicyKind(kind).name.lower()
+    except ValueError:
+        return "policy"
+
+
+def _value(profile: QoSProfile, policy: str) -> str:
+    value = getattr(profile, policy, "unknown")
+    return str(getattr(value, "name", value)).lower()

@@ -1,0 +1,102 @@
+"""Between `sensor_msgs` images and arrays."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from yolact_ros.errors import MessageError
+from yolact_ros.runtime.images.compressed import bgr_from_compressed
+from yolact_ros.runtime.images.encodings import ENCODINGS, bgr_from_samples, check_rows
+
+
+def bgr_from_message(message: Image | CompressedImage) -> np.ndarray:
+    """Give the pixels of an image message.
+
+    Args:
+        message: a raw image in one of `runtime.image_encodings.ENCODINGS`, or in another one that
+            an installed cv_bridge turns into bgr8; or a compressed one, JPEG or PNG.
+
+    Returns:
+        (H, W, 3) uint8 BGR. For bgr8 and 8UC3 a view on the message's own memory, with the
+        message's row stride.
+
+    Raises:
+        MessageError: the encoding is not supported, or the message contradicts itself.
+    """
+    if isinstance(message, CompressedImage):
+        return bgr_from_compressed(message.data, message.format)
+    if message.encoding not in ENCODINGS and (bridge := _cv_bridge()) is not None:
+        return _bgr_by_cv_bridge(message, bridge)
+    return bgr_from_samples(
+        message.data,
+        message.encoding,
+        height=message.height,
+        width=message.width,
+        step=message.step,
+        is_bigendian=bool(message.is_bigendian),
+    )
+
+
+def _bgr_by_cv_bridge(message: Image, bridge: Any) -> np.ndarray:
+    """As `bgr_from_message`; what cv_bridge refuses or gets wrong is a `MessageError`."""
+    height, width = message.height, message.width
+    check_rows(len(message.data), message.step, height=height, width=width)
+    try:
+        image = bridge.imgmsg_to_cv2(message, "bgr8")
+    except Exception as error:  # noqa: BLE001 - it raises whatever numpy, OpenCV and boost raise
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        if image.shape == (height, width, 3) and image.dtype == np.uint8:
+            return np.asarray(image)
+        reason = f"it gave {image.dtype} of shape {image.shape}"
+    raise MessageError(
+        f"Image encoding {message.encoding!r} is not supported, and cv_bridge does not turn it "
+        f"into bgr8 ({reason}); publish the image as one of: {', '.join(ENCODINGS)}."
+    )
+
+
+@cache
+def _cv_bridge() -> Any | None:
+    """cv_bridge's converter; None where it is absent or broken, as on numpy 2 with older ones."""
+    try:
+        from cv_bridge import CvBridge
+
+        return CvBridge()
+    except Exception:  # noqa: BLE001 - ImportError, AttributeError, RuntimeError: all seen
+        return None
+
+
+def message_from_labels(labels: np.ndarray, header: Header) -> Image:
+    """Make a mono8 or mono16 image message.
+
+    Args:
+        labels: (H, W) uint8 or uint16.
+        header: its header, used as it is.
+    """
+    height, width = labels.shape
+    size = labels.dtype.itemsize
+    message = Image(header=header, height=height, width=width, step=width * size)
+    message.encoding = f"mono{8 * size}"
+    message.is_bigendian = int(sys.byteorder == "big")
+    message.data.frombytes(np.ascontiguousarray(labels).data.cast("B"))
+    return message
+
+
+def message_from_bgr(image: np.ndarray, header: Header) -> Image:
+    """Make a bgr8 image message.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        header: its header, used as it is.
+    """
+    height, width, _ = image.shape
+    message = Image(header=header, height=height, width=width, encoding="bgr8", step=3 * width)
+    # One copy of memory; assigning bytes or an array checks each element (up to 100 ms a frame).
+    message.data.frombytes(np.ascontiguousarray(image).data)
+    return message

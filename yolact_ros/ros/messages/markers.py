@@ -1,0 +1,62 @@
+"""Boxes and names of the objects in space, for RViz."""
+
+from __future__ import annotations
+
+from builtin_interfaces.msg import Duration
+from visualization_msgs.msg import Marker, MarkerArray
+
+from yolact_ros.ros.outputs.result import Result
+from yolact_ros.runtime.depth.objects import ObjectPose3D
+from yolact_ros.runtime.output.draw import class_colour
+
+OPACITY = 0.35
+TEXT_M = 0.03  # height of letters
+LEAST_SIDE_M = 0.001  # a box without thickness would not be drawn
+LIFETIME = Duration(sec=2)
+
+
+def markers_message(result: Result) -> MarkerArray | None:
+    """A box and a name for each object, and first the order to delete earlier ones.
+
+    In the camera's optical frame; None if there is no depth.
+    """
+    if result.places is None:
+        return None
+    markers = [Marker(header=result.header, action=Marker.DELETEALL)]
+    for number, index in enumerate(result.best_first, start=1):
+        place = result.places[index]
+        if place is not None:
+            markers += [_box(result, index, place, number), _name(result, index, place, number)]
+    return MarkerArray(markers=markers)
+
+
+def _box(result: Result, index: int, place: ObjectPose3D, number: int) -> Marker:
+    marker = Marker(
+        header=result.header, ns="boxes", id=number, type=Marker.CUBE, lifetime=LIFETIME
+    )
+    blue, green, red = class_colour(int(result.detections.class_ids[index]))
+    marker.color.r, marker.color.g, marker.color.b = red / 255, green / 255, blue / 255
+    marker.color.a = OPACITY
+    centre, sides = (place.low + place.high) / 2, place.high - place.low
+    position, scale = marker.pose.position, marker.scale
+    position.x, position.y, position.z = centre.tolist()
+    scale.x, scale.y, scale.z = sides.clip(LEAST_SIDE_M).tolist()
+    return marker
+
+
+def _name(result: Result, index: int, place: ObjectPose3D, number: int) -> Marker:
+    marker = Marker(
+        header=result.header,
+        ns="names",
+        id=number,
+        type=Marker.TEXT_VIEW_FACING,
+        lifetime=LIFETIME,
+        text=result.caption(index),
+    )
+    marker.color.r = marker.color.g = marker.color.b = marker.color.a = 1.0
+    marker.scale.z = TEXT_M
+    centre = (place.low + place.high) / 2
+    position = marker.pose.position
+    position.x, position.z = float(centre[0]), float(centre[2])
+    position.y = float(place.low[1]) - TEXT_M  # above the box: y runs down
+    return marker

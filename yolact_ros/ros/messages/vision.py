@@ -1,0 +1,94 @@
+"""Detections in the messages of vision_msgs 4 (ROS 2 Humble and later)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vision_msgs.msg import (
+    Detection2D,
+    Detection2DArray,
+    Detection3D,
+    Detection3DArray,
+    LabelInfo,
+    ObjectHypothesis,
+    ObjectHypothesisWithPose,
+    VisionClass,
+)
+
+from yolact_ros.ros.outputs.result import Result
+
+BACKGROUND = "background"
+
+
+def label_info(class_names: Sequence[str], *, threshold: float) -> LabelInfo:
+    """What the pixels of `~/class_image` and the class ids of `~/detections` mean.
+
+    Args:
+        class_names: name of each class id; class id i has the label i + 1, 0 is background.
+        threshold: score above which objects are reported.
+    """
+    return LabelInfo(
+        class_map=[
+            VisionClass(class_id=label, class_name=name)
+            for label, name in enumerate([BACKGROUND, *class_names])
+        ],
+        threshold=threshold,
+    )
+
+
+def hypotheses(result: Result, index: int) -> list[ObjectHypothesisWithPose]:
+    """The one class of a detection; its id is the key of `label_info` as a decimal number."""
+    hypothesis = ObjectHypothesis(
+        class_id=str(int(result.detections.class_ids[index]) + 1),
+        score=float(result.detections.mask_scores[index]),
+    )
+    return [ObjectHypothesisWithPose(hypothesis=hypothesis)]
+
+
+def track_name(result: Result, index: int) -> str:
+    """The track id as a decimal number; empty where there is none."""
+    ids = result.detections.track_ids
+    return "" if ids is None or not ids[index] else str(ids[index])
+
+
+def detections_message(result: Result) -> Detection2DArray:
+    """The boxes of one image, in its pixels, best first as in `~/instances`."""
+    return Detection2DArray(
+        header=result.header, detections=[_detection(result, i) for i in result.best_first]
+    )
+
+
+def _detection(result: Result, index: int) -> Detection2D:
+    x_min, y_min, x_max, y_max = result.detections.boxes[index].tolist()
+    detection = Detection2D(
+        header=result.header, results=hypotheses(result, index), id=track_name(result, index)
+    )
+    detection.bbox.center.position.x = (x_min + x_max) / 2
+    detection.bbox.center.position.y = (y_min + y_max) / 2
+    detection.bbox.size_x = x_max - x_min
+    detection.bbox.size_y = y_max - y_min
+    return detection
+
+
+def detections_3d_message(result: Result) -> Detection3DArray | None:
+    """The boxes of the objects in the camera's optical frame, metres; None if there is no depth.
+
+    The box is around the object's visible side, and `results[0].pose` is the centroid of that.
+    """
+    if result.places is None:
+        return None
+    message = Detection3DArray(header=result.header)
+    for index in result.best_first:
+        place = result.places[index]
+        if place is None:
+            continue
+        detection = Detection3D(
+            header=result.header, results=hypotheses(result, index), id=track_name(result, index)
+        )
+        centroid = detection.results[0].pose.pose.position
+        centroid.x, centroid.y, centroid.z = place.centroid.tolist()
+        centre, size = detection.bbox.center.position, detection.bbox.size
+        centre.x, centre.y, centre.z = ((place.low + place.high) / 2).tolist()
+        size.x, size.y, size.z = (place.high - place.low).tolist()
+        message.detections.append(detection)
+    return message

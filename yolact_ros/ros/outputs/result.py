@@ -1,0 +1,65 @@
+"""One segmented image, and what several topics show of it, made at most once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
+from yolact_ros.runtime.depth.objects import DepthView, ObjectPose3D, place_objects
+from yolact_ros.runtime.detections import Detections
+from yolact_ros.runtime.output.draw import caption, draw_detections
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One segmented image.
+
+    Attributes:
+        header: of the image.
+        image: (H, W, 3) uint8 BGR.
+        detections: what was found in it.
+        keyframe_stamp: stamp of the image that the deep features come from.
+        class_names: name of each class id.
+        mask_encoding: a key of `runtime.mask_encodings.MASK_ENCODINGS`.
+        camera_info: calibration of the camera, if it is known.
+        find_depth: gives the depth of the image, for which it may wait; None if there is none.
+    """
+
+    header: Header
+    image: np.ndarray
+    detections: Detections
+    keyframe_stamp: Time
+    class_names: tuple[str, ...]
+    mask_encoding: str = "bits"
+    camera_info: CameraInfo | None = None
+    find_depth: Callable[[], DepthView | None] = lambda: None
+
+    @cached_property
+    def best_first(self) -> list[int]:
+        """Indices of the detections in the order of `~/instances`: instance_id 1 is the first."""
+        return np.argsort(-self.detections.mask_scores, kind="stable").tolist()
+
+    @cached_property
+    def overlay(self) -> np.ndarray:
+        """(H, W, 3) uint8 BGR, the image with its detections drawn on it."""
+        return draw_detections(self.image, self.detections, self.class_names)
+
+    @cached_property
+    def view(self) -> DepthView | None:
+        """The depth of the image; None if there is none."""
+        return self.find_depth()
+
+    @cached_property
+    def places(self) -> list[ObjectPose3D | None] | None:
+        """Where each detection is in space; None if the image has no depth."""
+        return None if self.view is None else place_objects(self.detections, self.view)
+
+    def caption(self, index: int) -> str:
+        """Track id if there is one, class and mask score of a detection."""
+        return caption(self.detections, index, class_names=self.class_names)

@@ -1,0 +1,137 @@
+"""The table of result topics: what each one is called, and how its message is made."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from visualization_msgs.msg import MarkerArray
+
+from yolact_ros.msg import InstanceArray
+from yolact_ros.ros.messages.images import message_from_bgr, message_from_labels
+from yolact_ros.ros.messages.instances import message_from_detections
+from yolact_ros.ros.messages.markers import markers_message
+from yolact_ros.ros.messages.points import points_message
+from yolact_ros.ros.outputs.result import Result
+from yolact_ros.runtime.output.label_images import class_image, confidence_image, instance_image
+from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
+
+# Reliable and volatile: serves reliable and best-effort subscribers alike.
+RESULT_QOS = QoSProfile(depth=5)
+IMAGE_QOS = QoSProfile(depth=1)
+LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+JPEG_QUALITY = 85
+
+STATS = "~/stats"
+LABEL_INFO = "~/label_info"
+
+HAS_VISION_MSGS = importlib.util.find_spec("vision_msgs") is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Topic:
+    """One topic.
+
+    Attributes:
+        name: with `~/` before it.
+        kind: type of its messages.
+        make: makes the message of one image; None if there is nothing to tell.
+        qos: of the publisher.
+    """
+
+    name: str
+    kind: type[Any]
+    make: Callable[[Result], Any]
+    qos: QoSProfile
+
+
+def _instances(result: Result) -> InstanceArray:
+    return message_from_detections(
+        result.detections,
+        result.class_names,
+        header=result.header,
+        keyframe_stamp=result.keyframe_stamp,
+        mask_encoding=MASK_ENCODINGS[result.mask_encoding],
+    )
+
+
+def _overlay(result: Result) -> Image:
+    return message_from_bgr(result.overlay, result.header)
+
+
+def _compressed_overlay(result: Result) -> CompressedImage:
+    _, encoded = cv2.imencode(".jpg", result.overlay, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    message = CompressedImage(header=result.header, format="bgr8; jpeg compressed bgr8")
+    message.data.frombytes(encoded.data)
+    return message
+
+
+def _labels(paint: Callable[..., np.ndarray]) -> Callable[[Result], Image]:
+    def make(result: Result) -> Image:
+        return message_from_labels(paint(result.detections, result.best_first), result.header)
+
+    return make
+
+
+def _camera_info(result: Result) -> CameraInfo | None:
+    if result.camera_info is None:
+        return None
+    info = copy.copy(result.camera_info)
+    info.header = result.header
+    return info
+
+
+def image_topics() -> list[Topic]:
+    """Topics that need the image and its detections only, the most wanted one first."""
+    topics = [Topic("~/instances", InstanceArray, _instances, RESULT_QOS)]
+    if HAS_VISION_MSGS:
+        from yolact_ros.ros.messages import vision
+
+        topics.append(
+            Topic(
+                "~/detections",
+                vision.Detection2DArray,
+                vision.detections_message,
+                RESULT_QOS,
+            )
+        )
+    return [
+        *topics,
+        Topic("~/instance_image", Image, _labels(instance_image), IMAGE_QOS),
+        Topic("~/class_image", Image, _labels(class_image), IMAGE_QOS),
+        Topic("~/confidence_image", Image, _labels(confidence_image), IMAGE_QOS),
+        Topic("~/overlay", Image, _overlay, IMAGE_QOS),
+        Topic("~/overlay/compressed", CompressedImage, _compressed_overlay, IMAGE_QOS),
+    ]
+
+
+def camera_info_topic() -> Topic:
+    """The calibration, with the header of each image."""
+    return Topic("~/camera_info", CameraInfo, _camera_info, RESULT_QOS)
+
+
+def space_topics() -> list[Topic]:
+    """Topics that need depth, too; they come last, for they may have to wait for it."""
+    topics = [
+        Topic("~/points", PointCloud2, points_message, IMAGE_QOS),
+        Topic("~/markers", MarkerArray, markers_message, RESULT_QOS),
+    ]
+    if HAS_VISION_MSGS:
+        from yolact_ros.ros.messages import vision
+
+        topics.append(
+            Topic(
+                "~/detections_3d",
+                vision.Detection3DArray,
+                vision.detections_3d_message,
+                RESULT_QOS,
+            )
+        )
+    return topics

@@ -1,0 +1,95 @@
+"""The parameters in README.md and config/yolact_node.yaml, written from `ros/settings.py`.
+
+In the repository's folder:
+
+    python3 -m yolact_ros.ros.parameters.table
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from yolact_ros.ros.parameters.settings import READ_BY_CONFIGURE, Settings, StartSettings
+
+BEGIN = "<!-- parameters: python3 -m yolact_ros.ros.parameters.table -->\n"
+END = "<!-- end of parameters -->\n"
+WIDTH = 96
+
+
+def tables() -> list[tuple[str, Any]]:
+    """When each table of settings is read, and its defaults."""
+    found: list[tuple[str, Any]] = [("when the node starts", StartSettings())]
+    for field in dataclasses.fields(Settings):
+        configured = field.name in READ_BY_CONFIGURE
+        when = "by the transition configure" if configured else "from one image to the next"
+        found.append((when, getattr(Settings(), field.name)))
+    return found
+
+
+def markdown() -> str:
+    """The table of the README."""
+    lines = ["| parameter | default | |", "|---|---|---|"]
+    for _, defaults in tables():
+        for field in dataclasses.fields(defaults):
+            value = json.dumps(_plain(getattr(defaults, field.name)))
+            lines.append(
+                f"| `{field.name}` | `{value}` | {field.metadata['doc']}{_bounds(field)} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def parameter_file() -> str:
+    """The YAML file with all defaults."""
+    lines = [
+        "# Parameters of the node, all of them, with their defaults; made by",
+        "#   python3 -m yolact_ros.ros.parameters.table",
+        "# A copy with other values, or with some of them only, goes to the node with",
+        "#   ros2 launch yolact_ros yolact.launch.py params_file:=my_node.yaml",
+        "/**:",
+        "  ros__parameters:",
+    ]
+    for when, defaults in tables():
+        title = (type(defaults).__doc__ or "").splitlines()[0].rstrip(".")
+        lines += ["", *_comment(f"{title} (read {when})")]
+        for field in dataclasses.fields(defaults):
+            lines += _comment(field.metadata["doc"] + _bounds(field))
+            lines.append(f"    {field.name}: {json.dumps(_plain(getattr(defaults, field.name)))}")
+    return "\n".join(lines) + "\n"
+
+
+def with_table(readme: str) -> str:
+    """A README with the table of today between its two marks."""
+    before, rest = readme.split(BEGIN)
+    return before + BEGIN + markdown() + END + rest.split(END)[1]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _bounds(field: dataclasses.Field[Any]) -> str:
+    if "choices" in field.metadata:
+        return f" ({', '.join(field.metadata['choices'])})"
+    if "range" in field.metadata:
+        low, high = field.metadata["range"]
+        return f" ({low:g} to {high:,g})"
+    return ""
+
+
+def _comment(text: str) -> list[str]:
+    return [f"    # {line}" for line in textwrap.wrap(text, WIDTH - 6)]
+
+
+def main() -> None:
+    """Write both files of the folder that this is run in."""
+    readme = Path("README.md")
+    readme.write_text(with_table(readme.read_text()))
+    Path("config/yolact_node.yaml").write_text(parameter_file())
+
+
+if __name__ == "__main__":
+    main()

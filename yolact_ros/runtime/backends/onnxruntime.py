@@ -1,0 +1,258 @@
+"""Run a bundle on ONNX Runtime: the default, on the CPUs of x86 and ARM; GPUs by its providers."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolact_ros.errors import BackendError
+from yolact_ros.runtime.bundle import Bundle, GraphInfo, TensorInfo
+
+INSTALL = "ONNX Runtime is not installed; install it with: pip install 'yolact_ros[onnxruntime]'"
+
+# ONNX Runtime's names of tensor types, as far as graphs of this package use them.
+DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+}
+
+
+# ONNX Runtime's execution providers, in order of preference, and where their tensors live.
+PROVIDERS = {
+    "cpu": (("CPUExecutionProvider",), "cpu"),
+    "cuda": (("CUDAExecutionProvider", "CPUExecutionProvider"), "cuda"),
+    "tensorrt": (
+        ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+        "cuda",
+    ),
+}
+
+
+class OnnxRuntimeBackend:
+    """Serves the graphs of a bundle; each is loaded when it is first run.
+
+    Attributes:
+        bundle: the opened bundle.
+        threads: threads that one operator uses.
+        on_gpu: whether it runs on a GPU.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, threads: int = 0, provider: str = "cpu", device: int = 0
+    ) -> None:
+        """Check that the library is there.
+
+        Args:
+            bundle: an opened bundle.
+            threads: threads of one operator; 0 takes all physical cores that this process may use.
+            provider: a key of `PROVIDERS`.
+            device: index of the GPU.
+
+        Raises:
+            BackendError: ONNX Runtime is not installed or lacks the provider, or `threads` is
+                negative.
+        """
+        if threads < 0:
+            raise BackendError(f"threads is {threads}; expected 0 (all cores) or more.")
+        self._library = _import_library()
+        self._providers, self._device_type = PROVIDERS[provider]
+        self._device = device
+        self.on_gpu = self._device_type != "cpu"
+        available = self._library.get_available_providers()
+        if self._providers[0] not in available:
+            raise BackendError(
+                f"This ONNX Runtime {self._library.__version__} has no {self._providers[0]}; it "
+                f"has: {', '.join(available)}. Install a build that has it (onnxruntime-gpu), or "
+                "set provider to cpu."
+            )
+        self.bundle = bundle
+        self.threads = threads or physical_cores()
+        self._sessions: dict[str, Any] = {}
+
+    def run(
+        self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """Run one graph; outputs in `keep` come back as OrtValues, all others as numpy."""
+        if graph not in self._sessions:
+            self._sessions[graph] = self._load(graph)
+        info, session = self.bundle.graphs[graph], self._sessions[graph]
+        _check_inputs(graph, info, inputs)
+        kept = set(keep) & set(info.outputs)
+        try:
+            if kept or self._device_type != "cpu" or any(_is_handle(x) for x in inputs.values()):
+                return self._run_bound(session, info, inputs, kept)
+            outputs = session.run(list(info.outputs), dict(inputs))
+        except Exception as error:  # the library does not export its exception types
+            raise BackendError(f"ONNX Runtime failed in the graph {graph!r}: {error}") from error
+        return dict(zip(info.outputs, outputs, strict=True))
+
+    def _run_bound(
+        self, session: Any, info: GraphInfo, inputs: Mapping[str, Any], kept: Collection[str]
+    ) -> dict[str, Any]:
+        """Run with inputs and outputs where they are, or where they are to stay."""
+        binding = session.io_binding()
+        for name, value in inputs.items():
+            if _is_handle(value):
+                binding.bind_ortvalue_input(name, value)
+            else:
+                binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        for name in info.outputs:
+            if name in kept:
+                binding.bind_output(name, self._device_type, self._device)
+            else:
+                binding.bind_output(name, "cpu")
+        session.run_with_iobinding(binding)
+        values = dict(zip(info.outputs, binding.get_outputs(), strict=True))
+        return {n: value if n in kept else value.numpy() for n, value in values.items()}
+
+    def close(self) -> None:
+        """Free all sessions."""
+        self._sessions.clear()
+
+    def _load(self, graph: str) -> Any:
+        if graph not in self.bundle.graphs:
+            raise BackendError(
+                f"The bundle {self.bundle.folder} has no graph {graph!r}; it has: "
+                f"{', '.join(self.bundle.graphs)}."
+            )
+        library = self._library
+        options = library.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = library.ExecutionMode.ORT_SEQUENTIAL
+        levels = library.GraphOptimizationLevel
+        made = self.bundle.description
+        # Version 1.31 fuses quantized layers in half precision into something else.
+        for_gpu = made.target == "tensorrt" and made.precision == "int8"
+        options.graph_optimization_level = (
+            levels.ORT_DISABLE_ALL if for_gpu else levels.ORT_ENABLE_ALL
+        )
+        options.log_severity_level = 3  # errors only; they come back as exceptions
+        # Threads that spin between operators keep other nodes of a robot off the cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        path = self.bundle.graphs[graph].path
+        providers = [
+            p if p.startswith("CPU") else (p, {"device_id": str(self._device)})
+            for p in self._providers
+        ]
+        try:
+            session = library.InferenceSession(
+                str(path), sess_options=options, providers=providers
+            )
+        except Exception as error:  # the library does not export its exception types
+            raise BackendError(
+                f"ONNX Runtime {library.__version__} refuses {path}: {error}"
+            ) from error
+        # It goes on with the CPU, and only writes a line, if a provider's libraries are missing.
+        if session.get_providers()[0] != self._providers[0]:
+            raise BackendError(
+                f"ONNX Runtime cannot start {self._providers[0]}; are CUDA, cuDNN and the driver "
+                "installed, in the versions that it wants?"
+            )
+        return session
+
+
+def describe_graph(content: bytes) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo]]:
+    """Inputs and outputs of an ONNX model, by name.
+
+    Raises:
+        BackendError: ONNX Runtime is absent or refuses the model.
+    """
+    library = _import_library()
+    options = library.SessionOptions()
+    options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    try:
+        session = library.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the library does not export its exception types
+        raise BackendError(f"ONNX Runtime refuses the graph: {error}") from error
+    return _infos(session.get_inputs()), _infos(session.get_outputs())
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may use: two threads of one core do not compute faster.
+
+    Counts what its CPU affinity and the quota of its container (cgroup v2) allow.
+    """
+    siblings = set()
+    for cpu in _usable_cpus():
+        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            siblings.add(path.read_text())
+        except OSError:  # another system, or a container that hides it
+            siblings.add(str(cpu))
+    return max(1, min(len(siblings), _quota()))
+
+
+def _usable_cpus() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """CPUs' worth of time that the container grants, rounded up; very many without a limit."""
+    try:
+        granted, period = path.read_text().split()
+        return sys.maxsize if granted == "max" else math.ceil(int(granted) / int(period))
+    except (OSError, ValueError, ZeroDivisionError):  # no cgroup v2
+        return sys.maxsize
+
+
+def _import_library() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError(f"{INSTALL} ({error})") from error
+    return onnxruntime
+
+
+def _infos(tensors: Any) -> dict[str, TensorInfo]:
+    return {
+        tensor.name: TensorInfo(
+            tuple(n if isinstance(n, int) else -1 for n in tensor.shape),
+            DTYPES.get(tensor.type, tensor.type),
+        )
+        for tensor in tensors
+    }
+
+
+def _check_inputs(graph: str, info: GraphInfo, inputs: Mapping[str, Any]) -> None:
+    if set(inputs) != set(info.inputs):
+        raise BackendError(
+            f"Graph {graph!r} takes {', '.join(info.inputs)}; it was given "
+            f"{', '.join(inputs) or 'nothing'}."
+        )
+    for name, expected in info.inputs.items():
+        given, dtype = _shape_and_dtype(inputs[name])
+        fits = len(given) == len(expected.shape) and all(
+            want in (-1, have) for want, have in zip(expected.shape, given, strict=True)
+        )
+        if not fits or dtype != expected.dtype:
+            shape = tuple("any" if n == -1 else n for n in expected.shape)
+            raise BackendError(
+                f"Input {name!r} of graph {graph!r} has shape {given} and type {dtype}; expected "
+                f"{shape} {expected.dtype}."
+            )
+
+
+def _is_handle(value: Any) -> bool:
+    """Whether a value is an OrtValue, of which numpy would make an array of one object."""
+    return hasattr(value, "device_name")
+
+
+def _shape_and_dtype(value: Any) -> tuple[tuple[int, ...], str]:
+    if _is_handle(value):
+        return tuple(value.shape()), DTYPES.get(value.data_type(), value.data_type())
+    array = np.asarray(value)
+    return array.shape, str(array.dtype)

@@ -1,0 +1,84 @@
+"""Open a model with the backend that suits it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from yolact_ros.config import BackendConfig
+from yolact_ros.errors import BackendError, BundleError
+from yolact_ros.runtime.backends import Backend
+from yolact_ros.runtime.backends.tensorrt.build import import_tensorrt
+from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
+from yolact_ros.runtime.bundle import Bundle, ModelDescription, is_bundle, supported_warps
+
+
+def open_backend(
+    path: str | Path,
+    config: BackendConfig = BackendConfig(),  # noqa: B008 - frozen
+) -> tuple[Backend, ModelDescription]:
+    """Open a model with the backend that suits it.
+
+    Args:
+        path: a bundle (a folder with `model.json`) or a checkpoint (a `.pth` file).
+        config: which backend, and how it is to run.
+
+    Raises:
+        BundleError: there is no bundle or checkpoint, or it is incomplete or altered.
+        WeightsError: the checkpoint cannot be used.
+        BackendError: the backend's library is absent, or the backend does not run such a model.
+    """
+    path = Path(path)
+    if path.is_file() and not is_bundle(path):
+        if config.backend not in ("auto", "torch"):
+            raise BackendError(
+                f"{path} is a checkpoint, and {config.backend} runs bundles. Make one with: "
+                f"yolact export {path} -o BUNDLE, or use --backend torch."
+            )
+        return _open_checkpoint(path, threads=config.threads)
+    if config.backend == "torch":
+        if not path.exists():
+            raise BundleError(f"The checkpoint {path} does not exist.")
+        raise BackendError(
+            f"{path} is a folder, and PyTorch runs checkpoints (.pth files). Name the checkpoint "
+            "that the bundle was exported from, or use --backend onnxruntime."
+        )
+    bundle = Bundle.open(path)
+    if config.backend == "tensorrt" or (config.backend == "auto" and _suits_tensorrt(bundle)):
+        from yolact_ros.runtime.backends.tensorrt.backend import open_tensorrt
+
+        opened = open_tensorrt(bundle, device=config.device, build=config.build_engine)
+        return opened, bundle.description
+    from yolact_ros.runtime.backends.onnxruntime import OnnxRuntimeBackend
+
+    backend = OnnxRuntimeBackend(
+        bundle, threads=config.threads, provider=config.provider, device=config.device
+    )
+    return backend, bundle.description
+
+
+def _suits_tensorrt(bundle: Bundle) -> bool:
+    """Whether a bundle was made for TensorRT, and there are a GPU and the library."""
+    if bundle.description.target != "tensorrt":
+        return False
+    try:
+        find_gpu()
+        import_tensorrt()
+    except BackendError:
+        return False
+    return True
+
+
+def _open_checkpoint(path: Path, *, threads: int) -> tuple[Backend, ModelDescription]:
+    from yolact_ros.runtime.backends.pytorch import TorchBackend
+
+    backend = TorchBackend(path, threads=threads)
+    return (
+        backend,
+        ModelDescription(
+            model=backend.model,
+            postprocess="host",
+            max_detections=1000,  # a checkpoint itself sets no limit
+            identity=backend.identity[:12],
+            warps=supported_warps(backend.model),
+        ),
+    )

@@ -1,0 +1,108 @@
+"""Run a checkpoint in PyTorch: for development, evaluation and comparison, not for a robot."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolact_ros.config import ModelConfig
+from yolact_ros.errors import BackendError
+
+
+class TorchBackend:
+    """Serves the graphs of a checkpoint, those of images and of video, with NMS on the host.
+
+    Attributes:
+        model: the checkpoint's configuration.
+        identity: SHA-256 of the checkpoint file; empty for a network in memory.
+        on_gpu: whether it runs on a GPU.
+    """
+
+    def __init__(self, path: str | Path | Any, *, threads: int = 0, device: str = "cpu") -> None:
+        """Load the checkpoint.
+
+        Args:
+            path: a checkpoint of `yolact train` or `yolact convert`; or a network in memory, in
+                evaluation mode, which is served as it is from one run to the next.
+            threads: threads of one operator; 0 leaves PyTorch's choice.
+            device: a PyTorch device, e.g. `cuda:0`.
+
+        Raises:
+            BackendError: PyTorch is not installed.
+            WeightsError: the file is no checkpoint, or does not fit its network.
+        """
+        try:
+            import torch
+
+            from yolact_ros.model.graphs.detect import (
+                DetectGraph,
+                LocateGraph,
+                PrototypeGraph,
+                RescoreGraph,
+            )
+            from yolact_ros.model.graphs.keyframes import (
+                KeyframeGraph,
+                NonKeyframeFlowGraph,
+                NonKeyframeGraph,
+            )
+            from yolact_ros.model.weights.checkpoint import load_model
+        except ImportError as error:
+            raise BackendError(
+                f"Running a checkpoint needs {error.name}; install it with: "
+                "pip install 'yolact_ros[train]', or export the checkpoint to a bundle where "
+                "PyTorch is: yolact export CHECKPOINT -o BUNDLE"
+            ) from error
+        if threads:
+            torch.set_num_threads(threads)
+        self._torch = torch
+        self._device = torch.device(device)
+        self.on_gpu = self._device.type != "cpu"
+        in_memory = isinstance(path, torch.nn.Module)
+        network: Any = path if in_memory else load_model(path)
+        network.to(self._device)
+        self.model: ModelConfig = network.config
+        self.identity = "" if in_memory else hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        detect = DetectGraph(network)
+        self._graphs: dict[str, Any] = {
+            "detect": detect,
+            "locate": LocateGraph(network).to(self._device),
+            "prototypes": PrototypeGraph(network.protonet),
+            "keyframe": KeyframeGraph(detect),
+            "non_keyframe_flow": NonKeyframeFlowGraph(detect),
+        }
+        if network.feature_transform is not None:
+            self._graphs["non_keyframe"] = NonKeyframeGraph(detect)
+        if network.mask_rescoring is not None:
+            self._graphs["rescore"] = RescoreGraph(network.mask_rescoring)
+
+    def run(
+        self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """Run one graph; outputs named in `keep` stay tensors on the device."""
+        if graph not in self._graphs:
+            raise BackendError(
+                f"This checkpoint has no graph {graph!r}; it has: {', '.join(self._graphs)}."
+            )
+        torch = self._torch
+        tensors = {
+            # A copy: torch shares the memory of an array, and warns where that is read-only.
+            name: torch.tensor(x, device=self._device) if isinstance(x, np.ndarray) else x
+            for name, x in inputs.items()
+        }
+        with torch.inference_mode():
+            results = self._graphs[graph](**tensors)
+            if isinstance(results, torch.Tensor):
+                results = (results,)
+        names = self._graphs[graph].outputs
+        return {
+            name: tensor if name in keep else tensor.cpu().numpy()
+            for name, tensor in zip(names, results, strict=True)
+        }
+
+    def close(self) -> None:
+        """Free the network."""
+        self._graphs.clear()

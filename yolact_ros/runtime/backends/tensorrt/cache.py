@@ -1,0 +1,141 @@
+"""Find the engine of a graph, or build it once, however many processes want it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from yolact_ros.errors import BackendError
+from yolact_ros.runtime.backends.tensorrt.files import (
+    EngineIdentity,
+    engine_path,
+    read_engine,
+    write_engine,
+)
+
+LOG = logging.getLogger(__name__)
+
+POLICIES = ("never", "if_missing", "always")
+
+# A build takes minutes on a Jetson; a process that waits longer than this for another one's
+# has met one that hangs.
+LOCK_SECONDS = 3600.0
+_POLL_SECONDS = 0.1
+
+
+def load_engine(
+    folder: Path,
+    graph: str,
+    identity: EngineIdentity,
+    *,
+    build: Callable[[], bytes],
+    policy: str = "if_missing",
+    lock_seconds: float = LOCK_SECONDS,
+) -> bytes:
+    """Return a checked engine, built now if the policy allows it.
+
+    An engine that is stale, foreign, incomplete or altered counts as missing: it is replaced, or
+    refused under `never`, and never returned.
+
+    Args:
+        folder: that holds the engines; see `engine_folder`.
+        graph: name of the graph.
+        identity: what the engine has to be for.
+        build: makes the serialised engine; called by at most one process at a time.
+        policy: one of `POLICIES`.
+        lock_seconds: how long to wait for another process that builds the same engine.
+
+    Raises:
+        BackendError: there is no such engine and it may not be built, or the build fails, or
+            another process does not end its own.
+    """
+    if policy not in POLICIES:
+        raise BackendError(f"build_engine is {policy!r}; expected one of: {', '.join(POLICIES)}.")
+    path = engine_path(folder, graph, identity)
+    reason = ""
+    if policy != "always":
+        try:
+            return read_engine(path, identity)
+        except BackendError as error:
+            reason = str(error)
+    if policy == "never":
+        raise BackendError(
+            f"{reason} It may not be built now (build_engine: never). Build it with: "
+            f"yolact engine {folder}"
+        )
+    with engine_lock(path, seconds=lock_seconds):
+        if policy != "always":
+            # Whoever held the lock may have built it.
+            with contextlib.suppress(BackendError):
+                return read_engine(path, identity)
+        LOG.info("building the engine %s, which may take minutes. %s", path.name, reason)
+        started = time.monotonic()
+        content = build()
+        seconds = time.monotonic() - started
+        write_engine(path, content, identity, seconds=seconds)
+        LOG.info("built the engine %s in %.1f s", path.name, seconds)
+    return content
+
+
+def engine_folder(bundle: Path, identity: str) -> Path:
+    """Where engines of a bundle lie: beside its graphs, or in the user's cache.
+
+    Args:
+        bundle: the bundle's folder, which an installation may have made read-only.
+        identity: of the model, so that two bundles do not meet in the cache.
+    """
+    if os.access(bundle, os.W_OK):
+        return bundle
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "yolact_ros" / f"{bundle.name}-{identity}"
+
+
+@contextlib.contextmanager
+def engine_lock(path: Path, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold the right to build one engine; it ends with the process, however that ends.
+
+    Args:
+        path: of the engine; the lock is a file beside it, which stays.
+        seconds: how long to wait for it.
+
+    Raises:
+        BackendError: the lock cannot be made, or another process holds it for too long.
+    """
+    where = path.with_name(f".{path.name}.lock")
+    try:
+        where.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(where, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise BackendError(f"The lock {where} cannot be made: {error}.") from error
+    try:
+        _wait_for_lock(handle, where, seconds)
+        yield
+    finally:
+        os.close(handle)  # frees the lock
+
+
+def _wait_for_lock(handle: int, where: Path, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    waiting = False
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            pass
+        except OSError as error:  # e.g. a network drive without locks
+            raise BackendError(f"The lock {where} cannot be taken: {error}.") from error
+        if not waiting:
+            LOG.info("another process builds this engine; waiting for it (%s)", where)
+            waiting = True
+        if time.monotonic() >= deadline:
+            raise BackendError(
+                f"Another process has held {where} for more than {seconds:g} s. End it, then try "
+                "again; a lock of a process that has ended is free."
+            )
+        time.sleep(_POLL_SECONDS)

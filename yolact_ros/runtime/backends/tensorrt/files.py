@@ -1,0 +1,216 @@
+"""An engine file: a graph compiled by TensorRT, with a sidecar that says what it was made for.
+
+    detect.tensorrt-10.3.0-sm87-fp16-b1-0a1b2c3d4e5f.engine         the engine
+    detect.tensorrt-10.3.0-sm87-fp16-b1-0a1b2c3d4e5f.engine.json    its sidecar
+
+The digits at the end are those of the SHA-256 of the identity. The sidecar holds the identity in
+full, and size and SHA-256 of the engine. An engine is code for the GPU and its library trusts it
+blindly, so nothing of it is handed out before all of this fits. The hash tells a damaged or
+exchanged file; it is no signature: who may write both files may make them fit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yolact_ros.errors import BackendError
+from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
+from yolact_ros.runtime.bundle import Bundle
+
+SIDECAR_FORMAT = "yolact_ros engine 1"
+SUFFIX = ".engine"
+SIDECAR_SUFFIX = ".json"  # behind the engine's whole name
+
+
+@dataclass(frozen=True)
+class EngineIdentity:
+    """All that an engine depends on; an engine serves where all of it is equal.
+
+    Attributes:
+        graph_sha256: of the ONNX file.
+        library: `tensorrt` or `tensorrt_rtx`.
+        library_version: in full.
+        gpu: the GPU's name as the driver has it; empty for an engine that was built ahead of
+            time for every GPU of its compute capability.
+        compute_capability: e.g. `8.7`.
+        precision: `fp32`, `fp16` or `int8`.
+        batch: images of one run.
+    """
+
+    graph_sha256: str
+    library: str
+    library_version: str
+    gpu: str
+    compute_capability: str
+    precision: str
+    batch: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the identity, in hexadecimal digits."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def differences(self, found: dict[str, Any]) -> str:
+        """In words, where the identity of a sidecar is another one; empty if it is this one."""
+        wanted = dataclasses.asdict(self)
+        return ", ".join(
+            f"{name} {found.get(name)!r} instead of {value!r}"
+            for name, value in wanted.items()
+            if found.get(name) != value
+        )
+
+
+def engine_identity(
+    bundle: Bundle, graph: str, *, library: str, library_version: str, gpu: Gpu
+) -> EngineIdentity:
+    """What an engine of a bundle's graph has to be for, to run on a GPU with a library.
+
+    Engines of `tensorrt_rtx` are finished on the GPU that they run on, so they serve every GPU of
+    their compute capability; those of `tensorrt` hold what was fastest on one kind of GPU.
+
+    Args:
+        bundle: whose graph.
+        graph: its name.
+        library: `tensorrt` or `tensorrt_rtx`.
+        library_version: in full.
+        gpu: where it is to run.
+    """
+    return EngineIdentity(
+        graph_sha256=bundle.graphs[graph].sha256,
+        library=library,
+        library_version=library_version,
+        gpu="" if library == "tensorrt_rtx" else gpu.name,
+        compute_capability=gpu.compute_capability,
+        precision=bundle.description.precision,
+        batch=bundle.description.batch,
+    )
+
+
+def engine_path(folder: str | Path, graph: str, identity: EngineIdentity) -> Path:
+    """Where the engine of a graph lies.
+
+    Args:
+        folder: of the bundle, or another one that holds engines.
+        graph: its name, e.g. `detect`.
+        identity: what the engine is for.
+    """
+    name = (
+        f"{graph}.{identity.library}-{identity.library_version}"
+        f"-sm{identity.compute_capability.replace('.', '')}"
+        f"-{identity.precision}-b{identity.batch}-{identity.digest[:12]}{SUFFIX}"
+    )
+    return Path(folder) / name
+
+
+def sidecar_path(path: Path) -> Path:
+    """The sidecar of an engine."""
+    return path.with_name(path.name + SIDECAR_SUFFIX)
+
+
+def read_engine(path: Path, identity: EngineIdentity) -> bytes:
+    """Read an engine after all of its sidecar has been held against it.
+
+    Args:
+        path: of the engine.
+        identity: what it has to be for.
+
+    Returns:
+        The bytes that were checked.
+
+    Raises:
+        BackendError: engine or sidecar is missing, truncated, altered, of a newer format, or for
+            something else; the message says which.
+    """
+    if not path.is_file():
+        raise BackendError(f"There is no engine {path}.")
+    sidecar = _read_sidecar(path)
+    different = identity.differences(sidecar["identity"])
+    if different:
+        raise BackendError(f"The engine {path} was built for something else: {different}.")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BackendError(f"The engine {path} cannot be read: {error}.") from error
+    if len(content) != sidecar["bytes"]:
+        raise BackendError(
+            f"The engine {path} is incomplete: it has {len(content)} bytes, its sidecar says "
+            f"{sidecar['bytes']}."
+        )
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sidecar["sha256"]:
+        raise BackendError(
+            f"The engine {path} was altered: its SHA-256 is {digest[:12]}..., its sidecar says "
+            f"{str(sidecar['sha256'])[:12]}..."
+        )
+    return content
+
+
+def write_engine(path: Path, content: bytes, identity: EngineIdentity, *, seconds: float) -> None:
+    """Write an engine, then its sidecar, each in whole or not at all.
+
+    Until the sidecar is there, readers refuse the engine.
+
+    Args:
+        path: from `engine_path`; its folder is made if need be.
+        content: the serialised engine.
+        identity: what it is for.
+        seconds: how long the build took, for people to read.
+
+    Raises:
+        BackendError: the files cannot be written.
+    """
+    sidecar = {
+        "format": SIDECAR_FORMAT,
+        "identity": dataclasses.asdict(identity),
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "build_seconds": round(seconds, 1),
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content)
+        replace_file(sidecar_path(path), (json.dumps(sidecar, indent=1) + "\n").encode())
+    except OSError as error:
+        raise BackendError(f"The engine {path} cannot be written: {error}.") from error
+
+
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    where = sidecar_path(path)
+    try:
+        sidecar = json.loads(where.read_bytes())
+    except FileNotFoundError as error:
+        raise BackendError(
+            f"The engine {path} has no sidecar {where.name}: nobody knows what it was made from."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BackendError(f"The sidecar {where} cannot be read: {error}.") from error
+    found = sidecar.get("format") if isinstance(sidecar, dict) else None
+    if found != SIDECAR_FORMAT:
+        raise BackendError(f"{where} has format {found!r}; expected {SIDECAR_FORMAT!r}.")
+    if not isinstance(sidecar.get("identity"), dict) or not {"bytes", "sha256"} <= set(sidecar):
+        raise BackendError(f"{where} lacks an entry; expected identity, bytes and sha256.")
+    return sidecar
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a file in place in one step, on the disk before it has its name."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            # mkstemp makes files that others cannot read; an engine is as public as its graph.
+            os.fchmod(file.fileno(), 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

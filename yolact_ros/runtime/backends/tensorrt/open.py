@@ -1,0 +1,95 @@
+"""The engine of a graph for one GPU, checked, and built if need be: what backends open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from yolact_ros.errors import BackendError
+from yolact_ros.runtime.backends.tensorrt.build import (
+    BuildSettings,
+    Progress,
+    TensorRt,
+    build_engine,
+)
+from yolact_ros.runtime.backends.tensorrt.cache import engine_folder, load_engine
+from yolact_ros.runtime.backends.tensorrt.files import engine_identity, engine_path
+from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
+from yolact_ros.runtime.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine that may be handed to the library.
+
+    Attributes:
+        content: its bytes, which were held against its sidecar.
+        path: its file.
+        built: whether it was built just now.
+    """
+
+    content: bytes
+    path: Path
+    built: bool
+
+
+def open_engine(
+    bundle: Bundle,
+    graph: str,
+    *,
+    library: TensorRt,
+    gpu: Gpu,
+    policy: str = "if_missing",
+    settings: BuildSettings = BuildSettings(),  # noqa: B008 - frozen
+    progress: Progress | None = None,
+) -> Engine:
+    """Find the engine of a bundle's graph, or build it.
+
+    Args:
+        bundle: exported for TensorRT.
+        graph: name of one of its graphs.
+        library: that builds the engine and is to run it.
+        gpu: that is to run it; for TensorRT that of this machine, for TensorRT-RTX any.
+        policy: `never`, `if_missing` or `always`, see `engine_cache.load_engine`.
+        settings: of a build.
+        progress: see `engine_builder.build_engine`.
+
+    Raises:
+        BackendError: the bundle is for another target, or there is no engine and it may not or
+            cannot be built.
+    """
+    check_target(bundle)
+    identity = engine_identity(
+        bundle, graph, library=library.name, library_version=library.version, gpu=gpu
+    )
+    folder = engine_folder(bundle.folder, bundle.description.identity)
+    built = False
+
+    def build() -> bytes:
+        nonlocal built
+        built = True
+        return build_engine(
+            bundle.read_graph(graph),
+            graph,
+            library=library,
+            precision=bundle.description.precision,
+            capabilities=(gpu.compute_capability,) if library.ahead_of_time else (),
+            settings=settings,
+            progress=progress,
+        )
+
+    content = load_engine(folder, graph, identity, build=build, policy=policy)
+    return Engine(content, engine_path(folder, graph, identity), built)
+
+
+def check_target(bundle: Bundle) -> None:
+    """Refuse a bundle that was not exported for TensorRT.
+
+    Raises:
+        BackendError: so it is.
+    """
+    if bundle.description.target != "tensorrt":
+        raise BackendError(
+            f"{bundle.folder} was exported for {bundle.description.target}. Export it anew with: "
+            "yolact export CHECKPOINT -o BUNDLE --target tensorrt"
+        )

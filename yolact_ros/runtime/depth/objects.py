@@ -1,0 +1,180 @@
+"""Where objects are in space: their masks on a depth image that belongs to the colour image.
+
+Everything is in metres in the camera's optical frame: z forward, x right, y down (REP 103).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from yolact_ros.errors import MessageError
+from yolact_ros.runtime.detections import Detections
+from yolact_ros.runtime.images.encodings import check_rows
+
+# Encoding -> bytes and metres of one unit (REP 118). The encoding decides, never a parameter.
+DEPTH_ENCODINGS = {
+    "16UC1": (np.uint16, 0.001),
+    "mono16": (np.uint16, 0.001),
+    "32FC1": (np.float32, 1.0),
+}
+
+ERODED = 0.03  # of the square root of a mask's area; its border shows what is behind, too
+OUTLIER = 3.0  # standard deviations from the median depth, estimated by the median deviation
+LEAST_SPREAD_M = 0.01  # of that standard deviation, for flat objects seen from the front
+BOX_PERCENTILES = (0.5, 99.5)  # of the points of an object along each axis
+LEAST_POINTS = 10
+SAMPLES = 2500  # pixels of a mask that statistics are made of
+
+
+@dataclass(frozen=True, eq=False)
+class DepthView:
+    """The depth of one image.
+
+    Attributes:
+        metres: (H, W) float32 along the optical axis; NaN where it is unknown.
+        rays: (H, W, 2) float32, see `runtime.pinhole.pixel_rays`.
+    """
+
+    metres: np.ndarray
+    rays: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectPose3D:
+    """Where the visible side of one object is; metres, optical frame.
+
+    Attributes:
+        centroid: (3,) float64 x y z, mean of its points.
+        low, high: (3,) float64 corners of the box around them, with sides along the axes.
+        inside: (h, w) bool, pixels of its mask that show the object and not what is behind it.
+        origin: (x, y) of the top left pixel of `inside` in the image.
+    """
+
+    centroid: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    inside: np.ndarray
+    origin: tuple[int, int]
+
+
+def depth_in_metres(
+    data: object, encoding: str, *, height: int, width: int, step: int, is_bigendian: bool
+) -> np.ndarray:
+    """Read a depth image (REP 118).
+
+    Args:
+        data: bytes of the rows.
+        encoding: a key of `DEPTH_ENCODINGS`: millimetres as integers or metres as floats.
+        height: in pixels.
+        width: in pixels.
+        step: bytes from one row to the next.
+        is_bigendian: byte order of the samples.
+
+    Returns:
+        (height, width) float32; NaN where the depth is 0, negative, infinite or not a number.
+
+    Raises:
+        MessageError: the encoding is another one, or size, step and data contradict each other.
+    """
+    if encoding not in DEPTH_ENCODINGS:
+        raise MessageError(
+            f"Depth encoding {encoding!r} is not supported; publish depth as 16UC1 (millimetres) "
+            "or 32FC1 (metres)."
+        )
+    kind, unit = DEPTH_ENCODINGS[encoding]
+    dtype = np.dtype(kind).newbyteorder(">" if is_bigendian else "<")
+    check_rows(len(data), step, height=height, width=width)  # type: ignore[arg-type]
+    if step < width * dtype.itemsize:
+        raise MessageError(
+            f"The depth image's step is {step} bytes; a row of {width} pixels in {encoding} has "
+            f"{width * dtype.itemsize}."
+        )
+    stored = np.ndarray((height, width), dtype, buffer=data, strides=(step, dtype.itemsize))  # type: ignore[arg-type]
+    metres = stored.astype(np.float32) * np.float32(unit)
+    metres[~((metres > 0) & (metres < np.inf))] = np.nan
+    return metres
+
+
+def place_objects(detections: Detections, view: DepthView) -> list[ObjectPose3D | None]:
+    """Find every object in space; None for one with too little depth in its mask.
+
+    Raises:
+        ValueError: the depth image has another size than the image of the detections.
+    """
+    if view.metres.shape != detections.image_size or view.rays.shape[:2] != detections.image_size:
+        raise ValueError(
+            f"Depth {view.metres.shape} and rays {view.rays.shape[:2]} (height, width) do not "
+            f"fit the image {detections.image_size}."
+        )
+    return [
+        place_object(mask, roi[:2], view)
+        for mask, roi in zip(detections.masks, detections.mask_rois, strict=True)
+    ]
+
+
+def place_object(mask: np.ndarray, origin: np.ndarray, view: DepthView) -> ObjectPose3D | None:
+    """Find one object in space.
+
+    Median and spread of the depth (by the median absolute deviation) come from the mask without
+    a narrow border, where pixels may show what is behind; of the whole mask, the points whose
+    depth lies within `OUTLIER` spreads are the object. Of a large mask, every second or third row
+    and column is enough for all of this.
+
+    Args:
+        mask: (h, w) bool.
+        origin: (2,) x y of its top left pixel in the image.
+        view: depth of the whole image.
+    """
+    x, y = int(origin[0]), int(origin[1])
+    region = slice(y, y + mask.shape[0]), slice(x, x + mask.shape[1])
+    depths, rays = view.metres[region], view.rays[region]
+    step = max(1, round(np.sqrt(np.count_nonzero(mask) / SAMPLES)))
+    sparse = slice(step // 2, None, step), slice(step // 2, None, step)
+    sure = depths[sparse][_core(mask)[sparse]]
+    sure = sure[np.isfinite(sure)]
+    if len(sure) < LEAST_POINTS:
+        return None
+    middle = np.median(sure)
+    spread = max(1.4826 * float(np.median(np.abs(sure - middle))), LEAST_SPREAD_M)
+    inside = mask & (np.abs(depths - middle) <= OUTLIER * spread)  # false where it is not a number
+    points = points_of(rays[sparse], depths[sparse], inside[sparse])
+    low, high = np.percentile(points, BOX_PERCENTILES, axis=1)
+    return ObjectPose3D(
+        centroid=points.mean(axis=1, dtype=np.float64),
+        low=low,
+        high=high,
+        inside=inside,
+        origin=(x, y),
+    )
+
+
+def points_of(rays: np.ndarray, metres: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Points of some pixels.
+
+    Args:
+        rays: (h, w, 2).
+        metres: (h, w).
+        where: (h, w) bool, the M pixels.
+
+    Returns:
+        (3, M) float32 x y z in the optical frame, row by row.
+    """
+    z = metres[where]
+    return np.stack([rays[..., 0][where] * z, rays[..., 1][where] * z, z])
+
+
+def _core(mask: np.ndarray) -> np.ndarray:
+    """The mask without its border; the mask itself where nothing would be left."""
+    side = 2 * max(1, round(ERODED * np.sqrt(np.count_nonzero(mask)))) + 1
+    if not mask.size:
+        return mask
+    core = cv2.erode(
+        mask.view(np.uint8),
+        np.ones((side, side), np.uint8),
+        borderType=cv2.BORDER_CONSTANT,
+        borderValue=(0,),
+    ).view(bool)
+    return core if np.count_nonzero(core) >= LEAST_POINTS else mask

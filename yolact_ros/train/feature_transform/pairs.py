@@ -1,0 +1,136 @@
+"""Keyframe and frame, prepared for a network that moves the keyframe's features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from yolact_ros.config import STRIDES, ModelConfig, check_settings, setting
+from yolact_ros.datasets.coco import CocoDataset, Sample
+from yolact_ros.train.augment import AugmentConfig, apply_changes, draw_changes
+from yolact_ros.train.feature_transform.frame_pairs import FramePairs
+from yolact_ros.train.feature_transform.synthetic_motion import MotionConfig, move_still
+
+# Of the random generators of a stream: `loader.TrainingStream` has 0 to 2.
+ORDER, CHANGES, CHOICE, MOTION = 0, 1, 3, 4
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """What the partial feature transform learns from, and how much each loss counts."""
+
+    motion: MotionConfig = field(default=MotionConfig(), metadata={"doc": "of pairs from stills"})
+    offsets: tuple[int, int] = setting(
+        (2, 5), "least and most frames from keyframe to frame, in annotated videos"
+    )
+    flow_weight: float = setting(
+        1.0, "weight of the error of the flow, where the true one is known", range=(0.0, 1e3)
+    )
+    matching_weight: float = setting(
+        1.0,
+        "weight of the cosine loss between moved features and those of the full pass",
+        range=(0.0, 1e3),
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A frame and the keyframe behind it, both of the network's input size.
+
+    Attributes:
+        frame: the annotated frame.
+        keyframe: (H, W, 3) uint8 BGR.
+        flow: (2, h4, w4) float32 x and y in pixels, at the cells of x4, from the frame to the
+            keyframe; NaN where it is not known.
+    """
+
+    frame: Sample
+    keyframe: np.ndarray
+    flow: np.ndarray
+
+    @property
+    def file_name(self) -> str:
+        """Of the frame."""
+        return self.frame.file_name
+
+
+class StillPairs(Dataset):
+    """Samples of another data set as frames, each with a keyframe made from it."""
+
+    def __init__(self, samples: Dataset, *, config: PairConfig, seed: int) -> None:
+        """Wrap `samples`, which are of the network's input size."""
+        self.samples = samples
+        self.config = config
+        self.seed = seed
+
+    def __getitem__(self, position: int) -> Pair:
+        random = np.random.default_rng([self.seed, MOTION, position])
+        return pair_of_still(self.samples[position], self.config, random=random)
+
+
+def pair_of_still(frame: Sample, config: PairConfig, *, random: np.random.Generator) -> Pair:
+    """Make a keyframe behind a frame of the network's input size."""
+    still = move_still(frame, config.motion, random=random)
+    flow = np.where(still.known, still.flow, np.float32(np.nan))
+    # Cell i of a map looks at pixel stride * i.
+    return Pair(frame, still.keyframe, flow[:, :: STRIDES[1], :: STRIDES[1]].copy())
+
+
+class VideoPairs(Dataset):
+    """Pairs from annotated videos, changed alike; their true motion is not known.
+
+    The endless sequence of a training: pair k depends on the seed and k alone.
+    """
+
+    def __init__(
+        self,
+        dataset: CocoDataset,
+        *,
+        model: ModelConfig,
+        augmentation: AugmentConfig,
+        config: PairConfig,
+        seed: int,
+    ) -> None:
+        """Find the pairs.
+
+        Raises:
+            DatasetError: no frame with an instance has an earlier one.
+            ValueError: the offsets are no range of 1 or more.
+        """
+        self.pairs = FramePairs(dataset, offsets=config.offsets)
+        self.model = model
+        self.augmentation = augmentation
+        self.seed = seed
+        self._order = (-1, np.zeros(0, np.int64))  # epoch, permutation
+
+    def __getitem__(self, position: int) -> Pair:
+        epoch, place = divmod(position, len(self.pairs))
+        if self._order[0] != epoch:
+            random = np.random.default_rng([self.seed, ORDER, epoch])
+            self._order = (epoch, random.permutation(len(self.pairs)))
+        number = int(self._order[1][place])
+        choice = np.random.default_rng([self.seed, CHOICE, position])
+        keyframe, frame = self.pairs.load(number, choice)
+        random = np.random.default_rng([self.seed, CHANGES, position])
+        changes = draw_changes(
+            frame,
+            self.model.input_size,
+            config=self.augmentation,
+            random=random,
+            resize=self.model.resize,
+        )
+        frame, keyframe = (
+            apply_changes(sample, changes, self.model.input_size, config=self.augmentation)
+            for sample in (frame, keyframe)
+        )
+        return Pair(frame, keyframe.image, unknown_flow(self.model))
+
+
+def unknown_flow(model: ModelConfig) -> np.ndarray:
+    """A `Pair.flow` of which nothing is known."""
+    return np.full((2, *model.feature_sizes[1]), np.nan, np.float32)
