@@ -293,15 +293,14 @@ class GpuRun:
         from yolact_ros.datasets.coco import CocoDataset
         from yolact_ros.evaluate.coco_map import evaluate_coco
 
-        before = segmenter.postprocess
-        segmenter.postprocess = dataclasses.replace(before, score_threshold=0.05)
+        config = dataclasses.replace(segmenter.postprocess, score_threshold=0.05)
         dataset = CocoDataset(
             self.arguments.annotations,
             self.arguments.images,
             classes=segmenter.description.model.classes,
         )
-        scores = dataclasses.asdict(evaluate_coco(segmenter.segment, dataset))
-        segmenter.postprocess = before
+        segment = partial(segmenter.segment, postprocess=config)
+        scores = dataclasses.asdict(evaluate_coco(segment, dataset))
         row = {kind: scores[kind]["ap"] for kind in ("box", "mask")}
         self.results.setdefault("ap", {})[name] = row
         print(f"{name}: box AP {100 * row['box']:.2f}, mask AP {100 * row['mask']:.2f}")

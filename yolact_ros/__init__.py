@@ -1,1 +1,46 @@
-"""Real-time instance segmentation for ROS 2: YOLACT, YOLACT++ and YolactEdge."""
+"""Real-time instance segmentation for ROS 2: YOLACT, YOLACT++ and YolactEdge.
+
+    from yolact_ros import Segmenter
+
+    segmenter = Segmenter.open("tabletop")
+    for instance in segmenter.segment(image):
+        print(instance.class_name, instance.score, instance.box)
+
+Importing the package loads neither torch nor rclpy; names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from yolact_ros.runtime.detections import Detections
+    from yolact_ros.runtime.segmenter import Segmenter
+    from yolact_ros.runtime.stream import Stream
+
+__version__ = "0.1.0"
+__all__ = ["Detections", "Segmenter", "Stream", "__version__"]
+
+# ROS generates yolact_ros.msg and yolact_ros.srv elsewhere; with the repository as the current
+# folder, both parts form one package.
+__path__ = pkgutil.extend_path(__path__, __name__)
+
+_MODULES = {
+    "Detections": "yolact_ros.runtime.detections",
+    "Segmenter": "yolact_ros.runtime.segmenter",
+    "Stream": "yolact_ros.runtime.stream",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'yolact_ros' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *_MODULES})

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from yolact_ros.config import BackendConfig
 from yolact_ros.runtime.segmenter import Segmenter
 
 SIZE = (48, 60)
@@ -80,12 +81,12 @@ def record(tmp_path: Path, images: list[np.ndarray]) -> Callable[..., Path]:
 @pytest.fixture
 def segmenter(tiny_bundle) -> Iterator[Segmenter]:
     """Of the tiny bundle."""
-    with Segmenter.open(tiny_bundle.folder, threads=1) as opened:
+    with Segmenter.open(tiny_bundle.folder, backend=BackendConfig(threads=1)) as opened:
         yield opened
 
 
 @pytest.fixture
 def video_segmenter(tiny_video_bundle) -> Iterator[Segmenter]:
     """Of the tiny bundle for video."""
-    with Segmenter.open(tiny_video_bundle.folder, threads=1) as opened:
+    with Segmenter.open(tiny_video_bundle.folder, backend=BackendConfig(threads=1)) as opened:
         yield opened

@@ -21,7 +21,7 @@ def test_every_verb_explains_itself(verb, capsys):
     with pytest.raises(SystemExit) as ended:
         main([verb, "--help"])
     assert ended.value.code == 0
-    assert verb in capsys.readouterr().out
+    assert verb.replace("-", "_") in capsys.readouterr().out.replace("-", "_")
 
 
 @pytest.mark.parametrize("words", [[], ["fly"]])

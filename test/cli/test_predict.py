@@ -220,7 +220,8 @@ def test_an_overlay_never_overwrites_what_it_is_made_from(predict, tmp_path, cap
     [
         (["--score-threshold", "1.5"], "score_threshold is 1.5; expected a value from 0.0 to 1.0"),
         (["--json", "nowhere/o.json"], "cannot be written"),
-        (["--model", "nowhere"], "nowhere does not exist"),
+        (["--model", "nowhere"], "There is no model 'nowhere'"),
+        (["--model", "no/where"], "no/where does not exist"),
     ],
 )
 def test_bad_arguments_get_a_sentence(tmp_path, capsys, words, message):

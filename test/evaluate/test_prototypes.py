@@ -8,19 +8,19 @@ from yolact_ros.evaluate.prototypes import (
     GAP,
     LABEL,
     TILE,
+    MaskAssembly,
     diverging,
     draw_assembly,
-    draw_dissection,
+    draw_assembly_sheet,
     draw_prototype_grid,
     heat,
     stack_rows,
 )
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.masks import assemble_masks
-from yolact_ros.runtime.segmenter import Dissection
 
 
-def dissection_of(count):
+def assembly_of(count):
     generator = np.random.default_rng(count)
     prototypes = generator.random((20, 30, 10), np.float32)
     coefficients = generator.uniform(-1, 1, (count, 10)).astype(np.float32)
@@ -34,7 +34,7 @@ def dissection_of(count):
         masks=(np.ones((10, 10), bool),) * count,
         image_size=(40, 60),
     )
-    return Dissection(
+    return MaskAssembly(
         detections, prototypes, coefficients, assemble_masks(prototypes, coefficients, boxes)
     )
 
@@ -79,7 +79,7 @@ def test_a_sheet_shows_as_many_masks_as_there_are_up_to_the_limit():
     image = np.zeros((40, 60, 3), np.uint8)
     row = LABEL + TILE + GAP
     heights = [
-        draw_dissection(image, dissection_of(n), class_names=["mug"], instances=2).shape[0]
+        draw_assembly_sheet(image, assembly_of(n), class_names=["mug"], instances=2).shape[0]
         for n in (0, 1, 2, 3)
     ]
     assert [height - heights[0] for height in heights] == [0, row + GAP, 2 * row + GAP] + [

@@ -12,6 +12,7 @@ pytest.importorskip("pycocotools")
 pytest.importorskip("onnxruntime")
 
 from yolact_ros.cli.main import main  # noqa: E402
+from yolact_ros.config import BackendConfig
 from yolact_ros.errors import ConfigError, DatasetError  # noqa: E402
 from yolact_ros.evaluate.clips import read_clips  # noqa: E402
 from yolact_ros.evaluate.video import evaluate_video  # noqa: E402
@@ -63,7 +64,7 @@ def clip(tmp_path):
 
 @pytest.fixture
 def segmenter(tiny_video_bundle):
-    with Segmenter.open(tiny_video_bundle.folder, threads=1) as opened:
+    with Segmenter.open(tiny_video_bundle.folder, backend=BackendConfig(threads=1)) as opened:
         yield opened
 
 
@@ -131,7 +132,7 @@ def test_videos_in_youtube_vis_form_are_clips(tmp_path):
 
 
 def test_a_model_for_single_images_gets_a_sentence(tiny_bundle, clip):
-    with Segmenter.open(tiny_bundle.folder, threads=1) as segmenter:
+    with Segmenter.open(tiny_bundle.folder, backend=BackendConfig(threads=1)) as segmenter:
         with pytest.raises(ConfigError, match="--keyframes"):
             evaluate_video(segmenter, clips_of(clip), intervals=(5,))
         rows = evaluate_video(segmenter, clips_of(clip), intervals=(1,))

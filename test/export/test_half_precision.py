@@ -15,8 +15,9 @@ from yolact_ros.errors import BackendError  # noqa: E402
 from yolact_ros.export.fold_weights import fold_weights  # noqa: E402
 from yolact_ros.export.half_precision import to_half  # noqa: E402
 from yolact_ros.export.to_onnx import widen_weights  # noqa: E402
-from yolact_ros.runtime.bundle import Bundle, shipped_bundle  # noqa: E402
+from yolact_ros.runtime.bundle import Bundle  # noqa: E402
 from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
+from yolact_ros.runtime.shipped import find_model  # noqa: E402
 
 KINDS = {TensorProto.FLOAT: "float", TensorProto.FLOAT16: "half"}
 
@@ -148,7 +149,7 @@ def half(content):
 
 
 def test_the_shipped_model_finds_the_same_in_half_precision():
-    bundle = Bundle.open(shipped_bundle())
+    bundle = Bundle.open(find_model("tabletop"))
     video = cv2.VideoCapture(str(bundle.folder.parent / "demo" / "tabletop.mp4"))
     _, frame = video.read()
     video.release()

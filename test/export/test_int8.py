@@ -156,9 +156,9 @@ def test_a_bundle_for_video_runs_quantized_and_says_so(bundle, tmp_path):
     content = json.loads((folder / "model.json").read_text())["quantization"]
     assert content["graphs"]["keyframe"] == {"float_layers": names, "errors": {}}
     with Segmenter.open(folder) as segmenter:
-        stream = segmenter.new_stream()
+        stream = segmenter.stream()
         image = np.zeros((48, 64, 3), np.uint8)
-        types = [segmenter.segment(image, stream=stream).frame_type for _ in range(2)]
+        types = [stream.detect(image).frame_type for _ in range(2)]
     assert types == ["keyframe", "partial"]
 
 

@@ -189,12 +189,12 @@ def test_half_precision_moves_boxes_by_less_than_half_a_pixel(checkpoint, export
         Segmenter.open(checkpoint, postprocess=config) as in_torch,
         Segmenter.open(bundle.folder, postprocess=config) as in_half,
     ):
-        streams = in_torch.new_stream(keyframes), in_half.new_stream(keyframes)
+        streams = in_torch.stream(keyframes), in_half.stream(keyframes)
         scene = np.repeat(np.repeat(images(1)[0], 2, axis=0), 2, axis=1)
         for i in range(2):
             image = scene[10:460, 6 * i : 480 + 6 * i]
-            expected = in_torch.segment(image, stream=streams[0])
-            found = in_half.segment(image, stream=streams[1])
+            expected = streams[0].detect(image)
+            found = streams[1].detect(image)
             assert found.frame_type == expected.frame_type
             assert_near(found, expected)
 

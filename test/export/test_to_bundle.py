@@ -123,11 +123,11 @@ def test_a_bundle_for_video_finds_what_the_checkpoint_finds(video_bundle, warp):
         if warp not in in_torch.description.warps:
             pytest.skip("a network without flow")
         keyframes = KeyframeConfig(keyframe_interval=3, warp=warp, change_threshold=1.0)
-        streams = in_torch.new_stream(keyframes), in_onnxruntime.new_stream(keyframes)
+        streams = in_torch.stream(keyframes), in_onnxruntime.stream(keyframes)
         kinds = []
         for image in moving_pictures(4):
-            expected = in_torch.segment(image, stream=streams[0])
-            found = in_onnxruntime.segment(image, stream=streams[1])
+            expected = streams[0].detect(image)
+            found = streams[1].detect(image)
             assert_same_detections(found, expected)
             assert found.frame_type == expected.frame_type
             kinds.append(found.frame_type)
@@ -146,8 +146,8 @@ def test_a_bundle_for_video_serves_single_images(video_bundle):
 def test_on_the_image_of_its_keyframe_reuse_changes_nothing(video_bundle):
     _, bundle = video_bundle
     with Segmenter.open(bundle) as segmenter:
-        stream = segmenter.new_stream(KeyframeConfig(warp="none"))
-        first, second = (segmenter.segment(picture(0), stream=stream) for _ in range(2))
+        stream = segmenter.stream(KeyframeConfig(warp="none"))
+        first, second = (stream.detect(picture(0)) for _ in range(2))
     assert second.frame_type == "partial"
     assert_same_detections(second, first)
 
@@ -159,9 +159,9 @@ def test_a_bundle_for_video_may_hold_nms_too(tmp_path):
     )
     assert max(row.error for row in report.rows) < 1e-3
     with Segmenter.open(tmp_path / "bundle") as segmenter:
-        stream = segmenter.new_stream()
+        stream = segmenter.stream()
         for image in moving_pictures(2):
-            found = segmenter.segment(image, stream=stream)
+            found = stream.detect(image)
             assert len(found) > 0
     assert found.frame_type == "partial"
 

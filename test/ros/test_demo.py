@@ -19,7 +19,7 @@ from yolact_ros.errors import BundleError, ConfigError
 from yolact_ros.ros.demo.overlay_video import OverlayVideo
 from yolact_ros.ros.demo.video_camera import read_video, video_rate
 from yolact_ros.ros.messages.images import bgr_from_message
-from yolact_ros.runtime.bundle import shipped_bundle
+from yolact_ros.runtime.shipped import find_model
 
 RATE = 10.0
 
@@ -101,7 +101,7 @@ def test_the_demonstration_plays_a_clip_through_the_node(start, clip, squares_bu
 
 def test_the_demonstration_plays_the_shipped_model(start, clip, tmp_path):
     try:
-        shipped_bundle()
+        find_model("tabletop")
     except BundleError as error:
         pytest.skip(str(error))
     demo = start("demo", "--clip", str(clip), "--output", str(tmp_path))

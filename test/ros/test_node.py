@@ -23,7 +23,7 @@ from yolact_ros.errors import BundleError
 from yolact_ros.msg import Instance, InstanceArray
 from yolact_ros.ros.messages.images import bgr_from_message
 from yolact_ros.ros.messages.masks import full_mask_from_message
-from yolact_ros.runtime.bundle import shipped_file
+from yolact_ros.runtime.shipped import shipped_file
 
 # The network's masks have 16x16 cells; these rectangles end at cell borders of both image sizes,
 # so that boxes must be exact, and masks but for their corners. Best class first.

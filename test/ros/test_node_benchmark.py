@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("onnx")
 
+from yolact_ros.config import BackendConfig
 from yolact_ros.msg import FrameStats
 from yolact_ros.ros.benchmark.main import (
     Figure,
@@ -68,7 +69,7 @@ def test_columns_of_the_table_are_aligned():
 def test_the_model_finds_a_grid_of_twenty_instances_in_any_image(tmp_path, inference_ms):
     bundle = write_benchmark_model(tmp_path / "model", inference_ms=inference_ms)
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
-    with Segmenter.open(bundle, threads=1) as segmenter:
+    with Segmenter.open(bundle, backend=BackendConfig(threads=1)) as segmenter:
         detections = segmenter.segment(image)
     assert len(detections) == 20
     # Places are 128x120 pixels; the middle 80 % of each is an instance.

@@ -10,8 +10,6 @@ from yolact_ros.runtime.bundle import (
     Bundle,
     TensorInfo,
     is_bundle,
-    shipped_bundle,
-    shipped_file,
     write_bundle,
 )
 
@@ -183,60 +181,3 @@ def test_is_bundle_tells_a_bundle_from_other_things(tiny_bundle, tmp_path):
     assert is_bundle(tiny_bundle.folder)
     assert not is_bundle(tmp_path)
     assert not is_bundle(tiny_bundle.folder / "detect.onnx")
-
-
-def test_the_shipped_bundle_is_found_in_an_installed_workspace(tiny_bundle, tmp_path, monkeypatch):
-    share = tmp_path / "ws" / "share" / "yolact_ros" / "models"
-    share.mkdir(parents=True)
-    tiny_bundle.folder.rename(share / "tabletop")
-    monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere:{tmp_path / 'ws'}")
-    assert shipped_bundle() == share / "tabletop"
-
-
-def test_a_file_that_was_not_installed_gets_a_sentence(tmp_path):
-    with pytest.raises(BundleError, match="missing.txt does not come with"):
-        shipped_file(tmp_path.relative_to(tmp_path.anchor) / "missing.txt")
-
-
-def test_a_bundle_says_what_its_graphs_were_written_for(tiny_bundle, tiny, tmp_path):
-    written = rewrite(
-        tiny_bundle, tiny, tmp_path / "trt", target="tensorrt", precision="fp16", batch=2
-    )
-    description = Bundle.open(written.folder).description
-    assert (description.target, description.precision, description.batch) == (
-        "tensorrt",
-        "fp16",
-        2,
-    )
-
-
-def test_a_bundle_from_before_there_were_targets_is_for_onnx_runtime(tiny_bundle):
-    path = tiny_bundle.folder / "model.json"
-    content = json.loads(path.read_text())
-    for entry in ("target", "precision", "batch"):
-        del content[entry]
-    path.write_text(json.dumps(content))
-    description = Bundle.open(tiny_bundle.folder).description
-    assert (description.target, description.precision, description.batch) == (
-        "onnxruntime",
-        "fp32",
-        1,
-    )
-
-
-@pytest.mark.parametrize("entry", ["target", "precision"])
-def test_an_unknown_target_or_precision_is_refused(tiny_bundle, entry):
-    edit(tiny_bundle, **{entry: "fp4"})
-    with pytest.raises(BundleError, match=f"{entry} is 'fp4'; expected one of"):
-        Bundle.open(tiny_bundle.folder)
-
-
-def test_a_bundle_written_anew_drops_the_engines_of_its_old_graphs(tiny_bundle, tiny):
-    engine = tiny_bundle.folder / "detect.tensorrt-10.3.0-sm87-fp16-b1-0123.engine"
-    notes = tiny_bundle.folder / "notes.txt"
-    for path in (engine, engine.with_name(f"{engine.name}.json"), notes):
-        path.write_text("")
-    graph = tiny_bundle.graphs["detect"].path.read_bytes()
-    rewrite(tiny_bundle, tiny, tiny_bundle.folder, graphs={"detect": graph})
-    names = {path.name for path in tiny_bundle.folder.iterdir()}
-    assert names == {"model.json", "detect.onnx", "notes.txt"}

@@ -42,3 +42,72 @@ def test_arrays_of_different_lengths_are_refused():
             masks=(np.zeros((0, 0), bool),),
             image_size=(5, 6),
         )
+
+
+def three(tiny_names=("cup", "spoon")) -> Detections:
+    rois = np.array([[0, 0, 2, 3], [4, 1, 6, 2], [5, 5, 5, 5]], np.int32)
+    masks = tuple(np.ones((y2 - y1, x2 - x1), bool) for x1, y1, x2, y2 in rois)
+    return Detections(
+        boxes=rois.astype(np.float32),
+        scores=np.array([0.9, 0.8, 0.7], np.float32),
+        mask_scores=np.array([0.5, 0.8, 0.1], np.float32),
+        class_ids=np.array([1, 0, 1]),
+        mask_rois=rois,
+        masks=masks,
+        image_size=(6, 8),
+        track_ids=np.array([7, 0, 9]),
+        class_names=tiny_names,
+    )
+
+
+def test_iterating_gives_instances_with_their_names_and_masks():
+    instances = list(three())
+    assert [i.class_name for i in instances] == ["spoon", "cup", "spoon"]
+    assert [i.track_id for i in instances] == [7, 0, 9]
+    assert [int(i.mask.sum()) for i in instances] == [6, 2, 0]
+    assert instances[1].mask[1, 4:6].all() and instances[1].mask.shape == (6, 8)
+    assert three()[-1].score == pytest.approx(0.7)
+    assert list(Detections.empty((4, 5))) == []
+    with pytest.raises(IndexError):
+        three()[3]
+
+
+@pytest.mark.parametrize(
+    "key, expected",
+    [
+        (slice(1, None), [0.8, 0.7]),
+        ([2, 0], [0.7, 0.9]),
+        ([], []),
+        (np.array([True, False, True]), [0.9, 0.7]),
+        ([False, False, True], [0.7]),
+        (np.zeros(3, bool), []),
+    ],
+)
+def test_slices_indices_and_boolean_arrays_select(key, expected):
+    found = three()[key]
+    assert isinstance(found, Detections) and len(found) == len(found.masks) == len(expected)
+    assert found.scores.tolist() == pytest.approx(expected)
+    assert found.image_size == (6, 8) and len(found.track_ids) == len(expected)
+
+
+def test_a_boolean_array_of_another_length_is_an_error():
+    with pytest.raises(IndexError):
+        three()[np.array([True, False])]
+
+
+def test_classes_are_selected_by_name():
+    assert three().with_classes(["spoon"]).scores.tolist() == pytest.approx([0.9, 0.7])
+    assert len(three().with_classes("cup")) == 1
+    assert len(three().with_classes([])) == 0
+    with pytest.raises(ValueError, match="No class is named 'fork'; the model has: cup, spoon"):
+        three().with_classes(["cup", "fork"])
+
+
+def test_supervision_gets_the_same_boxes_masks_and_ids():
+    pytest.importorskip("supervision")
+    converted = three().to_supervision()
+    np.testing.assert_array_equal(converted.xyxy, three().boxes)
+    assert converted.mask.sum(axis=(1, 2)).tolist() == [6, 2, 0]
+    assert converted.tracker_id.tolist() == [7, 0, 9]
+    assert converted.data["class_name"].tolist() == ["spoon", "cup", "spoon"]
+    assert len(Detections.empty((4, 5)).to_supervision()) == 0

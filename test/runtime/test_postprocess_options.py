@@ -169,10 +169,8 @@ def test_options_reach_masks_scores_and_boxes(one_cup):
     assert plain.mask_scores.tolist() == pytest.approx([0.4])
     np.testing.assert_allclose(plain.boxes, [[10, 10, 25.5, 25.5]], rtol=1e-6)
     assert plain.full_mask(0).sum() < 600
-    one_cup.postprocess = PostprocessConfig(
-        crop_masks=False, rescore_masks=False, integer_boxes=True
-    )
-    changed = one_cup.segment(image)
+    config = PostprocessConfig(crop_masks=False, rescore_masks=False, integer_boxes=True)
+    changed = one_cup.segment(image, postprocess=config)
     assert changed.mask_scores.tolist() == pytest.approx([0.8])
     assert changed.boxes.tolist() == [[10, 10, 25, 25]]
     assert changed.full_mask(0).all()
@@ -181,15 +179,18 @@ def test_options_reach_masks_scores_and_boxes(one_cup):
 def test_a_graph_with_nms_inside_refuses_another_nms(tiny):
     description = tiny.describe(tiny.TINY, postprocess="graph")
     segmenter = Segmenter(tiny.FakeBackend(), description)
-    segmenter.postprocess = PostprocessConfig(score_threshold=0.7, crop_masks=False)
+    image = np.zeros((20, 30, 3), np.uint8)
     for config in (
         PostprocessConfig(nms="greedy"),
         PostprocessConfig(top_k=100),
         REFERENCE_POSTPROCESS,
     ):
         with pytest.raises(ConfigError, match="NMS inside its graph.*--nms host"):
-            segmenter.postprocess = config
-    assert segmenter.postprocess.score_threshold == 0.7
+            segmenter.segment(image, postprocess=config)
+        with pytest.raises(ConfigError, match="NMS inside its graph.*--nms host"):
+            segmenter.stream(postprocess=config)
+        with pytest.raises(ConfigError, match="NMS inside its graph.*--nms host"):
+            Segmenter(tiny.FakeBackend(), description, config)
 
 
 def test_more_detections_than_the_model_gives_are_not_asked_for(tiny):
@@ -198,8 +199,8 @@ def test_more_detections_than_the_model_gives_are_not_asked_for(tiny):
     description = tiny.describe(tiny.TINY, max_detections=4)
     segmenter = Segmenter(tiny.FakeBackend(detect=outputs), description)
     assert len(segmenter.segment(np.zeros((20, 30, 3), np.uint8))) == 4
-    segmenter.postprocess = PostprocessConfig(max_detections=2)
-    assert len(segmenter.segment(np.zeros((20, 30, 3), np.uint8))) == 2
+    config = PostprocessConfig(max_detections=2)
+    assert len(segmenter.segment(np.zeros((20, 30, 3), np.uint8), postprocess=config)) == 2
 
 
 @pytest.mark.parametrize(

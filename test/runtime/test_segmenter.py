@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from yolact_ros.config import PostprocessConfig
+from yolact_ros.config import BackendConfig, PostprocessConfig
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.segmenter import Segmenter
 
@@ -48,10 +48,10 @@ def test_settings_may_change_between_two_images(tiny, two_halves):
     segmenter = Segmenter(tiny.FakeBackend(detect=two_halves), tiny.describe(tiny.TINY))
     image = np.zeros((60, 100, 3), np.uint8)
     assert len(segmenter.segment(image)) == 2
-    segmenter.postprocess = PostprocessConfig(score_threshold=0.85)
-    assert len(segmenter.segment(image)) == 1
-    segmenter.postprocess = PostprocessConfig(score_threshold=0.95)
-    assert len(segmenter.segment(image)) == 0
+    for threshold, count in ((0.85, 1), (0.95, 0)):
+        config = PostprocessConfig(score_threshold=threshold)
+        assert len(segmenter.segment(image, postprocess=config)) == count
+    assert len(segmenter.segment(image)) == 2
 
 
 def test_masks_are_rescored_soft_and_cropped(tiny):
@@ -133,7 +133,7 @@ def test_leaving_the_context_closes_the_backend(tiny, two_halves):
 def test_a_bundle_is_segmented_by_onnx_runtime(tiny_bundle):
     image = np.zeros((96, 120, 3), np.uint8)
     image[24:72, 12:48, 0] = 255  # a blue patch in the left half
-    with Segmenter.open(tiny_bundle.folder, threads=1) as segmenter:
+    with Segmenter.open(tiny_bundle.folder, backend=BackendConfig(threads=1)) as segmenter:
         segmenter.warm_up()
         found = segmenter.segment(image)
     assert found.class_ids.tolist() == [0, 1]
@@ -147,4 +147,4 @@ def test_a_bundle_is_segmented_by_onnx_runtime(tiny_bundle):
 
 def test_the_torch_backend_does_not_take_a_bundle(tiny_bundle):
     with pytest.raises(BackendError, match="--backend onnxruntime"):
-        Segmenter.open(tiny_bundle.folder, backend="torch")
+        Segmenter.open(tiny_bundle.folder, backend=BackendConfig(backend="torch"))

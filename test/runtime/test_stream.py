@@ -7,11 +7,11 @@ import types
 import numpy as np
 import pytest
 
-from yolact_ros.config import KeyframeConfig
+from yolact_ros.config import KeyframeConfig, PostprocessConfig, TrackerConfig
 from yolact_ros.errors import BackendError, ConfigError
 from yolact_ros.runtime.bundle import ModelDescription
+from yolact_ros.runtime.network import FEATURES
 from yolact_ros.runtime.segmenter import Segmenter
-from yolact_ros.runtime.stream import FEATURES
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def texture(dx=0, seed=0):
 )
 def test_images_between_keyframes_run_on_the_features_of_the_last_one(video, warp, graph, inputs):
     segmenter, runs = video("learned", "dis", "none")
-    stream = segmenter.new_stream(KeyframeConfig(keyframe_interval=3, warp=warp))
-    found = [segmenter.segment(black(), stream=stream, stamp=i / 10) for i in range(5)]
+    stream = segmenter.stream(KeyframeConfig(keyframe_interval=3, warp=warp))
+    found = [stream.detect(black(), i / 10) for i in range(5)]
     assert [name for name, _ in runs] == ["keyframe", graph, graph, "keyframe", graph]
     assert [d.frame_type for d in found] == [
         *("keyframe", "partial", "partial"),
@@ -75,18 +75,18 @@ def test_images_between_keyframes_run_on_the_features_of_the_last_one(video, war
 
 def test_auto_takes_the_best_warp_that_the_model_has(video):
     segmenter, runs = video("dis", "none")
-    stream = segmenter.new_stream(KeyframeConfig(change_threshold=1.0))
+    stream = segmenter.stream(KeyframeConfig(change_threshold=1.0))
     for dx in (0, 4):
-        segmenter.segment(texture(dx), stream=stream)
+        stream.detect(texture(dx))
     assert runs[1][0] == "non_keyframe_flow"
     assert runs[1][1]["flow"].any()
 
 
 def test_optical_flow_reaches_the_graph_in_pixels_of_the_input(video):
     segmenter, runs = video("dis", "none")
-    stream = segmenter.new_stream(KeyframeConfig(warp="dis", change_threshold=1.0))
+    stream = segmenter.stream(KeyframeConfig(warp="dis", change_threshold=1.0))
     for dx in (0, 3):
-        segmenter.segment(texture(dx), stream=stream)
+        stream.detect(texture(dx))
     flow = runs[1][1]["flow"]
     assert flow.shape == (1, 2, 2, 3)  # the cells of an input of 32 x 40
     # What is at column x lay at x + 3 of the keyframe; pictures this small are hard on DIS.
@@ -96,9 +96,9 @@ def test_optical_flow_reaches_the_graph_in_pixels_of_the_input(video):
 
 def test_without_warp_the_flow_is_zero(video):
     segmenter, runs = video("dis", "none")
-    stream = segmenter.new_stream(KeyframeConfig(warp="none", change_threshold=1.0))
+    stream = segmenter.stream(KeyframeConfig(warp="none", change_threshold=1.0))
     for dx in (0, 4):
-        segmenter.segment(texture(dx), stream=stream)
+        stream.detect(texture(dx))
     flow = runs[1][1]["flow"]
     assert flow.dtype == np.float32
     assert not flow.any()
@@ -107,51 +107,50 @@ def test_without_warp_the_flow_is_zero(video):
 @pytest.mark.parametrize("warp", ["learned", "dis", "none"])
 def test_another_scene_is_a_keyframe(video, warp):
     segmenter, _ = video("learned", "dis", "none")
-    stream = segmenter.new_stream(KeyframeConfig(warp=warp))
-    segmenter.segment(texture(), stream=stream)
-    assert segmenter.segment(texture(), stream=stream).frame_type == "partial"
-    assert segmenter.segment(texture(seed=5), stream=stream).keyframe_reason == "scene_change"
-    assert segmenter.segment(texture(seed=5), stream=stream).frame_type == "partial"
+    stream = segmenter.stream(KeyframeConfig(warp=warp))
+    stream.detect(texture())
+    assert stream.detect(texture()).frame_type == "partial"
+    assert stream.detect(texture(seed=5)).keyframe_reason == "scene_change"
+    assert stream.detect(texture(seed=5)).frame_type == "partial"
 
 
 def test_images_of_another_size_begin_anew(video):
     segmenter, _ = video("none")
-    stream = segmenter.new_stream()
+    stream = segmenter.stream()
     images = [black(), black(), black(60, 80), black(60, 80)]
-    found = [segmenter.segment(image, stream=stream) for image in images]
+    found = [stream.detect(image) for image in images]
     assert [d.keyframe_reason for d in found] == ["first", None, "size_change", None]
 
 
 def test_a_keyframe_can_be_requested_once(video):
     segmenter, _ = video("none")
-    stream = segmenter.new_stream()
-    segmenter.segment(black(), stream=stream)
+    stream = segmenter.stream()
+    stream.detect(black())
     stream.request_keyframe()
-    found = [segmenter.segment(black(), stream=stream) for _ in range(2)]
+    found = [stream.detect(black()) for _ in range(2)]
     assert [d.keyframe_reason for d in found] == ["requested", None]
 
 
 def test_streams_that_share_a_segmenter_keep_their_own_features(video):
     segmenter, runs = video("none")
-    left, right = segmenter.new_stream(), segmenter.new_stream()
+    left, right = segmenter.stream(), segmenter.stream()
     for stream in (left, right, left, right):
-        segmenter.segment(black(), stream=stream)
+        stream.detect(black())
     assert [runs[i][1]["x4"] for i in (2, 3)] == [("x4", 0), ("x4", 1)]
 
 
 def test_without_a_stream_every_image_is_a_keyframe(video):
     segmenter, runs = video("learned", "dis", "none")
-    found = [segmenter.segment(black(), stamp=stamp) for stamp in (1.0, 1.1, None)]
+    found = [segmenter.segment(black()) for _ in range(3)]
     assert [name for name, _ in runs] == ["keyframe"] * 3
     assert {d.frame_type for d in found} == {"keyframe"}
     assert {d.keyframe_reason for d in found} == {None}
-    assert [d.keyframe_stamp for d in found] == [1.0, 1.1, None]
 
 
 def test_a_model_for_single_images_makes_every_image_of_a_stream_a_keyframe(video):
     segmenter, runs = video()
-    stream = segmenter.new_stream()
-    found = [segmenter.segment(black(), stream=stream, stamp=i / 10) for i in range(3)]
+    stream = segmenter.stream()
+    found = [stream.detect(black(), i / 10) for i in range(3)]
     assert [name for name, _ in runs] == ["detect"] * 3
     assert [d.keyframe_reason for d in found] == ["first", "interval", "interval"]
     assert [d.keyframe_stamp for d in found] == [0.0, 0.1, 0.2]
@@ -159,11 +158,11 @@ def test_a_model_for_single_images_makes_every_image_of_a_stream_a_keyframe(vide
 
 def test_after_a_failure_the_next_image_is_a_keyframe(video):
     segmenter, runs = video("none", fail_at=(0, 3))
-    stream = segmenter.new_stream()
+    stream = segmenter.stream()
     reasons = []
     for _ in range(6):
         try:
-            reasons.append(segmenter.segment(black(), stream=stream).keyframe_reason)
+            reasons.append(stream.detect(black()).keyframe_reason)
         except BackendError:
             reasons.append("failed")
     assert reasons == ["failed", "first", None, "failed", "first", None]
@@ -172,25 +171,24 @@ def test_after_a_failure_the_next_image_is_a_keyframe(video):
 
 def test_settings_of_a_stream_may_change_between_two_images(video):
     segmenter, runs = video("learned", "dis", "none")
-    stream = segmenter.new_stream(KeyframeConfig(warp="none"))
-    segmenter.segment(black(), stream=stream)
-    segmenter.segment(black(), stream=stream)
-    stream.config = KeyframeConfig(warp="learned")
-    segmenter.segment(black(), stream=stream)
-    stream.config = KeyframeConfig(keyframe_interval=1)
-    segmenter.segment(black(), stream=stream)
+    stream = segmenter.stream(KeyframeConfig(warp="none"))
+    stream.detect(black())
+    stream.detect(black())
+    stream.configure(KeyframeConfig(warp="learned"), TrackerConfig(), PostprocessConfig())
+    stream.detect(black())
+    stream.configure(KeyframeConfig(keyframe_interval=1), TrackerConfig(), PostprocessConfig())
+    stream.detect(black())
     graphs = [name for name, _ in runs]
     assert graphs == ["keyframe", "non_keyframe_flow", "non_keyframe", "keyframe"]
-    assert stream.config.keyframe_interval == 1
 
 
 def test_a_warp_that_the_model_lacks_gets_a_sentence(video):
     segmenter, _ = video("dis", "none")
     with pytest.raises(ConfigError, match="no warp 'learned'; it has: dis, none"):
-        segmenter.new_stream(KeyframeConfig(warp="learned"))
+        segmenter.stream(KeyframeConfig(warp="learned"))
     for_images, _ = video()
     with pytest.raises(ConfigError, match="no warp 'none'; .*yolact export --keyframes"):
-        for_images.new_stream(KeyframeConfig(warp="none"))
+        for_images.stream(KeyframeConfig(warp="none"))
 
 
 def test_warm_up_runs_the_graphs_that_streams_will_use(video):
@@ -203,8 +201,8 @@ def test_warm_up_runs_the_graphs_that_streams_will_use(video):
 
 def test_images_of_one_pixel_are_a_stream_too(video):
     segmenter, _ = video("dis")
-    stream = segmenter.new_stream()
-    found = [segmenter.segment(black(1, 1), stream=stream) for _ in range(2)]
+    stream = segmenter.stream()
+    found = [stream.detect(black(1, 1)) for _ in range(2)]
     assert [d.frame_type for d in found] == ["keyframe", "partial"]
 
 
@@ -227,13 +225,13 @@ def test_detections_are_moved_to_images_on_which_nothing_runs(
     video, warps, interval, propagated_frames, expected
 ):
     segmenter, runs = video(*warps)
-    stream = segmenter.new_stream(
+    stream = segmenter.stream(
         KeyframeConfig(keyframe_interval=interval, propagated_frames=propagated_frames)
     )
     found = []
     for i, graph in enumerate(expected):
         before = len(runs)
-        found.append(segmenter.segment(texture(), stream=stream, stamp=i / 10))
+        found.append(stream.detect(texture(), i / 10))
         assert [name for name, _ in runs[before:]] == ([] if graph is None else [graph])
     whole = {"keyframe", "detect"}
     assert [d.frame_type == "keyframe" for d in found] == [graph in whole for graph in expected]
@@ -266,27 +264,27 @@ def test_unless_told_a_stream_moves_detections_where_that_pays(
     video, warps, on_gpu, stamps, expected
 ):
     segmenter, runs = video(*warps, on_gpu=on_gpu)
-    stream = segmenter.new_stream(KeyframeConfig(propagated_frames=-1))
+    stream = segmenter.stream(KeyframeConfig(propagated_frames=-1))
     for stamp, graph in zip(stamps, expected, strict=True):
         before = len(runs)
-        found = segmenter.segment(texture(), stream=stream, stamp=stamp)
+        found = stream.detect(texture(), stamp)
         assert [name for name, _ in runs[before:]] == ([] if graph is None else [graph])
         assert (found.frame_type == "keyframe") == (graph in ("keyframe", "detect"))
 
 
 def test_images_that_come_too_late_to_be_moved_to_are_keyframes_in_their_turn(video):
     segmenter, _ = video()
-    stream = segmenter.new_stream(KeyframeConfig(propagated_frames=-1))
-    found = [segmenter.segment(black(), stream=stream, stamp=i / 5) for i in range(3)]
+    stream = segmenter.stream(KeyframeConfig(propagated_frames=-1))
+    found = [stream.detect(black(), i / 5) for i in range(3)]
     assert [d.keyframe_reason for d in found] == ["first", "interval", "interval"]
 
 
 def test_after_a_failure_nothing_is_moved(video):
     segmenter, runs = video("none", fail_at=(1,))
-    stream = segmenter.new_stream(KeyframeConfig(propagated_frames=1))
+    stream = segmenter.stream(KeyframeConfig(propagated_frames=1))
     for _ in range(2):
-        segmenter.segment(black(), stream=stream)
+        stream.detect(black())
     with pytest.raises(BackendError):
-        segmenter.segment(black(), stream=stream)
-    assert segmenter.segment(black(), stream=stream).keyframe_reason == "first"
+        stream.detect(black())
+    assert stream.detect(black()).keyframe_reason == "first"
     assert len(runs) == 3

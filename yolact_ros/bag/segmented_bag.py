@@ -31,7 +31,6 @@ from yolact_ros.runtime.detections import KEYFRAME, Detections
 from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.stream import Stream
-from yolact_ros.runtime.video.tracking import Tracker
 
 # Version of rosbag2's format: that of Iron; Jazzy and newer ones, which write 9, read it, too.
 BAG_VERSION: Final = 8
@@ -107,7 +106,7 @@ def segment_bag(
                 f"The bag {source} has a topic {options.result_topic} already; name another one "
                 "with --result-topic."
             )
-        stream = segmenter.new_stream(options.keyframes)
+        stream = segmenter.stream(options.keyframes, tracker=options.tracker)
         workplace.prepare()
         identity = _identity(source, images[0].topic, segmenter, options)
         with workplace.writing():
@@ -142,7 +141,6 @@ class _Run:
         self._journal = known
         self._workplace = workplace
         self._stream = stream
-        self._tracker = Tracker(options.tracker)
         self._keyframe_stamp: Any = None
 
     def write(self, storage: Any, progress: Callable[[int, int], None]) -> dict[int, str]:
@@ -200,7 +198,7 @@ class _Run:
     def _segment(self, data: bytes, kind: str) -> Entry:
         header, image = read_image(data, kind)
         stamp = seconds_of(header.stamp)
-        detections = self._segmenter.segment(image, stream=self._stream, stamp=stamp)
+        detections = self._stream.detect(image, stamp)
         is_keyframe = detections.frame_type == KEYFRAME
         frame_type = journal.KEYFRAME if is_keyframe else journal.PARTIAL
         return Entry(frame_type, pack_detections(detections))
@@ -209,9 +207,7 @@ class _Run:
         """The message of an image's result; called for every image in its order."""
         if detections.frame_type == KEYFRAME:
             self._keyframe_stamp = header.stamp
-        if self._options.tracker.tracking:
-            track_ids = self._tracker.update(detections, seconds_of(header.stamp))
-            detections = dataclasses.replace(detections, track_ids=track_ids)
+        detections = self._stream.track(detections, seconds_of(header.stamp))
         return serialize_result(
             detections,
             self._segmenter.description.model.classes,

@@ -16,7 +16,7 @@ from yolact_ros.cli.settings import (
     read_postprocess_settings,
     read_tracker_settings,
 )
-from yolact_ros.config import PostprocessConfig
+from yolact_ros.config import DEFAULT_MODEL, PostprocessConfig
 
 SHOWN_FAILURES = 5
 
@@ -51,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
-        type=Path,
-        metavar="BUNDLE|CHECKPOINT",
-        help="exported folder or .pth file (default: the model that comes with the package)",
+        default=DEFAULT_MODEL,
+        metavar="MODEL",
+        help="shipped model, bundle folder or checkpoint file (default: %(default)s)",
     )
     add_backend_arguments(parser)
     add_postprocess_arguments(parser, PostprocessConfig())
@@ -66,7 +66,6 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from yolact_ros.bag.segmented_bag import BagOptions, BagReport, segment_bag
-    from yolact_ros.runtime.bundle import shipped_bundle
     from yolact_ros.runtime.segmenter import Segmenter
 
     options = BagOptions(
@@ -78,9 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
     )
     with (
         Segmenter.open(
-            arguments.model or shipped_bundle(),
+            arguments.model,
             postprocess=read_postprocess_settings(arguments, PostprocessConfig()),
-            **read_backend_settings(arguments),
+            backend=read_backend_settings(arguments),
         ) as segmenter,
         tqdm(desc="bag", unit="image", mininterval=0.5, delay=0.01) as bar,
     ):

@@ -16,7 +16,7 @@ from yolact_ros.cli.settings import (
     read_keyframe_settings,
     read_postprocess_settings,
 )
-from yolact_ros.config import PostprocessConfig
+from yolact_ros.config import DEFAULT_MODEL, PostprocessConfig
 from yolact_ros.errors import BundleError, ConfigError
 from yolact_ros.variants import variant
 
@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         nargs="?",
-        type=Path,
-        help="bundle or checkpoint (default: the model that comes with the package)",
+        default=DEFAULT_MODEL,
+        help="shipped model, bundle folder or checkpoint file (default: %(default)s)",
     )
     parser.add_argument(
         "--images",
@@ -73,17 +73,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measure_model(arguments: argparse.Namespace) -> dict[str, Any]:
-    from functools import partial
     from itertools import repeat
 
     from yolact_ros.evaluate.speed import endless_images, measure_speed
     from yolact_ros.evaluate.synthetic import synthetic_image
-    from yolact_ros.runtime.bundle import shipped_bundle, shipped_file
     from yolact_ros.runtime.images.files import is_video
     from yolact_ros.runtime.segmenter import Segmenter
+    from yolact_ros.runtime.shipped import shipped_file
 
     keyframes = read_keyframe_settings(arguments)
-    model = arguments.model or shipped_bundle()
+    model = arguments.model
     source = arguments.images
     if source is None:
         try:
@@ -97,13 +96,12 @@ def _measure_model(arguments: argparse.Namespace) -> dict[str, Any]:
     with Segmenter.open(
         model,
         postprocess=read_postprocess_settings(arguments, PostprocessConfig()),
-        **read_backend_settings(arguments),
+        backend=read_backend_settings(arguments),
     ) as segmenter:
-        stream = segmenter.new_stream(keyframes) if source and is_video(source) else None
+        stream = segmenter.stream(keyframes) if source and is_video(source) else None
         segmenter.warm_up(keyframes if stream else None)
-        report = measure_speed(
-            partial(segmenter.segment, stream=stream), images, frames=arguments.frames
-        )
+        segment = stream.detect if stream else segmenter.segment
+        report = measure_speed(segment, images, frames=arguments.frames)
         name = segmenter.description.model.name
     print(f"{name} ({model}) on {source or 'a synthetic picture'}, {report.frames} frames")
     print(format_times(report.stages))

@@ -40,7 +40,7 @@ COLUMNS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("model", type=Path, help="bundle (folder) or checkpoint (.pth file)")
+    parser.add_argument("model", help="shipped model, bundle folder or checkpoint file")
     parser.add_argument("--annotations", type=Path, metavar="JSON", help="in COCO's format")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="that the annotations name")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     with Segmenter.open(
         arguments.model,
         postprocess=config,
-        **read_backend_settings(arguments),
+        backend=read_backend_settings(arguments),
     ) as segmenter:
         evaluate = evaluate_clips if arguments.video else _evaluate_images
         content = evaluate(arguments, segmenter, config)

@@ -24,7 +24,7 @@ from yolact_ros.errors import BackendError, DatasetError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("model", type=Path, help="bundle (folder) or checkpoint (.pth file)")
+    parser.add_argument("model", help="shipped model, bundle folder or checkpoint file")
     parser.add_argument(
         "--annotations", type=Path, required=True, metavar="JSON",
         help="in COCO's format with track_id, as `yolact simulate clip` writes them, or of "
@@ -61,13 +61,12 @@ def run(arguments: argparse.Namespace) -> int:
     with Segmenter.open(
         arguments.model,
         postprocess=read_postprocess_settings(arguments, PostprocessConfig()),
-        **read_backend_settings(arguments),
+        backend=read_backend_settings(arguments),
     ) as segmenter:
         classes = segmenter.description.model.classes
 
         def open_video() -> Any:
-            stream = segmenter.new_stream(keyframes)
-            return lambda image, stamp: segmenter.segment(image, stream=stream, stamp=stamp)
+            return segmenter.stream(keyframes).detect
 
         scores = evaluate_tracks(
             open_video,

@@ -8,28 +8,31 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from yolact_ros import __version__
 from yolact_ros.errors import YolactError
 
 # Verb -> what it does. `yolact_ros/cli/<verb>.py` (dashes are underscores there) has
 # add_arguments(parser) and run(arguments).
 VERBS = {
     "predict": "segment images, a folder or a video",
-    "evaluate": "COCO box and mask AP of a model",
-    "evaluate-tracks": "how well objects of videos keep their numbers",
-    "benchmark": "milliseconds per stage, frames per second, memory",
+    "node": "run the ROS 2 node; arguments go to it, e.g. --ros-args -p model:=tools",
+    "evaluate": "measure the COCO box and mask AP of a model",
+    "evaluate-tracks": "measure how well objects in videos keep their track ids",
+    "benchmark": "measure milliseconds per stage, frames per second, and memory",
     "bag": "copy a recorded ROS 2 bag and add the instances of every image",
-    "import-dataset": "turn annotations of YOLO, LabelMe or Pascal VOC into COCO's format",
-    "check-dataset": "find faults of annotations and images, and draw them",
+    "import-dataset": "convert YOLO, LabelMe or Pascal VOC annotations to COCO format",
+    "check-dataset": "find faults in annotations and images, and draw them",
     "train": "train a network",
     "plot": "draw the curves of training runs",
-    "fetch": "download an official checkpoint from where its authors publish it",
-    "convert": "turn an official checkpoint into one of this package",
-    "export": "turn a checkpoint into a bundle that runs without torch",
-    "quantize": "turn a bundle into one that computes with 8 bits",
-    "engine": "compile the graphs of a bundle with TensorRT",
-    "prototypes": "a picture of the prototypes, and of how they add up to masks",
-    "simulate": "make annotated images or clips of a simulated table top",
+    "fetch": "download an official checkpoint from its authors",
+    "convert": "convert an official checkpoint to this package's format",
+    "export": "export a checkpoint to a bundle, which runs without torch",
+    "quantize": "quantize a bundle to int8",
+    "engine": "compile the graphs of a bundle with TensorRT (experimental: not yet run on a GPU)",
+    "prototypes": "draw the prototypes, and how they add up to masks",
+    "simulate": "render annotated images or clips of a simulated table top",
 }
+ALIASES = {"quantise": "quantize"}
 
 # Libraries that not everybody needs, and the extra of the package that brings each.
 EXTRAS = {
@@ -53,10 +56,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         2 for arguments that cannot be understood, 130 when interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    words[:1] = [ALIASES.get(word, word) for word in words[:1]]
+    if words[:1] == ["node"]:
+        from yolact_ros.cli.node import run_node
+
+        run_node(words[1:])
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     parser = argparse.ArgumentParser(
         prog="yolact", description="Real-time instance segmentation: YOLACT, YOLACT++, YolactEdge."
     )
+    parser.add_argument("--version", action="version", version=f"yolact_ros {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, summary in VERBS.items():
         sentence = f"{summary[0].upper()}{summary[1:]}."

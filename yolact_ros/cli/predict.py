@@ -19,7 +19,7 @@ from yolact_ros.cli.settings import (
     read_postprocess_settings,
     read_tracker_settings,
 )
-from yolact_ros.config import PostprocessConfig
+from yolact_ros.config import DEFAULT_MODEL, PostprocessConfig
 
 if TYPE_CHECKING:
     from yolact_ros.runtime.detections import Detections
@@ -38,9 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
-        type=Path,
-        metavar="BUNDLE|CHECKPOINT",
-        help="exported folder or .pth file (default: the model that comes with the package)",
+        default=DEFAULT_MODEL,
+        metavar="MODEL",
+        help="shipped model, bundle folder or checkpoint file (default: %(default)s)",
     )
     add_backend_arguments(parser)
     add_postprocess_arguments(parser, PostprocessConfig())
@@ -50,16 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Segment everything; 1 if a file could not be read."""
-    from dataclasses import replace
-
     from tqdm import tqdm
 
     from yolact_ros.cli.overlays import Overlays
-    from yolact_ros.runtime.bundle import shipped_bundle
     from yolact_ros.runtime.images.files import count_frames, find_files, is_video, read_frames
     from yolact_ros.runtime.output.draw import draw_detections
     from yolact_ros.runtime.segmenter import Segmenter
-    from yolact_ros.runtime.video.tracking import Tracker
 
     config = read_postprocess_settings(arguments, PostprocessConfig())
     keyframes = read_keyframe_settings(arguments)
@@ -70,13 +66,14 @@ def run(arguments: argparse.Namespace) -> int:
     entries: list[dict[str, Any]] = []
     unreadable: list[Path] = []
     with Segmenter.open(
-        arguments.model or shipped_bundle(),
+        arguments.model,
         postprocess=config,
-        **read_backend_settings(arguments),
+        backend=read_backend_settings(arguments),
     ) as segmenter:
         classes = segmenter.description.model.classes
-        streams = {file: segmenter.new_stream(keyframes) for file in files if is_video(file)}
-        trackers = {file: Tracker(tracking) for file in streams if tracking.tracking}
+        streams = {
+            file: segmenter.stream(keyframes, tracker=tracking) for file in files if is_video(file)
+        }
         bar = tqdm(
             read_frames(files),
             total=count_frames(files),
@@ -89,11 +86,10 @@ def run(arguments: argparse.Namespace) -> int:
                 if frame.image is None:
                     unreadable.append(frame.path)
                     continue
-                found = segmenter.segment(
-                    frame.image, stream=streams.get(frame.path), stamp=frame.stamp
-                )
-                if tracker := trackers.get(frame.path):
-                    found = replace(found, track_ids=tracker.update(found, frame.stamp))
+                if stream := streams.get(frame.path):
+                    found = stream.segment(frame.image, frame.stamp)
+                else:
+                    found = segmenter.segment(frame.image)
                 if overlays:
                     overlays.write(frame, draw_detections(frame.image, found, classes))
                 if arguments.json:

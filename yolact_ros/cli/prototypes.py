@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from yolact_ros.config import DEFAULT_MODEL
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("image", type=Path, help="a picture")
-    parser.add_argument("--model", help="bundle or checkpoint (default: the shipped model)")
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        help="shipped model, bundle folder or checkpoint file (default: %(default)s)",
+    )
     parser.add_argument("--backend", default="auto", help="auto, onnxruntime or torch")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="PNG")
     parser.add_argument(
@@ -22,28 +28,27 @@ def run(arguments: argparse.Namespace) -> int:
     """Draw and write the picture."""
     import cv2
 
-    from yolact_ros.config import PostprocessConfig
+    from yolact_ros.config import BackendConfig, PostprocessConfig
     from yolact_ros.errors import YolactError
-    from yolact_ros.evaluate.prototypes import draw_dissection
-    from yolact_ros.runtime.bundle import shipped_bundle
+    from yolact_ros.evaluate.prototypes import draw_assembly_sheet, take_apart
     from yolact_ros.runtime.segmenter import Segmenter
 
     image = cv2.imread(str(arguments.image))
     if image is None:
         raise YolactError(f"{arguments.image} is missing or no picture that OpenCV can read.")
     with Segmenter.open(
-        arguments.model or shipped_bundle(),
-        backend=arguments.backend,
+        arguments.model,
+        backend=BackendConfig(backend=arguments.backend),
         postprocess=PostprocessConfig(score_threshold=arguments.score_threshold),
     ) as segmenter:
-        dissection = segmenter.dissect(image)
+        assembly = take_apart(segmenter, image)
         names = segmenter.description.model.classes
-    sheet = draw_dissection(image, dissection, class_names=names, instances=arguments.instances)
+    sheet = draw_assembly_sheet(image, assembly, class_names=names, instances=arguments.instances)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(arguments.output), sheet):
         raise YolactError(
             f"{arguments.output} cannot be written; name a .png in a folder of yours."
         )
-    shown = min(arguments.instances, len(dissection.detections))
-    print(f"{dissection.prototypes.shape[2]} prototypes, {shown} masks -> {arguments.output}")
+    shown = min(arguments.instances, len(assembly.detections))
+    print(f"{assembly.prototypes.shape[2]} prototypes, {shown} masks -> {arguments.output}")
     return 0

@@ -76,13 +76,13 @@ def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser.add_argument_group("backend"), BackendConfig())
 
 
-def read_backend_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings that were asked for with the flags of `add_backend_arguments`, by name.
+def read_backend_settings(arguments: argparse.Namespace) -> BackendConfig:
+    """Return the settings given with the flags of `add_backend_arguments`.
 
     Raises:
         ConfigError: a value lies outside its range.
     """
-    return dataclasses.asdict(_read_settings(arguments, BackendConfig()))
+    return _read_settings(arguments, BackendConfig())
 
 
 def _add_settings(group: Any, defaults: Any) -> None:

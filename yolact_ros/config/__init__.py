@@ -23,9 +23,11 @@ from yolact_ros.config.model import (
     model_from_plain,
 )
 from yolact_ros.config.runtime import (
+    DEFAULT_MODEL,
     MAX_AUTO_GAP_S,
     PROPAGATE_AUTO,
     REFERENCE_POSTPROCESS,
+    SHIPPED_MODELS,
     WARPS,
     BackendConfig,
     KeyframeConfig,
@@ -34,6 +36,8 @@ from yolact_ros.config.runtime import (
 )
 
 __all__ = [
+    "DEFAULT_MODEL",
+    "SHIPPED_MODELS",
     "MAX_AUTO_GAP_S",
     "BackboneConfig",
     "BackendConfig",

@@ -10,6 +10,10 @@ from yolact_ros.errors import ConfigError
 # How the features of a keyframe can get to another image, best first.
 WARPS = ("learned", "dis", "none")
 
+# Models that come with the package.
+SHIPPED_MODELS = ("tabletop", "tools")
+DEFAULT_MODEL = "tabletop"
+
 BACKENDS = ("auto", "onnxruntime", "tensorrt", "torch")
 PROVIDERS = ("cpu", "cuda", "tensorrt")
 BUILD_POLICIES = ("never", "if_missing", "always")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from yolact_ros.runtime.detections import Detections
+from yolact_ros.runtime.masks import SoftMasks, assemble_masks
+from yolact_ros.runtime.network import Network
 from yolact_ros.runtime.output.draw import draw_detections
-from yolact_ros.runtime.segmenter import Dissection
+from yolact_ros.runtime.preprocess import prepare_image
+from yolact_ros.runtime.segmenter import Segmenter
 
 TILE = 132  # side of one tile in pixels
 GAP = 6
@@ -18,9 +22,44 @@ BACKGROUND = (32, 32, 32)
 TEXT = (230, 230, 230)
 
 
-def draw_dissection(
+@dataclass(frozen=True, eq=False)
+class MaskAssembly:
+    """What the masks of one image are made of.
+
+    Attributes:
+        detections: the N instances.
+        prototypes: (Hp, Wp, K) float32, zero or more.
+        coefficients: (N, K) float32 in [-1, 1].
+        soft: the soft masks at the prototypes' resolution.
+    """
+
+    detections: Detections
+    prototypes: np.ndarray
+    coefficients: np.ndarray
+    soft: SoftMasks
+
+
+def take_apart(segmenter: Segmenter, image: np.ndarray) -> MaskAssembly:
+    """Segment an image (H, W, 3) uint8 BGR and keep its prototypes and coefficients.
+
+    Raises:
+        BackendError: the backend fails.
+    """
+    network: Network = segmenter.network
+    tensor, _ = prepare_image(image, segmenter.description.model)
+    config = network.limited(segmenter.postprocess)
+    outputs = network.backend.run(network.whole_graph, {"image": tensor})
+    selection = network.select(network.backend, outputs, config)
+    prototypes = network.prototypes(network.backend, outputs, selection, whole=True)
+    soft = assemble_masks(
+        prototypes, selection.coefficients, selection.boxes, crop=config.crop_masks
+    )
+    return MaskAssembly(segmenter.segment(image), prototypes, selection.coefficients, soft)
+
+
+def draw_assembly_sheet(
     image: np.ndarray,
-    dissection: Dissection,
+    assembly: MaskAssembly,
     *,
     class_names: Sequence[str],
     instances: int = 4,
@@ -29,21 +68,21 @@ def draw_dissection(
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        dissection: of this image.
+        assembly: of this image.
         class_names: name of each class id.
         instances: how many masks to take apart.
 
     Returns:
         (height, width, 3) uint8 BGR.
     """
-    grid = draw_prototype_grid(dissection.prototypes)
-    found = dissection.detections
-    dense = dissection.soft.dense()
+    grid = draw_prototype_grid(assembly.prototypes)
+    found = assembly.detections
+    dense = assembly.soft.dense()
     rows = [
         draw_assembly(
             draw_detections(image, _only(found, i), class_names),
-            dissection.prototypes,
-            dissection.coefficients[i],
+            assembly.prototypes,
+            assembly.coefficients[i],
             dense[i],
             title=f"{class_names[found.class_ids[i]]} {found.scores[i]:.2f}",
         )

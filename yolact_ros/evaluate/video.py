@@ -159,7 +159,10 @@ class _Run:
 
     def step(self, segmenter: Segmenter, image: np.ndarray) -> Detections:
         started = time.perf_counter()
-        found = segmenter.segment(image, stream=self.stream)
+        if self.stream is None:
+            found = segmenter.segment(image)
+        else:
+            found = self.stream.detect(image)
         self.milliseconds.append((time.perf_counter() - started) * 1e3)
         self.keyframe.append(found.frame_type == KEYFRAME)
         self.ran.append(found.timings["inference"] > 0)
@@ -176,7 +179,7 @@ def _run_clip(
     bar: tqdm,
 ) -> None:
     for run in runs:  # their tables have images and truth in common
-        run.stream = segmenter.new_stream(run.config) if run.config else None
+        run.stream = segmenter.stream(run.config) if run.config else None
         run.stability.begin_clip()
     before = None
     for place, index in enumerate(clip.indices[:limit]):

@@ -24,8 +24,8 @@ from yolact_ros.ros.pipeline import Pipeline
 from yolact_ros.ros.services import Services
 from yolact_ros.ros.worker import Worker
 from yolact_ros.runtime.bundle import ModelDescription
-from yolact_ros.runtime.segmenter import check_postprocess
-from yolact_ros.runtime.stream import Stream
+from yolact_ros.runtime.network import check_postprocess
+from yolact_ros.runtime.stream import choose_warp
 
 NAME = "yolact"
 # How long the image in work is waited for when the node is deactivated, and when its process is
@@ -298,10 +298,10 @@ class YolactNode(LifecycleNode):
 
 
 def check_model(description: ModelDescription, settings: Settings) -> None:
-    """Hold settings against a model.
+    """Check that a model supports the settings.
 
     Raises:
-        ConfigError: the model cannot follow them.
+        ConfigError: it does not.
     """
     check_postprocess(settings.frames, description)
-    Stream(description, settings.keyframes)
+    choose_warp(settings.keyframes, description)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from builtin_interfaces.msg import Time
 
-from yolact_ros.config import TrackerConfig
 from yolact_ros.ros.diagnostics.publisher import LatencyRecorder
 from yolact_ros.ros.inputs.camera import CameraFrame, CameraInput
 from yolact_ros.ros.inputs.depth import DepthInput
@@ -17,10 +16,8 @@ from yolact_ros.ros.messages.images import bgr_from_message
 from yolact_ros.ros.outputs.publishers import Outputs, milliseconds_since
 from yolact_ros.ros.outputs.result import Result
 from yolact_ros.ros.parameters.settings import Settings
-from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.stream import Stream
-from yolact_ros.runtime.video.tracking import Tracker
 
 
 @dataclass(frozen=True)
@@ -45,8 +42,7 @@ class Pipeline:
         self.meter = LatencyRecorder()
         self._outputs = outputs
         self._stream: Stream | None = None
-        self._tracker = Tracker(TrackerConfig())
-        self._keyframe_stamp = Time()
+        self._settings: Settings | None = None  # of the stream
 
     def process(self, frame: CameraFrame, segmenter: Segmenter, *, settings: Settings) -> Finished:
         """Segment one image and publish what was found.
@@ -61,19 +57,14 @@ class Pipeline:
         self._depth.expect(header.stamp, settings=settings.depth)
         image = bgr_from_message(frame.message)
         decoded = time.perf_counter()
-        segmenter.postprocess = settings.frames
-        detections = segmenter.segment(
-            image, stream=self._stream_of(segmenter, settings), stamp=stamp
-        )
-        if detections.frame_type == "keyframe":
-            self._keyframe_stamp = header.stamp
-        detections = self._track(detections, settings.tracker, stamp=stamp)
+        stream = self._stream_of(segmenter, settings)
+        detections = stream.segment(image, stamp, source=header.stamp)
         classes = segmenter.description.model.classes
         result = Result(
             header,
             image,
             detections,
-            self._keyframe_stamp,
+            detections.keyframe_source,
             class_names=classes,
             mask_encoding=settings.frames.mask_encoding,
             camera_info=self._depth.info,
@@ -116,28 +107,20 @@ class Pipeline:
         """Forget earlier images: the next one is the first."""
         if self._stream is not None:
             self._stream.reset()
-        self._tracker.reset()
 
     def close(self) -> None:
         """Withdraw what the camera's results were published on."""
         self._depth.close()
         self._outputs.close()
 
-    def _track(
-        self, detections: Detections, config: TrackerConfig, *, stamp: float | None
-    ) -> Detections:
-        """Give the detections the numbers of objects of earlier images."""
-        self._tracker.config = config
-        if not config.tracking:
-            self._tracker.reset()
-            return detections
-        return replace(detections, track_ids=self._tracker.update(detections, stamp))
-
     def _stream_of(self, segmenter: Segmenter, settings: Settings) -> Stream:
         if self._stream is None:
-            self._stream = segmenter.new_stream(settings.keyframes)
-        elif self._stream.config != settings.keyframes:
-            self._stream.config = settings.keyframes
+            self._stream = segmenter.stream(
+                settings.keyframes, tracker=settings.tracker, postprocess=settings.frames
+            )
+        elif self._settings is not settings:
+            self._stream.configure(settings.keyframes, settings.tracker, settings.frames)
+        self._settings = settings
         return self._stream
 
 

@@ -15,6 +15,7 @@ from rclpy.logging import get_logger
 
 from yolact_ros.errors import YolactError
 from yolact_ros.ros.node import BROKEN, NAME, SUCCESS, YolactNode
+from yolact_ros.ros.parameters.table import parameters_usage, tables
 from yolact_ros.ros.program import init_ros
 
 FAILED = "failed"
@@ -49,6 +50,15 @@ class Events:
     def _on_signal(self, *_: object) -> None:
         self.ending = True
         self._queue.put(TOLD_TO_END)
+
+
+def usage() -> str:
+    """Return what `yolact_node --help` prints."""
+    return parameters_usage(
+        "yolact_node",
+        "Segment camera images and publish instance masks, boxes and classes.",
+        [defaults for _, defaults in tables()],
+    )
 
 
 def main(args: list[str] | None = None) -> int:

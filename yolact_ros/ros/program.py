@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import signal
 import sys
@@ -22,7 +23,12 @@ def run(module: str) -> NoReturn:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))
-    status = importlib.import_module(module).main()
+    program = importlib.import_module(module)
+    asked = list(itertools.takewhile(lambda word: word != "--ros-args", sys.argv[1:]))
+    if {"-h", "--help"} & set(asked) and hasattr(program, "usage"):
+        print(program.usage())
+        sys.exit(0)
+    status = program.main()
     # The interpreter gives handlers up when it ends; a second signal, as when both terminal and
     # launch send one, would then change the status.
     for number in (signal.SIGINT, signal.SIGTERM):

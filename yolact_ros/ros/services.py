@@ -76,8 +76,7 @@ def segment_message(image: Image, segmenter: Segmenter, *, settings: Settings) -
         MessageError: the image cannot be read.
         YolactError: the model fails on it.
     """
-    segmenter.postprocess = settings.frames
-    detections = segmenter.segment(bgr_from_message(image))
+    detections = segmenter.segment(bgr_from_message(image), postprocess=settings.frames)
     return message_from_detections(
         detections,
         segmenter.description.model.classes,

@@ -7,7 +7,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from rclpy.node import Node
@@ -20,8 +19,9 @@ from yolact_ros.ros.outputs.publishers import milliseconds_since
 from yolact_ros.ros.parameters.settings import Settings
 from yolact_ros.ros.pipeline import Finished, Pipeline
 from yolact_ros.ros.services import SegmentRequest
-from yolact_ros.runtime.bundle import ModelDescription, shipped_bundle
+from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.segmenter import Segmenter
+from yolact_ros.runtime.shipped import find_model
 
 THROTTLE_S = 5.0  # between two log lines about bad images
 PROGRESS_S = 2.0  # between two log lines while the model is being opened
@@ -123,12 +123,13 @@ class Worker:
     def _open_segmenter(self) -> Segmenter:
         settings = self._settings()
         started = time.perf_counter()
-        chosen = settings.model.model
-        path = Path(chosen).expanduser() if chosen else shipped_bundle()
+        path = find_model(settings.model.model)
         segmenter = Segmenter.open(
             path,
             postprocess=settings.frames,
-            **{field.name: getattr(settings.model, field.name) for field in fields(BackendConfig)},
+            backend=BackendConfig(
+                **{item.name: getattr(settings.model, item.name) for item in fields(BackendConfig)}
+            ),
         )
         try:
             segmenter.warm_up(settings.keyframes)

@@ -19,9 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +37,6 @@ PRECISIONS = ("fp32", "fp16", "int8")
 # An output that another graph goes on from, where it is needed.
 ON_DEMAND = {"towers": "locate", "p3": "prototypes"}
 CHOICES = {"postprocess": POSTPROCESS, "target": TARGETS, "precision": PRECISIONS}
-SHIPPED = Path("models") / "tabletop"
 REPAIR = "Copy the bundle again, or export it anew: yolact export CHECKPOINT -o {folder}"
 
 
@@ -166,38 +163,6 @@ class Bundle:
 def is_bundle(path: str | Path) -> bool:
     """Whether `path` is a folder with a `model.json`."""
     return (Path(path) / DESCRIPTION).is_file()
-
-
-def shipped_bundle() -> Path:
-    """The bundle that comes with the package: in its sources, or where it is installed.
-
-    Raises:
-        BundleError: it is in neither place.
-    """
-    return shipped_file(SHIPPED / DESCRIPTION).parent
-
-
-def shipped_file(name: Path) -> Path:
-    """A file of the repository's folders `models`, `config` or `launch`.
-
-    Args:
-        name: relative to the repository, or to `share/yolact_ros` of an installation.
-
-    Raises:
-        BundleError: it is in neither place.
-    """
-    share = Path("share") / "yolact_ros"
-    prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
-    installed = [folder / share for folder in (*prefixes, Path(sys.prefix))]
-    for above in Path(__file__).resolve().parents[2:]:  # the repository, or an install prefix
-        installed += [above, above / share]
-    for folder in installed:
-        if (folder / name).is_file():
-            return folder / name
-    raise BundleError(
-        f"{name} does not come with this installation of yolact_ros; name a bundle or a "
-        "checkpoint instead, or run from a clone of the repository."
-    )
 
 
 def _read_description(folder: Path) -> tuple[dict[str, Any], str]:

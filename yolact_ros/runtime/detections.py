@@ -1,19 +1,58 @@
-"""What was found in one image."""
+"""The instances of one image: arrays for numbers, `Instance` objects for reading."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, overload
 
 import numpy as np
 
 KEYFRAME = "keyframe"  # every layer ran on this image
-PARTIAL = "partial"  # deep features, or whole detections, were carried over from an earlier image
+PARTIAL = "partial"  # it reuses deep features or detections of an earlier image
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One instance of an image.
+
+    Attributes:
+        class_id: 0-based foreground class.
+        class_name: its name; empty where the detections carry no names.
+        score: class score.
+        mask_score: class score times predicted mask IoU; `score` without mask re-scoring.
+        box: (4,) float32 x1 y1 x2 y2 in pixels of the source image.
+        mask_roi: (4,) int32 x1 y1 x2 y2, half-open, in pixels: the region that `crop` covers.
+        crop: (y2 - y1, x2 - x1) bool, the mask inside its region.
+        image_size: (height, width) of the source image in pixels.
+        track_id: id of the object within its stream, 0 until confirmed; None if untracked.
+    """
+
+    class_id: int
+    class_name: str
+    score: float
+    mask_score: float
+    box: np.ndarray
+    mask_roi: np.ndarray
+    crop: np.ndarray
+    image_size: tuple[int, int]
+    track_id: int | None = None
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(height, width) bool mask on the whole source image; made on each access."""
+        mask = np.zeros(self.image_size, bool)
+        x1, y1, x2, y2 = self.mask_roi
+        mask[y1:y2, x1:x2] = self.crop
+        return mask
 
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """The N instances of one image, best class score first; N may be 0.
+    """The N instances of one image, best class score first; N may be 0. Immutable.
+
+    Iterating gives `Instance` objects. An int index gives one of them; a slice, a list of indices
+    or a boolean array gives `Detections` of those.
 
     Attributes:
         boxes: (N, 4) float32 x1 y1 x2 y2 in pixels of the source image, clipped to it.
@@ -28,10 +67,12 @@ class Detections:
         frame_type: `keyframe` or `partial`.
         keyframe_stamp: seconds, stamp of the image that the deep features are from: for a
             keyframe its own; None if it had none.
-        keyframe_reason: why an image of a stream is a keyframe, one of `keyframe.REASONS`; None
+        keyframe_source: what the caller of `Stream.segment` named that image.
+        keyframe_reason: why an image of a stream is a keyframe (`runtime.video.keyframes`); None
             if it is not, and for single images.
-        track_ids: (N,) int64, numbers that objects keep from image to image (`runtime.tracking`),
-            0 for those without one; None where nobody tracks.
+        track_ids: (N,) int64 ids that objects keep from image to image, 0 until confirmed; None
+            where tracking is off.
+        class_names: name of each class of the model; may be empty.
         timings: milliseconds of `preprocess`, `inference` and `postprocess`.
     """
 
@@ -44,12 +85,14 @@ class Detections:
     image_size: tuple[int, int]
     frame_type: str = KEYFRAME
     keyframe_stamp: float | None = None
+    keyframe_source: Any = None
     keyframe_reason: str | None = None
     track_ids: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Hold the arrays against each other.
+        """Check that the arrays agree about N.
 
         Raises:
             ValueError: they disagree about N.
@@ -67,7 +110,7 @@ class Detections:
     def empty(
         cls, image_size: tuple[int, int], *, timings: Mapping[str, float] | None = None
     ) -> Detections:
-        """Nothing found in an image of (height, width) pixels."""
+        """Return no instances, for an image of (height, width) pixels."""
         return cls(
             boxes=np.zeros((0, 4), np.float32),
             scores=np.zeros(0, np.float32),
@@ -82,9 +125,92 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __iter__(self) -> Iterator[Instance]:
+        return (self[i] for i in range(len(self)))
+
+    @overload
+    def __getitem__(self, key: int) -> Instance: ...
+
+    @overload
+    def __getitem__(self, key: slice | Sequence[int] | np.ndarray) -> Detections: ...
+
+    def __getitem__(self, key: int | slice | Sequence[int] | np.ndarray) -> Instance | Detections:
+        """Return one instance, or the detections that a slice, indices or a bool array select.
+
+        Raises:
+            IndexError: an index is out of range, or a boolean array has another length.
+        """
+        if isinstance(key, (int, np.integer)):
+            return self._instance(int(key))
+        if not isinstance(key, slice):
+            key = np.asarray(key)
+            key = key.astype(np.int64) if not key.size and key.dtype != bool else key
+        indices = np.arange(len(self))[key]
+        return replace(
+            self,
+            boxes=self.boxes[indices],
+            scores=self.scores[indices],
+            mask_scores=self.mask_scores[indices],
+            class_ids=self.class_ids[indices],
+            mask_rois=self.mask_rois[indices],
+            masks=tuple(self.masks[i] for i in indices),
+            track_ids=None if self.track_ids is None else self.track_ids[indices],
+        )
+
+    def with_classes(self, names: Iterable[str]) -> Detections:
+        """Return the detections of the named classes.
+
+        Raises:
+            ValueError: the model has no class of such a name.
+        """
+        wanted = [names] if isinstance(names, str) else list(names)
+        unknown = [name for name in wanted if name not in self.class_names]
+        if unknown:
+            raise ValueError(
+                f"No class is named {', '.join(map(repr, unknown))}; the model has: "
+                f"{', '.join(self.class_names) or 'no class names'}."
+            )
+        ids = [self.class_names.index(name) for name in wanted]
+        return self[np.isin(self.class_ids, ids)]
+
     def full_mask(self, index: int) -> np.ndarray:
-        """The mask of one instance on the whole source image, (height, width) bool."""
-        mask = np.zeros(self.image_size, bool)
-        x1, y1, x2, y2 = self.mask_rois[index]
-        mask[y1:y2, x1:x2] = self.masks[index]
-        return mask
+        """(height, width) bool mask of one instance on the whole source image."""
+        return self._instance(index).mask
+
+    def to_supervision(self) -> Any:
+        """Convert to `supervision.Detections`, with full masks (N, height, width).
+
+        Raises:
+            ImportError: the library `supervision` is not installed.
+        """
+        import supervision
+
+        masks = np.zeros((len(self), *self.image_size), bool)
+        for mask, crop, (x1, y1, x2, y2) in zip(masks, self.masks, self.mask_rois, strict=True):
+            mask[y1:y2, x1:x2] = crop
+        data = {"mask_score": self.mask_scores}
+        if self.class_names:
+            names = np.array(self.class_names, dtype=np.str_)
+            data["class_name"] = names[self.class_ids]
+        return supervision.Detections(
+            xyxy=self.boxes,
+            mask=masks,
+            confidence=self.scores,
+            class_id=self.class_ids,
+            tracker_id=self.track_ids,
+            data=data,
+        )
+
+    def _instance(self, index: int) -> Instance:
+        class_id = int(self.class_ids[index])
+        return Instance(
+            class_id=class_id,
+            class_name=self.class_names[class_id] if self.class_names else "",
+            score=float(self.scores[index]),
+            mask_score=float(self.mask_scores[index]),
+            box=self.boxes[index],
+            mask_roi=self.mask_rois[index],
+            crop=self.masks[index],
+            image_size=self.image_size,
+            track_id=None if self.track_ids is None else int(self.track_ids[index]),
+        )

@@ -66,7 +66,7 @@ def test_masks_and_boxes_follow_rotation_zoom_and_drift():
     carried = PropagatedDetections(chosen, soft, grey=grey)
     for step in range(1, 5):
         current, motion = moving(grey, step)
-        now, masks = carried.move(current)
+        now, masks = carried.propagate(current)
     assert now.scores is chosen.scores
     assert now.boxes.dtype == np.float32
     for i, (old, mask) in enumerate(zip(MASKS, masks.dense(), strict=True)):
@@ -82,7 +82,7 @@ def test_in_a_still_scene_nothing_moves():
     chosen, soft = found()
     carried = PropagatedDetections(chosen, soft, grey=scene())
     for _ in range(3):
-        now, masks = carried.move(scene())
+        now, masks = carried.propagate(scene())
     np.testing.assert_allclose(now.boxes, chosen.boxes, atol=1e-3)
     np.testing.assert_allclose(masks.dense(), soft.dense(), atol=0.05)
 
@@ -94,7 +94,7 @@ def test_of_what_leaves_the_image_hardly_a_mask_is_left():
     for step in range(1, 40):
         shift = np.float64([[1, 0, -2 * step], [0, 1, 0]])
         current = cv2.warpAffine(grey, shift, SIZE[::-1], borderMode=cv2.BORDER_WRAP)
-        now, masks = carried.move(current)
+        now, masks = carried.propagate(current)
         assert masks.dense().shape == (3, *SIZE)
     # Flow at the border is uncertain: a sliver may stay there.
     assert masks.dense()[0].sum() < 0.1 * soft.dense()[0].sum()
@@ -107,6 +107,6 @@ def test_nothing_and_masks_without_area_are_carried(cells):
     values = tuple(np.zeros((y2 - y1, x2 - x1), np.float32) for x1, y1, x2, y2 in cells)
     chosen = selection(np.zeros((len(cells), 4)))
     carried = PropagatedDetections(chosen, SoftMasks(cells, values, SIZE), grey=scene())
-    now, masks = carried.move(scene())
+    now, masks = carried.propagate(scene())
     assert len(now) == len(masks.values) == len(cells)
     assert not masks.dense().any()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from yolact_ros.config import ModelConfig
+from yolact_ros.config import BackendConfig, ModelConfig
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.bundle import write_bundle
 from yolact_ros.runtime.segmenter import Segmenter
@@ -136,5 +136,5 @@ def _write(folder: Path, *, products: int) -> Path:
 def _shortest_inference_ms(bundle: Path) -> float:
     """Of many; the others shared the processor with something else."""
     image = np.full((SIZE, SIZE, 3), 90, np.uint8)
-    with Segmenter.open(bundle, threads=1) as segmenter:
+    with Segmenter.open(bundle, backend=BackendConfig(threads=1)) as segmenter:
         return min(segmenter.segment(image).timings["inference"] for _ in range(TRIALS))

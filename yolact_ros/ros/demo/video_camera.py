@@ -21,6 +21,7 @@ from yolact_ros.config import check_settings, setting
 from yolact_ros.errors import ConfigError, YolactError
 from yolact_ros.ros.messages.images import message_from_bgr
 from yolact_ros.ros.parameters.declare import declare_constant
+from yolact_ros.ros.parameters.table import parameters_usage
 from yolact_ros.ros.program import init_ros
 
 IMAGE = "~/image_raw"
@@ -33,15 +34,15 @@ class CameraSettings:
 
     video: str = setting("", "video file to play; must be given")
     rate: float = setting(0.0, "images per second; 0: the video's own", range=(0.0, 1000.0))
-    loop: bool = setting(False, "start again at the end, for ever")
-    wait: bool = setting(True, "start when somebody subscribes")
+    loop: bool = setting(False, "Start again at the end, forever")
+    wait: bool = setting(True, "Start when somebody subscribes")
     frame_id: str = setting("camera_optical_frame", "frame of the images' header")
 
     def __post_init__(self) -> None:
         check_settings(self)
 
 
-class Camera(Node):
+class VideoCamera(Node):
     """Publishes the images of a video at their rate, stamped with the time of publication."""
 
     def __init__(self) -> None:
@@ -120,6 +121,12 @@ def _open_video(path: str) -> cv2.VideoCapture:
     return video
 
 
+def usage() -> str:
+    """Return what `camera --help` prints."""
+    summary = "Publish the images of a video file on ~/image_raw at their rate."
+    return parameters_usage("camera", summary, [CameraSettings()])
+
+
 def main(args: list[str] | None = None) -> int:
     """Play the video.
 
@@ -131,7 +138,7 @@ def main(args: list[str] | None = None) -> int:
         signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt
     try:
         init_ros(args)
-        camera = Camera()
+        camera = VideoCamera()
         published = camera.play()
         camera.get_logger().info(f"Published {published} images.")
     except YolactError as error:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from yolact_ros.config import (
+    DEFAULT_MODEL,
     PROPAGATE_AUTO,
     BackendConfig,
     KeyframeConfig,
@@ -23,7 +24,7 @@ class ModelSettings(BackendConfig):
     """Which model, and what runs it."""
 
     model: str = setting(
-        "", "bundle (folder with model.json) or checkpoint; empty: the model of the package"
+        DEFAULT_MODEL, "Model: name of a shipped model, bundle folder, or checkpoint file"
     )
 
 

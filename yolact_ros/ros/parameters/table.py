@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,29 @@ def markdown() -> str:
                 f"| `{field.name}` | `{value}` | {field.metadata['doc']}{_bounds(field)} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def parameters_usage(program: str, summary: str, settings: Sequence[Any]) -> str:
+    """Return the `--help` text of a ROS program.
+
+    Args:
+        program: name of the executable.
+        summary: what it does, one sentence.
+        settings: dataclasses whose fields are its parameters.
+    """
+    lines = [
+        f"usage: {program} [--ros-args -p PARAMETER:=VALUE ... -r FROM:=TO ...]",
+        "",
+        summary,
+        "",
+        "parameters:",
+    ]
+    for defaults in settings:
+        for field in dataclasses.fields(defaults):
+            lines.append(f"  {field.name} (default: {_plain(getattr(defaults, field.name))!r})")
+            doc = field.metadata["doc"] + _bounds(field)
+            lines += textwrap.wrap(doc, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
 
 
 def parameter_file() -> str:

@@ -43,8 +43,8 @@ class PropagatedDetections:
         self._points = [_points(*mask) for mask in zip(soft.values, soft.cells, strict=True)]
         self._maps = [IDENTITY] * len(selection)
 
-    def move(self, grey: np.ndarray) -> tuple[Selection, SoftMasks]:
-        """Carry everything to the next image.
+    def propagate(self, grey: np.ndarray) -> tuple[Selection, SoftMasks]:
+        """Propagate everything to the next image.
 
         Args:
             grey: (h, w) uint8, of the same size as before.

@@ -153,10 +153,10 @@ def test_a_stream_of_images_runs_as_on_onnx_runtime(tiny_video_bundle):
     description = tiny_video_bundle.description
     ours = Segmenter(backend_of(tiny_video_bundle, cuda), description)
     theirs = Segmenter(OnnxRuntimeBackend(tiny_video_bundle, threads=1), description)
-    streams = ours.new_stream(), theirs.new_stream()
+    streams = ours.stream(), theirs.stream()
     for picture in pictures(7):
-        got = ours.segment(picture[0], stream=streams[0])
-        expected = theirs.segment(picture[0], stream=streams[1])
+        got = streams[0].detect(picture[0])
+        expected = streams[1].detect(picture[0])
         assert got.frame_type == expected.frame_type
         np.testing.assert_array_equal(got.boxes, expected.boxes)
         np.testing.assert_array_equal(got.full_mask(0), expected.full_mask(0))
