@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Build, check and time a network on this machine's GPU, in one call; a table and a JSON file.
 
-    python3 test/gpu/run_on_gpu.py out/tools/last.pth --images photographs/ -o out/gpu
-    python3 test/gpu/run_on_gpu.py out/tools/last.pth --images photographs/ --annotations val.json
+    python3 scripts/run_on_gpu.py out/tools/last.pth --images photographs/ -o out/gpu
+    python3 scripts/run_on_gpu.py out/tools/last.pth --images photographs/ --annotations val.json
 
 For owners of a Jetson or another NVIDIA GPU. What is not there (TensorRT, torch with CUDA, a GPU)
 is named and left out; the numbers of half precision and int8 are then those of ONNX Runtime.
@@ -32,8 +32,8 @@ from yolact_ros.model.weights.checkpoint import load_model
 from yolact_ros.runtime.backends import Backend
 from yolact_ros.runtime.backends.open import open_backend
 from yolact_ros.runtime.backends.pytorch import TorchBackend
-from yolact_ros.runtime.backends.tensorrt.build import import_tensorrt
 from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
+from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt
 from yolact_ros.runtime.bundle import Bundle, ModelDescription
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.images.files import find_files, read_frames

@@ -29,8 +29,8 @@ MESSAGES = {
 # A longer path goes before a shorter one that holds it.
 TABLE = {
     "runtime/backends/pytorch": ({*BOTTOM, "model"}, {"numpy", "torch"}),
-    # TensorRT itself is imported by name, as one of two libraries; onnx for its version 8.6.
-    "runtime/backends/tensorrt": ({*BOTTOM, "runtime"}, {"numpy", "cuda", "onnx"}),
+    # TensorRT itself is imported by name, as one of two libraries.
+    "runtime/backends/tensorrt": ({*BOTTOM, "runtime"}, {"numpy", "cuda"}),
     "runtime/backends": ({*BOTTOM, "runtime"}, {"numpy", "onnxruntime"}),
     "runtime/detections": ({*BOTTOM}, {"numpy", "supervision"}),
     "runtime": ({*BOTTOM, "runtime"}, {"numpy", "cv2"}),

@@ -7,8 +7,6 @@ which takes place on the GPU, nor of GPUs that TensorRT-RTX does not know (Orin,
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -17,81 +15,18 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("tensorrt_rtx")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from small_graphs import GRAPHS  # noqa: E402
 
-from yolact_ros.config import BackboneConfig, FlowConfig  # noqa: E402
-from yolact_ros.export.graphs import detection_graphs, video_graphs  # noqa: E402
 from yolact_ros.export.half_precision import HALF_BORDERS, to_half  # noqa: E402
-from yolact_ros.export.to_onnx import export_module  # noqa: E402
-from yolact_ros.model.deform_conv import set_deform_conv_form  # noqa: E402
-from yolact_ros.model.weights.checkpoint import initialise_weights  # noqa: E402
-from yolact_ros.model.yolact import Yolact  # noqa: E402
-from yolact_ros.runtime.backends.tensorrt.build import build_engine, import_tensorrt  # noqa: E402
-from yolact_ros.variants import (  # noqa: E402
-    TABLETOP_MODEL,
-    YOLACT_EDGE_VID_RESNET50,
-    YOLACT_PLUS_RESNET50,
-    YOLACT_RESNET50,
-)
+from yolact_ros.runtime.backends.tensorrt.build import build_engine  # noqa: E402
+from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt  # noqa: E402
 
 CAPABILITIES = ("7.5", "8.6", "8.9", "12.0")
-
-# Narrow behind the backbone and of few classes: the same operators, in a tenth of the time.
-SMALL = {"classes": ("a", "b", "c"), "channels": 8, "num_prototypes": 8}
-
-VARIANTS = {
-    "yolact": replace(YOLACT_RESNET50, input_size=(128, 128), **SMALL),
-    # Of 13 deformable layers three, one of stride 2 among them.
-    "yolact_plus": replace(
-        YOLACT_PLUS_RESNET50,
-        input_size=(256, 256),
-        backbone=BackboneConfig("resnet50", (0, 0, 0, 3), 1),
-        **SMALL,
-    ),
-    "yolact_edge": replace(
-        YOLACT_EDGE_VID_RESNET50, input_size=(128, 128), flow=FlowConfig(channels=4), **SMALL
-    ),
-    "tabletop_two_cameras": replace(TABLETOP_MODEL, input_size=(256, 256), **SMALL),
-}
-
-GRAPHS = [
-    ("yolact", "detect"),
-    ("yolact_plus", "detect"),
-    ("yolact_edge", "keyframe"),
-    ("yolact_edge", "non_keyframe"),
-    ("yolact_edge", "non_keyframe_flow"),
-    ("tabletop_two_cameras", "detect"),
-]
 
 
 @pytest.fixture(scope="module")
 def library():
     return import_tensorrt("tensorrt_rtx")
-
-
-@pytest.fixture(scope="module")
-def graph_of():
-    """The float32 ONNX model of a variant's graph; each is exported once."""
-    models, contents = {}, {}
-
-    def export(variant, name):
-        if variant not in models:
-            torch.manual_seed(0)
-            model = Yolact(VARIANTS[variant])
-            initialise_weights(model)
-            set_deform_conv_form(model.eval(), "grid_sample")
-            models[variant] = model
-        batch = 2 if variant == "tabletop_two_cameras" else 1
-        graphs = detection_graphs(models[variant], max_detections=20, batch=batch)
-        if variant == "yolact_edge":
-            graphs = video_graphs(graphs, batch=batch)
-        if (variant, name) not in contents:
-            (graph,) = (graph for graph in graphs if graph.name == name)
-            contents[variant, name] = export_module(
-                graph.module, graph.example, inputs=graph.inputs, outputs=graph.outputs
-            )
-        return contents[variant, name]
-
-    return export
 
 
 @pytest.mark.parametrize("variant, name", GRAPHS)
@@ -102,18 +37,14 @@ def test_a_graph_compiles_for_four_generations_of_gpus(
     content = graph_of(variant, name)
     if precision == "fp16":
         content = to_half(content, half_borders=HALF_BORDERS)
-    engine = build_engine(
-        content, name, library=library, precision=precision, capabilities=CAPABILITIES
-    )
+    engine = build_engine(content, name, library=library, capabilities=CAPABILITIES)
     assert len(engine) > 0.5 * len(content)  # the weights are in it
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_a_graph_compiles_for_one_generation_alone(graph_of, library, capability):
     content = to_half(graph_of("tabletop_two_cameras", "detect"), half_borders=HALF_BORDERS)
-    assert build_engine(
-        content, "detect", library=library, precision="fp16", capabilities=(capability,)
-    )
+    assert build_engine(content, "detect", library=library, capabilities=(capability,))
 
 
 def quantized_convolutions():
@@ -159,6 +90,5 @@ def test_quantized_convolutions_compile(library, half):
         to_half(content, half_borders=()) if half else content,
         "quantized",
         library=library,
-        precision="int8",
         capabilities=CAPABILITIES,
     )

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from yolact_ros.errors import ConfigError
 
 if TYPE_CHECKING:
-    from yolact_ros.runtime.backends.tensorrt.build import TensorRt
     from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
+    from yolact_ros.runtime.backends.tensorrt.library import TensorRt
     from yolact_ros.runtime.backends.tensorrt.open import Engine
     from yolact_ros.runtime.bundle import Bundle
 
-# How long an interrupted build has to end; TensorRT 8 cannot be stopped and dies with the process.
+# Seconds that an interrupted build has to end.
 STOP_SECONDS = 10.0
 
 
@@ -72,7 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build what is missing, with a progress bar for each engine."""
-    from yolact_ros.runtime.backends.tensorrt.build import BuildSettings, import_tensorrt
+    from yolact_ros.runtime.backends.tensorrt.build import BuildSettings
+    from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt
     from yolact_ros.runtime.backends.tensorrt.open import check_target, open_engine
     from yolact_ros.runtime.bundle import Bundle
 

@@ -88,6 +88,9 @@ class Quantizer:
                     "ActivationSymmetric": symmetric,
                     "WeightSymmetric": True,
                     "QuantizeBias": not symmetric,
+                    # TensorRT fuses a convolution with what follows it; a pair of Q and DQ between
+                    # the two would keep them apart, and waste half the range before a ReLU.
+                    "OpTypesToExcludeOutputQuantization": ["Conv"] if symmetric else [],
                 },
             )
             quantizer.quantize_model()

@@ -14,7 +14,9 @@ import numpy as np
 from yolact_ros.errors import BackendError
 from yolact_ros.export.fold_weights import fold_weights
 
-OPSET = 20  # DeformConv needs 19; ONNX Runtime 1.18 and TensorRT 10 read 20
+# DeformConv needs 19. From 20 on, GridSample's mode `bilinear` is named `linear`, which NVIDIA's
+# parsers up to TensorRT 11.1 do not know: they sample the nearest pixel without a warning.
+OPSET = 19
 
 # Weights of fewer values than this stay float32: they cost no space.
 MIN_HALF_VALUES = 256

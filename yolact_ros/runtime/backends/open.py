@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from yolact_ros.config import BackendConfig
 from yolact_ros.errors import BackendError, BundleError
 from yolact_ros.runtime.backends import Backend
-from yolact_ros.runtime.backends.tensorrt.build import import_tensorrt
 from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
+from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt
 from yolact_ros.runtime.bundle import Bundle, ModelDescription, is_bundle, supported_warps
+
+LOG = logging.getLogger(__name__)
 
 
 def open_backend(
@@ -63,7 +66,13 @@ def _suits_tensorrt(bundle: Bundle) -> bool:
     try:
         find_gpu()
         import_tensorrt()
-    except BackendError:
+    except BackendError as error:
+        LOG.warning(
+            "%s was exported for TensorRT and runs with ONNX Runtime on the CPU instead, which "
+            "may take seconds for an image: %s",
+            bundle.folder,
+            error,
+        )
         return False
     return True
 

@@ -12,10 +12,13 @@ import pytest
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.tensorrt.build import (
     BuildSettings,
-    TensorRt,
-    allow_precision,
     build_engine,
+    network_flags,
+    sample_bilinearly,
+)
+from yolact_ros.runtime.backends.tensorrt.library import (
     import_tensorrt,
+    make_logger,
     version_numbers,
 )
 
@@ -51,7 +54,6 @@ def build(content, library, *capabilities, **more):
         content,
         "detect",
         library=library,
-        precision="fp32",
         capabilities=capabilities or ("8.9",),
         **more,
     )
@@ -71,7 +73,6 @@ def test_an_engine_is_built_without_a_gpu(rtx):
 def test_rtx_tells_what_it_compiles_for(rtx):
     assert {"7.5", "8.6", "8.9", "12.0"} <= set(rtx.capabilities())
     assert rtx.label.startswith("TensorRT-RTX ")
-    assert rtx.strongly_typed
 
 
 def test_a_gpu_that_rtx_does_not_compile_for_is_named(rtx):
@@ -128,50 +129,37 @@ def test_a_timing_cache_is_made_and_used_again(tensorrt10, tmp_path):
     assert settings.timing_cache.stat().st_size > 0
 
 
-def test_tensorrt_8_is_told_which_layers_stay_float():
-    model = helper.make_model(
-        helper.make_graph(
-            [
-                helper.make_node("Relu", ["x"], ["half"]),
-                helper.make_node("Cast", ["half"], ["float"], to=TensorProto.FLOAT),
-                helper.make_node("Softmax", ["float"], ["y"]),
-            ],
-            "graph",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT16, [2, 3])],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])],
-        )
+def grid_sample(mode: str, opset: int) -> bytes:
+    """One GridSample; serialised."""
+    graph = helper.make_graph(
+        [helper.make_node("GridSample", ["x", "grid"], ["y"], mode=mode, padding_mode="zeros")],
+        "graph",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 4, 8, 8)),
+            helper.make_tensor_value_info("grid", TensorProto.FLOAT, (1, 8, 8, 2)),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 4, 8, 8))],
     )
-    layers = [FakeLayer(name) for name in ("half", "float", "y", "inner")]
-    network = types.SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
-    flags = types.SimpleNamespace(FP16=1, INT8=2, OBEY_PRECISION_CONSTRAINTS=3)
-    trt = types.SimpleNamespace(float32="float32", BuilderFlag=flags)
-    config = FakeConfig()
-    old = TensorRt("tensorrt", "8.6.2", trt)
-    allow_precision(network, config, model.SerializeToString(), library=old, precision="fp16")
-    assert config.flags == {1, 3}
-    assert [layer.precision for layer in layers] == [None, "float32", "float32", None]
-    assert layers[2].output_types == {0: "float32"}
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
 
 
-class FakeConfig:
-    def __init__(self):
-        self.flags = set()
-        self.set_flag = self.flags.add
+def test_a_sample_that_the_parser_took_for_nearest_becomes_bilinear(rtx):
+    trt = rtx.module
+    builder = trt.Builder(make_logger(trt))
+    network = builder.create_network(network_flags(trt))
+    assert trt.OnnxParser(network, make_logger(trt)).parse(grid_sample("nearest", 19))
 
+    def modes():
+        layers = [network.get_layer(i) for i in range(network.num_layers)]
+        samples = [layer for layer in layers if layer.type == trt.LayerType.GRID_SAMPLE]
+        for layer in samples:
+            layer.__class__ = trt.IGridSampleLayer
+        return [layer.interpolation_mode for layer in samples]
 
-class FakeLayer:
-    """A layer of TensorRT 8 with one output, which has the name of its tensor in the graph."""
-
-    num_outputs = 1
-
-    def __init__(self, name):
-        self.name = name
-        self.precision = None
-        self.output_types = {}
-        self.set_output_type = self.output_types.__setitem__
-
-    def get_output(self, place):
-        return self
+    assert modes() == [trt.InterpolationMode.NEAREST]
+    sample_bilinearly(network, trt)
+    assert modes() == [trt.InterpolationMode.LINEAR]
 
 
 def test_a_library_that_is_not_there_is_told_with_where_to_get_it(monkeypatch):
@@ -185,9 +173,9 @@ def test_a_library_that_is_not_there_is_told_with_where_to_get_it(monkeypatch):
 
 def test_a_library_that_is_too_old_is_refused(monkeypatch):
     old = types.ModuleType("tensorrt")
-    old.__version__ = "8.4.1.5"
+    old.__version__ = "8.6.1.6"
     monkeypatch.setitem(sys.modules, "tensorrt", old)
-    with pytest.raises(BackendError, match=r"TensorRT 8\.4\.1\.5 is too old; expected 8\.5"):
+    with pytest.raises(BackendError, match=r"TensorRT 8\.6\.1\.6 is too old; expected 10\.0"):
         import_tensorrt()
 
 

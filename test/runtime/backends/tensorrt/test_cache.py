@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from yolact_ros.errors import BackendError
-from yolact_ros.runtime.backends.tensorrt.cache import engine_folder, engine_lock, load_engine
+from yolact_ros.runtime.backends.tensorrt.cache import engine_folders, engine_lock, load_engine
 from yolact_ros.runtime.backends.tensorrt.files import (
     EngineIdentity,
     engine_path,
@@ -21,6 +22,10 @@ from yolact_ros.runtime.backends.tensorrt.files import (
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 ORIN = EngineIdentity("ab" * 32, "tensorrt", "10.3.0", "Orin", "8.7", "fp16", 1)
+
+
+def load(folder, *arguments, **more):
+    return load_engine([folder], *arguments, **more)[0]
 
 
 class Builder:
@@ -40,26 +45,26 @@ def build():
 
 
 def test_a_missing_engine_is_built_once(tmp_path, build):
-    assert load_engine(tmp_path, "detect", ORIN, build=build) == b"engine 1"
-    assert load_engine(tmp_path, "detect", ORIN, build=build) == b"engine 1"
+    assert load(tmp_path, "detect", ORIN, build=build) == b"engine 1"
+    assert load(tmp_path, "detect", ORIN, build=build) == b"engine 1"
     assert build.count == 1
 
 
 def test_always_builds_anew(tmp_path, build):
-    load_engine(tmp_path, "detect", ORIN, build=build)
-    assert load_engine(tmp_path, "detect", ORIN, build=build, policy="always") == b"engine 2"
-    assert load_engine(tmp_path, "detect", ORIN, build=build, policy="never") == b"engine 2"
+    load(tmp_path, "detect", ORIN, build=build)
+    assert load(tmp_path, "detect", ORIN, build=build, policy="always") == b"engine 2"
+    assert load(tmp_path, "detect", ORIN, build=build, policy="never") == b"engine 2"
 
 
 def test_never_says_what_is_missing_and_how_to_build_it(tmp_path, build):
     with pytest.raises(BackendError, match="There is no engine .*yolact engine"):
-        load_engine(tmp_path, "detect", ORIN, build=build, policy="never")
+        load(tmp_path, "detect", ORIN, build=build, policy="never")
     assert build.count == 0
 
 
 def test_an_unknown_policy_is_refused(tmp_path, build):
     with pytest.raises(BackendError, match="build_engine is 'sometimes'; expected one of: never"):
-        load_engine(tmp_path, "detect", ORIN, build=build, policy="sometimes")
+        load(tmp_path, "detect", ORIN, build=build, policy="sometimes")
 
 
 def tamper(path):
@@ -82,19 +87,19 @@ def put_foreign_one(path):
 
 @pytest.mark.parametrize("spoil", [tamper, truncate, forget_sidecar, put_foreign_one])
 def test_a_bad_engine_is_replaced_or_refused(tmp_path, build, spoil):
-    load_engine(tmp_path, "detect", ORIN, build=build)
+    load(tmp_path, "detect", ORIN, build=build)
     spoil(engine_path(tmp_path, "detect", ORIN))
     with pytest.raises(BackendError, match="may not be built now"):
-        load_engine(tmp_path, "detect", ORIN, build=build, policy="never")
-    assert load_engine(tmp_path, "detect", ORIN, build=build) == b"engine 2"
-    assert load_engine(tmp_path, "detect", ORIN, build=build, policy="never") == b"engine 2"
+        load(tmp_path, "detect", ORIN, build=build, policy="never")
+    assert load(tmp_path, "detect", ORIN, build=build) == b"engine 2"
+    assert load(tmp_path, "detect", ORIN, build=build, policy="never") == b"engine 2"
 
 
 def test_engines_of_another_version_stay_beside_the_new_one(tmp_path, build):
     newer = replace(ORIN, library_version="10.16.0")
-    load_engine(tmp_path, "detect", ORIN, build=build)
-    assert load_engine(tmp_path, "detect", newer, build=build) == b"engine 2"
-    assert load_engine(tmp_path, "detect", ORIN, build=build, policy="never") == b"engine 1"
+    load(tmp_path, "detect", ORIN, build=build)
+    assert load(tmp_path, "detect", newer, build=build) == b"engine 2"
+    assert load(tmp_path, "detect", ORIN, build=build, policy="never") == b"engine 1"
 
 
 def test_a_build_that_fails_leaves_nothing_and_frees_the_lock(tmp_path, build):
@@ -102,9 +107,9 @@ def test_a_build_that_fails_leaves_nothing_and_frees_the_lock(tmp_path, build):
         raise BackendError("out of memory")
 
     with pytest.raises(BackendError, match="out of memory"):
-        load_engine(tmp_path, "detect", ORIN, build=fail)
+        load(tmp_path, "detect", ORIN, build=fail)
     assert [p for p in tmp_path.iterdir() if not p.name.endswith(".lock")] == []
-    assert load_engine(tmp_path, "detect", ORIN, build=build) == b"engine 1"
+    assert load(tmp_path, "detect", ORIN, build=build) == b"engine 1"
 
 
 # Another process: wants the engine as soon as the file `start` is there; its build takes a while.
@@ -124,7 +129,7 @@ def build():
 identity = EngineIdentity("ab" * 32, "tensorrt", "10.3.0", "Orin", "8.7", "fp16", 1)
 print("ready", flush=True)
 sys.stdin.readline()
-print(load_engine(folder, "detect", identity, build=build).decode())
+print(load_engine([folder], "detect", identity, build=build)[0].decode())
 """
 
 # Another process: takes the lock and dies in the middle of it.
@@ -166,7 +171,7 @@ def test_the_lock_of_a_process_that_died_is_free(tmp_path, build):
     victim = start(VICTIM, engine_path(tmp_path, "detect", ORIN))
     victim.communicate(timeout=60)
     assert victim.returncode == 9
-    assert load_engine(tmp_path, "detect", ORIN, build=build, lock_seconds=0) == b"engine 1"
+    assert load(tmp_path, "detect", ORIN, build=build, lock_seconds=0) == b"engine 1"
 
 
 def test_a_lock_that_is_not_freed_ends_in_an_error(tmp_path, build):
@@ -174,13 +179,62 @@ def test_a_lock_that_is_not_freed_ends_in_an_error(tmp_path, build):
         engine_lock(engine_path(tmp_path, "detect", ORIN)),
         pytest.raises(BackendError, match="Another process has held"),
     ):
-        load_engine(tmp_path, "detect", ORIN, build=build, lock_seconds=0.2)
+        load(tmp_path, "detect", ORIN, build=build, lock_seconds=0.2)
     assert build.count == 0
 
 
 def test_engines_lie_beside_the_graphs_or_in_the_cache(tmp_path, monkeypatch):
-    assert engine_folder(tmp_path, "0123") == tmp_path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("os.access", lambda path, mode: False)  # the tests may run as root
-    folder = engine_folder(tmp_path / "tabletop", "0123")
-    assert folder == tmp_path / "cache" / "yolact_ros" / "tabletop-0123"
+    bundle, cache = engine_folders(tmp_path / "tabletop", "0123")
+    assert bundle == tmp_path / "tabletop"
+    assert cache == tmp_path / "cache" / "yolact_ros" / "tabletop-0123"
+
+
+# Another user: loads an engine from the first of these folders, or builds it into the second.
+READER = """
+import os, sys
+from pathlib import Path
+from yolact_ros.errors import BackendError
+from yolact_ros.runtime.backends.tensorrt.cache import load_engine
+from yolact_ros.runtime.backends.tensorrt.files import EngineIdentity
+
+identity = EngineIdentity("ab" * 32, "tensorrt", "10.3.0", "Orin", "8.7", "fp16", 1)
+folders = [Path(word) for word in sys.argv[2:]]
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    content, path = load_engine(
+        folders, "detect", identity, build=lambda: b"new", policy=sys.argv[1]
+    )
+    print(content.decode(), path.parent)
+except BackendError as error:
+    print(error)
+"""
+
+
+def test_an_engine_in_a_folder_without_write_permission_is_found(tmp_path, build):
+    with tempfile.TemporaryDirectory() as scratch:  # others may not enter pytest's own
+        os.chmod(scratch, 0o755)
+        bundle, cache = Path(scratch, "bundle"), Path(scratch, "cache")
+        bundle.mkdir()
+        cache.mkdir()
+        cache.chmod(0o777)
+
+        def other_user(policy):
+            command = [sys.executable, "-c", READER, policy, str(bundle), str(cache / "new")]
+            environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+            result = subprocess.run(command, capture_output=True, text=True, env=environment)
+            assert result.returncode == 0, result.stderr
+            return result.stdout.strip()
+
+        bundle.chmod(0o555)
+        assert f"yolact engine {bundle}" in other_user("never")
+        assert other_user("if_missing") == f"new {cache / 'new'}"
+        bundle.chmod(0o755)
+        load(bundle, "detect", ORIN, build=build)
+        bundle.chmod(0o555)
+        assert other_user("never") == f"engine 1 {bundle}"
+        (cache / "new").chmod(0o555)
+        assert "No engine can be written" in other_user("always")
+        bundle.chmod(0o755)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from yolact_ros.errors import BackendError
-from yolact_ros.runtime.backends.tensorrt.build import import_tensorrt
 from yolact_ros.runtime.backends.tensorrt.cuda import Cuda
 from yolact_ros.runtime.backends.tensorrt.engine import EngineTensor, TensorRtEngine
 from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
+from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt
 from yolact_ros.runtime.backends.tensorrt.open import check_target, open_engine
 from yolact_ros.runtime.bundle import Bundle
 

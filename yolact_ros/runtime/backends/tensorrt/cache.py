@@ -7,7 +7,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from yolact_ros.errors import BackendError
@@ -29,21 +29,22 @@ _POLL_SECONDS = 0.1
 
 
 def load_engine(
-    folder: Path,
+    folders: Sequence[Path],
     graph: str,
     identity: EngineIdentity,
     *,
     build: Callable[[], bytes],
     policy: str = "if_missing",
     lock_seconds: float = LOCK_SECONDS,
-) -> bytes:
-    """Return a checked engine, built now if the policy allows it.
+) -> tuple[bytes, Path]:
+    """Return a checked engine and its file, built now if the policy allows it.
 
     An engine that is stale, foreign, incomplete or altered counts as missing: it is replaced, or
     refused under `never`, and never returned.
 
     Args:
-        folder: that holds the engines; see `engine_folder`.
+        folders: where engines may lie, the bundle first; see `engine_folders`. A new one goes to
+            the first that can be written.
         graph: name of the graph.
         identity: what the engine has to be for.
         build: makes the serialised engine; called by at most one process at a time.
@@ -56,43 +57,67 @@ def load_engine(
     """
     if policy not in POLICIES:
         raise BackendError(f"build_engine is {policy!r}; expected one of: {', '.join(POLICIES)}.")
-    path = engine_path(folder, graph, identity)
-    reason = ""
+    reasons = []
     if policy != "always":
-        try:
-            return read_engine(path, identity)
-        except BackendError as error:
-            reason = str(error)
+        for folder in folders:
+            try:
+                path = engine_path(folder, graph, identity)
+                return read_engine(path, identity), path
+            except BackendError as error:
+                reasons.append(str(error))
+    reason = " ".join(reasons)
     if policy == "never":
         raise BackendError(
             f"{reason} It may not be built now (build_engine: never). Build it with: "
-            f"yolact engine {folder}"
+            f"yolact engine {folders[0]}"
         )
+    path = engine_path(_writable(folders), graph, identity)
     with engine_lock(path, seconds=lock_seconds):
         if policy != "always":
             # Whoever held the lock may have built it.
             with contextlib.suppress(BackendError):
-                return read_engine(path, identity)
+                return read_engine(path, identity), path
         LOG.info("building the engine %s, which may take minutes. %s", path.name, reason)
         started = time.monotonic()
         content = build()
         seconds = time.monotonic() - started
         write_engine(path, content, identity, seconds=seconds)
         LOG.info("built the engine %s in %.1f s", path.name, seconds)
-    return content
+    return content, path
 
 
-def engine_folder(bundle: Path, identity: str) -> Path:
-    """Where engines of a bundle lie: beside its graphs, or in the user's cache.
+def engine_folders(bundle: Path, identity: str) -> tuple[Path, ...]:
+    """Return where engines of a bundle may lie: beside its graphs, then in the user's cache.
 
     Args:
         bundle: the bundle's folder, which an installation may have made read-only.
         identity: of the model, so that two bundles do not meet in the cache.
     """
-    if os.access(bundle, os.W_OK):
-        return bundle
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "yolact_ros" / f"{bundle.name}-{identity}"
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if not cache:
+        with contextlib.suppress(RuntimeError):  # a user without a home directory
+            cache = str(Path.home() / ".cache")
+    if not cache:
+        return (bundle,)
+    return bundle, Path(cache) / "yolact_ros" / f"{bundle.name}-{identity}"
+
+
+def _writable(folders: Sequence[Path]) -> Path:
+    """Return the first folder that exists or can be made, and can be written.
+
+    Raises:
+        BackendError: none can.
+    """
+    for folder in folders:
+        existing = folder
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+            return folder
+    raise BackendError(
+        f"No engine can be written: {' and '.join(map(str, folders))} cannot be written by this "
+        f"user. Build it as one who can, with: yolact engine {folders[0]}"
+    )
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from yolact_ros.errors import BackendError
-from yolact_ros.runtime.backends.tensorrt.build import TensorRt, make_logger
+from yolact_ros.runtime.backends.tensorrt.library import TensorRt, make_logger
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
 from yolact_ros.runtime.bundle import Bundle
 
-SIDECAR_FORMAT = "yolact_ros engine 1"
+# 2: bilinear GridSample whatever the parser, and no TF32; engines of format 1 may sample wrongly.
+SIDECAR_FORMAT = "yolact_ros engine 2"
 SUFFIX = ".engine"
 SIDECAR_SUFFIX = ".json"  # behind the engine's whole name
 

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolact_ros.errors import BackendError
-from yolact_ros.runtime.backends.tensorrt.build import (
-    BuildSettings,
-    Progress,
-    TensorRt,
-    build_engine,
-)
-from yolact_ros.runtime.backends.tensorrt.cache import engine_folder, load_engine
-from yolact_ros.runtime.backends.tensorrt.files import engine_identity, engine_path
+from yolact_ros.runtime.backends.tensorrt.build import BuildSettings, build_engine
+from yolact_ros.runtime.backends.tensorrt.cache import engine_folders, load_engine
+from yolact_ros.runtime.backends.tensorrt.files import engine_identity
 from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
+from yolact_ros.runtime.backends.tensorrt.library import TensorRt
+from yolact_ros.runtime.backends.tensorrt.progress import Progress
 from yolact_ros.runtime.bundle import Bundle
 
 
@@ -62,7 +59,6 @@ def open_engine(
     identity = engine_identity(
         bundle, graph, library=library.name, library_version=library.version, gpu=gpu
     )
-    folder = engine_folder(bundle.folder, bundle.description.identity)
     built = False
 
     def build() -> bytes:
@@ -72,14 +68,14 @@ def open_engine(
             bundle.read_graph(graph),
             graph,
             library=library,
-            precision=bundle.description.precision,
             capabilities=(gpu.compute_capability,) if library.ahead_of_time else (),
             settings=settings,
             progress=progress,
         )
 
-    content = load_engine(folder, graph, identity, build=build, policy=policy)
-    return Engine(content, engine_path(folder, graph, identity), built)
+    folders = engine_folders(bundle.folder, bundle.description.identity)
+    content, path = load_engine(folders, graph, identity, build=build, policy=policy)
+    return Engine(content, path, built)
 
 
 def check_target(bundle: Bundle) -> None:

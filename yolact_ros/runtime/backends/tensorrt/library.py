@@ -1,0 +1,114 @@
+"""TensorRT or TensorRT-RTX, as a library: which one there is, and what it says while it works."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from yolact_ros.errors import BackendError
+
+LOG = logging.getLogger(__name__)
+
+LIBRARIES = ("tensorrt", "tensorrt_rtx")
+
+# The first version with strongly typed networks and with the reductions of the exported graphs.
+OLDEST = (10,)
+
+INSTALL = (
+    "There is no TensorRT here ({reason}). On a Jetson it comes with JetPack (apt install "
+    "python3-libnvinfer), for the system's Python: create a virtual environment with "
+    "--system-site-packages. Elsewhere: pip install tensorrt (CUDA 13) or tensorrt-cu12, or for "
+    "GeForce and RTX GPUs: pip install 'yolact_ros[tensorrt_rtx]'."
+)
+
+
+@dataclass(frozen=True)
+class TensorRt:
+    """An imported library.
+
+    Attributes:
+        name: `tensorrt` or `tensorrt_rtx`.
+        version: the full version.
+        module: the Python module.
+    """
+
+    name: str
+    version: str
+    module: Any
+
+    @property
+    def label(self) -> str:
+        """Name and version, for people."""
+        return f"{'TensorRT-RTX' if self.ahead_of_time else 'TensorRT'} {self.version}"
+
+    @property
+    def ahead_of_time(self) -> bool:
+        """Whether the library compiles for GPUs that are not in this machine."""
+        return self.name == "tensorrt_rtx"
+
+    def capabilities(self) -> tuple[str, ...]:
+        """Compute capabilities that can be compiled for ahead of time; empty for TensorRT."""
+        if not self.ahead_of_time:
+            return ()
+        names = self.module.ComputeCapability.__members__
+        digits = [name[2:] for name in names if re.fullmatch(r"SM\d{2,3}", name)]
+        return tuple(f"{text[:-1]}.{text[-1]}" for text in digits)
+
+
+def import_tensorrt(name: str = "auto") -> TensorRt:
+    """Import TensorRT or TensorRT-RTX.
+
+    Args:
+        name: one of `LIBRARIES`; `auto` is the first that can be imported.
+
+    Raises:
+        BackendError: it cannot be imported, or is too old.
+    """
+    if name not in ("auto", *LIBRARIES):
+        raise BackendError(
+            f"Unknown library {name!r}; expected one of: auto, {', '.join(LIBRARIES)}."
+        )
+    reasons = []
+    for candidate in LIBRARIES if name == "auto" else (name,):
+        try:
+            module = importlib.import_module(candidate)
+        except (ImportError, OSError) as error:  # OSError: one of its shared libraries is missing
+            reasons.append(f"{candidate}: {error}")
+            continue
+        found = TensorRt(candidate, str(module.__version__), module)
+        if not found.ahead_of_time and version_numbers(found.version) < OLDEST:
+            raise BackendError(
+                f"{found.label} is too old; expected 10.0 or later, which comes with JetPack 6.1. "
+                "Older parsers misread the operators of these graphs."
+            )
+        if not found.ahead_of_time:
+            # TensorRT's own plugins include the one that computes DeformConv.
+            module.init_libnvinfer_plugins(None, "")
+        return found
+    raise BackendError(INSTALL.format(reason="; ".join(reasons)))
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """`10.3.0.post1` to (10, 3, 0)."""
+    numbers = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in numbers.group().split(".")) if numbers else ()
+
+
+def make_logger(trt: Any) -> Any:
+    """Return a logger that keeps TensorRT's errors and passes its warnings on to `logging`."""
+
+    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity <= trt.ILogger.Severity.ERROR:
+                self.errors.append(message)
+            elif severity == trt.ILogger.Severity.WARNING:
+                LOG.warning("%s", message)
+
+    return Log()

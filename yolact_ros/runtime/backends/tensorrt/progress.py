@@ -1,0 +1,61 @@
+"""How far a build has come: TensorRT's nested phases as one fraction, and a way to stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+# Receives how far a build has come, from 0 to 1, and returns whether it is to go on.
+Progress = Callable[[float], bool]
+
+
+def set_monitor(config: Any, trt: Any, progress: Progress | None) -> Any:
+    """Let a build report its progress.
+
+    Args:
+        config: an `IBuilderConfig`.
+        trt: the library's module.
+        progress: called by any thread while the build runs; None: nothing is reported.
+
+    Returns:
+        The monitor, whose attribute `stopped` says whether `progress` ended the build; or None.
+    """
+    if progress is None:
+        return None
+    report = progress
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+        """Phases contain phases, each of which is one step of its parent."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.phases: dict[str, list[Any]] = {}  # name -> parent, steps, finished steps
+            self.largest = 0.0
+            self.stopped = False
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.phases[phase_name] = [parent_phase, max(1, num_steps), 0]
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if phase_name in self.phases:
+                self.phases[phase_name][2] = step + 1
+                # Sibling phases each start at zero; progress that goes back would only confuse.
+                self.largest = max(self.largest, self.fraction(phase_name))
+                self.stopped = self.stopped or not report(self.largest)
+            return not self.stopped
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.phases.pop(phase_name, None)
+
+        def fraction(self, phase_name: str) -> float:
+            inner = 0.0
+            phase: str | None = phase_name
+            while phase in self.phases:
+                parent, steps, done = self.phases[phase]
+                inner = min(1.0, (done + inner) / steps)
+                phase = parent
+            return inner
+
+    monitor = Monitor()
+    config.progress_monitor = monitor
+    return monitor
