@@ -54,8 +54,8 @@ def test_json_holds_boxes_scores_and_masks(predict, tmp_path):
     (entry,) = json.loads((tmp_path / "out.json").read_text())
     assert (entry["image"], entry["height"], entry["width"]) == ("blue.png", 96, 120)
     cup, spoon = entry["instances"]
-    assert (cup["class_id"], cup["class_name"]) == (0, "cup")
-    assert (spoon["class_id"], spoon["class_name"]) == (1, "spoon")
+    assert (cup["class_id"], cup["class_name"]) == (1, "cup")
+    assert (spoon["class_id"], spoon["class_name"]) == (2, "spoon")
     assert cup["score"] == cup["mask_score"] == pytest.approx(0.9)
     assert cup["box"] == [0, 0, 60, 96]
     cocotools = pytest.importorskip("pycocotools.mask")

@@ -49,7 +49,7 @@ def test_header_size_and_keyframe_arrive_as_they_were():
 def test_instances_stand_in_the_order_of_their_mask_scores():
     instances = message(detections()).instances
     assert [i.class_name for i in instances] == ["mug", "tray", "duck"]
-    assert [i.class_id for i in instances] == [0, 2, 1]
+    assert [i.class_id for i in instances] == [1, 3, 2]
     assert [i.instance_id for i in instances] == [1, 2, 3]
     assert [round(i.score, 6) for i in instances] == [0.75, 0.3, 0.3]
     assert [i.track_id for i in instances] == [0, 0, 0]

@@ -78,9 +78,9 @@ def test_label_images_and_the_jpeg_show_what_the_instances_say(
     for instance in result.instances:
         inside = instances == instance.instance_id
         assert inside.sum() == instance.area
-        assert (classes[inside] == instance.class_id + 1).all()
+        assert (classes[inside] == instance.class_id).all()
         assert (confidence[inside] == round(instance.score * 255)).all()
-    assert {instance.class_id for instance in result.instances} == {0, 2}
+    assert {instance.class_id for instance in result.instances} == {1, 3}
     background = instances == 0
     assert not classes[background].any() and not confidence[background].any()
     raw = received["overlay"][-1]

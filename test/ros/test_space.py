@@ -114,7 +114,7 @@ def check_points(cloud: PointCloud2) -> None:
     points = np.frombuffer(cloud.data, POINT)
     assert cloud.point_step == 24 and len(points) == cloud.width and cloud.height == 1
     blue = points[points["instance"] == 1]
-    assert (blue["class_id"] == 0).all() and blue["score"] == pytest.approx(0.9)
+    assert (blue["class_id"] == 1).all() and blue["score"] == pytest.approx(0.9)
     assert (blue["rgb"] == 0x0000FF).all()
     assert blue["z"] == pytest.approx(0.5)
     x1, y1, x2, y2 = BOX
@@ -123,7 +123,7 @@ def check_points(cloud: PointCloud2) -> None:
     known = np.count_nonzero(scene()[y1:y2, x1:x2])
     assert 0.95 * known <= len(blue) <= known
     red = points[points["instance"] == 2]
-    assert (red["class_id"] == 2).all() and (red["rgb"] == 0xFF0000).all()
+    assert (red["class_id"] == 3).all() and (red["rgb"] == 0xFF0000).all()
     assert red["z"] == pytest.approx(2.0)
 
 

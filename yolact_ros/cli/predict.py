@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
 def describe(name: str, found: Detections, classes: tuple[str, ...]) -> dict[str, Any]:
     """One image's entry of the JSON file: boxes in pixels, masks as COCO RLE.
 
-    `keyframe_reason` is null for single images and for frames that are no keyframe; `track_id` is
+    `class_id` counts from 1, as in the node's messages. `keyframe_reason` is null for single images and for frames that are no keyframe; `track_id` is
     0 for single images and for objects of a video that have no number yet.
     """
     from yolact_ros.runtime.output.rle import encode_rle
@@ -116,7 +116,7 @@ def describe(name: str, found: Detections, classes: tuple[str, ...]) -> dict[str
     instances = [
         {
             "track_id": 0 if found.track_ids is None else int(found.track_ids[i]),
-            "class_id": int(found.class_ids[i]),
+            "class_id": int(found.labels[i]),
             "class_name": classes[found.class_ids[i]],
             "score": round(float(found.scores[i]), 6),
             "mask_score": round(float(found.mask_scores[i]), 6),

@@ -17,7 +17,8 @@ class Instance:
     """One instance of an image.
 
     Attributes:
-        class_id: 0-based foreground class.
+        class_id: index into the model's list of classes; messages and files count from 1 instead
+            (`Detections.labels`).
         class_name: its name; empty where the detections carry no names.
         score: class score.
         mask_score: class score times predicted mask IoU; `score` without mask re-scoring.
@@ -59,7 +60,8 @@ class Detections:
         scores: (N,) float32 class scores.
         mask_scores: (N,) float32, class score times predicted mask IoU (YOLACT++); equal to
             `scores` for a network without mask re-scoring.
-        class_ids: (N,) int64, 0-based foreground classes.
+        class_ids: (N,) int64, indices into the model's list of classes. Messages, images and files
+            have `labels` instead.
         mask_rois: (N, 4) int32 x1 y1 x2 y2, half-open, in pixels of the source image; where each
             mask lies. Empty (x1 == x2 or y1 == y2) for a box outside the image.
         masks: N arrays (y2 - y1, x2 - x1) bool, one for each region.
@@ -172,6 +174,15 @@ class Detections:
             )
         ids = [self.class_names.index(name) for name in wanted]
         return self[np.isin(self.class_ids, ids)]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64 class ids as every message, image and file has them: 1 is the first class.
+
+        0 is the background of an image, so `class_names[label - 1]` is the name of a class.
+        """
+        labels: np.ndarray = self.class_ids + 1
+        return labels
 
     def full_mask(self, index: int) -> np.ndarray:
         """(height, width) bool mask of one instance on the whole source image."""

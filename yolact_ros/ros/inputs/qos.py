@@ -85,9 +85,9 @@ class SubscriptionWatch:
         self._node.get_logger().warning(self._clash)
 
     def _on_lost(self, info: QoSMessageLostInfo) -> None:
-        self.lost = info.total_count
+        self.lost += info.total_count_change  # a new subscription counts from 0 again
         self._node.get_logger().warning(
-            lost_messages_message(self.topic, info.total_count), throttle_duration_sec=THROTTLE_S
+            lost_messages_message(self.topic, self.lost), throttle_duration_sec=THROTTLE_S
         )
 
 

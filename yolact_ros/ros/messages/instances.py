@@ -28,7 +28,7 @@ def message_from_detections(
 
     Args:
         detections: of that image; may be empty.
-        class_names: name of each class id.
+        class_names: of the model, in its order.
         header: of the image; used as it is.
         keyframe_stamp: stamp of the image that the deep features come from.
         mask_encoding: one of the `Instance.MASK_` values.
@@ -55,15 +55,14 @@ def _instance(
     class_names: Sequence[str],
     mask_encoding: int,
 ) -> Instance:
-    class_id = int(detections.class_ids[index])
     mask = detections.masks[index]
     left, top, right, bottom = detections.mask_rois[index].tolist()
     x_min, y_min, x_max, y_max = detections.boxes[index].tolist()
     instance = Instance(
         instance_id=number,
         track_id=0 if detections.track_ids is None else int(detections.track_ids[index]),
-        class_id=class_id,
-        class_name=class_names[class_id],
+        class_id=int(detections.labels[index]),
+        class_name=class_names[detections.class_ids[index]],
         score=float(detections.mask_scores[index]),
         x_min=x_min,
         y_min=y_min,

@@ -47,7 +47,7 @@ def points_message(result: Result) -> PointCloud2 | None:
     blue, green, red = result.image[where].astype(np.uint32).T
     points["rgb"] = red << 16 | green << 8 | blue
     points["instance"] = owners[where]
-    points["class_id"] = found.class_ids[order]
+    points["class_id"] = found.labels[order]
     points["score"] = found.mask_scores[order]
     return _message(points, result)
 

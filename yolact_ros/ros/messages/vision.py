@@ -21,10 +21,10 @@ BACKGROUND = "background"
 
 
 def label_info(class_names: Sequence[str], *, threshold: float) -> LabelInfo:
-    """What the pixels of `~/class_image` and the class ids of `~/detections` mean.
+    """Give the name of each class id that any topic of the node has; 0 is the background.
 
     Args:
-        class_names: name of each class id; class id i has the label i + 1, 0 is background.
+        class_names: of the model, in its order; the first one has class id 1.
         threshold: score above which objects are reported.
     """
     return LabelInfo(
@@ -39,7 +39,7 @@ def label_info(class_names: Sequence[str], *, threshold: float) -> LabelInfo:
 def hypotheses(result: Result, index: int) -> list[ObjectHypothesisWithPose]:
     """The one class of a detection; its id is the key of `label_info` as a decimal number."""
     hypothesis = ObjectHypothesis(
-        class_id=str(int(result.detections.class_ids[index]) + 1),
+        class_id=str(result.detections.labels[index]),
         score=float(result.detections.mask_scores[index]),
     )
     return [ObjectHypothesisWithPose(hypothesis=hypothesis)]

@@ -42,9 +42,10 @@ def instance_image(detections: Detections, best_first: Sequence[int]) -> np.ndar
 
 
 def class_image(detections: Detections, best_first: Sequence[int]) -> np.ndarray:
-    """(height, width) uint8: 0 background, else class id + 1; 255 for ids of 254 and more."""
-    labels = (detections.class_ids + 1).tolist()
-    return label_image(detections, labels, best_first=best_first, dtype=np.uint8)
+    """(height, width) uint8: 0 background, else the label; 255 for labels of 255 and more."""
+    return label_image(
+        detections, detections.labels.tolist(), best_first=best_first, dtype=np.uint8
+    )
 
 
 def confidence_image(detections: Detections, best_first: Sequence[int]) -> np.ndarray:
