@@ -88,7 +88,7 @@ def test_depth_is_found_by_its_stamp_and_words_say_what_is_missing(camera):
     with pytest.raises(MessageError, match="waited 0 s"):
         find(late, (4, 6), settings=AT_ONCE)
     assert find(late, (4, 6), settings=patient).metres.shape == (4, 6)
-    with pytest.raises(MessageError, match="is 6x4, the image 12x8; .*registered"):
+    with pytest.raises(MessageError, match="is 6x4, but the image 12x8; .*registered"):
         find(STAMP, (8, 12), settings=AT_ONCE)
     camera.publishers[1].publish(info_message(width=12))
     camera.spin_until(lambda: camera.depth.info.width == 12)

@@ -108,8 +108,9 @@ def run(arguments: argparse.Namespace) -> int:
 def describe(name: str, found: Detections, classes: tuple[str, ...]) -> dict[str, Any]:
     """One image's entry of the JSON file: boxes in pixels, masks as COCO RLE.
 
-    `class_id` counts from 1, as in the node's messages. `keyframe_reason` is null for single images and for frames that are no keyframe; `track_id` is
-    0 for single images and for objects of a video that have no number yet.
+    `class_id` counts from 1, as in the node's messages. `keyframe_reason` is null for single
+    images and for frames that are no keyframe; `track_id` is 0 for single images and for
+    objects of a video that have no number yet.
     """
     from yolact_ros.runtime.output.rle import encode_rle
 

@@ -141,7 +141,7 @@ class YolactNode(LifecycleNode):
             for name in settings.inputs.cameras:
                 pipeline = self._pipeline(name, settings)
                 self.pipelines.append(pipeline)
-                pipeline.tell_labels(description.model.classes, settings.frames.score_threshold)
+                pipeline.publish_labels(description.model.classes, settings.frames.score_threshold)
             self._worker.serve(self.pipelines)
             self._diagnose(self._worker.backend_name, description)
             self.parameters.check = functools.partial(check_model, description)
@@ -154,6 +154,8 @@ class YolactNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Take images from now on."""
         self._inbox.open()
+        for pipeline in self.pipelines:
+            pipeline.resume()
         self._requests.open(self._inbox)
         self.is_active = True
         try:
@@ -215,14 +217,15 @@ class YolactNode(LifecycleNode):
 
     def _pipeline(self, camera: str, settings: Settings) -> Pipeline:
         """What takes and works on the images of one camera."""
-        outputs = Outputs(self, camera)
+        keeps_all = settings.inputs.queue_policy == "all"
+        outputs = Outputs(self, camera, keeps_all=keeps_all)
         return Pipeline(
             CameraInput(self, camera, inbox=self._inbox, settings=settings.inputs),
             outputs,
             DepthInput(
                 self,
                 camera,
-                keeps_all=settings.inputs.queue_policy == "all",
+                keeps_all=keeps_all,
                 wants_depth=outputs.wants_depth,
                 wants_info=outputs.wants_info,
             ),
@@ -271,7 +274,8 @@ class YolactNode(LifecycleNode):
         self.is_active = False
         self._requests.close()
         self._take_images()
-        if not self._wait_for(self._inbox.close):
+        ends = [self._inbox.close, *(pipeline.pause for pipeline in self.pipelines)]
+        if not all([self._wait_for(end) for end in ends]):
             self.get_logger().warning("The image in work is not finished yet.")
 
     def _wait_for(self, ended: Callable[[float], bool]) -> bool:

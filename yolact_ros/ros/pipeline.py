@@ -66,13 +66,14 @@ class Pipeline:
             detections,
             detections.keyframe_source,
             class_names=classes,
+            score_threshold=settings.frames.score_threshold,
             mask_encoding=settings.frames.mask_encoding,
             camera_info=self._depth.info,
             find_depth=lambda: self._depth.view(
                 header.stamp, detections.image_size, settings=settings.depth
             ),
         )
-        self._outputs.tell_labels(classes, threshold=settings.frames.score_threshold)
+        self._outputs.publish_labels(classes, threshold=settings.frames.score_threshold)
         times = self._outputs.publish(result)
         times["transport_ms"] = milliseconds_since(header.stamp, frame.stamp)
         times["wait_ms"] = (started - frame.arrived) * 1e3
@@ -85,31 +86,34 @@ class Pipeline:
         """Publish what an image cost, once it is accounted for."""
         result, times = finished.result, finished.times
         age_ms = milliseconds_since(result.keyframe_stamp, result.header.stamp)
-        unknown = {}
-        if seconds_of(result.header.stamp) is None:  # then nothing is known of its way here
-            unknown = dict.fromkeys(("transport_ms", "latency_ms"), math.nan)
-        known = {name: time for name, time in times.items() if name not in unknown}
+        known = {name: time for name, time in times.items() if not math.isnan(time)}
         self.meter.note(known, feature_age_s=age_ms * 1e-3)
-        self._outputs.publish_stats(
-            result, {**times, **unknown}, counts=counts, lost=self.camera.lost
-        )
+        self._outputs.publish_stats(result, times, counts=counts, lost=self.camera.lost)
 
     def request_keyframe(self) -> None:
         """Make the next image a keyframe; any thread may call this."""
         if self._stream is not None:
             self._stream.request_keyframe()
 
-    def tell_labels(self, class_names: tuple[str, ...], threshold: float) -> None:
-        """Publish the names of the classes, once and for those who come later, too."""
-        self._outputs.tell_labels(class_names, threshold=threshold)
+    def publish_labels(self, class_names: tuple[str, ...], threshold: float) -> None:
+        """Publish the names of the classes for present and late subscribers."""
+        self._outputs.publish_labels(class_names, threshold=threshold)
 
     def reset(self) -> None:
         """Forget earlier images: the next one is the first."""
         if self._stream is not None:
             self._stream.reset()
 
+    def pause(self, timeout: float) -> bool:
+        """Start no 3-D results; return False if some are still in work after `timeout` seconds."""
+        return self._outputs.pause(timeout)
+
+    def resume(self) -> None:
+        """Publish 3-D results again."""
+        self._outputs.resume()
+
     def close(self) -> None:
-        """Withdraw what the camera's results were published on."""
+        """Withdraw the topics of the camera's results."""
         self._depth.close()
         self._outputs.close()
 

@@ -183,7 +183,7 @@ class Worker:
         if not limit or not (stamp.sec or stamp.nanosec):
             return False
         age = milliseconds_since(stamp, self._clock.now().to_msg()) * 1e-3
-        if age <= limit:
+        if not age > limit:  # also if it is NaN
             return False
         self._logger.warning(
             f"An image was {age:.3f} s old, more than max_frame_age ({limit:g} s): it is counted "

@@ -35,9 +35,9 @@ def test_of_overlapping_masks_the_best_one_wins():
     np.testing.assert_array_equal(
         classes, [[5, 5, 5, 5, 0, 0], [5, 5, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1]]
     )
-    confidence = confidence_image(found, best_first)
+    confidence = confidence_image(found, best_first, background=0.7)
     assert confidence.dtype == np.uint8
-    np.testing.assert_array_equal(confidence, np.array([0, 229, 128], np.uint8)[instances])
+    np.testing.assert_array_equal(confidence, np.array([178, 229, 128], np.uint8)[instances])
 
 
 def test_only_pixels_of_the_mask_are_painted():
@@ -49,9 +49,12 @@ def test_only_pixels_of_the_mask_are_painted():
 
 
 def test_nothing_found_gives_background():
-    for paint in (instance_image, class_image, confidence_image):
+    for paint in (instance_image, class_image):
         image = paint(Detections.empty((2, 5)), [])
         assert image.shape == (2, 5) and not image.any()
+    for background, value in ((0.7, 178), (1.0, 255), (0.0, 1)):
+        image = confidence_image(Detections.empty((2, 5)), [], background=background)
+        assert image.tolist() == [[value] * 5] * 2
 
 
 def test_what_a_byte_cannot_hold_is_unlabelled_and_no_object_has_no_confidence():
@@ -61,4 +64,4 @@ def test_what_a_byte_cannot_hold_is_unlabelled_and_no_object_has_no_confidence()
         scores=[0.001, 1.0, 0.5],
     )
     assert class_image(found, [1, 2, 0])[0, :3].tolist() == [254, 255, 255]
-    assert confidence_image(found, [1, 2, 0])[0, :3].tolist() == [1, 255, 128]
+    assert confidence_image(found, [1, 2, 0], background=0.5)[0, :3].tolist() == [1, 255, 128]

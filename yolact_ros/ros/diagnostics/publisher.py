@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -67,7 +68,7 @@ class LatencyRecorder:
             for name in ("latency", *STAGES)
         }
         known = {name: spread for name, spread in spreads.items() if spread is not None}
-        return known, Percentiles.of([age for *_, age in frames])
+        return known, Percentiles.of([age for *_, age in frames if not math.isnan(age)])
 
 
 class CameraWindow:

@@ -1,4 +1,4 @@
-"""Depth images and calibration of one camera, taken only while somebody wants 3-D results."""
+"""Depth images and calibration of one camera, subscribed only while 3-D topics are."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from yolact_ros.ros.inputs.camera import WhileThereIsRoom, image_qos
 from yolact_ros.ros.inputs.qos import SubscriptionWatch, overriding_options
 from yolact_ros.ros.inputs.stamp_matcher import Pairing
 from yolact_ros.ros.parameters.settings import DepthSettings
-from yolact_ros.runtime.depth.objects import DepthView, depth_in_metres
+from yolact_ros.runtime.depth.objects import DepthView, depth_in_metres, view_of
 from yolact_ros.runtime.depth.pinhole import Intrinsics, pixel_rays
 
 DEPTH = "depth/image"
 CAMERA_INFO = "camera_info"
-LOOK_S = 0.5  # between two looks whether somebody listens
+LOOK_S = 0.5  # between two checks for subscribers
 THROTTLE_S = 5.0
 
 
 def depth_qos() -> QoSProfile:
-    """A new one each time, for qos_overrides are written into it."""
+    """Return a new profile each time, because qos_overrides are written into it."""
     return QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
@@ -43,14 +43,14 @@ class DepthInput:
         wants_depth: Callable[[], bool],
         wants_info: Callable[[], bool],
     ) -> None:
-        """Look every `LOOK_S` seconds, in the executor's thread, who listens.
+        """Check every `LOOK_S` seconds, in the executor's thread, whether there are subscribers.
 
         Args:
-            node: whose topics they are.
-            camera: its name, which goes before the topics' names; may be empty.
-            keeps_all: whether no image of the camera is dropped, so that no depth may be.
-            wants_depth: whether somebody listens to what is made of depth.
-            wants_info: whether somebody listens to what is made of the calibration.
+            node: that the topics belong to.
+            camera: its name, which precedes the topics' names; may be empty.
+            keeps_all: whether no image of the camera may be dropped, and so no depth image either.
+            wants_depth: returns whether a topic that needs depth has a subscriber.
+            wants_info: returns whether a topic that needs the calibration has a subscriber.
         """
         prefix = f"{camera}/" if camera else ""
         self._node = node
@@ -64,63 +64,76 @@ class DepthInput:
         self._images = self._new_pairing()
         self._info: CameraInfo | None = None
         self._rays: tuple[Intrinsics, np.ndarray] | None = None
+        self._unpublished = False  # whether the log already says that nobody publishes depth
         # Steady: a paused bag or simulation must not stop it.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(LOOK_S, self._follow_demand, clock=steady)
 
     @property
     def info(self) -> CameraInfo | None:
-        """The newest calibration; None before the first one."""
+        """The latest calibration; None before the first one."""
         return self._info
 
     def close(self) -> None:
-        """Take nothing more."""
+        """Unsubscribe, and let nobody wait any more."""
+        self._images.close()
         self._node.destroy_timer(self._timer)
         for subscription in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
         self._subscriptions = {}
 
     def expect(self, stamp: Time, *, settings: DepthSettings) -> None:
-        """Tell which image is going to be worked on."""
+        """Announce which image is worked on next."""
         self._images.expect(nanoseconds(stamp), tolerance=round(settings.depth_tolerance * 1e9))
 
     def view(
         self, stamp: Time, image_size: tuple[int, int], *, settings: DepthSettings
     ) -> DepthView | None:
-        """As `find`; None, and words in the log, if there is no depth."""
+        """Like `find`, but log the reason and return None if there is no depth."""
         try:
-            return self.find(stamp, image_size, settings=settings)
+            view = self.find(stamp, image_size, settings=settings)
         except MessageError as error:
+            if not self._node.count_publishers(self._topic):
+                if not self._unpublished:
+                    self._node.get_logger().info(
+                        f"No 3-D results: nobody publishes depth images on {self._topic}."
+                    )
+                self._unpublished = True
+                return None
             self._node.get_logger().warning(
                 f"No 3-D results: {error}", throttle_duration_sec=THROTTLE_S
             )
             return None
+        self._unpublished = False
+        return view
 
     def find(
         self, stamp: Time, image_size: tuple[int, int], *, settings: DepthSettings
     ) -> DepthView:
-        """Give the depth of an image; belongs to the worker's thread.
+        """Return the depth of an image; only one thread may call this.
 
-        Waits for it at most `settings.depth_wait` seconds.
+        Waits for it at most `settings.depth_wait` seconds, and not at all if the topic has no
+        publisher.
 
         Args:
             stamp: of the image.
             image_size: (height, width) of the image.
-            settings: how to find it and what it means.
+            settings: how to find and read it.
 
         Raises:
             MessageError: there is none, or it does not fit the image or the calibration.
         """
+        publishers = self._node.count_publishers(self._topic)
         message = self._images.take(
             nanoseconds(stamp),
             tolerance=round(settings.depth_tolerance * 1e9),
-            timeout=settings.depth_wait,
+            timeout=settings.depth_wait if publishers else 0.0,
         )
         if message is None:
             raise MessageError(
                 f"No depth image on {self._topic} has the stamp of the image "
-                f"({self._node.count_publishers(self._topic)} publishers, waited "
-                f"{settings.depth_wait:g} s); see the parameters depth_wait and depth_tolerance."
+                f"({publishers} publishers, waited {settings.depth_wait:g} s). Increase "
+                "depth_wait if depth comes late, or depth_tolerance if its stamps differ."
             )
         if self._info is None:
             raise MessageError(
@@ -129,9 +142,9 @@ class DepthInput:
             )
         if (message.height, message.width) != image_size:
             raise MessageError(
-                f"The depth image on {self._topic} is {message.width}x{message.height}, the image "
-                f"{image_size[1]}x{image_size[0]}; publish depth registered to the image "
-                "(aligned, see depth_image_proc)."
+                f"The depth image on {self._topic} is {message.width}x{message.height}, but the "
+                f"image {image_size[1]}x{image_size[0]}; publish depth that is registered to the "
+                "image (aligned; see depth_image_proc)."
             )
         return self._view(message, self._info, settings)
 
@@ -143,16 +156,18 @@ class DepthInput:
             width=message.width,
             step=message.step,
             is_bigendian=bool(message.is_bigendian),
+            unit=settings.depth_unit,
+            longest=settings.depth_max,
         )
         if (info.height, info.width) != metres.shape:
             raise MessageError(
-                f"The camera info on {self._info_topic} is of images of {info.width}x"
-                f"{info.height}, the depth image is {message.width}x{message.height}."
+                f"The camera info on {self._info_topic} belongs to images of {info.width}x"
+                f"{info.height}, but the depth image is {message.width}x{message.height}."
             )
         intrinsics = intrinsics_of(info, rectified=settings.rectified)
         if self._rays is None or self._rays[0] != intrinsics:
             self._rays = intrinsics, pixel_rays(intrinsics)
-        return DepthView(metres, self._rays[1])
+        return view_of(metres, self._rays[1])
 
     def _follow_demand(self) -> None:
         for topic, wanted in self._wanted.items():
@@ -173,7 +188,7 @@ class DepthInput:
                 )
             elif subscription is not None and not wanted():
                 self._node.destroy_subscription(self._subscriptions.pop(topic))
-                self._images = self._new_pairing()  # ten of them are worth their memory
+                self._images = self._new_pairing()  # frees the depth images
 
     def _new_pairing(self) -> Pairing[Image]:
         return Pairing(on_room=self._on_room if self._keeps_all else None)
@@ -190,12 +205,12 @@ class DepthInput:
 
 
 def nanoseconds(stamp: Time) -> int:
-    """A stamp as one number."""
+    """Return a stamp as one number."""
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)
 
 
 def intrinsics_of(info: CameraInfo, *, rectified: bool) -> Intrinsics:
-    """The pinhole of a camera's rectified images (p), or of its own images (k and d)."""
+    """Return the pinhole of a camera's rectified images (p), or of its raw images (k and d)."""
     size = info.height, info.width
     if rectified:
         p = [float(value) for value in info.p]

@@ -1,4 +1,4 @@
-"""Finding the message of one topic that belongs to a message of another one, by their stamps."""
+"""Matching the messages of one topic with those of another one by their stamps."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ T = TypeVar("T")
 
 
 class Pairing(Generic[T]):
-    """Keeps items of one topic until somebody asks for one by its stamp.
+    """Keeps items of one topic until one of them is taken by its stamp.
 
-    One thread puts; another one says which stamp it is at, then takes, and waits only for what
-    may still come: the middleware keeps the order of one publisher, so when something newer has
-    come, the wanted one never will.
+    One thread puts items; others announce the stamp that they work on, then take, and wait only
+    for an item that may still come: the middleware keeps the order of one publisher, so once a
+    newer item has come, the wanted one never will.
     """
 
     def __init__(self, *, keep: int = 10, on_room: Callable[[], None] | None = None) -> None:
-        """Make an empty one.
+        """Start empty.
 
         Args:
             keep: number of items that it holds.
-            on_room: given, nothing is thrown away that may still be wanted: whoever puts has to
-                look at `is_full`, and this is called when there is room again.
+            on_room: if given, no item that may still be wanted is discarded: the thread that puts
+                must check `is_full` first, and this is called when there is room again.
         """
         self._changed = threading.Condition()
         self._items: OrderedDict[int, T] = OrderedDict()  # by stamp, in the order of arrival
         self._keep = keep
         self._on_room = on_room
         self._wanted: int | None = None
+        self._closed = False
         self._gone: int | None = None  # the last one that `expect` let go, unless time jumped back
 
     @property
     def is_full(self) -> bool:
-        """Whether an item more would be too many, where none is thrown away."""
+        """Whether there is no room for another item; always false without `on_room`."""
         return self._on_room is not None and len(self._items) >= self._keep
 
     def put(self, stamp: int, item: T) -> None:
-        """Leave an item; where there are too many, the oldest one goes that is not wanted.
+        """Add an item; if there are too many, the oldest that is not wanted is discarded.
 
         Args:
             stamp: nanoseconds.
@@ -56,7 +57,7 @@ class Pairing(Generic[T]):
             self._changed.notify_all()
 
     def expect(self, stamp: int, *, tolerance: int) -> None:
-        """Tell which item will be asked for next; those before it may go.
+        """Announce which item will be taken next; earlier ones may be discarded.
 
         Args:
             stamp: nanoseconds.
@@ -77,19 +78,19 @@ class Pairing(Generic[T]):
             self._on_room()
 
     def take(self, stamp: int, *, tolerance: int, timeout: float) -> T | None:
-        """Give the item of a stamp, or else the nearest one.
+        """Return the item with a stamp, or else the nearest one.
 
         Args:
             stamp: nanoseconds.
             tolerance: nanoseconds by which the stamps may differ.
-            timeout: seconds to wait for it at most.
+            timeout: longest time to wait for it in seconds.
 
         Returns:
-            None if nothing is near enough. The item stays.
+            None if no item is near enough. The item is kept for others.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
-            while stamp not in self._items and not self._has_passed(stamp):
+            while not (self._closed or stamp in self._items or self._has_passed(stamp)):
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     break
@@ -97,6 +98,12 @@ class Pairing(Generic[T]):
             if nearest is None or abs(nearest - stamp) > tolerance:
                 return None
             return self._items[nearest]
+
+    def close(self) -> None:
+        """Let nobody wait any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     def _is_useless(
         self, first: int, stamp: int, *, tolerance: int, jumped_from: int | None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from builtin_interfaces.msg import Duration
 from visualization_msgs.msg import Marker, MarkerArray
 
 from yolact_ros.ros.outputs.result import Result
@@ -11,14 +10,14 @@ from yolact_ros.runtime.output.draw import class_colour
 
 OPACITY = 0.35
 TEXT_M = 0.03  # height of letters
-LEAST_SIDE_M = 0.001  # a box without thickness would not be drawn
-LIFETIME = Duration(sec=2)
+LEAST_SIDE_M = 0.001  # RViz does not draw a box without thickness
 
 
 def markers_message(result: Result) -> MarkerArray | None:
-    """A box and a name for each object, and first the order to delete earlier ones.
+    """Make a box and a name for each object, in the camera's optical frame; None without depth.
 
-    In the camera's optical frame; None if there is no depth.
+    The first marker deletes those of the message before. Their lifetime is unlimited, so that
+    boxes neither blink at a low rate nor vanish before the points, which RViz keeps as well.
     """
     if result.places is None:
         return None
@@ -31,9 +30,7 @@ def markers_message(result: Result) -> MarkerArray | None:
 
 
 def _box(result: Result, index: int, place: ObjectPose3D, number: int) -> Marker:
-    marker = Marker(
-        header=result.header, ns="boxes", id=number, type=Marker.CUBE, lifetime=LIFETIME
-    )
+    marker = Marker(header=result.header, ns="boxes", id=number, type=Marker.CUBE)
     blue, green, red = class_colour(int(result.detections.class_ids[index]))
     marker.color.r, marker.color.g, marker.color.b = red / 255, green / 255, blue / 255
     marker.color.a = OPACITY
@@ -50,13 +47,13 @@ def _name(result: Result, index: int, place: ObjectPose3D, number: int) -> Marke
         ns="names",
         id=number,
         type=Marker.TEXT_VIEW_FACING,
-        lifetime=LIFETIME,
-        text=result.caption(index),
+        text=result.name(index),
     )
     marker.color.r = marker.color.g = marker.color.b = marker.color.a = 1.0
     marker.scale.z = TEXT_M
+    marker.scale.x = TEXT_M / 2  # RViz makes a space between words this wide
     centre = (place.low + place.high) / 2
     position = marker.pose.position
     position.x, position.z = float(centre[0]), float(centre[2])
-    position.y = float(place.low[1]) - TEXT_M  # above the box: y runs down
+    position.y = float(place.low[1]) - TEXT_M  # above the box: y points down
     return marker

@@ -1,14 +1,15 @@
-"""The points of the objects as sensor_msgs/PointCloud2."""
+"""The depth of an image and its objects as sensor_msgs/PointCloud2."""
 
 from __future__ import annotations
 
 import sys
+from types import EllipsisType
 
 import numpy as np
 from sensor_msgs.msg import PointCloud2, PointField
 
 from yolact_ros.ros.outputs.result import Result
-from yolact_ros.runtime.depth.objects import points_of
+from yolact_ros.runtime.depth.objects import DepthView, points_of
 
 # One point, 24 bytes; `rgb` is the number 0xRRGGBB in the place of a float, as in PCL and RViz.
 POINT = np.dtype(
@@ -26,9 +27,10 @@ KINDS = {"instance": PointField.UINT16, "class_id": PointField.UINT16}
 
 
 def points_message(result: Result) -> PointCloud2 | None:
-    """The points of all objects in the camera's optical frame; None if there is no depth.
+    """Make a cloud of the objects' points in the camera's optical frame; None without depth.
 
-    A pixel of several objects gives one point, that of the best one.
+    The cloud is a list (height 1) of points that belong to an object and lie near its median
+    depth. A pixel of several objects gives one point, which belongs to the best of them.
     """
     if result.view is None or result.places is None:
         return None
@@ -39,25 +41,60 @@ def points_message(result: Result) -> PointCloud2 | None:
             x, y = place.origin
             height, width = place.inside.shape
             np.copyto(owners[y : y + height, x : x + width], number, where=place.inside)
-    where = owners > 0
+    points = _points(result, result.view, owners=owners, where=owners > 0)
+    return _message(points.reshape(1, -1), result)
+
+
+def cloud_message(result: Result) -> PointCloud2 | None:
+    """Make an organized cloud with one labelled point for each pixel; None without depth.
+
+    `instance` and `class_id` are those of `~/instance_image` and `~/class_image` at the pixel, 0
+    for the background. x, y and z are NaN where the depth is unknown.
+    """
+    if result.view is None:
+        return None
+    owners = result.instance_image
+    return _message(_points(result, result.view, owners=owners, where=...), result)
+
+
+def _points(
+    result: Result, view: DepthView, *, owners: np.ndarray, where: np.ndarray | EllipsisType
+) -> np.ndarray:
+    """Make the points of some pixels.
+
+    Args:
+        result: of the image.
+        view: its depth.
+        owners: (H, W) uint16 instance id of each pixel, 0 for the background.
+        where: the pixels, as an index of (H, W).
+
+    Returns:
+        (M,) or, for all pixels, (H, W) of `POINT`.
+    """
     found = result.detections
-    order = np.asarray(result.best_first, np.int64)[owners[where].astype(np.int64) - 1]
-    points = np.empty(len(order), POINT)
-    points["x"], points["y"], points["z"] = points_of(result.view.rays, result.view.metres, where)
-    blue, green, red = result.image[where].astype(np.uint32).T
-    points["rgb"] = red << 16 | green << 8 | blue
-    points["instance"] = owners[where]
-    points["class_id"] = found.labels[order]
-    points["score"] = found.mask_scores[order]
-    return _message(points, result)
+    numbers = owners[where]
+    class_ids = np.zeros(len(found) + 1, np.uint16)
+    class_ids[1:] = found.labels[result.best_first]
+    scores = np.empty(len(found) + 1, np.float32)
+    scores[0] = result.background_score
+    scores[1:] = found.mask_scores[result.best_first]
+    points = np.empty(numbers.shape, POINT)
+    points["x"], points["y"], points["z"] = points_of(view.rays, view.metres, where)
+    colours = result.image[where].astype(np.uint32)
+    points["rgb"] = colours[..., 2] << 16 | colours[..., 1] << 8 | colours[..., 0]
+    points["instance"] = numbers
+    points["class_id"] = class_ids[numbers]
+    points["score"] = scores[numbers]
+    return points
 
 
 def _message(points: np.ndarray, result: Result) -> PointCloud2:
     assert POINT.fields is not None
+    height, width = points.shape
     message = PointCloud2(
         header=result.header,
-        height=1,
-        width=len(points),
+        height=height,
+        width=width,
         fields=[
             PointField(
                 name=name,
@@ -69,8 +106,8 @@ def _message(points: np.ndarray, result: Result) -> PointCloud2:
         ],
         is_bigendian=sys.byteorder == "big",
         point_step=POINT.itemsize,
-        row_step=POINT.itemsize * len(points),
-        is_dense=True,
+        row_step=POINT.itemsize * width,
+        is_dense=bool(np.isfinite(points["z"]).all()),
     )
     message.data.frombytes(points.tobytes())
     return message

@@ -1,7 +1,8 @@
-"""Publishers of results; each message is built only while somebody listens to it."""
+"""The publishers of results; a message is built only while somebody subscribes to its topic."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from yolact_ros.ros.inputs.mailbox import FrameCounts
 from yolact_ros.ros.inputs.qos import new_publisher
 from yolact_ros.ros.messages.instances import FRAME_TYPES
 from yolact_ros.ros.outputs.result import Result
+from yolact_ros.ros.outputs.space_thread import SpaceThread
 from yolact_ros.ros.outputs.topics import (
     HAS_VISION_MSGS,
     LABEL_INFO,
@@ -30,22 +32,28 @@ from yolact_ros.ros.outputs.topics import (
 class Outputs:
     """Publishers of one camera's results."""
 
-    def __init__(self, node: Node, camera: str = "") -> None:
+    def __init__(self, node: Node, camera: str = "", *, keeps_all: bool = False) -> None:
         """Advertise the topics.
 
         Args:
-            node: whose topics they are.
-            camera: name of the camera, which goes between `~/` and the topic's name.
+            node: that the topics belong to.
+            camera: name of the camera, which is inserted between `~/` and the topic's name.
+            keeps_all: whether every image must have its 3-D results, so that the worker waits for
+                its depth; otherwise a thread waits, and new results replace those that wait.
         """
         self._node = node
         self._camera = camera
         self._info = camera_info_topic()
-        self._space = space_topics()
-        topics = [*image_topics(), self._info, *self._space]
-        self._publishers = {topic: self._advertise(topic) for topic in topics}
+        self._publishers = {topic: self._advertise(topic) for topic in image_topics()}
+        self._publishers[self._info] = self._advertise(self._info)
+        self._space_publishers = {topic: self._advertise(topic) for topic in space_topics()}
+        self._space_thread: SpaceThread | None = None
+        if not keeps_all:
+            self._space_thread = SpaceThread(self.publish_space, logger=node.get_logger())
+        self._counting_since = node.get_clock().now().to_msg()
         self._stats = new_publisher(node, FrameStats, camera_topic(STATS, camera), RESULT_QOS)
         self._labels: Any = None
-        self._told: tuple[tuple[str, ...], float] | None = None
+        self._published_labels: tuple[tuple[str, ...], float] | None = None
         if not HAS_VISION_MSGS:
             node.get_logger().info(
                 "vision_msgs is not installed: ~/detections, ~/detections_3d and ~/label_info "
@@ -55,21 +63,24 @@ class Outputs:
 
     def close(self) -> None:
         """Withdraw the topics."""
-        for publisher in (*self._publishers.values(), self._stats, self._labels):
+        if self._space_thread is not None:
+            self._space_thread.end()
+        publishers = (*self._publishers.values(), *self._space_publishers.values())
+        for publisher in (*publishers, self._stats, self._labels):
             if publisher is not None:
                 self._node.destroy_publisher(publisher)
 
     def wants_depth(self) -> bool:
-        """Whether somebody listens to what is made of depth; any thread may ask."""
-        return any(self._publishers[topic].get_subscription_count() for topic in self._space)
+        """Return whether a 3-D topic has a subscriber; may be called by any thread."""
+        return any(p.get_subscription_count() for p in self._space_publishers.values())
 
     def wants_info(self) -> bool:
-        """Whether somebody listens to what is made of the camera's calibration."""
+        """Return whether a topic that needs the camera's calibration has a subscriber."""
         return self.wants_depth() or bool(self._publishers[self._info].get_subscription_count())
 
-    def tell_labels(self, class_names: tuple[str, ...], *, threshold: float) -> None:
-        """Publish `~/label_info` if it has changed; who comes later gets it, too."""
-        if not HAS_VISION_MSGS or self._told == (class_names, threshold):
+    def publish_labels(self, class_names: tuple[str, ...], *, threshold: float) -> None:
+        """Publish `~/label_info` if it has changed; late subscribers receive it as well."""
+        if not HAS_VISION_MSGS or self._published_labels == (class_names, threshold):
             return
         from yolact_ros.ros.messages.vision import LabelInfo, label_info
 
@@ -79,14 +90,14 @@ class Outputs:
         message = label_info(class_names, threshold=threshold)
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._labels.publish(message)
-        self._told = class_names, threshold
+        self._published_labels = class_names, threshold
 
     def publish(self, result: Result) -> dict[str, float]:
-        """Publish what was found in one image, the instances first.
+        """Publish what was found in one image, the instances first and the 3-D topics last.
 
         Returns:
-            `publish_ms` of all of this and `latency_ms` from the camera's stamp to the publication
-            of the instances.
+            `publish_ms`, the time that this took, and `latency_ms`, from the camera's stamp to the
+            publication of the instances; NaN if the node's clock has not started.
         """
         started = time.perf_counter()
         latency_ms = 0.0
@@ -98,10 +109,32 @@ class Outputs:
             if number == 0:
                 now = self._node.get_clock().now().to_msg()
                 latency_ms = milliseconds_since(result.header.stamp, now)
+        if self.wants_depth():
+            if self._space_thread is None:
+                self.publish_space(result)
+            else:
+                self._space_thread.submit(result)
         return {
             "publish_ms": (time.perf_counter() - started) * 1e3,
             "latency_ms": latency_ms,
         }
+
+    def publish_space(self, result: Result) -> None:
+        """Publish the 3-D topics of one image; may wait for its depth."""
+        for topic, publisher in self._space_publishers.items():
+            if publisher.get_subscription_count():
+                message = topic.make(result)
+                if message is not None:
+                    publisher.publish(message)
+
+    def pause(self, timeout: float) -> bool:
+        """Start no 3-D results; return False if some are still in work after `timeout` seconds."""
+        return self._space_thread is None or self._space_thread.pause(timeout)
+
+    def resume(self) -> None:
+        """Publish 3-D results again."""
+        if self._space_thread is not None:
+            self._space_thread.resume()
 
     def publish_stats(
         self, result: Result, times: Mapping[str, float], *, counts: FrameCounts, lost: int
@@ -111,8 +144,8 @@ class Outputs:
         Args:
             result: of that image.
             times: the fields of `FrameStats` that end in `_ms`, in milliseconds.
-            counts: accounts of all images so far, this one included.
-            lost: images that the middleware reported lost.
+            counts: of all images so far, including this one.
+            lost: number of images that the middleware reported lost.
         """
         if not self._stats.get_subscription_count():
             return
@@ -121,6 +154,7 @@ class Outputs:
             frame_type=FRAME_TYPES[result.detections.frame_type],
             keyframe_reason=result.detections.keyframe_reason or "",
             instances=len(result.detections),
+            counting_since=self._counting_since,
             received=counts.received,
             processed=counts.processed,
             dropped=counts.dropped,
@@ -137,10 +171,16 @@ class Outputs:
 
 
 def camera_topic(topic: str, camera: str) -> str:
-    """A topic of one camera: `~/front/overlay` for `~/overlay`; the same if it has no name."""
+    """Insert a camera's name: `~/front/overlay` for `~/overlay`; unchanged without a name."""
     return topic.replace("~/", f"~/{camera}/", 1) if camera else topic
 
 
 def milliseconds_since(earlier: Time, later: Time) -> float:
-    """Milliseconds between two stamps; negative when they are the other way round."""
+    """Return the milliseconds from one stamp to another.
+
+    The result is negative if `later` is the earlier one, and NaN if either is zero: then a camera
+    does not stamp its images, or a simulated clock has not started.
+    """
+    if not (earlier.sec or earlier.nanosec) or not (later.sec or later.nanosec):
+        return math.nan
     return (later.sec - earlier.sec) * 1e3 + (later.nanosec - earlier.nanosec) * 1e-6

@@ -1,4 +1,4 @@
-"""One segmented image, and what several topics show of it, made at most once."""
+"""One segmented image, and what several topics need of it, computed at most once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from std_msgs.msg import Header
 
 from yolact_ros.runtime.depth.objects import DepthView, ObjectPose3D, place_objects
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.runtime.output.draw import caption, draw_detections
+from yolact_ros.runtime.output.draw import draw_detections, object_name
+from yolact_ros.runtime.output.label_images import instance_image
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +25,12 @@ class Result:
         header: of the image.
         image: (H, W, 3) uint8 BGR.
         detections: what was found in it.
-        keyframe_stamp: stamp of the image that the deep features come from.
-        class_names: name of each class id.
-        mask_encoding: a key of `runtime.mask_encodings.MASK_ENCODINGS`.
+        keyframe_stamp: stamp of the image that the features or detections come from.
+        class_names: of the model, in its order.
+        score_threshold: class score that every reported object exceeds.
+        mask_encoding: a key of `runtime.output.mask_encodings.MASK_ENCODINGS`.
         camera_info: calibration of the camera, if it is known.
-        find_depth: gives the depth of the image, for which it may wait; None if there is none.
+        find_depth: returns the depth of the image, for which it may wait; None if there is none.
     """
 
     header: Header
@@ -36,13 +38,14 @@ class Result:
     detections: Detections
     keyframe_stamp: Time
     class_names: tuple[str, ...]
+    score_threshold: float = 0.0
     mask_encoding: str = "bits"
     camera_info: CameraInfo | None = None
     find_depth: Callable[[], DepthView | None] = lambda: None
 
     @cached_property
     def best_first(self) -> list[int]:
-        """Indices of the detections in the order of `~/instances`: instance_id 1 is the first."""
+        """Indices of the detections in the order of `~/instances`; the first has instance_id 1."""
         return np.argsort(-self.detections.mask_scores, kind="stable").tolist()
 
     @cached_property
@@ -60,6 +63,20 @@ class Result:
         """Where each detection is in space; None if the image has no depth."""
         return None if self.view is None else place_objects(self.detections, self.view)
 
-    def caption(self, index: int) -> str:
-        """Track id if there is one, class and mask score of a detection."""
-        return caption(self.detections, index, class_names=self.class_names)
+    @cached_property
+    def instance_image(self) -> np.ndarray:
+        """(H, W) uint16, the instance id of the best object at each pixel; 0 is the background."""
+        return instance_image(self.detections, self.best_first)
+
+    @property
+    def background_score(self) -> float:
+        """Score of pixels without an object.
+
+        An object with a class score above the threshold would have been reported there, so this
+        is a lower bound.
+        """
+        return 1.0 - self.score_threshold
+
+    def name(self, index: int) -> str:
+        """Give the track id if there is one, and the class of a detection."""
+        return object_name(self.detections, index, class_names=self.class_names)

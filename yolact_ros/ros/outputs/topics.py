@@ -1,4 +1,4 @@
-"""The table of result topics: what each one is called, and how its message is made."""
+"""The table of result topics: their names, types and QoS, and how their messages are made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import cv2
-import numpy as np
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
@@ -18,9 +17,9 @@ from yolact_ros.msg import InstanceArray
 from yolact_ros.ros.messages.images import message_from_bgr, message_from_labels
 from yolact_ros.ros.messages.instances import message_from_detections
 from yolact_ros.ros.messages.markers import markers_message
-from yolact_ros.ros.messages.points import points_message
+from yolact_ros.ros.messages.points import cloud_message, points_message
 from yolact_ros.ros.outputs.result import Result
-from yolact_ros.runtime.output.label_images import class_image, confidence_image, instance_image
+from yolact_ros.runtime.output.label_images import class_image, confidence_image
 from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
 
 # Reliable and volatile: serves reliable and best-effort subscribers alike.
@@ -40,9 +39,9 @@ class Topic:
     """One topic.
 
     Attributes:
-        name: with `~/` before it.
+        name: relative to the node, such as `~/instances`.
         kind: type of its messages.
-        make: makes the message of one image; None if there is nothing to tell.
+        make: makes the message of one image; None if there is nothing to publish.
         qos: of the publisher.
     """
 
@@ -73,11 +72,19 @@ def _compressed_overlay(result: Result) -> CompressedImage:
     return message
 
 
-def _labels(paint: Callable[..., np.ndarray]) -> Callable[[Result], Image]:
-    def make(result: Result) -> Image:
-        return message_from_labels(paint(result.detections, result.best_first), result.header)
+def _instance_image(result: Result) -> Image:
+    return message_from_labels(result.instance_image, result.header)
 
-    return make
+
+def _class_image(result: Result) -> Image:
+    return message_from_labels(class_image(result.detections, result.best_first), result.header)
+
+
+def _confidence_image(result: Result) -> Image:
+    image = confidence_image(
+        result.detections, result.best_first, background=result.background_score
+    )
+    return message_from_labels(image, result.header)
 
 
 def _camera_info(result: Result) -> CameraInfo | None:
@@ -89,7 +96,7 @@ def _camera_info(result: Result) -> CameraInfo | None:
 
 
 def image_topics() -> list[Topic]:
-    """Topics that need the image and its detections only, the most wanted one first."""
+    """List the topics that need only the image and its detections, `~/instances` first."""
     topics = [Topic("~/instances", InstanceArray, _instances, RESULT_QOS)]
     if HAS_VISION_MSGS:
         from yolact_ros.ros.messages import vision
@@ -104,23 +111,24 @@ def image_topics() -> list[Topic]:
         )
     return [
         *topics,
-        Topic("~/instance_image", Image, _labels(instance_image), IMAGE_QOS),
-        Topic("~/class_image", Image, _labels(class_image), IMAGE_QOS),
-        Topic("~/confidence_image", Image, _labels(confidence_image), IMAGE_QOS),
+        Topic("~/instance_image", Image, _instance_image, IMAGE_QOS),
+        Topic("~/class_image", Image, _class_image, IMAGE_QOS),
+        Topic("~/confidence_image", Image, _confidence_image, IMAGE_QOS),
         Topic("~/overlay", Image, _overlay, IMAGE_QOS),
         Topic("~/overlay/compressed", CompressedImage, _compressed_overlay, IMAGE_QOS),
     ]
 
 
 def camera_info_topic() -> Topic:
-    """The calibration, with the header of each image."""
+    """Describe the topic of the calibration, which gets the header of each image."""
     return Topic("~/camera_info", CameraInfo, _camera_info, RESULT_QOS)
 
 
 def space_topics() -> list[Topic]:
-    """Topics that need depth, too; they come last, for they may have to wait for it."""
+    """List the 3-D topics, which also need depth and may have to wait for it."""
     topics = [
         Topic("~/points", PointCloud2, points_message, IMAGE_QOS),
+        Topic("~/cloud", PointCloud2, cloud_message, IMAGE_QOS),
         Topic("~/markers", MarkerArray, markers_message, RESULT_QOS),
     ]
     if HAS_VISION_MSGS:

@@ -132,17 +132,27 @@ class FrameSettings(PostprocessConfig):
 
 @dataclass(frozen=True)
 class DepthSettings:
-    """How depth images go with the camera's images."""
+    """How depth images are matched with the camera's images and read."""
 
     depth_wait: float = setting(
         0.05,
-        "seconds that 3-D results wait for the depth image, once the masks are there",
+        "seconds that 3-D results wait for the depth image after the masks are published; "
+        "the next image does not wait, unless queue_policy is all",
         range=(0.0, 10.0),
     )
     depth_tolerance: float = setting(
         0.0,
-        "seconds by which the stamps of image and depth may differ; 0: they are equal",
+        "largest difference in seconds between the stamps of image and depth (0 = equal)",
         range=(0.0, 10.0),
+    )
+    depth_unit: float = setting(
+        0.0,
+        "metres per unit of the depth image's values; 0: what the encoding says, 0.001 for 16UC1 "
+        "and mono16, 1 for 32FC1 (REP 118)",
+        range=(0.0, 1.0),
+    )
+    depth_max: float = setting(
+        100.0, "depth in metres above which a value counts as unknown", range=(0.001, 10000.0)
     )
     rectified: bool = setting(
         False,

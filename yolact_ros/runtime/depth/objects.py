@@ -5,6 +5,7 @@ Everything is in metres in the camera's optical frame: z forward, x right, y dow
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -14,7 +15,7 @@ from yolact_ros.errors import MessageError
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.images.encodings import check_rows
 
-# Encoding -> bytes and metres of one unit (REP 118). The encoding decides, never a parameter.
+# Encoding -> type of a sample and metres of one unit (REP 118).
 DEPTH_ENCODINGS = {
     "16UC1": (np.uint16, 0.001),
     "mono16": (np.uint16, 0.001),
@@ -26,6 +27,7 @@ OUTLIER = 3.0  # standard deviations from the median depth, estimated by the med
 LEAST_SPREAD_M = 0.01  # of that standard deviation, for flat objects seen from the front
 BOX_PERCENTILES = (0.5, 99.5)  # of the points of an object along each axis
 LEAST_POINTS = 10
+STEEPEST = 573.0  # x / z or y / z; the tangent of 89.9 degrees
 SAMPLES = 2500  # pixels of a mask that statistics are made of
 
 
@@ -34,7 +36,8 @@ class DepthView:
     """The depth of one image.
 
     Attributes:
-        metres: (H, W) float32 along the optical axis; NaN where it is unknown.
+        metres: (H, W) float32 along the optical axis; NaN where it is unknown, also where the ray
+            is.
         rays: (H, W, 2) float32, see `runtime.pinhole.pixel_rays`.
     """
 
@@ -61,7 +64,15 @@ class ObjectPose3D:
 
 
 def depth_in_metres(
-    data: object, encoding: str, *, height: int, width: int, step: int, is_bigendian: bool
+    data: object,
+    encoding: str,
+    *,
+    height: int,
+    width: int,
+    step: int,
+    is_bigendian: bool,
+    unit: float = 0.0,
+    longest: float = math.inf,
 ) -> np.ndarray:
     """Read a depth image (REP 118).
 
@@ -72,9 +83,12 @@ def depth_in_metres(
         width: in pixels.
         step: bytes from one row to the next.
         is_bigendian: byte order of the samples.
+        unit: metres of one unit; 0 for that of the encoding.
+        longest: metres above which a depth is unknown; cameras mark missing depth by FLT_MAX, too.
 
     Returns:
-        (height, width) float32; NaN where the depth is 0, negative, infinite or not a number.
+        (height, width) float32; NaN where the depth is 0, negative, infinite, not a number or
+        above `longest`.
 
     Raises:
         MessageError: the encoding is another one, or size, step and data contradict each other.
@@ -84,7 +98,7 @@ def depth_in_metres(
             f"Depth encoding {encoding!r} is not supported; publish depth as 16UC1 (millimetres) "
             "or 32FC1 (metres)."
         )
-    kind, unit = DEPTH_ENCODINGS[encoding]
+    kind, usual_unit = DEPTH_ENCODINGS[encoding]
     dtype = np.dtype(kind).newbyteorder(">" if is_bigendian else "<")
     check_rows(len(data), step, height=height, width=width)  # type: ignore[arg-type]
     if step < width * dtype.itemsize:
@@ -93,9 +107,24 @@ def depth_in_metres(
             f"{width * dtype.itemsize}."
         )
     stored = np.ndarray((height, width), dtype, buffer=data, strides=(step, dtype.itemsize))  # type: ignore[arg-type]
-    metres = stored.astype(np.float32) * np.float32(unit)
-    metres[~((metres > 0) & (metres < np.inf))] = np.nan
+    metres = stored.astype(np.float32)
+    metres *= np.float32(unit or usual_unit)
+    metres[~((metres > 0) & (metres < np.inf) & (metres <= longest))] = np.nan
     return metres
+
+
+def view_of(metres: np.ndarray, rays: np.ndarray) -> DepthView:
+    """Make a view whose points are all finite or unknown.
+
+    Args:
+        metres: (H, W) float32; becomes NaN, in place, where the ray is not finite or more than
+            89.9 degrees off the optical axis, as where a distortion model does not hold.
+        rays: (H, W, 2) float32.
+    """
+    steep = ~(np.abs(rays) < STEEPEST)
+    if steep.any():
+        metres[steep.any(axis=2)] = np.nan
+    return DepthView(metres, rays)
 
 
 def place_objects(detections: Detections, view: DepthView) -> list[ObjectPose3D | None]:

@@ -46,6 +46,11 @@ def pixel_rays(intrinsics: Intrinsics) -> np.ndarray:
     Raises:
         MessageError: the camera is not calibrated, or its distortion model is unknown.
     """
+    if not np.isfinite([*intrinsics.matrix, *intrinsics.distortion]).all():
+        raise MessageError(
+            "The camera info has values that are infinite or not a number in k, d or p; calibrate "
+            "the camera, or correct its calibration file."
+        )
     height, width = intrinsics.size
     fx, fy = intrinsics.matrix[0], intrinsics.matrix[4]
     cx, cy = intrinsics.matrix[2], intrinsics.matrix[5]

@@ -58,10 +58,16 @@ def draw_detections(
 
 
 def caption(detections: Detections, index: int, *, class_names: Sequence[str]) -> str:
-    """Track id if there is one, class and mask score of a detection."""
-    text = f"{class_names[detections.class_ids[index]]} {detections.mask_scores[index]:.2f}"
+    """Give the track id if there is one, the class and the mask score of a detection."""
+    name = object_name(detections, index, class_names=class_names)
+    return f"{name} {detections.mask_scores[index]:.2f}"
+
+
+def object_name(detections: Detections, index: int, *, class_names: Sequence[str]) -> str:
+    """Give the track id if there is one, and the class of a detection."""
+    name = class_names[detections.class_ids[index]]
     tracked = detections.track_ids is not None and detections.track_ids[index]
-    return f"#{tracked} {text}" if tracked else text
+    return f"#{tracked} {name}" if tracked else name
 
 
 def _blend_mask(canvas: np.ndarray, detections: Detections, index: int, *, line: int) -> None:

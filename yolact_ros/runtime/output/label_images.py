@@ -48,11 +48,21 @@ def class_image(detections: Detections, best_first: Sequence[int]) -> np.ndarray
     )
 
 
-def confidence_image(detections: Detections, best_first: Sequence[int]) -> np.ndarray:
-    """(height, width) uint8: 255 times the mask score, at least 1; 0 background."""
-    scores = (
-        np.clip(np.rint(detections.mask_scores.astype(np.float64) * 255), 1, 255)
-        .astype(int)
-        .tolist()
-    )
-    return label_image(detections, scores, best_first=best_first, dtype=np.uint8)
+def confidence_image(
+    detections: Detections, best_first: Sequence[int], *, background: float
+) -> np.ndarray:
+    """Paint how sure the class of each pixel is.
+
+    Args:
+        detections: of one image.
+        best_first: indices of the detections; the first ones come out on top.
+        background: score of the pixels without an object, in [0, 1].
+
+    Returns:
+        (height, width) uint8: 255 times the mask score or `background`, at least 1.
+    """
+    scores = np.append(detections.mask_scores.astype(np.float64), background)
+    *objects, empty = np.clip(np.rint(scores * 255), 1, 255).astype(int).tolist()
+    image = label_image(detections, objects, best_first=best_first, dtype=np.uint8)
+    image[image == 0] = empty
+    return image
