@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import SimpleNamespace
 
@@ -94,6 +95,27 @@ def test_depth_is_found_by_its_stamp_and_words_say_what_is_missing(camera):
     camera.spin_until(lambda: camera.depth.info.width == 12)
     with pytest.raises(MessageError, match="images of 12x4"):
         find(STAMP, (4, 6), settings=AT_ONCE)
+
+
+def test_nobody_waits_for_depth_that_nobody_publishes(ros):
+    node = rclpy.create_node("alone", namespace=f"/test{time.monotonic_ns() % 10**9}")
+    wanted = {"wants_depth": lambda: True, "wants_info": lambda: True}
+    depth = DepthInput(node, "", keeps_all=False, **wanted)
+    started = time.monotonic()
+    assert depth.view(STAMP, (4, 6), settings=DepthSettings(depth_wait=10.0)) is None
+    assert time.monotonic() - started < 5.0
+    depth.close()
+    node.destroy_node()
+
+
+def test_who_waits_for_depth_is_let_go_when_the_node_ends(camera):
+    camera.spin_until(lambda: camera.publishers[0].get_subscription_count())
+    closing = threading.Timer(0.2, camera.depth._images.close)
+    closing.start()
+    started = time.monotonic()
+    assert camera.depth.view(STAMP, (4, 6), settings=DepthSettings(depth_wait=10.0)) is None
+    assert time.monotonic() - started < 5.0
+    closing.join()
 
 
 def test_nothing_is_taken_when_nobody_wants_it_any_more(camera):

@@ -2,61 +2,24 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 
 from builtin_interfaces.msg import Time
+from depth_camera import BOX, CENTRE, FOCAL, SIZE, DepthCamera, scene
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-SIZE = (256, 256)
-BOX = (32, 16, 96, 80)  # x1 y1 x2 y2 of the blue object, at 0.5 m; all else is at 2 m
-FOCAL, CENTRE = 250.0, 128.0
 POINT = np.dtype(
     [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4")]
     + [("instance", "<u2"), ("class_id", "<u2"), ("score", "<f4")]
 )
-
-
-class DepthCamera:
-    """Publishes depth and calibration beside the client's images."""
-
-    def __init__(self, client) -> None:
-        self.client = client
-        qos = QoSProfile(depth=1)
-        self.depth = client.node.create_publisher(Image, "depth/image", qos)
-        self.info = client.node.create_publisher(CameraInfo, "camera_info", qos)
-
-    def connect(self) -> None:
-        """Wait until the node has subscribed to both, which it does only on demand."""
-        assert self.client.spin_until(
-            lambda: self.depth.get_subscription_count() and self.info.get_subscription_count()
-        )
-        self.client.spin_until(lambda: False, 0.3)
-
-    def send(self, header: Header, metres: np.ndarray, encoding: str) -> None:
-        height, width = metres.shape
-        info = CameraInfo(header=header, height=height, width=width, distortion_model="plumb_bob")
-        info.k = [FOCAL, 0.0, CENTRE, 0.0, FOCAL, CENTRE, 0.0, 0.0, 1.0]
-        self.info.publish(info)
-        stored = metres.astype("<f4") if encoding == "32FC1" else np.rint(metres * 1000)
-        data = stored.astype("<f4" if encoding == "32FC1" else "<u2")
-        message = Image(header=header, height=height, width=width, encoding=encoding)
-        message.step = width * data.itemsize
-        message.data.frombytes(data.tobytes())
-        self.depth.publish(message)
-
-
-def scene() -> np.ndarray:
-    metres = np.full(SIZE, 2.0)
-    x1, y1, x2, y2 = BOX
-    metres[y1:y2, x1:x2] = 0.5
-    metres[::4, ::4] = 0.0  # unknown
-    return metres
 
 
 def test_objects_are_placed_in_space_while_somebody_listens(start_node, client, image_with):
@@ -141,7 +104,9 @@ def check_markers(array: MarkerArray) -> None:
     assert box.pose.position.x == pytest.approx(sum(x) / 2, abs=1e-3)
     assert box.scale.x == pytest.approx(x[1] - x[0], abs=4e-3)
     assert box.pose.position.z == pytest.approx(0.5)
-    assert "blue 0.90" in name.text
+    assert name.text == "#1 blue"
+    assert name.scale.x == pytest.approx(name.scale.z / 2), "what RViz takes as a space's width"
+    assert not any(m.lifetime.sec or m.lifetime.nanosec for m in others)
 
 
 def check_detections(array) -> None:
@@ -150,6 +115,27 @@ def check_detections(array) -> None:
     assert first.results[0].pose.pose.position.z == pytest.approx(0.5)
     assert second.bbox.center.position.z == pytest.approx(2.0)
     assert first.id == "1"
+
+
+def test_images_do_not_wait_for_the_depth_of_the_image_before(start_node, client, image_with):
+    """Depth that never comes would otherwise take depth_wait from every image."""
+    start_node(depth_wait=2.0)
+    camera = DepthCamera(client)
+    clouds = []
+    client.node.create_subscription(PointCloud2, "yolact/points", clouds.append, 5)
+    camera.connect()
+    image = image_with({"blue": BOX}, SIZE)
+    client.ask(image)
+    started = time.monotonic()
+    for _ in range(5):
+        client.ask(image)
+    assert time.monotonic() - started < 2.0 and not clouds
+    assert client.spin_until(lambda: client.stats[-1].received == client.stats[-1].processed)
+    # The newest one still gets its depth when that comes late.
+    header = client.send(image)
+    client.spin_until(lambda: any(r.header == header for r in client.results), 5.0)
+    camera.send(header, scene(), "16UC1")
+    assert client.spin_until(lambda: has(header, clouds), 5.0)
 
 
 def test_with_every_image_of_a_bag_goes_its_depth(start_node, client, image_with):

@@ -10,6 +10,7 @@ from yolact_ros.runtime.depth.objects import (
     place_object,
     place_objects,
     points_of,
+    view_of,
 )
 from yolact_ros.runtime.depth.pinhole import Intrinsics, pixel_rays
 from yolact_ros.runtime.detections import Detections
@@ -43,6 +44,42 @@ def test_the_encoding_decides_about_the_unit(pad, is_bigendian):
         found = read(stored, encoding, pad=pad, is_bigendian=is_bigendian)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, metres, rtol=1e-6)
+
+
+def test_depths_beyond_the_limit_are_unknown_and_the_unit_can_be_given():
+    largest = np.finfo(np.float32).max
+    stored = np.array([[0.5, 99.5, 100.5, largest, -largest, 1e37]], np.float32)
+    good = {"height": 1, "width": 6, "step": 24, "is_bigendian": False}
+    found = depth_in_metres(stored.tobytes(), "32FC1", longest=100.0, **good)
+    np.testing.assert_allclose(found, [[0.5, 99.5] + [np.nan] * 4])
+    millimetres = np.array([[500, 1500, 99500, 100500, 0, np.nan]], np.float32)
+    found = depth_in_metres(millimetres.tobytes(), "32FC1", longest=100.0, unit=0.001, **good)
+    np.testing.assert_allclose(found, [[0.5, 1.5, 99.5, np.nan, np.nan, np.nan]], rtol=1e-6)
+    quarters = np.array([[4000]], np.uint16).tobytes()
+    found = depth_in_metres(
+        quarters, "16UC1", height=1, width=1, step=2, is_bigendian=False, unit=0.00025
+    )
+    assert found.tolist() == [[1.0]]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+def test_points_are_finite_whatever_the_rays_are(bad):
+    metres = np.full((40, 40), 2.0, np.float32)
+    rays = np.zeros((40, 40, 2), np.float32)
+    rays[:10, :, 0] = bad
+    view = view_of(metres, rays)
+    assert np.isnan(view.metres[:10]).all() and (view.metres[10:] == 2.0).all()
+    found = place_object(np.ones((40, 40), bool), np.array([0, 0]), view)
+    assert np.isfinite([*found.centroid, *found.low, *found.high]).all()
+
+
+def test_a_calibration_with_infinite_values_gets_a_sentence():
+    for matrix in ((np.nan, 0, 1, 0, 1, 1, 0, 0, 1), (2, 0, np.nan, 0, 2, 1, 0, 0, 1)):
+        with pytest.raises(MessageError, match="infinite or not a number"):
+            pixel_rays(Intrinsics((4, 4), matrix))
+    with pytest.raises(MessageError, match="infinite or not a number"):
+        pixel_rays(Intrinsics((4, 4), (2, 0, 1, 0, 2, 1, 0, 0, 1), "plumb_bob", (np.inf, 0, 0, 0)))
 
 
 def test_bad_depth_images_get_a_sentence():
