@@ -3,6 +3,7 @@
 ros2 launch yolact_ros demo.launch.py
 """
 
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
@@ -35,7 +36,7 @@ def generate_launch_description() -> LaunchDescription:
                 "loop",
                 default_value="true",
                 choices=["true", "false"],
-                description="Play the video again and again.",
+                description="Play the video forth and back for ever.",
             ),
             DeclareLaunchArgument(
                 "model",
@@ -65,9 +66,31 @@ def generate_launch_description() -> LaunchDescription:
                     }
                 ],
             ),
+            *_camera_frame(),
             LogInfo(
                 msg="Look at the results: `ros2 topic echo /yolact/instances`, "
-                "`ros2 topic hz /yolact/instances`, or the image topic /yolact/overlay in RViz."
+                "`ros2 topic hz /yolact/instances`, or start with rviz:=true to see "
+                "the overlay."
             ),
         ]
     )
+
+
+def _camera_frame() -> list[Node | LogInfo]:
+    """Connect the optical frame (z forward) to a frame with z up, which RViz can show."""
+    try:
+        get_package_prefix("tf2_ros")
+    except PackageNotFoundError:
+        return [LogInfo(msg="tf2_ros is not installed, so there is no frame camera_link.")]
+    quarter = "-1.5707963267948966"
+    return [
+        Node(
+            package="tf2_ros",
+            executable="static_transform_publisher",
+            name="camera_link",
+            arguments=[
+                *("--roll", quarter, "--yaw", quarter),
+                *("--frame-id", "camera_link", "--child-frame-id", "camera_optical_frame"),
+            ],
+        )
+    ]

@@ -125,12 +125,21 @@ def generate_launch_description() -> LaunchDescription:
             default_value=PathJoinSubstitution([share, "config", "yolact.rviz"]),
             description="What RViz shows.",
         ),
+        DeclareLaunchArgument(
+            "fixed_frame",
+            default_value="camera_link",
+            description="RViz's fixed frame: one with z up that TF connects to the camera, or the "
+            "frame_id of the images.",
+        ),
     ]
     rviz = Node(
         package="rviz2",
         executable="rviz2",
         namespace=LaunchConfiguration("namespace"),
-        arguments=["-d", LaunchConfiguration("rviz_config")],
+        arguments=[
+            *("-d", LaunchConfiguration("rviz_config")),
+            *("-f", LaunchConfiguration("fixed_frame")),
+        ],
         parameters=[{"use_sim_time": _value("use_sim_time", bool)}],
         # The file has the topics of a node with the usual name in no namespace.
         remappings=[

@@ -1,4 +1,4 @@
-"""A camera that plays a video file: for demonstrations and tests without hardware."""
+"""A camera that plays a video file, for demonstrations and tests without hardware."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from yolact_ros.ros.parameters.table import parameters_usage
 from yolact_ros.ros.program import init_ros
 
 IMAGE = "~/image_raw"
+MEMORY = 256 * 2**20  # bytes of JPEGs for playing a video backwards
 IMAGE_QOS = QoSProfile(depth=1)  # reliable, as camera drivers publish; serves any subscriber
 
 
@@ -34,8 +35,10 @@ class CameraSettings:
 
     video: str = setting("", "video file to play; must be given")
     rate: float = setting(0.0, "images per second; 0: the video's own", range=(0.0, 1000.0))
-    loop: bool = setting(False, "Start again at the end, forever")
-    wait: bool = setting(True, "Start when somebody subscribes")
+    loop: bool = setting(
+        False, "Play back and forth forever; a video too long for memory starts again instead"
+    )
+    wait: bool = setting(True, "Start when the first subscriber appears")
     frame_id: str = setting("camera_optical_frame", "frame of the images' header")
 
     def __post_init__(self) -> None:
@@ -64,21 +67,43 @@ class VideoCamera(Node):
         )
         start = time.monotonic()
         published = 0
-        while True:
-            for image in read_video(self.settings.video):
-                while (early := start + published / rate - time.monotonic()) > 0:
-                    rclpy.spin_once(self, timeout_sec=early)
-                header = Header(
-                    stamp=self.get_clock().now().to_msg(), frame_id=self.settings.frame_id
-                )
-                self.publisher.publish(message_from_bgr(image, header))
-                published += 1
-            if not self.settings.loop:
-                return published
+        images = forth_and_back if self.settings.loop else read_video
+        for image in images(self.settings.video):
+            while (early := start + published / rate - time.monotonic()) > 0:
+                rclpy.spin_once(self, timeout_sec=early)
+            header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self.settings.frame_id)
+            self.publisher.publish(message_from_bgr(image, header))
+            published += 1
+        return published
+
+
+def forth_and_back(path: str, *, most_bytes: int = MEMORY) -> Iterator[np.ndarray]:
+    """Yield the images of a video forwards, backwards, and so on without end.
+
+    Nothing jumps, so objects keep their track ids. The way back is played from JPEGs in memory; a
+    video with more than `most_bytes` of them starts again at its end.
+
+    Raises:
+        ConfigError: the file is missing or holds no image that can be read.
+    """
+    kept: list[np.ndarray] = []
+    size = 0
+    for image in read_video(path):
+        yield image
+        if size <= most_bytes:
+            _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+            kept.append(encoded)
+            size += encoded.nbytes
+    while size <= most_bytes and len(kept) > 1:
+        for encoded in (*reversed(kept[:-1]), *kept[1:]):
+            yield cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    kept.clear()
+    while True:
+        yield from read_video(path)
 
 
 def read_video(path: str) -> Iterator[np.ndarray]:
-    """Give the images of a video file, (H, W, 3) uint8 BGR each.
+    """Yield the images of a video file, (H, W, 3) uint8 BGR each.
 
     Raises:
         ConfigError: the file is missing or holds no image that can be read.
@@ -99,7 +124,7 @@ def read_video(path: str) -> Iterator[np.ndarray]:
 
 
 def video_rate(path: str) -> float:
-    """Images per second of a video file.
+    """Return the images per second of a video file.
 
     Raises:
         ConfigError: the file is missing, cannot be read or does not say.
@@ -108,7 +133,7 @@ def video_rate(path: str) -> float:
     rate = float(video.get(cv2.CAP_PROP_FPS))
     video.release()
     if not rate > 0:
-        raise ConfigError(f"The video {path} does not say its rate; give the parameter rate.")
+        raise ConfigError(f"The video {path} does not contain its rate; set the parameter rate.")
     return rate
 
 
