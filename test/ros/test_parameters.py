@@ -162,7 +162,7 @@ def test_what_configure_reads_changes_before_it_and_not_after(make_node):
     live = NodeParameters(node, Settings())
     (result,) = node.set_parameters([Parameter("model", value="another")])
     assert result.successful and live.current.model.model == "another"
-    live.configured = True
+    live.freeze()
     (result,) = node.set_parameters([Parameter("model", value="third")])
     assert not result.successful and "cleanup" in result.reason and "model" in result.reason
     (same,) = node.set_parameters([Parameter("model", value="another")])
@@ -183,11 +183,11 @@ def test_what_the_open_model_cannot_do_is_refused_while_it_is_open(make_node):
 
     node = make_node()
     live = NodeParameters(node, Settings())
-    live.check = check
-    live.configured = True
+    live.freeze()
+    live.guard(check)
     (result,) = node.set_parameters([Parameter("warp", value="dis")])
     assert not result.successful and result.reason == "no warp dis"
-    live.configured = False
+    live.thaw()
     assert node.set_parameters([Parameter("warp", value="dis")])[0].successful
 
 
@@ -205,6 +205,24 @@ def test_other_parameters_of_the_node_may_change(make_node):
     node.declare_parameter("of_somebody_else", 1)
     (result,) = node.set_parameters([Parameter("of_somebody_else", value=2)])
     assert result.successful and live.current == Settings()
+
+
+def test_a_change_during_configure_is_checked_before_images_are_taken(make_node):
+    """`ros2 param set` while another thread opens the model."""
+
+    def check(settings):
+        if settings.frames.nms == "greedy":
+            raise ConfigError("this model has no greedy NMS")
+
+    node = make_node()
+    live = NodeParameters(node, Settings())
+    live.freeze()
+    assert node.set_parameters([Parameter("nms", value="greedy")])[0].successful
+    with pytest.raises(ConfigError, match="no greedy"):
+        live.guard(check)
+    assert node.set_parameters([Parameter("nms", value="fast")])[0].successful
+    live.guard(check)
+    assert not node.set_parameters([Parameter("nms", value="greedy")])[0].successful
 
 
 WRITE = "python3 -m yolact_ros.ros.parameters.table"

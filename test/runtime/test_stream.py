@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import types
 
 import numpy as np
@@ -129,6 +130,27 @@ def test_a_keyframe_can_be_requested_once(video):
     stream.request_keyframe()
     found = [stream.detect(black()) for _ in range(2)]
     assert [d.keyframe_reason for d in found] == ["requested", None]
+
+
+def test_a_request_that_comes_while_an_image_is_planned_holds_for_the_next_one(video):
+    """The stream looks for a request, finds none, and one comes before it has gone on."""
+
+    class Late(threading.Event):
+        is_late = True
+
+        def is_set(self):
+            found = super().is_set()
+            if self.is_late:
+                self.is_late = False
+                self.set()
+            return found
+
+    segmenter, _ = video("none")
+    stream = segmenter.stream()
+    stream.detect(black())
+    stream._requested = Late()
+    found = [stream.detect(black()) for _ in range(3)]
+    assert [d.keyframe_reason for d in found] == [None, "requested", None]
 
 
 def test_streams_that_share_a_segmenter_keep_their_own_features(video):

@@ -124,8 +124,7 @@ class YolactNode(LifecycleNode):
     @explained
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, open the model and run it once, advertise the results."""
-        self.parameters.configured = True
-        settings = self.parameters.current
+        settings = self.parameters.freeze()
         self._is_broken = False
         self.diagnostics.fault = ""
         self.diagnostics.state = "configuring"
@@ -144,7 +143,7 @@ class YolactNode(LifecycleNode):
                 pipeline.publish_labels(description.model.classes, settings.frames.score_threshold)
             self._worker.serve(self.pipelines)
             self._diagnose(self._worker.backend_name, description)
-            self.parameters.check = functools.partial(check_model, description)
+            self.parameters.guard(functools.partial(check_model, description))
         except BaseException:
             self.release()
             raise
@@ -209,8 +208,7 @@ class YolactNode(LifecycleNode):
         self.diagnostics.gauges = ()
         self.diagnostics.model = ModelStats(state="")
         self.diagnostics.state = "unconfigured"
-        self.parameters.check = lambda settings: None
-        self.parameters.configured = False
+        self.parameters.thaw()
         if not ended:
             self.get_logger().error("The backend does not return from the image in work.")
         return ended

@@ -146,7 +146,8 @@ class Stream:
         tensor, placement = prepare_image(image, self._network.description.model)
         # Set during this image, a request holds for the next one.
         requested = self._requested.is_set()
-        self._requested.clear()
+        if requested:  # never clear a request that arrives at this moment
+            self._requested.clear()
         grey = grey_image(tensor) if self._remembers else None
         try:
             step = self._plan(grey, placement.image_size, stamp, requested=requested)

@@ -78,6 +78,15 @@ def test_a_number_is_kept_for_as_long_as_was_asked_for():
     assert lost[-4:] == [[0], [0], [2], [2]]
 
 
+def test_tracks_end_also_where_the_stamp_stands_still():
+    tracker = Tracker(TrackerConfig(track_hits=1, track_memory=1.0))
+    for step in range(200):
+        tracker.update(discs((20 + 7 * (step * 13 % 17), 20 + 5 * (step * 7 % 11))), 5.0)
+    for _ in range(40):
+        tracker.update(discs(), 5.0)
+    assert not tracker._tracks
+
+
 def test_a_number_never_goes_to_another_class_or_to_something_weak():
     tracker = Tracker(TrackerConfig())
     ids = follow(tracker, [discs((100, 100), class_ids=[0])] * 4)

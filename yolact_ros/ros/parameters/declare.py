@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -68,11 +69,35 @@ class NodeParameters:
             for field in dataclasses.fields(values):
                 self._table_of[field.name] = table.name
         self.current = Settings(**tables)
+        self._lock = threading.Lock()  # transitions and parameter services may have own threads
         node.add_on_set_parameters_callback(self._on_set)
+
+    def freeze(self) -> Settings:
+        """Refuse changes of what `configure` reads; return the settings that it is to read."""
+        with self._lock:
+            self.configured = True
+            return self.current
+
+    def guard(self, check: Callable[[Settings], None]) -> None:
+        """Apply a check to the current settings and to every change from now on.
+
+        Raises:
+            ConfigError: the current settings do not pass, because they changed after `freeze`.
+        """
+        with self._lock:
+            check(self.current)
+            self.check = check
+
+    def thaw(self) -> None:
+        """Allow all changes again."""
+        with self._lock:
+            self.check = lambda settings: None
+            self.configured = False
 
     def _on_set(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
         try:
-            self.current = self._changed(parameters)
+            with self._lock:
+                self.current = self._changed(parameters)
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)

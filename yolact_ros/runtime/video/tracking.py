@@ -96,7 +96,8 @@ class Tracker:
         if backwards or detections.image_size != self._image_size:
             self.reset()
         known = stamp is not None and self._stamp is not None
-        seconds = stamp - self._stamp if known else UNSTAMPED_S  # type: ignore[operator]
+        seconds = stamp - self._stamp if known else 0.0  # type: ignore[operator]
+        seconds = seconds or UNSTAMPED_S  # stamps may stand still, and tracks must still end
         self._stamp, self._image_size = stamp, detections.image_size
         missing = [track for track in self._tracks if track.unseen_s > 0]
         for track in self._tracks:
