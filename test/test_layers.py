@@ -42,7 +42,10 @@ TABLE = {
         {*BOTTOM, "simulate"},
         {"numpy", "cv2", "pybullet", "pybullet_data", "pybullet_utils", "pycocotools", "tqdm"},
     ),
-    "datasets": ({*BOTTOM, "datasets"}, {"numpy", "cv2", "pycocotools", "yaml", "tqdm"}),
+    "datasets": (
+        {*BOTTOM, "datasets"},
+        {"numpy", "cv2", "pycocotools", "PIL", "yaml", "tqdm"},
+    ),
     "train": (
         {*BOTTOM, "datasets", "model", "train"},
         {"numpy", "cv2", "torch", "pycocotools", "yaml", "tqdm"},

@@ -12,6 +12,7 @@ rle_masks = pytest.importorskip("pycocotools.mask")
 
 from yolact_ros.classes import PASCAL_SBD
 from yolact_ros.datasets.coco import CocoDataset
+from yolact_ros.datasets.findings import ERROR
 from yolact_ros.datasets.masks import run_lengths, segmentation_fault
 from yolact_ros.errors import DatasetError
 from yolact_ros.train.augment import resize_sample
@@ -117,7 +118,7 @@ def video_json(images):
 
 def test_a_video_is_read_as_frames_with_the_identities_of_objects(images, video_json):
     dataset = CocoDataset(video_json, images)
-    assert len(dataset) == 4 and not dataset.skipped
+    assert len(dataset) == 4 and not dataset.findings.count(ERROR)
     first, second = dataset.load(0), dataset.load(1)
     assert first.file_name == "a/0.png"
     assert first.track_ids.tolist() == [40, 41] and second.track_ids.tolist() == [40]
@@ -139,7 +140,7 @@ def test_appearances_in_videos_and_frames_that_do_not_exist_are_counted(images, 
     content["annotations"][0]["segmentations"].append(encode(mask_at(0)))
     content["annotations"][1]["video_id"] = 99
     dataset = CocoDataset(write(images, content), images)
-    assert dataset.skipped == {"of an unknown image": 2}
+    assert dataset.findings.counts[(ERROR, "annotation of an unknown image")] == 2
 
 
 def test_videos_without_annotations_are_images_without_instances(images, video_json):
@@ -184,7 +185,7 @@ def test_categories_without_names_count_from_one_in_the_order_of_the_classes(ima
     dataset = CocoDataset(single(images), images, classes=PASCAL_SBD)
     sample = dataset.load(0)
     assert PASCAL_SBD[sample.class_ids[0]] == "tvmonitor"  # the 20th
-    assert sample.masks.sum() == 36
+    assert np.asarray(sample.masks).sum() == 36
     assert CocoDataset(single(images), images).classes == ("20",)
 
 
@@ -197,9 +198,11 @@ def test_two_images_of_one_id_are_refused(images):
 def test_annotations_that_are_not_even_annotations_are_counted(images):
     rubbish = [None, 5, {"image_id": [1]}, {"image_id": 1, "category_id": {}}, {"image_id": 2}]
     dataset = CocoDataset(single(images, annotations=rubbish), images)
-    assert dataset.skipped == {
-        "not an object": 2,
-        "of an unknown image": 2,
-        "of another category": 1,
+    errors = {kind: dataset.findings.counts[(s, kind)] for s, kind, _ in dataset.findings.ordered()
+              if s == ERROR}  # fmt: skip
+    assert errors == {
+        "annotation that is no object": 2,
+        "annotation of an unknown image": 2,
+        "annotation of an unknown category": 1,
     }
     assert len(dataset.load(0)) == 0

@@ -11,9 +11,8 @@ from yolact_ros.cli.json_file import check_writable, write_json
 from yolact_ros.errors import DatasetError
 
 if TYPE_CHECKING:
-    from yolact_ros.datasets.checks.findings import Findings, SplitReport
-
-EXAMPLES = 3
+    from yolact_ros.datasets.checks.report import SplitReport
+    from yolact_ros.datasets.findings import Findings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="JSON",
-        help="another split, looked at too and held against the others; may be repeated",
+        help="another split, checked as well and compared with the others; may be repeated",
     )
     parser.add_argument(
         "--against-images",
@@ -47,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check and print; 1 if there are errors."""
-    from yolact_ros.datasets.checks.findings import ERROR, WARNING
     from yolact_ros.datasets.checks.split import check_split, check_unlisted, compare_splits
+    from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, format_findings
     from yolact_ros.runtime.images.files import unique_names
 
     folders = arguments.against_images or [arguments.images] * len(arguments.against)
@@ -78,7 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(format_classes(labels, reports))
     errors = sum(findings.count(ERROR) for findings in sections.values())
     warnings = sum(findings.count(WARNING) for findings in sections.values())
-    print(f"\n{errors} errors, {warnings} warnings")
+    notes = sum(findings.count(NOTE) for findings in sections.values())
+    print(f"\n{errors} errors, {warnings} warnings, {notes} notes")
     if arguments.json:
         classes = {
             label: {name: [count, report.images_with[name]] for name, count in counts.items()}
@@ -98,18 +98,9 @@ def format_split(label: str, report: SplitReport) -> str:
         f"{report.images} images, {sum(report.instances.values())} usable instances, "
         f"{len(report.instances)} classes, {report.empty_images} images without an instance"
     )
+    from yolact_ros.datasets.findings import format_findings
+
     return f"{label}: {counts}\n{format_findings(report.findings)}\n"
-
-
-def format_findings(findings: Findings) -> str:
-    """A line for each kind of fault: how many, and the first of them."""
-    rows = findings.ordered()
-    width = max((len(kind) for _, kind, _ in rows), default=0)
-    lines = []
-    for severity, kind, places in rows:
-        first = ", ".join(places[:EXAMPLES]) + (", ..." if len(places) > EXAMPLES else "")
-        lines.append(f"  {severity:<7}  {kind:<{width}}  {len(places):>6}  {first}")
-    return "\n".join(lines) or "  nothing to complain about"
 
 
 def format_classes(labels: list[str], reports: list[SplitReport]) -> str:

@@ -6,19 +6,33 @@ frames of their videos.
 
 from __future__ import annotations
 
-import json
+import difflib
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from yolact_ros.datasets.masks import decode_segmentation, segmentation_fault
-from yolact_ros.datasets.youtube_vis import frames_as_images, is_video_format
+from yolact_ros.datasets.annotations import AnnotationFile, clean_name, read_annotation_file
+from yolact_ros.datasets.files import (
+    MAX_PICTURE_BYTES,
+    PictureFinder,
+    decode_picture,
+    picture_header,
+    read_bytes,
+    shown,
+)
+from yolact_ros.datasets.findings import (
+    ERROR,
+    EXAMPLES,
+    NOTE,
+    WARNING,
+    format_findings,
+)
+from yolact_ros.datasets.masks import MaskCrops, crop_mask
+from yolact_ros.datasets.records import SharedRecords
 from yolact_ros.errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -31,24 +45,27 @@ class Sample:
     Attributes:
         image: (H, W, 3) uint8 BGR.
         boxes: (N, 4) float32 x1 y1 x2 y2 in pixels of `image`.
-        masks: (N, H, W) uint8, 0 or 1.
+        masks: (N, H, W) uint8, 0 or 1; `MaskCrops` as read from a file, an array once resized.
         class_ids: (N,) int64, 0-based.
         crowd: (N,) bool; such an instance covers a group, and is neither learnt nor counted.
         image_id: the image's id in its annotation file.
         file_name: the image's file, relative to the image folder.
         track_ids: (N,) int64, in a video the ids of the objects; empty for single images.
         passed_over: why images that should have come in its place cannot be used.
+        box_only: (N,) bool; such an instance has a box and no mask. It counts as a crowd, and its
+            mask is the whole box.
     """
 
     image: np.ndarray
     boxes: np.ndarray
-    masks: np.ndarray
+    masks: np.ndarray | MaskCrops
     class_ids: np.ndarray
     crowd: np.ndarray
     image_id: int
     file_name: str
     track_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     passed_over: tuple[str, ...] = ()
+    box_only: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -57,13 +74,16 @@ class Sample:
 class CocoDataset:
     """Images of a folder with the instances of one COCO annotation file.
 
+    Worker processes share the annotations, see `SharedRecords`.
+
     Attributes:
         annotations_path: the annotation file.
         classes: class names in the order of class ids.
         category_ids: class id to the file's category id; a class that the file does not know is
             absent.
         image_ids: ids of all images, in ascending order; position i is what `load(i)` reads.
-        skipped: why annotations were left out, and how many for each reason.
+        instances: number of instances of each class, crowds left out.
+        findings: the account of what was found in the file.
     """
 
     def __init__(
@@ -82,47 +102,52 @@ class CocoDataset:
                 (the authors' Pascal SBD) numbers them from 1 on in this order.
 
         Raises:
-            DatasetError: the file is missing or is not COCO JSON, the folder is missing, or none
-                of `classes` is a category of the file.
+            DatasetError: the file is missing, is not COCO JSON or contradicts itself, the folder
+                is missing, or none of `classes` is a category of the file.
         """
         self.annotations_path = Path(annotations_json)
         self.image_folder = Path(image_folder)
-        content = read_annotations(self.annotations_path)
+        self._find = PictureFinder(self.image_folder)
+        read = read_annotation_file(self.annotations_path, self.image_folder, places=EXAMPLES)
         if not self.image_folder.is_dir():
             raise DatasetError(
                 f"The image folder {self.image_folder} of {self.annotations_path} does not exist."
             )
-        self.classes, self.category_ids = self._map_categories(content["categories"], classes)
-        self.skipped: Counter[str] = Counter()
-        try:
-            self._images = {int(image["id"]): image for image in content["images"]}
-            for image in self._images.values():
-                image["file_name"]  # noqa: B018 - raises KeyError
-        except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(
-                f"{self.annotations_path}: an entry of 'images' lacks a usable id or file_name."
-            ) from error
-        if len(self._images) < len(content["images"]):
-            raise DatasetError(
-                f"{self.annotations_path}: several images have the same id; it is not known which "
-                "one an annotation belongs to."
-            )
-        self.image_ids = sorted(self._images)
-        self._annotations = self._group_annotations(content["annotations"])
-        if self.skipped:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
-            logger.warning("%s: annotations left out: %s", self.annotations_path, reasons)
+        if read.ambiguous:
+            raise DatasetError(f"{self.annotations_path}: {read.ambiguous[0]}")
+        self.findings = read.findings
+        self.classes, self.category_ids = self._map_categories(read, classes)
+        self.image_ids = sorted(read.images)
+        self.instances = [0] * len(self.classes)
+        self._has_instances = np.zeros(len(self.image_ids), bool)
+        self._records = SharedRecords(self._pack(read))
+        for class_id, name in enumerate(self.classes):
+            if not self.instances[class_id] and class_id in self.category_ids:
+                self.findings.add(WARNING, "class without an instance", name)
+        severe = self.findings.count(ERROR) or self.findings.count(WARNING)
+        if self.findings.counts:
+            logger.log(logging.WARNING if severe else logging.INFO, "%s", self.account())
+
+    def account(self) -> str:
+        """What the file holds and what was found in it, a line for each kind."""
+        return (
+            f"{self.annotations_path}: {len(self)} images, {sum(self.instances)} instances, "
+            f"{len(self.classes)} classes, "
+            f"{len(self) - int(self._has_instances.sum())} images without an instance\n"
+            f"{format_findings(self.findings)}"
+        )
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def image_path(self, index: int) -> Path:
-        """File of image `index`."""
-        return self.image_folder / self._images[self.image_ids[index]]["file_name"]
+        """File of image `index`; where it is not found, where it was expected."""
+        name = self._records[index][0]
+        return self._find(name) or self.image_folder / name
 
     def has_instances(self, index: int) -> bool:
         """Whether image `index` has an instance that is no crowd."""
-        return any(not annotation.get("iscrowd", 0) for annotation in self.annotations(index))
+        return bool(self._has_instances[index])
 
     def check_files(self) -> None:
         """Look for all images at once, so that a long run does not find out late.
@@ -130,8 +155,8 @@ class CocoDataset:
         Raises:
             DatasetError: images are missing; the message names the first ones and their number.
         """
-        paths = (self.image_path(index) for index in range(len(self)))
-        missing = [str(path) for path in paths if not path.is_file()]
+        names = (self._records[index][0] for index in range(len(self)))
+        missing = [shown(self.image_folder / name) for name in names if self._find(name) is None]
         if missing:
             raise DatasetError(
                 f"{len(missing)} of {len(self)} images named in {self.annotations_path} are "
@@ -145,159 +170,153 @@ class CocoDataset:
             DatasetError: the image is missing, cannot be decoded or has another size than the
                 annotation file says.
         """
-        image_id = self.image_ids[index]
         image = self.read_image(index)
-        height, width = image.shape[:2]
-        boxes, masks, class_ids, crowd, track_ids = [], [], [], [], []
+        size = (image.shape[0], image.shape[1])
+        boxes, corners, crops, kept = [], [], [], []
         for annotation in self.annotations(index):
-            mask = decode_segmentation(annotation["segmentation"], height, width)
-            if mask is None or not mask.any():
-                continue  # smaller than a pixel, or outside the image
-            if "track_id" in annotation:
-                track_ids.append(annotation["track_id"])
-            boxes.append(_box(annotation, mask))
-            masks.append(mask)
-            class_ids.append(annotation["class_id"])
-            crowd.append(bool(annotation.get("iscrowd", 0)))
+            corner, crop = crop_mask(annotation["segmentation"], size)
+            if not crop.size:
+                continue  # smaller than a pixel
+            boxes.append(_box(annotation, corner, crop, size))
+            corners.append(corner)
+            crops.append(crop)
+            kept.append(annotation)
+        tracks = [annotation["track_id"] for annotation in kept if "track_id" in annotation]
         return Sample(
             image=image,
             boxes=np.asarray(boxes, np.float32).reshape(-1, 4),
-            masks=np.stack(masks) if masks else np.zeros((0, height, width), np.uint8),
-            class_ids=np.asarray(class_ids, np.int64),
-            crowd=np.asarray(crowd, bool),
-            image_id=image_id,
-            file_name=self._images[image_id]["file_name"],
-            track_ids=np.asarray(track_ids, np.int64),
+            masks=MaskCrops(size, corners, crops),
+            class_ids=np.asarray([annotation["class_id"] for annotation in kept], np.int64),
+            crowd=np.asarray([annotation["iscrowd"] for annotation in kept], bool),
+            image_id=self.image_ids[index],
+            file_name=self._records[index][0],
+            track_ids=np.asarray(tracks, np.int64),
+            box_only=np.asarray(["box_only" in annotation for annotation in kept], bool),
         )
 
     def videos(self) -> list[list[int]]:
         """Positions of the images of each video, in order of time; empty for single images."""
         frames: dict[Any, list[int]] = {}
-        for index, image_id in enumerate(self.image_ids):
-            image = self._images[image_id]
-            if "video_id" in image:
-                frames.setdefault(image["video_id"], []).append(index)
+        for index in range(len(self)):
+            video_id = self._records[index][2]
+            if video_id is not None:
+                frames.setdefault(video_id, []).append(index)
         return list(frames.values())
 
     def annotations(self, index: int) -> list[dict[str, Any]]:
-        """Usable annotations of image `index` as the file has them, each with its `class_id`."""
-        return self._annotations.get(self.image_ids[index], [])
+        """Usable annotations of image `index` as COCO has them, each with its `class_id`."""
+        annotations: list[dict[str, Any]] = self._records[index][3]
+        return annotations
 
     def read_image(self, index: int) -> np.ndarray:
         """Read image `index` alone, (H, W, 3) uint8 BGR.
 
+        The file says by its size whether the annotations are on the picture as EXIF rotates it,
+        or on the pixels as they are stored.
+
         Raises:
             DatasetError: see `load`.
         """
-        path = self.image_path(index)
-        if not path.is_file():
-            raise DatasetError(f"The image {path} named in {self.annotations_path} is missing.")
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DatasetError(f"The image {path} cannot be decoded; replace or remove it.")
-        entry = self._images[self.image_ids[index]]
-        expected = (entry.get("height", image.shape[0]), entry.get("width", image.shape[1]))
-        if image.shape[:2] != expected:
+        name, expected, _, _ = self._records[index]
+        path = self._find(name)
+        if path is None:
             raise DatasetError(
-                f"The image {path} is {image.shape[1]}x{image.shape[0]} pixels, but "
-                f"{self.annotations_path} says {expected[1]}x{expected[0]}."
+                f"The image {shown(self.image_folder / name)} named in {self.annotations_path} "
+                "is missing."
+            )
+        data = read_bytes(path, MAX_PICTURE_BYTES)
+        header = picture_header(data)
+        rotate = header is None or expected != header.stored or header.stored == header.upright
+        image = decode_picture(data, rotate=rotate)
+        if image is None:
+            raise DatasetError(f"The image {shown(path)} cannot be decoded; replace or remove it.")
+        if expected is not None and image.shape[:2] != expected:
+            exif = (
+                ""
+                if header is None or header.orientation == 1
+                else (f" (EXIF orientation {header.orientation})")
+            )
+            raise DatasetError(
+                f"The image {shown(path)} is {image.shape[1]}x{image.shape[0]} pixels{exif}, but "
+                f"{self.annotations_path} says {expected[1]}x{expected[0]}. Annotate the picture "
+                "as it is, or let `yolact import-dataset coco` scale the annotations."
             )
         return image
 
     def _map_categories(
-        self, categories: list[Mapping[str, Any]], classes: tuple[str, ...] | None
+        self, read: AnnotationFile, classes: tuple[str, ...] | None
     ) -> tuple[tuple[str, ...], dict[int, int]]:
-        try:
-            given = {int(category["id"]): category.get("name") for category in categories}
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DatasetError(
-                f"{self.annotations_path}: an entry of 'categories' lacks a usable id."
-            ) from error
-        names = {}
-        for number, name in given.items():
-            names[number] = str(name or number)
-            if name is None and classes and 1 <= number <= len(classes):
+        names = dict(read.names)
+        for number in read.unnamed:
+            if classes and 1 <= number <= len(classes):
                 names[number] = classes[number - 1]
         if classes is None:
             ordered = sorted(names)
             return tuple(names[i] for i in ordered), dict(enumerate(ordered))
         ids = {name: category_id for category_id, name in names.items()}
-        mapped = {c: ids[name] for c, name in enumerate(classes) if name in ids}
+        mapped = {c: ids[clean_name(n)] for c, n in enumerate(classes) if clean_name(n) in ids}
         if not mapped:
             raise DatasetError(
                 f"{self.annotations_path} has none of the classes {', '.join(classes)}; "
                 f"its categories are: {', '.join(names.values()) or 'none'}."
             )
+        for class_id, name in enumerate(classes):
+            if class_id not in mapped:
+                likely = likely_name(name, [n for n in ids if n not in classes])
+                place = f"{name} (likely meant: {likely})" if likely else name
+                self.findings.add(WARNING, "class that the file does not have", place)
         return classes, mapped
 
-    def _group_annotations(self, annotations: list[dict[str, Any]]) -> dict[int, list[dict]]:
-        """Sort usable annotations by image; count the others in `skipped`."""
+    def _pack(self, read: AnnotationFile) -> Any:
+        """File name, size, video and annotations of each image, in the order of `image_ids`."""
         class_of = {category: class_id for class_id, category in self.category_ids.items()}
-        grouped: dict[int, list[dict]] = {}
-        for annotation in annotations:
-            fault = self._fault_of(annotation, class_of)
-            if fault:
-                self.skipped[fault] += 1
-                continue
-            entry = {**annotation, "class_id": class_of[annotation["category_id"]]}
-            grouped.setdefault(annotation["image_id"], []).append(entry)
-        return grouped
-
-    def _fault_of(self, annotation: Any, class_of: Mapping[int, int]) -> str | None:
-        if not isinstance(annotation, dict):
-            return "not an object"
-        image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
-        if not isinstance(image_id, int) or image_id not in self._images:
-            return "of an unknown image"
-        if not isinstance(category_id, int) or category_id not in class_of:
-            return "of another category"
-        image = self._images[image_id]
-        size = (image["height"], image["width"]) if {"height", "width"} <= image.keys() else None
-        return segmentation_fault(annotation.get("segmentation"), size)
+        for index, image_id in enumerate(self.image_ids):
+            image = read.images[image_id]
+            usable = []
+            for annotation in read.annotations.pop(image_id, ()):
+                class_id = class_of.get(annotation["category_id"])
+                if class_id is None:
+                    kind = "annotation of a class that is not asked for"
+                    self.findings.add(NOTE, kind, read.names[annotation["category_id"]])
+                    continue
+                usable.append({**annotation, "class_id": class_id})
+                if not annotation["iscrowd"]:
+                    self.instances[class_id] += 1
+                    self._has_instances[index] = True
+            yield image.file_name, image.size, image.video_id, usable
 
 
-def read_annotations(path: Path) -> dict[str, Any]:
-    """Read an annotation file of COCO's format, or of YouTube-VIS's, which is turned into it.
-
-    Returns:
-        At least `images`, `annotations` and `categories`; their entries are not checked.
-
-    Raises:
-        DatasetError: the file cannot be read or is something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DatasetError(f"The annotation file {path} cannot be read: {error}.") from error
-    except ValueError as error:
-        raise DatasetError(f"The annotation file {path} is not JSON: {error}.") from error
-    if isinstance(content, dict) and is_video_format(content):
-        try:
-            content = frames_as_images(content)
-        except DatasetError as error:
-            raise DatasetError(f"{path}: {error}") from error
-    keys = ("images", "annotations", "categories")
-    lists = content if isinstance(content, dict) else {}
-    missing = [key for key in keys if not isinstance(lists.get(key), list)]
-    if missing:
-        raise DatasetError(
-            f"The annotation file {path} lacks a list of {', '.join(missing)}; expected COCO's "
-            "instances."
-        )
-    return content
+def likely_name(name: str, known: list[str]) -> str | None:
+    """The one of `known` that `name` was likely meant to be; None if none is near."""
+    folded = {_fold(other): other for other in known}
+    if _fold(name) in folded:
+        return folded[_fold(name)]
+    near = difflib.get_close_matches(_fold(name), folded, n=1, cutoff=0.7)
+    return folded[near[0]] if near else None
 
 
-def _box(annotation: Mapping[str, Any], mask: np.ndarray) -> tuple[float, float, float, float]:
+def _fold(name: str) -> str:
+    """A name without case, blanks and signs."""
+    return "".join(c for c in name.casefold() if c.isalnum()) or name
+
+
+def _box(
+    annotation: Mapping[str, Any],
+    corner: tuple[int, int],
+    crop: np.ndarray,
+    size: tuple[int, int],
+) -> tuple[float, float, float, float]:
     """x1 y1 x2 y2 of the annotation, clipped to the image; of its mask where it has no box."""
-    height, width = mask.shape
-    box = annotation.get("bbox")
-    if isinstance(box, (list, tuple)) and len(box) == 4 and np.isfinite(box).all():
-        x1, y1 = max(float(box[0]), 0.0), max(float(box[1]), 0.0)
-        x2 = min(float(box[0]) + float(box[2]), float(width))
-        y2 = min(float(box[1]) + float(box[3]), float(height))
+    if "bbox" in annotation:
+        x, y, width, height = annotation["bbox"]
+        x1, y1 = max(float(x), 0.0), max(float(y), 0.0)
+        x2, y2 = min(float(x + width), float(size[1])), min(float(y + height), float(size[0]))
         if x2 > x1 and y2 > y1:
             return x1, y1, x2, y2
-    return tight_box(mask)
+    return (
+        *(float(corner[0]), float(corner[1])),
+        *(float(corner[0] + crop.shape[1]), float(corner[1] + crop.shape[0])),
+    )
 
 
 def tight_box(mask: np.ndarray) -> tuple[float, float, float, float]:

@@ -1,14 +1,92 @@
-"""Image files of a data set."""
+"""Files of a data set: read with bounds, and found where exporters say they are."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
+import os
+import re
+import stat
+import warnings
+from collections.abc import Iterator
+from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
+from urllib.parse import unquote
 
 import cv2
+import numpy as np
+from PIL import Image
 
 from yolact_ros.errors import DatasetError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+MAX_PIXELS = 2**26  # 67 megapixels; a larger picture is refused before it is decoded
+MAX_PICTURE_BYTES = 2**29
+MAX_ANNOTATION_BYTES = 2**32
+MAX_TEXT_BYTES = 2**26
+# Label Studio puts eight hexadecimal digits in front of the name of an uploaded file.
+UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
+
+
+class PictureHeader(NamedTuple):
+    """What the first bytes of a picture file say.
+
+    Attributes:
+        stored: (height, width) of the pixels as they lie in the file.
+        orientation: EXIF's, 1 to 8; 1 where there is none.
+    """
+
+    stored: tuple[int, int]
+    orientation: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """(height, width) after the rotation that EXIF asks for."""
+        return self.stored[::-1] if self.orientation >= 5 else self.stored
+
+
+def is_regular(path: Path) -> bool:
+    """Whether `path` is a regular file; a name that the system refuses is none."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Read a whole regular file.
+
+    Raises:
+        DatasetError: it is missing, no regular file, or has more than `limit` bytes.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise DatasetError(f"{shown(path)} is no regular file; name a file.")
+        if status.st_size > limit:
+            raise DatasetError(
+                f"{shown(path)} has {status.st_size} bytes; expected at most {limit}."
+            )
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DatasetError(f"{shown(path)} cannot be read: {reason}.") from error
+
+
+def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
+    """Read a UTF-8 text, with or without a byte-order mark.
+
+    Raises:
+        DatasetError: it cannot be read, is larger than `limit` bytes or is no UTF-8.
+    """
+    try:
+        return read_bytes(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{shown(path)} is not UTF-8 text: {error}.") from error
+
+
+def shown(path: object) -> str:
+    """`path` as text that every terminal and log can print."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -17,13 +95,114 @@ def list_images(folder: Path) -> list[Path]:
     Raises:
         DatasetError: there are none.
     """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(walk(folder, IMAGE_SUFFIXES))
     if not files:
         raise DatasetError(f"The folder {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
     return files
 
 
-def image_size(path: Path) -> tuple[int, int] | None:
-    """(height, width) in pixels; None where there is no readable image."""
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
-    return None if image is None else (image.shape[0], image.shape[1])
+def walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """Files below a folder by suffix, following links to folders but never in a circle."""
+    seen: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        for name in names:
+            if name.lower().endswith(suffixes):
+                yield Path(root) / name
+
+
+def picture_header(data: bytes) -> PictureHeader | None:
+    """Size and orientation of an encoded picture; None where there is no readable header."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                orientation = image.getexif().get(0x0112, 1)
+                size = image.size[1], image.size[0]
+    except Exception:  # noqa: BLE001 - Pillow's plugins raise nearly everything on broken files
+        return None
+    usable = isinstance(orientation, int) and 1 <= orientation <= 8
+    return PictureHeader(size, orientation if usable else 1)
+
+
+def decode_picture(data: bytes, *, rotate: bool = True, grey: bool = False) -> np.ndarray | None:
+    """Decode an image file.
+
+    Args:
+        data: the file's bytes.
+        rotate: apply the rotation that EXIF asks for.
+        grey: give one channel.
+
+    Returns:
+        (H, W, 3) uint8 BGR, or (H, W) uint8; None where it cannot be decoded or has more than
+        `MAX_PIXELS`.
+    """
+    header = picture_header(data)
+    if not data or (header is not None and header.stored[0] * header.stored[1] > MAX_PIXELS):
+        return None
+    flags = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
+    if not rotate:
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+
+
+class PictureFinder:
+    """Finds the pictures that a data set names, also where its paths are of another machine.
+
+    Exporters write absolute paths, prefixes, Windows separators, URLs and names with a prefix.
+    A name is looked up as it stands first. Failing that, its longest end that exists in the folder
+    counts, then the only file of its base name, in any case of letters.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        """Look in `folders`, the first one first; they are listed only when a name fails."""
+        self.folders = folders
+        self._by_name: dict[str, list[Path]] | None = None
+
+    def __call__(self, name: str) -> Path | None:
+        """The file of `name`; None if there is none, or several that it may be."""
+        if not name or "\0" in name:
+            return None
+        for folder in self.folders:
+            if is_regular(folder / name):
+                return folder / name
+        parts = self._parts(name)
+        for start in range(len(parts)):
+            tail = Path(*parts[start:])
+            for folder in self.folders:
+                if is_regular(folder / tail):
+                    return folder / tail
+        return self._by_base_name(parts[-1], parts) if parts else None
+
+    @staticmethod
+    def _parts(name: str) -> list[str]:
+        """Parts of a path of any system, or of a URL, without its root and dots."""
+        text = name
+        if "://" in text or text.startswith("/data/"):
+            text = text.partition("?d=")[2] or text.split("://")[-1].split("?")[0]
+            text = unquote(text)
+        if "\\" in text:
+            text = PureWindowsPath(text).as_posix()
+        return [p for p in text.split("/") if p not in ("", ".", "..") and not p.endswith(":")]
+
+    def _by_base_name(self, base: str, parts: list[str]) -> Path | None:
+        if self._by_name is None:
+            self._by_name = {}
+            for folder in self.folders:
+                for path in walk(folder, IMAGE_SUFFIXES):
+                    self._by_name.setdefault(path.name.lower(), []).append(path)
+        for candidate in (base, UPLOAD_PREFIX.sub("", base), unquote(base)):
+            found = self._by_name.get(candidate.lower(), [])
+            if len(found) == 1:
+                return found[0]
+            ends = [p for p in found if p.parts[-2:-1] == tuple(parts[-2:-1])]
+            if len(ends) == 1:
+                return ends[0]
+        return None

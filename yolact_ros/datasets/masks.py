@@ -2,47 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as rle_masks
 
 DIGIT_BITS = 5
+# pycocotools allocates by the length of an outline, with 32-bit arithmetic that it does not check.
+FAR = 10  # sides of the image by which a corner may lie outside
+LONGEST_OUTLINE = 1e6  # pixels
+MAX_AREA = 2**30  # pixels of an image; run lengths are 32-bit numbers in pycocotools
+FLAT = 2.0  # pixels of area below which a polygon may not cover a single pixel
 
 
-def is_polygon(points: Any) -> bool:
-    """Whether `points` is x1 y1 x2 y2 ... of three corners or more, all finite."""
-    if not isinstance(points, list) or len(points) < 6 or len(points) % 2:
-        return False
-    return all(isinstance(p, (int, float)) and np.isfinite(p) for p in points)
+class Shape(NamedTuple):
+    """A usable segmentation.
+
+    Attributes:
+        segmentation: polygons as lists of numbers, or RLE.
+        extent: x1 y1 x2 y2 in pixels, not clipped to the image.
+        broken: number of polygons that were left out.
+    """
+
+    segmentation: Any
+    extent: tuple[float, float, float, float]
+    broken: int = 0
 
 
-def segmentation_fault(segmentation: Any, size: tuple[int, int] | None) -> str | None:
-    """Why no mask can be made of an annotation's `segmentation`; None if one can.
+def read_segmentation(segmentation: Any, size: tuple[int, int]) -> Shape | str:
+    """Check the `segmentation` of an annotation.
 
-    pycocotools fills a mask whose runs are too few with whatever the memory held, so run lengths
-    are added up here.
+    One polygon without its outer list, and one as a list of x y pairs, are read as what they are.
 
     Args:
         segmentation: of the annotation file.
-        size: (height, width) of the image; None if the file does not say.
+        size: (height, width) of the image.
+
+    Returns:
+        The shape, or why no mask can be made from it.
     """
-    if isinstance(segmentation, list):
-        return None if any(map(is_polygon, segmentation)) else "without a usable polygon"
-    if not isinstance(segmentation, Mapping) or "counts" not in segmentation:
+    if isinstance(segmentation, Mapping):
+        return _read_rle(segmentation, size)
+    if not isinstance(segmentation, list):
+        return "without a segmentation"
+    parts = _nest(segmentation)
+    polygons = [polygon for polygon in map(_corners, parts) if polygon is not None]
+    if not polygons:
+        return "without a usable polygon"
+    corners = np.concatenate(polygons)
+    limit = FAR * max(size)
+    if (corners < -limit).any() or (corners > limit + max(size)).any():
+        return "with a corner far outside the image"
+    if sum(_outline(polygon) for polygon in polygons) > LONGEST_OUTLINE:
+        return f"with an outline of more than {LONGEST_OUTLINE:.0f} pixels"
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    if (high <= 0).any() or low[0] >= size[1] or low[1] >= size[0]:
+        return "whose mask has no pixel"
+    kept = [part for part, ok in ((p, _corners(p) is not None) for p in parts) if ok]
+    kept = parts if len(polygons) == len(parts) else kept
+    if sum(map(_area, polygons)) < FLAT or _leaves(low, high, size):
+        if not rle_masks.area(segmentation_rle(kept, *size)):
+            return "whose mask has no pixel"
+    return Shape(kept, (*low.tolist(), *high.tolist()), len(parts) - len(polygons))
+
+
+def segmentation_fault(segmentation: Any, size: tuple[int, int]) -> str | None:
+    """Why no mask can be made from an annotation's `segmentation`; None if one can."""
+    shape = read_segmentation(segmentation, size)
+    return shape if isinstance(shape, str) else None
+
+
+def _nest(segmentation: list[Any]) -> list[Any]:
+    """A list of polygons, also of one that lacks its outer list or is x y pairs."""
+    if len(segmentation) >= 6 and all(isinstance(v, (int, float)) for v in segmentation):
+        return [segmentation]
+    pairs = len(segmentation) >= 3 and all(
+        isinstance(pair, list) and len(pair) == 2 for pair in segmentation
+    )
+    if pairs and all(isinstance(v, (int, float)) for pair in segmentation for v in pair):
+        return [[value for pair in segmentation for value in pair]]
+    return segmentation
+
+
+def _corners(points: Any) -> np.ndarray | None:
+    """(N, 2) float64 of x1 y1 x2 y2 ...; None unless it is three finite corners or more."""
+    if not isinstance(points, list) or len(points) < 6 or len(points) % 2:
+        return None
+    try:
+        values = np.asarray(points)
+    except (ValueError, OverflowError):
+        return None
+    if values.ndim != 1 or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        return None
+    return values.astype(np.float64).reshape(-1, 2)
+
+
+def is_polygon(points: Any) -> bool:
+    """Whether `points` is x1 y1 x2 y2 ... of three finite corners or more."""
+    return _corners(points) is not None
+
+
+def _outline(corners: np.ndarray) -> float:
+    return float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())
+
+
+def _area(corners: np.ndarray) -> float:
+    x, y = (corners - corners[0]).T
+    return abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2
+
+
+def _leaves(low: np.ndarray, high: np.ndarray, size: tuple[int, int]) -> bool:
+    return bool((low < 0).any() or high[0] > size[1] or high[1] > size[0])
+
+
+def _read_rle(segmentation: Mapping[str, Any], size: tuple[int, int]) -> Shape | str:
+    """Check run lengths: pycocotools fills what too few leave with whatever the memory held."""
+    if "counts" not in segmentation:
         return "without a segmentation"
     own_size = segmentation.get("size")
     if not isinstance(own_size, (list, tuple)) or len(own_size) != 2:
         return "with a mask without a size"
-    if size is not None and tuple(own_size) != tuple(size):
+    if tuple(own_size) != tuple(size):
         return "with a mask of another size than the image"
     try:
         runs = run_lengths(segmentation["counts"])
-        complete = bool((runs >= 0).all()) and int(runs.sum()) == own_size[0] * own_size[1]
+        complete = bool((runs >= 0).all()) and int(runs.sum()) == size[0] * size[1]
     except (TypeError, ValueError, OverflowError):
         complete = False
-    return None if complete else "with a corrupt run-length mask"
+    if not complete or runs.max() > MAX_AREA:
+        return "with a corrupt run-length mask"
+    x, y, width, height = rle_masks.toBbox(segmentation_rle(segmentation, *size)).tolist()
+    if not runs[1::2].sum():
+        return "whose mask has no pixel"
+    return Shape(segmentation, (x, y, x + width, y + height))
 
 
 def run_lengths(counts: list[int] | str | bytes) -> np.ndarray:
@@ -56,8 +149,13 @@ def run_lengths(counts: list[int] | str | bytes) -> np.ndarray:
             that is no digit (cocodataset/cocoapi `common/maskApi.c::rleFrString`).
     """
     if isinstance(counts, list):
-        return np.asarray(counts, np.int64)
-    text = counts.encode("ascii") if isinstance(counts, str) else bytes(counts)
+        values = np.asarray(counts)
+        if values.ndim != 1 or values.dtype.kind not in "iu":
+            raise ValueError("The counts are not a list of whole numbers.")
+        return values.astype(np.int64)
+    if not isinstance(counts, (str, bytes)):
+        raise TypeError("The counts are neither a list nor text.")
+    text = counts.encode("ascii") if isinstance(counts, str) else counts
     digits = np.frombuffer(text, np.uint8).astype(np.int64) - ord("0")
     if not len(digits):
         return digits
@@ -98,7 +196,68 @@ def segmentation_rle(segmentation: Any, height: int, width: int) -> dict[str, An
     }
 
 
-def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray | None:
-    """Turn polygons or RLE into an (H, W) uint8 mask; None when it is of another size."""
-    mask = rle_masks.decode(segmentation_rle(segmentation, height, width))
-    return np.ascontiguousarray(mask) if mask.shape == (height, width) else None
+class MaskCrops(Sequence[np.ndarray]):
+    """N masks of one image, each kept only inside its tight box.
+
+    Indexing gives a full (H, W) uint8 mask, `np.asarray` all of them as (N, H, W).
+
+    Attributes:
+        size: (height, width) of the image.
+        corners: (N, 2) int64 x y of each crop's first pixel.
+        crops: (h, w) uint8, 0 or 1.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], corners: Sequence[tuple[int, int]], crops: list[np.ndarray]
+    ) -> None:
+        self.size = size
+        self.corners = np.asarray(corners, np.int64).reshape(-1, 2)
+        self.crops = crops
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Mask `index`; a boolean array or list of indices gives (N, H, W)."""
+        if isinstance(index, (int, np.integer)):
+            mask = np.zeros(self.size, np.uint8)
+            (x, y), crop = self.corners[index], self.crops[index]
+            mask[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
+            return mask
+        chosen = np.arange(len(self))[index].tolist()
+        return np.asarray(
+            MaskCrops(self.size, self.corners[chosen], [self.crops[i] for i in chosen])
+        )
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[index] for index in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        masks = np.zeros((len(self), *self.size), np.uint8)
+        for mask, (x, y), crop in zip(masks, self.corners, self.crops, strict=True):
+            mask[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
+        return masks if dtype is None else masks.astype(dtype)
+
+
+def crop_mask(segmentation: Any, size: tuple[int, int]) -> tuple[tuple[int, int], np.ndarray]:
+    """Rasterise a segmentation inside its tight box.
+
+    The run lengths are pycocotools' of the whole image, so the pixels are the same as those of
+    its mask; only the columns of the box are ever filled.
+
+    Args:
+        segmentation: one that `read_segmentation` finds usable.
+        size: (height, width) of the image.
+
+    Returns:
+        x y of the box's first pixel, and (h, w) uint8; h and w are 0 for a mask without a pixel.
+    """
+    height = size[0]
+    rle = segmentation_rle(segmentation, *size)
+    x, y, w, h = (int(value) for value in rle_masks.toBbox(rle))
+    ends = np.cumsum(run_lengths(rle["counts"]))
+    edges = np.clip(ends, x * height, (x + w) * height) - x * height
+    lengths = np.diff(edges, prepend=0)
+    values = (np.arange(len(lengths)) % 2).astype(np.uint8)
+    columns = np.repeat(values, lengths).reshape(w, height)
+    return (x, y), np.ascontiguousarray(columns[:, y : y + h].T)

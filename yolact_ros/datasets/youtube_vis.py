@@ -32,8 +32,12 @@ def frames_as_images(content: Mapping[str, Any]) -> dict[str, Any]:
     """
     images: list[dict[str, Any]] = []
     first_image: dict[Any, tuple[int, int]] = {}  # video id -> id of its first frame, frames
+    if not isinstance(content["videos"], list):
+        raise DatasetError("'videos' is no list.")
     for video in content["videos"]:
         try:
+            if not isinstance(video["file_names"], list):
+                raise TypeError("file_names")
             names = [str(name) for name in video["file_names"]]
             first_image[video["id"]] = len(images) + 1, len(names)
         except (KeyError, TypeError) as error:
@@ -43,12 +47,19 @@ def frames_as_images(content: Mapping[str, Any]) -> dict[str, Any]:
             entry = {"id": len(images) + 1, "file_name": name, **size}
             images.append({**entry, "video_id": video["id"], "frame": frame})
     annotations: list[dict[str, Any]] = []
-    for number, track in enumerate(content.get("annotations") or [], start=1):
+    tracks = content.get("annotations") or []
+    if not isinstance(tracks, list):
+        raise DatasetError("'annotations' is no list.")
+    for number, track in enumerate(tracks, start=1):
         if not isinstance(track, Mapping):
             annotations.append(track)  # the reader of the result counts it
             continue
-        first, length = first_image.get(track.get("video_id"), (None, 0))
+        video_id = track.get("video_id")
+        known = isinstance(video_id, (int, str, float))
+        first, length = first_image.get(video_id, (None, 0)) if known else (None, 0)
         segmentations = track.get("segmentations") or [{}]
+        if not isinstance(segmentations, list):
+            segmentations = [{}]
         for frame, segmentation in enumerate(segmentations):
             if segmentation is None:
                 continue
@@ -61,7 +72,7 @@ def frames_as_images(content: Mapping[str, Any]) -> dict[str, Any]:
                 "track_id": track["id"] if isinstance(track.get("id"), int) else number,
             }
             for key, values in (("bbox", track.get("bboxes")), ("area", track.get("areas"))):
-                if values and frame < len(values) and values[frame] is not None:
+                if isinstance(values, list) and frame < len(values) and values[frame] is not None:
                     annotation[key] = values[frame]
             annotations.append(annotation)
     return {

@@ -112,7 +112,7 @@ def evaluate_tracks(
 def _distances(sample: Sample, found: Detections) -> np.ndarray:
     """(N true, M found) 1 - IoU of masks; NaN where they are not the same object."""
     distances = np.full((len(sample), len(found)), np.nan)
-    truth = sample.masks.astype(bool)
+    truth = np.asarray(sample.masks, bool)
     areas = truth.sum(axis=(1, 2))
     for column, (mask, roi) in enumerate(zip(found.masks, found.mask_rois, strict=True)):
         x1, y1, x2, y2 = roi

@@ -17,8 +17,10 @@ import numpy as np
 
 from yolact_ros.config import LETTERBOX_FILL_BGR, check_settings, setting
 from yolact_ros.datasets.coco import Sample, tight_box
+from yolact_ros.datasets.masks import MaskCrops
 
 CROP_TRIALS = 50  # of one crop; then the image may also stay whole
+MAX_WARP_SIDE = 32000  # pixels
 
 
 @dataclass(frozen=True)
@@ -222,55 +224,108 @@ def cut_and_resize(
     scale_x = size[1] / (window.right - window.left)
     scale_y = size[0] / (window.bottom - window.top)
     scale = np.asarray([scale_x, scale_y, scale_x, scale_y], np.float32)
-    image = _resize(_cut(sample.image, window, LETTERBOX_FILL_BGR), size)
+    image = resample(sample.image, (0, 0), window, size, LETTERBOX_FILL_BGR)
     corner = np.asarray([window.left, window.top] * 2, np.float32)
     limit = np.asarray([window.right - window.left, window.bottom - window.top] * 2, np.float32)
-    kept, boxes, masks = [], [], []
-    for i in np.flatnonzero(_inside((sample.boxes[:, :2] + sample.boxes[:, 2:]) / 2, window)):
-        mask = _cut(sample.masks[i], window, (0,))
+    kept, boxes = [], []
+    inside = np.flatnonzero(_inside((sample.boxes[:, :2] + sample.boxes[:, 2:]) / 2, window))
+    masks = np.zeros((len(inside), *size), np.uint8)
+    for i in inside:
+        (left, top), crop = _crop_of(sample.masks, int(i))
+        mask = masks[len(kept)]
+        mask[...] = resample(crop, (left, top), window, size, (0,))
         box = sample.boxes[i] - corner
         if (box < 0).any() or (box > limit).any():
-            box = np.asarray(tight_box(mask), np.float32)
+            box = _visible_box((left, top), crop, window)
         box = box * scale
-        mask = _resize(mask, size)
         if min(box[2] - box[0], box[3] - box[1]) <= smallest_box or not mask.any():
             continue
         kept.append(i)
         boxes.append(box)
-        masks.append(mask)
     return dataclasses.replace(
         sample,
         image=image,
         boxes=np.asarray(boxes, np.float32).reshape(-1, 4),
-        masks=np.stack(masks) if masks else np.zeros((0, *size), np.uint8),
+        masks=masks[: len(kept)],
         class_ids=sample.class_ids[kept],
         crowd=sample.crowd[kept],
+        box_only=None if sample.box_only is None else sample.box_only[kept],
         track_ids=sample.track_ids[kept] if len(sample.track_ids) else sample.track_ids,
     )
 
 
-def _cut(image: np.ndarray, window: Window, fill: tuple[int, ...]) -> np.ndarray:
-    """The part of (H, W, ...) `image` under the window, `fill` where it reaches beyond."""
-    height, width = image.shape[:2]
-    left, top = max(window.left, 0), max(window.top, 0)
-    right, bottom = min(window.right, width), min(window.bottom, height)
-    if (left, top, right, bottom) == (window.left, window.top, window.right, window.bottom):
-        return image[top:bottom, left:right]
-    shape = (window.bottom - window.top, window.right - window.left, *image.shape[2:])
-    cut = np.empty(shape, np.uint8)
-    cut[...] = fill if image.ndim == 3 else fill[0]
-    if right > left and bottom > top:
-        rows = slice(top - window.top, bottom - window.top)
-        columns = slice(left - window.left, right - window.left)
-        cut[rows, columns] = image[top:bottom, left:right]
-    return cut
+def _crop_of(masks: np.ndarray | MaskCrops, index: int) -> tuple[tuple[int, int], np.ndarray]:
+    """Give x y of the first pixel, and (h, w) uint8, of one mask."""
+    if isinstance(masks, MaskCrops):
+        x, y = masks.corners[index]
+        return (int(x), int(y)), masks.crops[index]
+    return (0, 0), masks[index]
 
 
-def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Squash (H, W, ...) uint8 to `size`; a 0/1 mask is rounded at one half."""
-    if image.shape[:2] == tuple(size):
-        return np.ascontiguousarray(image)
-    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+def _visible_box(corner: tuple[int, int], crop: np.ndarray, window: Window) -> np.ndarray:
+    """(4,) float32 x1 y1 x2 y2, in pixels of the window, around what it shows of a mask."""
+    left, top = max(window.left - corner[0], 0), max(window.top - corner[1], 0)
+    right, bottom = window.right - corner[0], window.bottom - corner[1]
+    x1, y1, x2, y2 = tight_box(crop[top : max(bottom, 0), left : max(right, 0)])
+    if x2 <= x1:
+        return np.zeros(4, np.float32)
+    x, y = corner[0] + left - window.left, corner[1] + top - window.top
+    return np.asarray([x1 + x, y1 + y, x2 + x, y2 + y], np.float32)
+
+
+def resample(
+    part: np.ndarray,
+    corner: tuple[int, int],
+    window: Window,
+    size: tuple[int, int],
+    fill: tuple[int, ...],
+) -> np.ndarray:
+    """Show a window of an image, or of a part of one, at another size, by bilinear sampling.
+
+    Neither the window nor the whole image is ever made at full size: both can be far larger than
+    the part.
+
+    Args:
+        part: (h, w, ...) uint8.
+        corner: x y of the part's first pixel in the image.
+        window: in pixels of the image.
+        size: (height, width) of the result.
+        fill: value of every channel where the window shows nothing of the part.
+
+    Returns:
+        (height, width, ...) uint8; a 0/1 mask is rounded at one half.
+    """
+    # What the window shows of the part, and one pixel around it for the interpolation.
+    left, top = max(window.left - corner[0] - 1, 0), max(window.top - corner[1] - 1, 0)
+    right = min(window.right - corner[0] + 1, part.shape[1])
+    bottom = min(window.bottom - corner[1] + 1, part.shape[0])
+    if right <= left or bottom <= top:
+        return np.full((*size, *part.shape[2:]), fill if part.ndim == 3 else fill[0], np.uint8)
+    x, y = corner[0] + left - window.left, corner[1] + top - window.top
+    part = part[top:bottom, left:right]
+    wide, tall = window.right - window.left, window.bottom - window.top
+    if x <= 0 and y <= 0 and x + part.shape[1] >= wide and y + part.shape[0] >= tall:
+        part = part[-y : tall - y, -x : wide - x]
+        if part.shape[:2] == tuple(size):
+            return np.ascontiguousarray(part)
+        return cv2.resize(part, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    step_x, step_y = wide / size[1], tall / size[0]
+    shrink = -(-max(part.shape[:2]) // MAX_WARP_SIDE)
+    if shrink > 1:  # OpenCV's warp counts pixels in 16 bits
+        small = -(-part.shape[1] // shrink), -(-part.shape[0] // shrink)
+        scale_x, scale_y = part.shape[1] / small[0], part.shape[0] / small[1]
+        part = cv2.resize(part, small, interpolation=cv2.INTER_LINEAR)
+        x, y, step_x, step_y = x / scale_x, y / scale_y, step_x / scale_x, step_y / scale_y
+    # Centre of result pixel u to pixel of the part: (u + 0.5) * step - 0.5 - x.
+    matrix = np.array([[step_x, 0, step_x / 2 - 0.5 - x], [0, step_y, step_y / 2 - 0.5 - y]])
+    return cv2.warpAffine(
+        part,
+        matrix,
+        (size[1], size[0]),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=fill if part.ndim == 3 else fill[0],
+    )
 
 
 def mirror(sample: Sample) -> Sample:

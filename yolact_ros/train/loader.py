@@ -94,7 +94,7 @@ class TrainingStream(Dataset):
     def _repeated(self, threshold: float) -> list[int]:
         """`indices` with those of rare classes repeated; fractions are rounded at random."""
         classes = [
-            {a["class_id"] for a in self.dataset.annotations(i) if not a.get("iscrowd", 0)}
+            {a["class_id"] for a in self.dataset.annotations(i) if not a["iscrowd"]}
             for i in self.indices
         ]
         factors = repeat_factors(classes, threshold=threshold)
@@ -266,7 +266,7 @@ def make_target(sample: Sample) -> Target:
     return Target(
         boxes=boxes[~crowd],
         class_ids=torch.from_numpy(sample.class_ids)[~crowd],
-        masks=torch.from_numpy(sample.masks)[~crowd],
+        masks=torch.from_numpy(np.asarray(sample.masks))[~crowd],
         crowd_boxes=boxes[crowd],
     )
 

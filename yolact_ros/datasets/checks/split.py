@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
 from tqdm import tqdm
 
+from yolact_ros.datasets.annotations import ImageEntry, read_annotation_file
 from yolact_ros.datasets.checks.duplicates import equal_images, hash_image, similar_images
-from yolact_ros.datasets.checks.findings import ERROR, WARNING, Findings, SplitReport
 from yolact_ros.datasets.checks.instances import check_instances
-from yolact_ros.datasets.coco import read_annotations
-from yolact_ros.datasets.files import IMAGE_SUFFIXES
+from yolact_ros.datasets.checks.report import SplitReport
+from yolact_ros.datasets.files import (
+    IMAGE_SUFFIXES,
+    MAX_PICTURE_BYTES,
+    PictureFinder,
+    decode_picture,
+    picture_header,
+    read_bytes,
+    shown,
+    walk,
+)
+from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
 from yolact_ros.errors import DatasetError
 
 # Instances below which a class is rare, and how many times smaller than the largest class.
@@ -29,23 +35,27 @@ def check_split(annotations_json: str | Path, image_folder: str | Path) -> Split
         DatasetError: the file is no annotation file at all, or the folder does not exist.
     """
     report = SplitReport(Path(annotations_json), Path(image_folder))
-    content = read_annotations(report.annotations)
     if not report.folder.is_dir():
         raise DatasetError(f"The image folder {report.folder} does not exist.")
-    names = _check_categories(content["categories"], report)
-    images = _check_image_entries(content["images"], report)
-    annotations = _check_annotation_entries(content["annotations"], images, names, report)
-    for image_id, image in tqdm(images.items(), desc=report.annotations.name, unit="image"):
-        size = _check_image_file(image, report) or _listed_size(image)
-        if size is None:
-            continue
-        usable = check_instances(annotations.get(image_id, []), size, report.findings)
-        classes = [names[annotation["category_id"]] for annotation in usable]
+    read = read_annotation_file(report.annotations, report.folder)
+    report.findings = read.findings
+    report.instances.update(dict.fromkeys(read.names.values(), 0))
+    unusable = ("image entry without a usable id or file_name", "image id used twice")
+    report.images = len(read.images) + sum(read.findings.counts[(ERROR, k)] for k in unusable)
+    find = PictureFinder(report.folder)
+    for image_id, image in tqdm(read.images.items(), desc=report.annotations.name, unit="image"):
+        _check_image_file(image, find, report)
+        usable: list[dict[str, object]] = []
+        if image.size is not None:
+            annotations = read.annotations.get(image_id, [])
+            name = shown(image.file_name)
+            usable = check_instances(annotations, name, image.size, report.findings)
+        classes = [read.names[annotation["category_id"]] for annotation in usable]  # type: ignore[index]
         report.instances.update(classes)
         report.images_with.update(set(classes))
         if not usable:
             report.empty_images += 1
-            report.findings.add(WARNING, "image without an instance", image["file_name"])
+            report.findings.add(WARNING, "image without an instance", shown(image.file_name))
     _check_balance(report)
     for group in equal_images(report.hashes):
         same = " = ".join(report.files[i] for i in group)
@@ -77,114 +87,49 @@ def check_unlisted(reports: list[SplitReport]) -> None:
     for folder in dict.fromkeys(report.folder.resolve() for report in reports):
         sharing = [report for report in reports if report.folder.resolve() == folder]
         listed = set().union(*(report.listed for report in sharing))
-        for path in sorted(folder.rglob("*")):
+        for path in sorted(walk(folder, IMAGE_SUFFIXES)):
             name = str(path.relative_to(folder))
-            if path.suffix.lower() in IMAGE_SUFFIXES and name not in listed:
-                sharing[0].findings.add(WARNING, "image that is not listed", name)
+            if name not in listed:
+                sharing[0].findings.add(WARNING, "image that is not listed", shown(name))
 
 
-def _check_categories(categories: list[Any], report: SplitReport) -> dict[int, str]:
-    """Name of each category id."""
-    names: dict[int, str] = {}
-    for place, category in enumerate(categories):
-        if not isinstance(category, dict) or not isinstance(category.get("id"), int):
-            report.findings.add(ERROR, "category without a number as id", f"entry {place}")
-            continue
-        name = str(category.get("name") or category["id"])
-        if not category.get("name"):
-            report.findings.add(WARNING, "category without a name", f"id {category['id']}")
-        if category["id"] in names:
-            report.findings.add(ERROR, "category id used twice", f"id {category['id']}")
-        elif name in names.values():
-            report.findings.add(WARNING, "two categories of one name", name)
-        names[category["id"]] = name
-        report.instances[name] += 0
-    return names
-
-
-def _check_image_entries(entries: list[Any], report: SplitReport) -> dict[int, dict[str, Any]]:
-    """Entries of images by id."""
-    images: dict[int, dict[str, Any]] = {}
-    for place, entry in enumerate(entries):
-        report.images += 1
-        usable = isinstance(entry, dict) and isinstance(entry.get("id"), int)
-        if not usable or not isinstance(entry.get("file_name"), str):
-            report.findings.add(ERROR, "image entry without id or file_name", f"entry {place}")
-            continue
-        if entry["id"] in images:
-            report.findings.add(ERROR, "image id used twice", f"id {entry['id']}")
-            continue
-        name = str(Path(entry["file_name"]))
-        if name in report.listed:
-            report.findings.add(WARNING, "file listed twice", name)
-        report.listed.add(name)
-        images[entry["id"]] = entry
-    return images
-
-
-def _check_annotation_entries(
-    entries: list[Any],
-    images: Mapping[int, Any],
-    names: Mapping[int, str],
-    report: SplitReport,
-) -> dict[int, list[dict[str, Any]]]:
-    """Annotations by image id, those that belong to no image or class left out."""
-    grouped: dict[int, list[dict[str, Any]]] = {}
-    ids: set[int] = set()
-    for place, entry in enumerate(entries):
-        if not isinstance(entry, dict):
-            report.findings.add(ERROR, "annotation that is no object", f"entry {place}")
-            continue
-        where = f"annotation {entry.get('id', f'entry {place}')}"
-        image_id, category_id = entry.get("image_id"), entry.get("category_id")
-        if not isinstance(image_id, int) or image_id not in images:
-            report.findings.add(ERROR, "annotation of an unknown image", f"{where}: {image_id}")
-            continue
-        where += f" in {images[image_id]['file_name']}"
-        if not isinstance(category_id, int) or category_id not in names:
-            kind = "annotation of an unknown category"
-            report.findings.add(ERROR, kind, f"{where}: {category_id}")
-            continue
-        if isinstance(entry.get("id"), int):
-            if entry["id"] in ids:
-                report.findings.add(WARNING, "annotation id used twice", where)
-            ids.add(entry["id"])
-        grouped.setdefault(image_id, []).append({**entry, "where": where})
-    return grouped
-
-
-def _check_image_file(image: Mapping[str, Any], report: SplitReport) -> tuple[int, int] | None:
-    """(height, width) of the file, None where it cannot be read."""
-    name = image["file_name"]
-    path = report.folder / name
+def _check_image_file(image: ImageEntry, find: PictureFinder, report: SplitReport) -> None:
+    """Compare a picture with what the annotation file says of it."""
+    name, add = shown(image.file_name), report.findings.add
+    path = find(image.file_name)
+    if path is None:
+        add(ERROR, "missing image", name)
+        return
+    if path != report.folder / image.file_name:
+        add(NOTE, "image found under another path", f"{name}: {shown(path)}")
+    report.listed.add(
+        str(path.relative_to(report.folder)) if path.is_relative_to(report.folder) else str(path)
+    )
     try:
-        data = path.read_bytes()
-    except OSError:
-        kind = "image that cannot be read" if path.exists() else "missing image"
-        report.findings.add(ERROR, kind, name)
-        return None
-    grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
+        data = read_bytes(path, MAX_PICTURE_BYTES)
+    except DatasetError:
+        add(ERROR, "image that cannot be read", name)
+        return
+    header = picture_header(data)
+    rotate = header is None or image.size != header.stored or header.stored == header.upright
+    grey = decode_picture(data, rotate=rotate, grey=True)
     if grey is None:
-        report.findings.add(ERROR, "image that cannot be decoded", name)
-        return None
+        add(ERROR, "image that cannot be decoded", name)
+        return
     if _is_cut_off(data):
-        report.findings.add(ERROR, "image whose end is missing", name)
-    height, width = grey.shape
-    listed = image.get("height", height), image.get("width", width)
-    if listed != (height, width):
-        place = f"{name}: {width}x{height}, listed as {listed[1]}x{listed[0]}"
-        report.findings.add(ERROR, "image of another size than listed", place)
+        add(ERROR, "image whose end is missing", name)
+    orientation = header.orientation if header else 1
+    exif = f", EXIF orientation {orientation}" if orientation > 1 else ""
+    if image.size not in (None, grey.shape):
+        place = f"{name}: {grey.shape[1]}x{grey.shape[0]}{exif}, listed as "
+        add(ERROR, "image of another size than listed", f"{place}{image.size[1]}x{image.size[0]}")
+    elif not rotate:
+        add(NOTE, "image annotated on its unrotated pixels, which are used", f"{name}{exif}")
+    elif orientation > 1:
+        kind = "image that EXIF turns; its annotations must be on the turned image"
+        add(WARNING if orientation < 5 else NOTE, kind, f"{name}{exif}")
     report.files.append(name)
     report.hashes.append(hash_image(data, grey))
-    return height, width
-
-
-def _listed_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    """(height, width) as the annotation file has them, None without usable ones."""
-    height, width = image.get("height"), image.get("width")
-    if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
-        return height, width
-    return None
 
 
 def _is_cut_off(data: bytes) -> bool:

@@ -1,0 +1,430 @@
+"""The one reader of annotation files: import, check and training see the same annotations.
+
+Everything that a file states is brought to one form here (ids, flags, sizes, names), compared
+with what it states elsewhere, and what cannot be used is counted in the account.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from yolact_ros.datasets.files import (
+    MAX_ANNOTATION_BYTES,
+    MAX_PICTURE_BYTES,
+    PictureFinder,
+    picture_header,
+    read_bytes,
+    read_text,
+    shown,
+)
+from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
+from yolact_ros.datasets.masks import MAX_AREA, read_segmentation
+from yolact_ros.datasets.youtube_vis import frames_as_images, is_video_format
+from yolact_ros.errors import DatasetError
+
+WHOLE_NUMBER = re.compile(r"\s*[+-]?\d{1,18}(\.0*)?\s*")
+# A side of a box may differ from that of its mask by the larger of these.
+BOX_PIXELS = 2.0
+BOX_FRACTION = 0.1
+TRUE = {"1", "true", "yes"}
+FALSE = {"0", "false", "no", "none", ""}
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """An entry of `images`.
+
+    Attributes:
+        image_id: a number that no other image of the file has.
+        file_name: as the file has it.
+        size: (height, width) that the annotations are meant for; None if it is not known.
+        video_id: the video of a frame; None for a single image.
+    """
+
+    image_id: int
+    file_name: str
+    size: tuple[int, int] | None
+    video_id: Any = None
+
+
+@dataclass
+class AnnotationFile:
+    """What an annotation file says, in one form.
+
+    Attributes:
+        path: the file.
+        names: class name by category id; categories of one name are one.
+        unnamed: the ids of categories without a name.
+        images: by image id, in the order of the file.
+        annotations: usable ones by image id, as COCO has them: `id`, `category_id`,
+            `segmentation`, `iscrowd` (0 or 1), and `bbox`, `area`, `track_id` where they are known
+            and agree with the mask. One with a box and no mask has `box_only`, the box as its
+            segmentation, and is a crowd: neither object nor background.
+        findings: the account.
+        ambiguous: what is stated in two ways that exclude each other; such a file cannot be used.
+    """
+
+    path: Path
+    names: dict[int, str] = field(default_factory=dict)
+    unnamed: set[int] = field(default_factory=set)
+    images: dict[int, ImageEntry] = field(default_factory=dict)
+    annotations: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
+    ambiguous: list[str] = field(default_factory=list)
+
+
+def read_annotation_file(path: Path, folder: Path, *, places: int | None = None) -> AnnotationFile:
+    """Read a file of COCO's format, or of YouTube-VIS's.
+
+    Args:
+        path: the file.
+        folder: of the images; their headers are read where the file does not state a size.
+        places: how many places of each finding are kept; None keeps all.
+
+    Raises:
+        DatasetError: the file cannot be read or is something else.
+    """
+    content = read_annotations(path)
+    read = AnnotationFile(path, findings=Findings(limit=places))
+    categories = _read_categories(content["categories"], read)
+    images = _read_images(content["images"], read, PictureFinder(folder))
+    _read_entries(content["annotations"], images, categories, read)
+    return read
+
+
+def read_annotations(path: Path) -> dict[str, Any]:
+    """Read the JSON; frames of videos become images.
+
+    Returns:
+        At least `images`, `annotations` and `categories`; their entries are not checked.
+
+    Raises:
+        DatasetError: the file cannot be read or is something else.
+    """
+    content = read_json(path)
+    if isinstance(content, dict) and is_video_format(content):
+        try:
+            content = frames_as_images(content)
+        except DatasetError as error:
+            raise DatasetError(f"{path}: {error}") from error
+    keys = ("images", "annotations", "categories")
+    lists = content if isinstance(content, dict) else {}
+    missing = [key for key in keys if not isinstance(lists.get(key), list)]
+    if missing:
+        raise DatasetError(
+            f"The annotation file {path} lacks a list of {', '.join(missing)}; expected COCO's "
+            "instances."
+        )
+    return content
+
+
+def read_json(path: Path, limit: int = MAX_ANNOTATION_BYTES) -> Any:
+    """Read any JSON file.
+
+    Raises:
+        DatasetError: it cannot be read, is no JSON or nests too deeply.
+    """
+    text = read_text(path, limit)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = "it nests too deeply" if isinstance(error, RecursionError) else error
+        raise DatasetError(f"The annotation file {shown(path)} is not JSON: {reason}.") from error
+
+
+def whole_number(value: Any) -> int | None:
+    """An id or a count: 7, 7.0, "7" and "7.0" are 7; None for anything else."""
+    if isinstance(value, str) and WHOLE_NUMBER.fullmatch(value):
+        value = int(value.partition(".")[0])
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**62:
+        return None
+    return value
+
+
+def flag(value: Any) -> bool | None:
+    """A yes or no, also as text; None for anything else."""
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    if isinstance(value, str):
+        word = value.strip().lower()
+        value = 1 if word in TRUE else 0 if word in FALSE else whole_number(word)
+    return bool(value) if value in (0, 1) else None
+
+
+def clean_name(name: Any) -> str:
+    """A class name without blanks at its ends and with single ones inside."""
+    return " ".join(str(name).split())
+
+
+def _key(value: Any) -> int | str | None:
+    """What identifies an entry: a number where it can be read as one, or else text."""
+    number = whole_number(value)
+    if number is None and isinstance(value, str) and value.strip():
+        return value.strip()
+    return number
+
+
+def _number(keys: Iterable[int | str]) -> dict[int | str, int]:
+    """A number for each key: itself, unless some keys are text; then their order counts."""
+    keys = list(keys)
+    if all(isinstance(key, int) for key in keys):
+        return {key: int(key) for key in keys}
+    return {key: number for number, key in enumerate(keys, start=1)}
+
+
+def _read_categories(entries: list[Any], read: AnnotationFile) -> dict[int | str, int]:
+    """Fill `read.names`; the category id that each stated id stands for."""
+    given: dict[int | str, str | None] = {}
+    for place, entry in enumerate(entries):
+        key = _key(entry.get("id")) if isinstance(entry, dict) else None
+        if key is None:
+            read.findings.add(ERROR, "category without a usable id", f"entry {place}")
+            continue
+        name = entry.get("name")
+        name = clean_name(name) if isinstance(name, (str, int, float)) else None
+        if key in given:
+            read.findings.add(ERROR, "category id used twice", f"id {key}")
+            if given[key] != name:
+                read.ambiguous.append(
+                    f"category id {key} is both {given[key]!r} and {name!r}; give each class an "
+                    "id of its own."
+                )
+            continue
+        if not name:
+            read.findings.add(WARNING, "category without a name", f"id {key}")
+        given[key] = name or None
+    numbers = _number(given)
+    first: dict[str, int | str] = {}
+    folded: dict[str, str] = {}
+    meaning: dict[int | str, int] = {}
+    for key, name in given.items():
+        label = name or str(key)
+        owner = first.setdefault(label, key)
+        meaning[key] = numbers[owner]
+        if owner != key:
+            place = f"{label} (ids {owner} and {key})"
+            read.findings.add(WARNING, "categories of one name, taken as one class", place)
+            continue
+        read.names[numbers[key]] = label
+        if name is None:
+            read.unnamed.add(numbers[key])
+        other = folded.setdefault(label.casefold(), label)
+        if other != label:
+            kind = "categories whose names differ only in case"
+            read.findings.add(WARNING, kind, f"{other} and {label}")
+    return meaning
+
+
+def _read_images(
+    entries: list[Any], read: AnnotationFile, find: PictureFinder
+) -> dict[int | str, int]:
+    """Fill `read.images`; the image id that each stated id stands for."""
+    usable: dict[int | str, Mapping[str, Any]] = {}
+    names: set[str] = set()
+    for place, entry in enumerate(entries):
+        key = _key(entry.get("id")) if isinstance(entry, dict) else None
+        name = entry.get("file_name") if isinstance(entry, dict) else None
+        if key is None or not isinstance(name, str) or not name.strip() or "\0" in name:
+            read.findings.add(
+                ERROR, "image entry without a usable id or file_name", f"entry {place}"
+            )
+            continue
+        if key in usable:
+            read.findings.add(ERROR, "image id used twice", f"id {key}")
+            read.ambiguous.append(
+                f"several images have the same id {key}; it is not known which one an annotation "
+                "belongs to."
+            )
+            continue
+        if name in names:
+            read.findings.add(WARNING, "file listed twice", shown(name))
+        names.add(name)
+        usable[key] = entry
+    numbers = _number(usable)
+    for key, entry in usable.items():
+        read.images[numbers[key]] = ImageEntry(
+            image_id=numbers[key],
+            file_name=entry["file_name"],
+            size=_size_of(entry, read, find),
+            video_id=entry.get("video_id"),
+        )
+    return numbers
+
+
+def _size_of(
+    entry: Mapping[str, Any], read: AnnotationFile, find: PictureFinder
+) -> tuple[int, int] | None:
+    height, width = whole_number(entry.get("height")), whole_number(entry.get("width"))
+    if height is not None and width is not None and min(height, width) > 0:
+        if height * width <= MAX_AREA:
+            return height, width
+    name = shown(entry["file_name"])
+    if entry.get("height") is not None or entry.get("width") is not None:
+        stated = f"{name}: {entry.get('width')!r:.20}x{entry.get('height')!r:.20}"
+        read.findings.add(WARNING, "image with an unusable size, that of its file counts", stated)
+    path = find(entry["file_name"])
+    try:
+        header = picture_header(read_bytes(path, MAX_PICTURE_BYTES)) if path else None
+    except DatasetError:
+        header = None
+    return header.upright if header else None
+
+
+def _read_entries(
+    entries: list[Any],
+    images: Mapping[int | str, int],
+    categories: Mapping[int | str, int],
+    read: AnnotationFile,
+) -> None:
+    """Fill `read.annotations`."""
+    ids: set[int | str] = set()
+    corner_boxes = boxes = 0
+    for place, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            read.findings.add(ERROR, "annotation that is no object", f"entry {place}")
+            continue
+        key = _key(entry.get("id"))
+        where = f"annotation {shown(f'entry {place}' if key is None else key)}"
+        image_id = images.get(_key(entry.get("image_id")))  # type: ignore[arg-type]
+        if image_id is None:
+            stated = f"{where}: {shown(repr(entry.get('image_id'))[:40])}"
+            read.findings.add(ERROR, "annotation of an unknown image", stated)
+            continue
+        image = read.images[image_id]
+        where += f" in {shown(image.file_name)}"
+        category_id = categories.get(_key(entry.get("category_id")))  # type: ignore[arg-type]
+        if category_id is None:
+            stated = f"{where}: {shown(repr(entry.get('category_id'))[:40])}"
+            read.findings.add(ERROR, "annotation of an unknown category", stated)
+            continue
+        if key is not None:
+            if key in ids:
+                read.findings.add(WARNING, "annotation id used twice", where)
+            ids.add(key)
+        crowd = flag(entry.get("iscrowd"))
+        if crowd is None:
+            read.findings.add(ERROR, "annotation whose iscrowd is neither 0 nor 1", where)
+            continue
+        if image.size is None:
+            read.findings.add(ERROR, "annotation of an image of unknown size", where)
+            continue
+        usable = _read_annotation(entry, image.size, crowd, where, read.findings)
+        if usable is None:
+            continue
+        if "corners" in usable:
+            corner_boxes += bool(usable.pop("corners"))
+            boxes += 1
+        if "track_id" in entry:
+            track = whole_number(entry["track_id"])
+            usable["track_id"] = place if track is None else track
+        usable.update(id=entry.get("id", place + 1), category_id=category_id)
+        read.annotations.setdefault(image_id, []).append(usable)
+    if corner_boxes > max(boxes // 2, 0):
+        kind = "file whose boxes look like x1, y1, x2, y2; expected x, y, width, height"
+        read.findings.add(WARNING, kind, f"{corner_boxes} boxes")
+    with_tracks = sum("track_id" in a for group in read.annotations.values() for a in group)
+    if 0 < with_tracks < sum(map(len, read.annotations.values())):
+        for group in read.annotations.values():
+            for annotation in group:
+                annotation.pop("track_id", None)
+        kind = "file in which only some annotations have a track_id, which is not used"
+        read.findings.add(WARNING, kind, f"{with_tracks} annotations")
+
+
+def _read_annotation(
+    entry: Mapping[str, Any],
+    size: tuple[int, int],
+    crowd: bool,
+    where: str,
+    findings: Findings,
+) -> dict[str, Any] | None:
+    """Bring mask, box and area of an annotation together; None where there is neither."""
+    segmentation, box = entry.get("segmentation"), _numbers(entry.get("bbox"))
+    if entry.get("bbox") is not None and box is None:
+        findings.add(ERROR, "box that is not x, y, width, height", where)
+    if box is not None and segmentation in (None, [], {}, ""):
+        return _read_box(entry, box, size, crowd, where, findings)
+    shape = read_segmentation(segmentation, size)
+    if isinstance(shape, str):
+        findings.add(ERROR, f"annotation {shape}", where)
+        return None
+    if shape.broken:
+        findings.add(WARNING, "broken polygon beside usable ones", where)
+    usable: dict[str, Any] = {"segmentation": shape.segmentation, "iscrowd": int(crowd)}
+    if crowd:
+        findings.add(NOTE, "crowd (iscrowd 1), neither object nor background", where)
+    if box is not None:
+        fault = _box_fault(box, shape.extent, size)
+        if fault is None:
+            usable["bbox"] = list(box)
+        else:
+            findings.add(*fault, where)
+        corners = (*box[:2], box[2] - box[0], box[3] - box[1])
+        usable["corners"] = fault is not None and not _box_fault(corners, shape.extent, size)
+    area = entry.get("area")
+    if isinstance(area, (int, float)) and not isinstance(area, bool):
+        if math.isfinite(area) and 0 < area <= size[0] * size[1]:
+            usable["area"] = area
+    return usable
+
+
+def _read_box(
+    entry: Mapping[str, Any],
+    box: tuple[float, ...],
+    size: tuple[int, int],
+    crowd: bool,
+    where: str,
+    findings: Findings,
+) -> dict[str, Any] | None:
+    x1, y1 = max(box[0], 0.0), max(box[1], 0.0)
+    x2, y2 = min(box[0] + box[2], size[1]), min(box[1] + box[3], size[0])
+    if x2 - x1 < 1 or y2 - y1 < 1:
+        findings.add(ERROR, "annotation without a segmentation or a usable box", where)
+        return None
+    kind = "box without a mask, neither object nor background"
+    if crowd:
+        kind = "crowd (iscrowd 1), neither object nor background"
+    findings.add(NOTE, kind, where)
+    rectangle = [[x1, y1, x2, y1, x2, y2, x1, y2]]
+    usable = {"segmentation": rectangle, "iscrowd": 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+    return usable if crowd else {**usable, "box_only": True}
+
+
+def _numbers(box: Any) -> tuple[float, ...] | None:
+    """Four finite numbers; None for anything else."""
+    if not isinstance(box, (list, tuple)) or len(box) != 4:
+        return None
+    try:
+        values = tuple(float(v) for v in box if not isinstance(v, (bool, str)))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return values if len(values) == 4 and all(map(math.isfinite, values)) else None
+
+
+def _box_fault(
+    box: tuple[float, ...], extent: tuple[float, ...], size: tuple[int, int]
+) -> tuple[str, str] | None:
+    """Severity and kind of what is wrong with x y width height, given its mask's x1 y1 x2 y2."""
+    x, y, width, height = box
+    if width <= 0 or height <= 0:
+        return ERROR, "box without an area"
+    limits = (size[1], size[0], size[1], size[0])
+    if x >= size[1] or y >= size[0] or x + width <= 0 or y + height <= 0:
+        return ERROR, "box outside the image"
+    sides = (x, y, x + width, y + height)
+    x1, y1, x2, y2 = extent
+    tolerance = [max(BOX_PIXELS, BOX_FRACTION * side) for side in (x2 - x1, y2 - y1)] * 2
+    clipped = [min(max(v, 0.0), limit) for v, limit in zip(sides, limits, strict=True)]
+    inside = [min(max(v, 0.0), limit) for v, limit in zip(extent, limits, strict=True)]
+    for one, other in ((sides, extent), (clipped, inside)):
+        if all(abs(a - b) <= t for a, b, t in zip(one, other, tolerance, strict=True)):
+            return None
+    return WARNING, "box that is not that of its mask"

@@ -1,0 +1,79 @@
+"""The account of a data set: what was found, how bad it is, how often and where.
+
+Import, check and training keep the same account and print it in the same form.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+ERROR = "error"  # something is lost or wrong in training
+WARNING = "warning"  # something that one may well intend
+NOTE = "note"  # read as its author meant it, but not as an ordinary object
+ORDER = (ERROR, WARNING, NOTE)
+EXAMPLES = 3
+
+
+@dataclass
+class Findings:
+    """Findings by severity and kind, in the order they were found.
+
+    Attributes:
+        places: where, by severity and kind; the first `limit` of each.
+        counts: how many of each.
+        limit: how many places are kept; None keeps all.
+    """
+
+    places: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    limit: int | None = None
+
+    def add(self, severity: str, kind: str, place: str) -> None:
+        """Count a finding and keep its place."""
+        places = self.places.setdefault((severity, kind), [])
+        self.counts[(severity, kind)] += 1
+        if self.limit is None or len(places) < self.limit:
+            places.append(place)
+
+    def extend(self, other: Findings) -> None:
+        """Add everything that `other` holds."""
+        for (severity, kind), places in other.places.items():
+            for place in places:
+                self.add(severity, kind, place)
+            self.counts[(severity, kind)] += other.counts[(severity, kind)] - len(places)
+
+    def count(self, severity: str) -> int:
+        """Number of findings of one severity."""
+        return sum(count for (s, _), count in self.counts.items() if s == severity)
+
+    def ordered(self) -> list[tuple[str, str, list[str]]]:
+        """Severity, kind and places; errors first."""
+        rows = [(severity, kind, places) for (severity, kind), places in self.places.items()]
+        return sorted(rows, key=lambda row: ORDER.index(row[0]))
+
+    def to_mapping(self) -> list[dict[str, Any]]:
+        """Everything, as JSON can hold it."""
+        return [
+            {
+                "severity": severity,
+                "kind": kind,
+                "count": self.counts[(severity, kind)],
+                "places": places,
+            }
+            for severity, kind, places in self.ordered()
+        ]
+
+
+def format_findings(findings: Findings) -> str:
+    """One line for each kind: severity, kind, how many, and the first places."""
+    rows = findings.ordered()
+    width = max((len(kind) for _, kind, _ in rows), default=0)
+    lines = []
+    for severity, kind, places in rows:
+        count = findings.counts[(severity, kind)]
+        first = ", ".join(places[:EXAMPLES]) + (", ..." if count > EXAMPLES else "")
+        line = f"  {severity:<7}  {kind:<{width}}  {count:>6}  {first}"
+        lines.append(line.encode("utf-8", "backslashreplace").decode())
+    return "\n".join(lines) or "  nothing to complain about"
