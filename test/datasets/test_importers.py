@@ -13,8 +13,14 @@ yaml = pytest.importorskip("yaml")
 
 from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.datasets.coco import CocoDataset  # noqa: E402
+from yolact_ros.datasets.findings import ERROR, Findings  # noqa: E402
 from yolact_ros.datasets.importers.labelme import read_shapes  # noqa: E402
-from yolact_ros.datasets.importers.voc import find_objects, palette, read_numbers  # noqa: E402
+from yolact_ros.datasets.importers.voc import (  # noqa: E402
+    find_objects,
+    palette,
+    read_colours,
+    read_numbers,
+)
 from yolact_ros.datasets.importers.yolo import read_label  # noqa: E402
 
 HEIGHT, WIDTH = 60, 80
@@ -29,7 +35,7 @@ def save(path, image=None):
 def masks_of(folder, split="train"):
     dataset = CocoDataset(folder / f"{split}.json", folder / split)
     sample = dataset.load(0)
-    return dataset.classes, sample.class_ids.tolist(), sample.masks
+    return dataset.classes, sample.class_ids.tolist(), np.asarray(sample.masks)
 
 
 @pytest.fixture
@@ -51,11 +57,13 @@ def test_a_yolo_data_set_keeps_its_polygons_and_counts_the_rest(yolo, tmp_path, 
     out = tmp_path / "coco"
     assert main(["import-dataset", "yolo", str(yolo), "-o", str(out)]) == 0
     printed = capsys.readouterr().out
-    for reason in ("box instead of a polygon", "unknown class", "line that is not numbers"):
-        assert f"left out: 1 " in printed and reason in printed  # noqa: F541, PT018
+    for reason in ("box without a mask, neither", "unknown class", "row that is not numbers"):
+        assert reason in printed
+    assert "1 images, 1 instances" in printed
     classes, ids, masks = masks_of(out)
     assert classes == ("bolt", "nut")
-    assert ids == [1]
+    assert ids == [1, 0]  # the box among them is a crowd
+    assert json.loads((out / "train.json").read_text())["annotations"][1]["iscrowd"] == 1
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     expected[30:45, 20:40] = 1
     np.testing.assert_array_equal(masks[0], expected)
@@ -70,10 +78,10 @@ def test_images_are_copied_on_request(yolo, tmp_path):
     assert (out / "train" / "a.jpg").read_bytes() == (yolo / "train/images/a.jpg").read_bytes()
 
 
-def test_a_label_file_that_is_empty_or_absent_has_no_instance(tmp_path):
-    (tmp_path / "a.txt").write_text("\n")
-    for name in ("a.txt", "b.txt"):
-        assert read_label(tmp_path / name, (10, 10), ("a",)) == ([], {})
+def test_a_label_file_without_rows_has_no_instance():
+    findings = Findings()
+    assert read_label(["", " "], {0: "a"}, findings, name="a.txt") == []
+    assert not findings.counts
 
 
 def test_labelme_shapes_become_polygons_and_groups_one_instance(tmp_path):
@@ -98,12 +106,11 @@ def test_labelme_shapes_become_polygons_and_groups_one_instance(tmp_path):
 
 
 def test_odd_shapes_are_counted():
-    instances, skipped = read_shapes(
-        [{"label": "a", "points": [[1, 2]]}, {"points": []}, "x", {"label": "b", "points": "y"}]
-    )
-    assert not instances
-    assert skipped == {"of shape polygon": 1, "without label or points": 3}
-    assert read_shapes([]) == ([], {})
+    findings = Findings()
+    odd = [{"label": "a", "points": [[1, 2]]}, {"points": []}, "x", {"label": "b", "points": "y"}]
+    assert not read_shapes(odd, (10, 10), findings, name="a")
+    assert [findings.counts[key] for key in findings.places] == [1, 3]
+    assert read_shapes([], (10, 10), Findings(), name="a") == []
 
 
 def test_labelme_images_are_split_by_their_names(tmp_path):
@@ -153,18 +160,17 @@ def test_a_pascal_data_set_gives_each_object_its_class(tmp_path):
     np.testing.assert_array_equal(masks[1], objects == 2)
     grey = tmp_path / "grey.png"
     save(grey, classes)
-    np.testing.assert_array_equal(read_numbers(grey, (HEIGHT, WIDTH)), classes)
+    np.testing.assert_array_equal(read_numbers(read_colours(grey)), classes)
 
 
 def test_objects_without_a_class_are_counted():
-    objects = np.ones((4, 4), np.uint8)
-    assert find_objects(np.zeros((4, 4), np.uint8), objects, ("a",)) == (
-        [], {"of an unknown class": 1},
-    )  # fmt: skip
-    assert find_objects(objects, np.zeros((4, 4), np.uint8), ("a",)) == ([], {})
+    objects, nothing, findings = np.ones((4, 4), np.uint8), np.zeros((4, 4), np.uint8), Findings()
+    assert find_objects(nothing, objects, ("a",), None, findings, name="a") == []
+    assert findings.counts == {(ERROR, "annotation of an unknown class"): 1}
+    assert find_objects(nothing, nothing, ("a",), None, Findings(), name="a") == []
 
 
-@pytest.mark.parametrize("format_", ["yolo", "labelme", "voc"])
+@pytest.mark.parametrize("format_", ["coco", "yolo", "labelme", "voc"])
 def test_an_empty_folder_is_refused_with_what_was_expected(format_, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     out = tmp_path / "coco"

@@ -6,70 +6,127 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_ros.errors import ConfigError
+from yolact_ros.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from yolact_ros.datasets.importers.coco_writer import ImportReport
 
-FORMATS = ("yolo", "labelme", "voc")
+FORMATS = ("coco", "yolo", "labelme", "voc")
+BOXES = ("drop", "rectangle", "ignore")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
+    parser.epilog = "Example: yolact import-dataset yolo export -o data/parts --validation 0.2"
     parser.add_argument(
         "format",
         choices=FORMATS,
-        help="yolo: data.yaml with polygons; labelme: a folder of its JSON files; voc: Pascal's "
-        "PNGs of classes and objects",
+        help="coco: JSON of CVAT, Roboflow, Label Studio and others, merged, split and with its "
+        "paths repaired; yolo: a YAML file with polygons; labelme: a folder of its JSON files; "
+        "voc: PNGs of classes and objects, of Pascal or CVAT",
     )
-    parser.add_argument("source", type=Path, help="folder of the data set")
+    parser.add_argument(
+        "source", type=Path, nargs="+", help="folder or file of the data set; several are merged"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--copy", action="store_true", help="copy the images instead of linking")
     parser.add_argument(
         "--classes",
         metavar="A,B,C",
-        help="voc: names of the numbers from 1 on (default: Pascal's); labelme: their order",
+        help="voc: names of the numbers from 1 on (default: labelmap.txt, or Pascal's); labelme, "
+        "coco: their order",
     )
     parser.add_argument(
         "--validation",
         type=float,
         default=0.0,
-        metavar="SHARE",
-        help="labelme: share of the images that become the split val (default: none)",
+        metavar="FRACTION",
+        help="fraction of the images of train that become the split val (default: none)",
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="coco: where the pictures are"
+    )
+    parser.add_argument(
+        "--boxes",
+        choices=BOXES,
+        help="yolo: what becomes of a box among polygons: left to the background, taken as a "
+        "rectangular mask, or neither object nor background (default: ignore)",
+    )
+    parser.add_argument(
+        "--crowd-as-objects",
+        action="store_true",
+        help="coco: take annotations with iscrowd 1 for objects, as CVAT writes painted masks",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at the first error instead of counting it"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read, write, and say what was written and what was left out."""
+    """Read, write, and print the account."""
+    from itertools import chain
+
     from tqdm import tqdm
 
     from yolact_ros.classes import PASCAL_SBD
-    from yolact_ros.datasets.importers.coco_writer import write_coco
+    from yolact_ros.datasets.findings import Findings
+    from yolact_ros.datasets.importers.coco import read_coco
+    from yolact_ros.datasets.importers.coco_writer import class_names, write_coco
     from yolact_ros.datasets.importers.labelme import read_labelme
     from yolact_ros.datasets.importers.voc import read_voc
     from yolact_ros.datasets.importers.yolo import read_yolo
 
     if not 0 <= arguments.validation < 1:
         raise ConfigError(f"--validation is {arguments.validation}; expected 0 to below 1.")
-    classes = tuple(n.strip() for n in (arguments.classes or "").split(",") if n.strip())
-    if arguments.format == "yolo":
-        classes, images = read_yolo(arguments.source)
-    elif arguments.format == "labelme":
-        images = read_labelme(arguments.source, validation=arguments.validation)
-    else:
-        classes = classes or PASCAL_SBD
-        images = read_voc(arguments.source, classes)
-    bar = tqdm(images, desc="import", unit="image", mininterval=0.5)
-    report = write_coco(bar, arguments.output, classes=classes, copy=arguments.copy)
+    for option, format_ in (("images", "coco"), ("crowd_as_objects", "coco"), ("boxes", "yolo")):
+        if getattr(arguments, option) and arguments.format != format_:
+            flag = option.replace("_", "-")
+            raise ConfigError(f"--{flag} is for {format_}, not for {arguments.format}.")
+    if arguments.classes and arguments.format == "yolo":
+        raise ConfigError("--classes is not for yolo, whose YAML file names them.")
+    given = class_names((arguments.classes or "").split(",")) if arguments.classes else ()
+    findings = Findings()
+    names: dict[str, None] = dict.fromkeys(given)
+    parts = []
+    for source in arguments.source:
+        if not source.exists():
+            raise DatasetError(f"{source} does not exist.")
+        if arguments.format == "coco":
+            classes, images = read_coco(
+                source,
+                findings,
+                images=arguments.images,
+                crowd_as_objects=arguments.crowd_as_objects,
+            )
+        elif arguments.format == "yolo":
+            classes, images = read_yolo(source, findings, boxes=arguments.boxes or "ignore")
+        elif arguments.format == "labelme":
+            classes, images = (), read_labelme(source, findings)
+        else:
+            classes, images = read_voc(source, given or PASCAL_SBD, findings)
+        names.update(dict.fromkeys(classes))
+        parts.append(images)
+    bar = tqdm(chain(*parts), desc="import", unit="image", mininterval=0.5)
+    report = write_coco(
+        bar,
+        arguments.output,
+        findings=findings,
+        classes=tuple(names),
+        drop_empty_classes=arguments.format == "coco" and not given,
+        copy=arguments.copy,
+        validation=arguments.validation,
+        strict=arguments.strict,
+    )
     print(format_report(report))
     return 0
 
 
 def format_report(report: ImportReport) -> str:
-    """A line for each split, and one for each reason to leave annotations out."""
+    """A line for each split, and the account."""
+    from yolact_ros.datasets.findings import format_findings
+
     lines = [
         f"{path}: {report.images[split]} images, {report.instances[split]} instances"
         for split, path in report.files.items()
     ]
-    lines += [f"left out: {count} {reason}" for reason, count in report.skipped.most_common()]
-    return "\n".join(lines)
+    return "\n".join([*lines, format_findings(report.findings)])

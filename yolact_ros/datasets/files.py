@@ -195,7 +195,8 @@ class PictureFinder:
     def _by_base_name(self, base: str, parts: list[str]) -> Path | None:
         if self._by_name is None:
             self._by_name = {}
-            for folder in self.folders:
+            outer = {f for f in self.folders if not set(f.parents) & set(self.folders)}
+            for folder in outer:
                 for path in walk(folder, IMAGE_SUFFIXES):
                     self._by_name.setdefault(path.name.lower(), []).append(path)
         for candidate in (base, UPLOAD_PREFIX.sub("", base), unquote(base)):

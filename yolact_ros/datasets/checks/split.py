@@ -144,5 +144,5 @@ def _check_balance(report: SplitReport) -> None:
     for name, count in report.instances.items():
         if not count:
             report.findings.add(WARNING, "class without an instance", name)
-        elif count < RARE_COUNT or count * RARE_SHARE < most:
+        elif count < most and (count < RARE_COUNT or count * RARE_SHARE < most):
             report.findings.add(WARNING, "rare class", f"{name} ({count}; the largest has {most})")

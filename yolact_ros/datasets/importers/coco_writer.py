@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
+import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pycocotools import mask as rle_masks
 
-from yolact_ros.datasets.masks import segmentation_fault, segmentation_rle
+from yolact_ros.datasets.annotations import clean_name
+from yolact_ros.datasets.files import shown
+from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings, format_findings
+from yolact_ros.datasets.importers.foreign import ForeignImage, ForeignInstance, fit_to_picture
+from yolact_ros.datasets.masks import read_segmentation, segmentation_rle
 from yolact_ros.errors import DatasetError
 
-
-@dataclass(frozen=True)
-class ForeignInstance:
-    """An annotated object.
-
-    Attributes:
-        name: of its class.
-        segmentation: COCO's: polygons (x1 y1 x2 y2 ... in pixels), or RLE.
-    """
-
-    name: str
-    segmentation: Any
-
-
-@dataclass(frozen=True)
-class ForeignImage:
-    """An annotated image of another program's data set.
-
-    Attributes:
-        split: e.g. `train`.
-        path: of the image.
-        size: (height, width) in pixels.
-        instances: what can be used.
-        skipped: why annotations cannot be used, and how many for each reason.
-    """
-
-    split: str
-    path: Path
-    size: tuple[int, int]
-    instances: Sequence[ForeignInstance]
-    skipped: Mapping[str, int] = field(default_factory=dict)
+LONGEST_NAME = 200  # bytes of a file name; the system allows 255
+# Roboflow's versions of one photograph differ in what follows this.
+VERSION = re.compile(r"\.rf\.[0-9A-Za-z]+(?=\.|$)")
 
 
 @dataclass
@@ -55,100 +32,212 @@ class ImportReport:
 
     Attributes:
         images, instances: written, by split.
-        skipped: why annotations were left out, and how many for each reason.
         files: the annotation files, by split.
+        findings: the account.
     """
 
     images: Counter[str] = field(default_factory=Counter)
     instances: Counter[str] = field(default_factory=Counter)
-    skipped: Counter[str] = field(default_factory=Counter)
     files: dict[str, Path] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
 
 
 def write_coco(
     images: Iterable[ForeignImage],
     folder: Path,
     *,
+    findings: Findings,
     classes: Sequence[str] = (),
+    drop_empty_classes: bool = False,
     copy: bool = False,
+    validation: float = 0.0,
+    strict: bool = False,
 ) -> ImportReport:
     """Write `SPLIT.json` and the images in `SPLIT/`.
 
     Args:
         images: of all splits.
-        folder: made if absent; must be empty.
+        folder: made if absent; must be empty. What was written is removed after an error.
+        findings: the account that `images` are counted in while they are read.
         classes: names in the order of category ids, from 1 on; others follow in the order of the
             alphabet.
+        drop_empty_classes: leave out those of `classes` that have no instance.
         copy: copy the images; otherwise they are linked.
+        validation: fraction of the images of `train` that become `val`; which ones follows from
+            their names, so that it stays the same when images are added, and versions of one
+            photograph stay together.
+        strict: stop at the first error of the data set.
 
     Raises:
-        DatasetError: the folder is not empty or cannot be written, or there are no images.
+        DatasetError: the folder is not empty or cannot be written, no image can be used, there
+            is a split `val` besides `validation`, or `strict` and something is wrong.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DatasetError(f"{folder} is not an empty folder; choose another one, or remove it.")
-    found = list(images)
+    found = []
+    for image in images:
+        fitted = fit_to_picture(image, findings)
+        if strict and findings.count(ERROR):
+            raise DatasetError(f"--strict: {format_findings(findings).splitlines()[0].strip()}")
+        if fitted is not None:
+            found.append(fitted)
     if not found:
-        raise DatasetError("The data set has no images.")
+        raise DatasetError(f"No image can be used.\n{format_findings(findings)}")
+    splits = _splits(found, validation)
     names = {instance.name for image in found for instance in image.instances}
-    ordered = [*classes, *sorted(names - set(classes))]
+    listed = [name for name in dict.fromkeys(classes) if name in names or not drop_empty_classes]
+    for name in sorted(set(classes) - names):
+        findings.add(WARNING, "class without an instance", name)
+    ordered = [*listed, *sorted(names - set(listed))]
     ids = {name: number for number, name in enumerate(ordered, start=1)}
-    report = ImportReport()
-    contents: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    report = ImportReport(findings=findings)
+    existed = folder.exists()
     try:
-        for image in found:
-            content = contents.setdefault(image.split, {"images": [], "annotations": []})
-            _add_image(image, content, ids, report, folder=folder / image.split, copy=copy)
-        for split, content in contents.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        writers = {split: _SplitWriter(folder / split, ids, report) for split in splits}
+        for image, split in zip(found, splits, strict=True):
+            writers[split].add(image, split, copy=copy)
+        for split, writer in writers.items():
             report.files[split] = folder / f"{split}.json"
-            categories = [{"id": number, "name": name} for name, number in ids.items()]
-            report.files[split].write_text(json.dumps({**content, "categories": categories}))
-    except OSError as error:
-        raise DatasetError(f"{folder} cannot be written: {error}.") from error
+            report.files[split].write_text(json.dumps(writer.content()))
+        if strict and findings.count(ERROR):
+            raise DatasetError(f"--strict: {format_findings(findings).splitlines()[0].strip()}")
+    except BaseException as error:
+        _remove(folder, keep=existed)
+        if isinstance(error, OSError):
+            raise DatasetError(f"{folder} cannot be written: {error}.") from error
+        raise
     return report
 
 
-def _add_image(
-    image: ForeignImage,
-    content: Mapping[str, list[dict[str, Any]]],
-    ids: Mapping[str, int],
-    report: ImportReport,
-    *,
-    folder: Path,
-    copy: bool,
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    taken = {entry["file_name"] for entry in content["images"]}
-    name = image.path.name
-    if name in taken:  # of another folder
-        name = f"{image.path.stem}_{len(taken)}{image.path.suffix}"
-    if copy:
-        shutil.copyfile(image.path, folder / name)
-    else:
-        os.symlink(image.path.resolve(), folder / name)
-    height, width = image.size
-    image_id = len(content["images"]) + 1
-    content["images"].append({"id": image_id, "file_name": name, "height": height, "width": width})
-    report.images[image.split] += 1
-    report.skipped.update(image.skipped)
-    for instance in image.instances:
-        fault = segmentation_fault(instance.segmentation, image.size)
-        if fault:
-            report.skipped[fault] += 1
-            continue
-        rle = segmentation_rle(instance.segmentation, height, width)
+def _splits(images: Sequence[ForeignImage], validation: float) -> list[str]:
+    """The split of each image."""
+    if validation and any(image.split == "val" for image in images):
+        raise DatasetError("The data set has a split val of its own; leave --validation out.")
+    splits = []
+    for image in images:
+        name = VERSION.sub("", image.path.name)
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+        moved = int.from_bytes(digest[:4], "big") < validation * 2**32
+        splits.append("val" if moved and image.split == "train" else image.split)
+    if (
+        validation and len(images) > 1 and len(set(splits)) == 1
+    ):  # of few images all may fall alike
+        splits[-1] = "val" if splits[-1] == "train" else "train"
+    return splits
+
+
+def _remove(folder: Path, *, keep: bool) -> None:
+    """Take away what an import has written."""
+    if not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+class _SplitWriter:
+    """Collects the entries of one annotation file and puts its images into a folder."""
+
+    def __init__(self, folder: Path, ids: dict[str, int], report: ImportReport) -> None:
+        self.folder, self.ids, self.report = folder, ids, report
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+        self._taken: set[str] = set()
+        self._sources: set[Path] = set()
+
+    def content(self) -> dict[str, Any]:
+        """The annotation file."""
+        categories = [{"id": number, "name": name} for name, number in self.ids.items()]
+        return {"images": self.images, "annotations": self.annotations, "categories": categories}
+
+    def add(self, image: ForeignImage, split: str, *, copy: bool) -> None:
+        """Write one image; its size is known."""
+        assert image.size is not None
+        findings = self.report.findings
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = self._free_name(image.path)
+        if image.data is not None:
+            (self.folder / name).write_bytes(image.data)
+        else:
+            source = image.path.resolve()
+            if source in self._sources:
+                findings.add(WARNING, "file listed twice", shown(image.path))
+            self._sources.add(source)
+            if copy:
+                shutil.copyfile(source, self.folder / name)
+            else:
+                (self.folder / name).symlink_to(source)
+        image_id = len(self.images) + 1
+        height, width = image.size
+        self.images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+        self.report.images[split] += 1
+        for instance in image.instances:
+            self._add_instance(instance, image_id, image, split)
+
+    def _add_instance(
+        self, instance: ForeignInstance, image_id: int, image: ForeignImage, split: str
+    ) -> None:
+        assert image.size is not None
+        findings = self.report.findings
+        where = instance.where or shown(image.path.name)
+        common = {
+            "id": len(self.annotations) + 1,
+            "image_id": image_id,
+            "category_id": self.ids[instance.name],
+        }
+        if instance.box is not None:
+            area = instance.box[2] * instance.box[3]
+            rest = {"segmentation": [], "bbox": list(instance.box), "area": area, "iscrowd": 0}
+            self.annotations.append({**common, **rest})
+            return
+        shape = read_segmentation(instance.segmentation, image.size)
+        if isinstance(shape, str):
+            findings.add(ERROR, f"annotation {shape}", where)
+            return
+        if shape.broken:
+            findings.add(WARNING, "broken polygon beside usable ones", where)
+        rle = segmentation_rle(shape.segmentation, *image.size)
         area = float(rle_masks.area(rle))
         if not area:
-            report.skipped["without a pixel in the image"] += 1
-            continue
-        content["annotations"].append(
-            {
-                "id": len(content["annotations"]) + 1,
-                "image_id": image_id,
-                "category_id": ids[instance.name],
-                "segmentation": instance.segmentation,
-                "bbox": rle_masks.toBbox(rle).tolist(),
-                "area": area,
-                "iscrowd": 0,
-            }
-        )
-        report.instances[image.split] += 1
+            findings.add(ERROR, "annotation whose mask has no pixel", where)
+            return
+        if instance.crowd:
+            findings.add(NOTE, "crowd (iscrowd 1), neither object nor background", where)
+        else:
+            self.report.instances[split] += 1
+        rest = {
+            "segmentation": shape.segmentation,
+            "bbox": rle_masks.toBbox(rle).tolist(),
+            "area": area,
+            "iscrowd": int(instance.crowd),
+        }
+        self.annotations.append({**common, **rest})
+
+    def _free_name(self, path: Path) -> str:
+        """The name of a file, with a number where another image has taken it."""
+        stem, suffix = path.stem, path.suffix
+        while len(f"{stem}{suffix}".encode("utf-8", "surrogateescape")) > LONGEST_NAME:
+            stem, suffix = stem[: LONGEST_NAME // 4], suffix[:10]
+        name, number = f"{stem}{suffix}", 1
+        while name in self._taken:
+            number += 1
+            name = f"{stem}_{number}{suffix}"
+        self._taken.add(name)
+        return name
+
+
+def class_names(names: Iterable[Any]) -> tuple[str, ...]:
+    """Cleaned class names.
+
+    Raises:
+        DatasetError: two of them are the same, or one is empty.
+    """
+    cleaned = tuple(clean_name(name) for name in names)
+    twice = [name for name, count in Counter(cleaned).items() if count > 1 or not name]
+    if twice:
+        raise DatasetError(f"The class names hold {twice[0]!r} twice, or empty; name each once.")
+    return cleaned

@@ -1,96 +1,192 @@
-"""Pictures annotated with LabelMe: a JSON file beside each image.
+"""Pictures annotated with LabelMe, or a program that writes its files: one JSON file an image.
 
-Facts: the files that wkentaro/labelme writes (`shapes` with `label`, `points`, `shape_type`,
-`group_id`; `imagePath` beside the file, or the image itself in `imageData`).
+Facts: the files that wkentaro/labelme and CVHub520/X-AnyLabeling write (`shapes` with `label`,
+`points`, `shape_type`, `group_id`, `mask`; `imagePath` beside the file, or the image itself in
+`imageData`; `imageHeight` and `imageWidth` of the image that was annotated).
 """
 
 from __future__ import annotations
 
-import hashlib
+import base64
+import binascii
 import json
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
-from yolact_ros.datasets.files import image_size
-from yolact_ros.datasets.importers.coco_writer import ForeignImage, ForeignInstance
+from yolact_ros.datasets.annotations import clean_name, read_json, whole_number
+from yolact_ros.datasets.files import (
+    IMAGE_SUFFIXES,
+    MAX_PICTURE_BYTES,
+    PictureFinder,
+    picture_header,
+    read_bytes,
+    shown,
+    walk,
+)
+from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
+from yolact_ros.datasets.importers.foreign import ForeignImage, ForeignInstance, encode_mask
+from yolact_ros.datasets.masks import read_segmentation, segmentation_rle
 from yolact_ros.errors import DatasetError
 
 CIRCLE_CORNERS = 32
+# Shapes whose points are the corners of their outline, whatever the program calls them.
+OUTLINES = ("polygon", "rectangle", "rotation", "oriented_rectangle", "quadrilateral")
 
 
-def read_labelme(source: Path, *, validation: float = 0.0) -> Iterator[ForeignImage]:
-    """Read a folder and the folders below it.
+def read_labelme(source: Path, findings: Findings) -> Iterator[ForeignImage]:
+    """Read a folder and the folders below it; folders `train`, `val` and `test` are the splits.
 
     Args:
-        source: the folder. Where it has folders `train` and `val`, they are the splits.
-        validation: share of the images, 0 to 1, that become `val` otherwise; which ones follows
-            from their names, so that it stays the same when images are added.
+        source: the folder.
+        findings: what is found is added here.
 
     Raises:
         DatasetError: there is no annotation file.
     """
-    files = sorted(source.rglob("*.json"))
-    if not files:
-        raise DatasetError(f"{source} holds no JSON file; expected a folder of LabelMe.")
+    files = sorted(walk(source, (".json",)))
+    find = PictureFinder(source)
+    used: set[Path] = set()
+    read = 0
     for path in files:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"{path} cannot be read: {error}.") from error
+            content = read_json(path, 4 * MAX_PICTURE_BYTES)
+        except DatasetError as error:
+            findings.add(ERROR, "file that cannot be read", shown(error))
+            continue
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-            raise DatasetError(f"{path} has no list of `shapes`; it is none of LabelMe.")
-        image = path.parent / str(content.get("imagePath") or path.with_suffix(".jpg").name)
-        size = image_size(image)
-        split = _split(path.relative_to(source), validation)
-        if size is None:
-            raise DatasetError(
-                f"{path}: its image {image} cannot be read. LabelMe can keep images inside JSON "
-                "files; save them as files first."
-            )
-        instances, skipped = read_shapes(content["shapes"])
-        yield ForeignImage(split, image, size, instances, skipped)
+            findings.add(WARNING, "JSON file without LabelMe's list of shapes", shown(path))
+            continue
+        read += 1
+        image = _read_file(path, content, find, findings, source)
+        if image is not None:
+            used.add(image.path.resolve())
+            yield image
+    if not read:
+        raise DatasetError(f"{source} holds no JSON file of LabelMe.")
+    for image_path in sorted(walk(source, IMAGE_SUFFIXES)):
+        if image_path.resolve() not in used:
+            findings.add(NOTE, "image without labels, left out", shown(image_path))
 
 
-def _split(name: Path, validation: float) -> str:
-    for split in ("train", "val"):
-        if split in name.parts[:-1]:
-            return split
-    digest = hashlib.sha256(name.as_posix().encode()).digest()
-    return "val" if int.from_bytes(digest[:4], "big") < validation * 2**32 else "train"
+def _read_file(
+    path: Path,
+    content: Mapping[str, Any],
+    find: PictureFinder,
+    findings: Findings,
+    source: Path,
+) -> ForeignImage | None:
+    stated = content.get("imagePath")
+    name = stated if isinstance(stated, str) and stated.strip() else ""
+    image = _find_picture(path, name, find)
+    data = None
+    embedded = content.get("imageData")
+    if image is None and isinstance(embedded, str) and embedded:
+        try:
+            data = base64.b64decode(embedded.partition(",")[2] or embedded, validate=True)
+        except (ValueError, binascii.Error):
+            findings.add(ERROR, "imageData that is not base64", shown(path))
+            return None
+        base = name.replace("\\", "/").rsplit("/", 1)[-1]
+        image = path.with_name(base if Path(base).suffix else f"{path.stem}.png")
+    if image is None:
+        kind = "labels without an image"
+        findings.add(ERROR, kind, f"{shown(path)}: {shown(name) or 'no imagePath'}")
+        return None
+    height, width = (
+        whole_number(content.get("imageHeight")),
+        whole_number(content.get("imageWidth")),
+    )
+    size = (height, width) if height and width and min(height, width) > 0 else None
+    if size is None:
+        header = picture_header(data if data is not None else _bytes(image))
+        if header is not None:
+            size = header.upright
+    split = next(
+        (s for s in ("train", "val", "test") if s in path.relative_to(source).parts), "train"
+    )
+    shapes = read_shapes(content["shapes"], size, findings, name=shown(path))
+    return ForeignImage(split, image, size, shapes, data)
 
 
-def read_shapes(shapes: list[Any]) -> tuple[list[ForeignInstance], Counter[str]]:
+def _bytes(path: Path) -> bytes:
+    try:
+        return read_bytes(path, MAX_PICTURE_BYTES)
+    except DatasetError:
+        return b""
+
+
+def _find_picture(path: Path, name: str, find: PictureFinder) -> Path | None:
+    near = PictureFinder(path.parent)
+    if name:
+        beside = near(name.replace("\\", "/"))
+        return beside or find(name)
+    for suffix in IMAGE_SUFFIXES:
+        for spelling in (suffix, suffix.upper()):
+            found = near(path.with_suffix(spelling).name)
+            if found is not None:
+                return found
+    return None
+
+
+def read_shapes(
+    shapes: list[Any], size: tuple[int, int] | None, findings: Findings, *, name: str
+) -> list[ForeignInstance]:
     """Turn the shapes of an image into instances; those of one group and label are one.
 
-    Returns:
-        Instances, and why shapes were left out.
+    Args:
+        shapes: of the file.
+        size: (height, width) of the image that was annotated; masks need it.
+        findings: what cannot be used is added here.
+        name: of the file, for the account.
     """
-    skipped: Counter[str] = Counter()
-    polygons: dict[tuple[str, Any], list[list[float]]] = {}
+    parts: dict[tuple[str, str], list[Any]] = {}
+    places: dict[tuple[str, str], str] = {}
     for number, shape in enumerate(shapes):
-        try:
-            label, kind = str(shape["label"]), shape.get("shape_type") or "polygon"
-            points = np.asarray(shape["points"], np.float64).reshape(-1, 2)
-        except (AttributeError, KeyError, TypeError, ValueError):
-            skipped["without label or points"] += 1
+        where = f"{name}, shape {number}"
+        label = shape.get("label") if isinstance(shape, dict) else None
+        text = clean_name(label) if isinstance(label, (str, int, float)) else ""
+        points = _points(shape.get("points")) if isinstance(shape, dict) else None
+        if not text or points is None:
+            findings.add(ERROR, "shape without label or points", where)
             continue
-        polygon = _polygon(kind, points)
-        if polygon is None:
-            skipped[f"of shape {kind}"] += 1
+        kind = shape.get("shape_type") or "polygon"
+        part: Any = None
+        if kind == "mask":
+            part = _mask(shape.get("mask"), points, size)
+        elif isinstance(kind, str):
+            polygon = _polygon(kind, points)
+            part = None if polygon is None else [polygon.round(2).ravel().tolist()]
+        if part is None:
+            findings.add(ERROR, f"shape without an area: {str(kind)[:40]}", where)
             continue
         group = shape.get("group_id")
-        key = label, ("alone", number) if group is None else group
-        polygons.setdefault(key, []).append(polygon.round(2).ravel().tolist())
-    return [ForeignInstance(label, parts) for (label, _), parts in polygons.items()], skipped
+        key = text, f"alone {number}" if group is None else json.dumps(group, default=str)
+        parts.setdefault(key, []).append(part)
+        places.setdefault(key, where)
+    return [
+        ForeignInstance(key[0], _join(group, size), where=places[key])
+        for key, group in parts.items()
+    ]
+
+
+def _points(points: Any) -> np.ndarray | None:
+    """(N, 2) float64; None unless it is a list of finite x y pairs."""
+    try:
+        values = np.asarray(points, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if not isinstance(points, list) or values.ndim != 2 or values.shape[1] != 2:
+        return None
+    return values if np.isfinite(values).all() else None
 
 
 def _polygon(kind: str, points: np.ndarray) -> np.ndarray | None:
     """(N, 2) corners of a shape; None for one without an area."""
-    if kind == "polygon" and len(points) >= 3:
+    if kind in OUTLINES and len(points) >= 3:
         return points
     if kind == "rectangle" and len(points) == 2:
         (x1, y1), (x2, y2) = points
@@ -101,3 +197,38 @@ def _polygon(kind: str, points: np.ndarray) -> np.ndarray | None:
         circle: np.ndarray = points[0] + radius * np.stack([np.cos(angles), np.sin(angles)], 1)
         return circle
     return None
+
+
+def _mask(text: Any, points: np.ndarray, size: tuple[int, int] | None) -> dict[str, Any] | None:
+    """RLE of a mask, which is a PNG of what lies between two corners, both included."""
+    if size is None or not isinstance(text, str) or len(points) != 2:
+        return None
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        return None
+    header = picture_header(data)
+    (x1, y1), (x2, y2) = np.rint(np.sort(points, axis=0)).astype(np.int64).tolist()
+    if header is None or header.stored != (y2 - y1 + 1, x2 - x1 + 1):
+        return None
+    if x1 < 0 or y1 < 0 or x2 >= size[1] or y2 >= size[0]:
+        return None
+    part = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if part is None:
+        return None
+    mask = np.zeros(size, np.uint8)
+    mask[y1 : y2 + 1, x1 : x2 + 1] = part > 0
+    return encode_mask(mask)
+
+
+def _join(group: list[Any], size: tuple[int, int] | None) -> Any:
+    """One segmentation of the parts of an instance: polygons, or RLE where one part is RLE."""
+    if all(isinstance(part, list) for part in group):
+        return [polygon for part in group for polygon in part]
+    if len(group) == 1 or size is None:
+        return group[0]
+    from pycocotools import mask as rle_masks
+
+    usable = [part for part in group if not isinstance(read_segmentation(part, size), str)]
+    whole = rle_masks.merge([segmentation_rle(part, *size) for part in usable])
+    return {"size": list(size), "counts": whole["counts"].decode()}

@@ -1,0 +1,402 @@
+"""Exports as their programs write them come in whole, with an account of their quirks."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+
+import cv2
+import numpy as np
+import pytest
+
+rle_masks = pytest.importorskip("pycocotools.mask")
+
+from yolact_ros.cli.main import main  # noqa: E402
+from yolact_ros.datasets.coco import CocoDataset  # noqa: E402
+from yolact_ros.datasets.importers.voc import palette  # noqa: E402
+
+HEIGHT, WIDTH = 60, 80
+SQUARE = [20, 15, 60, 15, 60, 45, 20, 45]
+FRACTIONS = " ".join(str(v / (HEIGHT if i % 2 else WIDTH)) for i, v in enumerate(SQUARE))
+
+
+def picture(path, size=(HEIGHT, WIDTH)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.full((*size, 3), 128, np.uint8))
+    return path
+
+
+def text(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+@pytest.fixture
+def bring(tmp_path, capsys):
+    """Imports into a new folder; gives exit status, what was printed and an opener of splits."""
+
+    def run(*words):
+        out = tmp_path / f"out{random.random()}"
+        status = main(["import-dataset", *map(str, words), "-o", str(out)])
+        printed = capsys.readouterr()
+
+        def split(name="train"):
+            return CocoDataset(out / f"{name}.json", out / name)
+
+        return status, printed.out + printed.err, split
+
+    return run
+
+
+def check_square(dataset, *, classes=("bolt",), index=0):
+    sample = dataset.load(index)
+    assert [dataset.classes[c] for c in sample.class_ids] == list(classes)
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[15:45, 20:60] = 1
+    np.testing.assert_array_equal(np.asarray(sample.masks)[0], expected)
+
+
+def coco(*names, **changes):
+    entry = {"category_id": 1, "segmentation": [SQUARE], "bbox": [20, 15, 40, 30], "iscrowd": 0}
+    return {
+        "images": [{"id": i, "file_name": n, "height": HEIGHT, "width": WIDTH}
+                   for i, n in enumerate(names)],
+        "annotations": [{**entry, "id": i, "image_id": i, **changes} for i in range(len(names))],
+        "categories": [{"id": 0, "name": "parts"}, {"id": 1, "name": "bolt"}],
+    }  # fmt: skip
+
+
+def test_roboflow_names_folders_beside_the_yaml_and_a_split_that_is_not_there(tmp_path, bring):
+    root = tmp_path / "robo"
+    for split in ("train", "valid"):
+        picture(root / split / "images" / "a_jpg.rf.1f2e.jpg")
+        text(root / split / "labels" / "a_jpg.rf.1f2e.txt", f"0 {FRACTIONS} \n")
+    text(root / "data.yaml", "train: ../train/images\nval: ../valid/images\n"
+         "test: ../test/images\nnc: 1\nnames: [bolt]\n")  # fmt: skip
+    status, printed, split = bring("yolo", root)
+    assert status == 0 and "split without images" in printed
+    check_square(split("train"))
+    check_square(split("val"))
+
+
+def test_ultralytics_has_a_yaml_of_any_name_and_a_root_relative_to_anywhere(tmp_path, bring):
+    root = tmp_path / "datasets" / "parts"
+    picture(root / "images" / "train" / "cam" / "images" / "a.jpg")
+    text(root / "labels" / "train" / "cam" / "images" / "a.txt", f"0 {FRACTIONS}")
+    text(root / "parts-seg.yaml", "path: ../datasets/parts\ntrain: images/train\nval:\n"
+         "names:\n  0: bolt\n")  # fmt: skip
+    status, _, split = bring("yolo", root)
+    assert status == 0
+    check_square(split())
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["./images/train/a.jpg", "data/images/train/a.jpg", "C:\\x\\images\\train\\a.jpg"],
+)
+def test_lists_of_images_of_cvat_and_ultralytics(tmp_path, bring, line):
+    picture(tmp_path / "set" / "images" / "train" / "a.jpg")
+    text(tmp_path / "set" / "labels" / "train" / "a.txt", f"0 {FRACTIONS}")
+    text(tmp_path / "set" / "train.txt", f"{line}\nimages/train/gone.jpg\n")
+    text(tmp_path / "set" / "data.yaml", "path: .\ntrain: train.txt\nnames:\n  0: bolt\n")
+    status, printed, split = bring("yolo", tmp_path / "set")
+    assert status == 0 and "missing image" in printed
+    check_square(split())
+
+
+def test_label_studio_has_a_list_of_classes_and_no_yaml(tmp_path, bring):
+    picture(tmp_path / "set" / "images" / "0123abcd-a.jpg")
+    text(tmp_path / "set" / "labels" / "0123abcd-a.txt", f"1 {FRACTIONS}")
+    text(tmp_path / "set" / "classes.txt", "nut\nbolt\n")
+    status, _, split = bring("yolo", tmp_path / "set")
+    assert status == 0
+    check_square(split())
+
+
+def yolo_set(root, rows, names="{0: bolt, 2: nut, 5: gear}"):
+    picture(root / "images" / "train" / "a.jpg")
+    (root / "labels" / "train").mkdir(parents=True)
+    (root / "labels" / "train" / "a.txt").write_bytes(rows.encode())
+    text(root / "data.yaml", f"train: images/train\nnames: {names}\n")
+    return root
+
+
+def test_names_are_looked_up_by_their_number(tmp_path, bring):
+    rows = f"\ufeff0 {FRACTIONS}\n2 {FRACTIONS}\n5 {FRACTIONS}\n3 {FRACTIONS}\n"
+    status, printed, split = bring("yolo", yolo_set(tmp_path / "y", rows))
+    assert status == 0 and "unknown class" in printed
+    check_square(split(), classes=("bolt", "nut", "gear"))
+
+
+@pytest.mark.parametrize("names", ["{a: bolt}", "{0: bolt, '0': nut}", "3", "[]", "[[]]"])
+def test_names_without_numbers_are_refused(tmp_path, bring, names):
+    status, printed, _ = bring("yolo", yolo_set(tmp_path / "y", f"0 {FRACTIONS}", names))
+    assert (status, "names" in printed) == (1, True) or names == "[[]]"
+
+
+@pytest.mark.parametrize(("boxes", "crowd"), [("drop", []), ("rectangle", [0]), ("ignore", [1])])
+def test_boxes_among_polygons_become_what_is_asked_for(tmp_path, bring, boxes, crowd):
+    root = yolo_set(tmp_path / "y", f"0 {FRACTIONS}\n0 0.5 0.5 0.25 0.2\n")
+    status, printed, split = bring("yolo", root, "--boxes", boxes)
+    assert status == 0 and "box without a mask" in printed
+    assert split().load(0).crowd.astype(int).tolist() == [0, *crowd]
+
+
+def test_no_label_file_at_all_is_an_error_that_says_where_they_were_looked_for(tmp_path, bring):
+    picture(tmp_path / "set" / "train" / "a.png")
+    text(tmp_path / "set" / "data.yaml", "train: train\nnames: [bolt]\n")
+    status, printed, _ = bring("yolo", tmp_path / "set")
+    assert status == 1 and "a.txt" in printed
+
+
+def test_labels_and_images_without_each_other_are_counted(tmp_path, bring):
+    root = yolo_set(tmp_path / "y", f"0 {FRACTIONS}\n")
+    picture(root / "images" / "train" / "b.jpg")
+    text(root / "labels" / "train" / "c.txt", f"0 {FRACTIONS}")
+    _, printed, _ = bring("yolo", root)
+    assert "image without labels" in printed and "labels without an image" in printed
+
+
+def labelme(path, *shapes, **changes):
+    polygon = {"label": "bolt", "points": np.reshape(SQUARE, (-1, 2)).tolist()}
+    content = {"shapes": list(shapes) or [polygon], "imagePath": "a.png", "imageData": None,
+               "imageHeight": HEIGHT, "imageWidth": WIDTH, **changes}  # fmt: skip
+    text(path, content)
+
+
+def test_labelme_finds_pictures_by_paths_of_windows(tmp_path, bring):
+    picture(tmp_path / "set" / "images" / "a.png")
+    labelme(tmp_path / "set" / "json" / "a.json", imagePath="..\\images\\a.png")
+    labelme(tmp_path / "set" / "json" / "b.json", imagePath="D:\\old\\images\\a.png")
+    _, printed, split = bring("labelme", tmp_path / "set")
+    check_square(split())
+    assert "file listed twice" in printed
+
+
+def test_labelme_keeps_pictures_in_its_files(tmp_path, bring):
+    data = picture(tmp_path / "a.png").read_bytes()
+    labelme(tmp_path / "set" / "a.json", imageData=base64.b64encode(data).decode())
+    labelme(tmp_path / "set" / "b.json", imageData="!!!", imagePath="b.png")
+    labelme(tmp_path / "set" / "c.json", imagePath="c.png")
+    status, printed, split = bring("labelme", tmp_path / "set")
+    assert status == 0 and "not base64" in printed and "labels without an image" in printed
+    check_square(split())
+
+
+@pytest.mark.parametrize(("factor", "fits"), [(2, True), (0.5, True), (1.5, False)])
+def test_labels_of_a_picture_that_was_resized_are_scaled_or_refused(tmp_path, bring, factor, fits):
+    picture(tmp_path / "set" / "a.png")
+    points = (np.reshape(SQUARE, (-1, 2)) * factor).tolist()
+    height = HEIGHT * factor if fits else HEIGHT
+    labelme(tmp_path / "set" / "a.json", {"label": "bolt", "points": points},
+            imageHeight=int(height), imageWidth=int(WIDTH * factor))  # fmt: skip
+    status, printed, split = bring("labelme", tmp_path / "set")
+    assert status == (0 if fits else 1)
+    if fits:
+        check_square(split())
+    else:
+        assert "of another size" in printed
+
+
+def test_labelme_shapes_with_an_area_are_taken_and_the_others_counted(tmp_path, bring):
+    picture(tmp_path / "set" / "a.png")
+    mask = cv2.imencode(".png", np.full((30, 40), 255, np.uint8))[1].tobytes()
+    corners = np.reshape(SQUARE, (-1, 2)).tolist()
+    shapes = [
+        {"label": "bolt", "shape_type": "rectangle", "points": corners},
+        {"label": "bolt", "shape_type": "rectangle", "points": [[60, 45], [20, 15]]},
+        {"label": "bolt", "shape_type": "rotation", "points": corners},
+        {"label": "bolt ", "shape_type": "mask", "points": [[20, 15], [59, 44]],
+         "mask": base64.b64encode(mask).decode()},
+        {"label": "bolt", "shape_type": "line", "points": [[1, 1], [5, 5]]},
+        {"label": "bolt", "shape_type": "mask", "points": [[20, 15], [59, 44]], "mask": "AAAA"},
+        {"label": "bolt", "points": corners[:3], "group_id": [1]},
+        {"label": "bolt", "points": corners[1:], "group_id": [1]},
+    ]  # fmt: skip
+    labelme(tmp_path / "set" / "a.json", *shapes)
+    _, printed, split = bring("labelme", tmp_path / "set")
+    sample = split().load(0)
+    assert np.asarray(sample.masks).sum(axis=(1, 2))[:4].tolist() == [1200] * 4
+    assert len(sample) == 5  # the group is one
+    assert "shape without an area: line" in printed and "without an area: mask" in printed
+
+
+def test_equal_names_in_several_folders_all_survive(tmp_path, bring):
+    for number, name in enumerate(("d1/a", "d1/a_2", "d2/a")):
+        picture(tmp_path / "set" / f"{name}.png", (HEIGHT + number, WIDTH))
+        labelme(tmp_path / "set" / f"{name}.json", imagePath=f"{name[3:]}.png",
+                imageHeight=HEIGHT + number)  # fmt: skip
+    for words in ((), ("--copy",)):
+        status, _, split = bring("labelme", tmp_path / "set", *words)
+        assert status == 0
+        assert {split().load(i).image.shape[0] for i in range(3)} == {60, 61, 62}
+
+
+def voc(root, objects, classes, name="a", split="default"):
+    picture(root / "JPEGImages" / f"{name}.jpg")
+    text(root / "ImageSets" / "Segmentation" / f"{split}.txt", f"{name}\n")
+    for folder, image in (("SegmentationClass", classes), ("SegmentationObject", objects)):
+        (root / folder).mkdir(exist_ok=True)
+        cv2.imwrite(str(root / folder / f"{name}.png"), image)
+    return root
+
+
+def coloured(*rgb):
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image[15:45, 20:60] = rgb[::-1]
+    return image
+
+
+def test_cvat_names_its_colours_in_a_labelmap(tmp_path, bring):
+    root = voc(tmp_path / "v", coloured(1, 2, 3), coloured(250, 50, 83), "my picture")
+    text(root / "labelmap.txt", "# label:color_rgb:parts:actions\nbackground:0,0,0::\n"
+         "bolt:250,50,83::\nnut:128,0,0::\n")  # fmt: skip
+    status, printed, split = bring("voc", root)
+    assert status == 0 and "class without an instance" in printed
+    check_square(split())
+
+
+def test_colours_of_nobody_are_counted_and_the_import_says_so(tmp_path, bring):
+    status, printed, _ = bring("voc", voc(tmp_path / "v", coloured(1, 2, 3), coloured(9, 9, 9)))
+    assert "labelmap.txt" in printed and "0 instances" in printed
+    assert status == 0
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "4 bits", "x257"])
+def test_masks_of_other_than_eight_bits_are_refused(tmp_path, bring, kind):
+    grey = coloured(1, 1, 1)[..., 0]
+    root = voc(tmp_path / "v", grey, grey)
+    path = root / "SegmentationClass" / "a.png"
+    if kind == "4 bits":
+        from PIL import Image
+
+        Image.fromarray(grey).convert("L").quantize(2).save(root / "p.png", bits=4)
+        data = bytearray(path.read_bytes())
+        data[24] = 4  # what the header says is what counts
+        path.write_bytes(data)
+    else:
+        cv2.imwrite(str(path), grey.astype(np.uint16) * (257 if kind == "x257" else 1))
+    status, printed, _ = bring("voc", root)
+    assert status == 1 and "bits a sample" in printed
+
+
+def test_palette_masks_are_read_as_their_colours(tmp_path, bring):
+    from PIL import Image
+
+    grey = coloured(1, 1, 1)[..., 0]
+    root = voc(tmp_path / "v", grey, grey, split="train")
+    for folder in ("SegmentationClass", "SegmentationObject"):
+        image = Image.fromarray(grey, "P")
+        image.putpalette(palette()[:, ::-1].tobytes())
+        image.save(root / folder / "a.png", bits=4)
+    status, _, split = bring("voc", root, "--classes", "bolt")
+    assert status == 0
+    check_square(split())
+
+
+def test_cvat_writes_a_prefix_and_brush_masks_as_crowds(tmp_path, bring):
+    root = tmp_path / "cvat"
+    picture(root / "images" / "a.jpg")
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[15:45, 20:60] = 1
+    runs = [int(n) for n in np.diff(np.flatnonzero(np.diff(mask.T.ravel(), prepend=2)))]
+    rle = {"size": [HEIGHT, WIDTH], "counts": [*runs, HEIGHT * WIDTH - sum(runs)]}
+    text(root / "annotations" / "instances_default.json",
+         coco("images/a.jpg", segmentation=rle, iscrowd=1))  # fmt: skip
+    status, printed, split = bring("coco", root)
+    assert "crowd (iscrowd 1), neither object nor background" in printed
+    assert split().instances == [0]
+    status, printed, split = bring("coco", root, "--crowd-as-objects")
+    assert status == 0 and "taken as an object" in printed
+    check_square(split())
+    assert split().instances == [1]
+
+
+@pytest.mark.parametrize("name", ["/label-studio/data/upload/3/0123abcd-a.jpg",
+                                  "images\\\\0123abcd-a.jpg", "0123abcd-a.jpg"])  # fmt: skip
+def test_label_studio_writes_paths_of_its_server_and_prefixes(tmp_path, bring, name):
+    picture(tmp_path / "ls" / "images" / "a.jpg")
+    text(tmp_path / "ls" / "result.json", coco(name))
+    status, _, split = bring("coco", tmp_path / "ls")
+    assert status == 0
+    check_square(split())
+
+
+def test_roboflow_has_a_file_beside_the_pictures_of_each_split(tmp_path, bring):
+    for split in ("train", "valid", "test"):
+        picture(tmp_path / "rf" / split / "a.jpg")
+        text(tmp_path / "rf" / split / "_annotations.coco.json", coco("a.jpg"))
+    status, printed, split = bring("coco", tmp_path / "rf")
+    assert status == 0 and "class without an instance" in printed  # category 0
+    for name in ("train", "val", "test"):
+        assert split(name).classes == ("bolt",)
+        check_square(split(name))
+
+
+def test_jobs_are_merged_by_the_names_of_their_classes_and_split(tmp_path, bring):
+    for job in ("one", "two"):
+        names = [f"{i}.jpg" for i in range(20)]
+        for name in names:
+            picture(tmp_path / job / name)
+        content = coco(*names)
+        if job == "two":  # the same classes under other numbers
+            content["categories"] = [{"id": 1, "name": "bolt "}]
+        text(tmp_path / job / "instances.json", content)
+    status, _, split = bring("coco", tmp_path / "one", tmp_path / "two", "--validation", "0.3")
+    assert status == 0
+    assert len(split("train")) + len(split("val")) == 40 and 2 < len(split("val")) < 26
+    assert split().classes == ("bolt",)
+
+
+def test_validation_beside_a_split_of_its_own_is_refused(tmp_path, bring):
+    for split in ("train", "valid"):
+        picture(tmp_path / "rf" / split / "a.jpg")
+        text(tmp_path / "rf" / split / "_annotations.coco.json", coco("a.jpg"))
+    status, printed, _ = bring("coco", tmp_path / "rf", "--validation", "0.2")
+    assert status == 1 and "split val of its own" in printed
+
+
+def test_strict_stops_and_leaves_nothing(tmp_path, bring):
+    picture(tmp_path / "set" / "a.jpg")
+    text(tmp_path / "set" / "a.json", coco("a.jpg", "b.jpg"))
+    assert bring("coco", tmp_path / "set")[0] == 0
+    status, printed, split = bring("coco", tmp_path / "set", "--strict")
+    assert status == 1 and "missing image" in printed
+    with pytest.raises(Exception, match="cannot be read"):
+        split()
+
+
+ODD = [None, 1, -1, 1e300, 10**20, [], {}, [[1]], "x", True, "a" * 300, {"a": []}, "\\", "\0"]
+
+
+def test_random_labelme_files_give_a_sentence_or_an_account(tmp_path, bring):
+    picture(tmp_path / "set" / "a.png")
+    draw = random.Random(3)
+    for _ in range(150):
+        square = np.reshape(SQUARE, (-1, 2)).tolist()
+        shape = {"label": "bolt", "points": square, "shape_type": "polygon", "group_id": 1}
+        content = {"shapes": [shape, dict(shape)], "imagePath": "a.png", "imageData": None,
+                   "imageHeight": HEIGHT, "imageWidth": WIDTH}  # fmt: skip
+        for _ in range(draw.randint(1, 3)):
+            place = draw.choice([content, shape])
+            place[draw.choice(list(place))] = draw.choice(ODD)
+        text(tmp_path / "set" / "a.json", content)
+        assert bring("labelme", tmp_path / "set")[0] in (0, 1)
+
+
+def test_random_yolo_files_give_a_sentence_or_an_account(tmp_path, bring):
+    root = yolo_set(tmp_path / "y", f"0 {FRACTIONS}")
+    draw = random.Random(4)
+    words = ["0", "1", "1e9", "nan", "inf", "-3", "x", "0.5", "0.25", "99", "\x00", "1,5"]
+    for number in range(120):
+        row = FRACTIONS.split()
+        row = ["0", *row]
+        for _ in range(draw.randint(1, 4)):
+            row[draw.randrange(len(row))] = draw.choice(words)
+        row = row[: draw.randint(1, len(row))]
+        data = " ".join(row).encode()
+        if number % 10 == 0:
+            data = bytes(draw.randrange(256) for _ in range(40))
+        (root / "labels" / "train" / "a.txt").write_bytes(data)
+        assert bring("yolo", root)[0] in (0, 1)

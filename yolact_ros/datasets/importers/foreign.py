@@ -1,0 +1,139 @@
+"""Annotated images of other programs, brought to the size of their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as rle_masks
+
+from yolact_ros.datasets.files import (
+    MAX_PICTURE_BYTES,
+    PictureHeader,
+    decode_picture,
+    picture_header,
+    read_bytes,
+    shown,
+)
+from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
+from yolact_ros.datasets.masks import read_segmentation, segmentation_rle
+from yolact_ros.errors import DatasetError
+
+SAME_ASPECT = 0.01  # relative difference of two scales up to which an image was only resized
+
+
+@dataclass(frozen=True)
+class ForeignInstance:
+    """An annotated object.
+
+    Attributes:
+        name: of its class.
+        segmentation: COCO's: polygons (x1 y1 x2 y2 ... in pixels), or RLE.
+        crowd: neither object nor background.
+        where: what names it in the account.
+        box: x y width height of an object without a mask; None for all others.
+    """
+
+    name: str
+    segmentation: Any
+    crowd: bool = False
+    where: str = ""
+    box: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ForeignImage:
+    """An annotated image.
+
+    Attributes:
+        split: e.g. `train`.
+        path: of the picture; of its name alone if `data` holds it.
+        size: (height, width) that the instances are meant for; None takes the picture's.
+        instances: what can be used.
+        data: the picture's bytes where there is no file.
+    """
+
+    split: str
+    path: Path
+    size: tuple[int, int] | None
+    instances: Sequence[ForeignInstance]
+    data: bytes | None = None
+
+
+def fit_to_picture(image: ForeignImage, findings: Findings) -> ForeignImage | None:
+    """Open the picture, and bring size and instances of the image in line with it.
+
+    Labels of a picture that was resized since are scaled. Those on the pixels of a picture that
+    EXIF turns keep the size as stored, by which `CocoDataset` knows how to read it.
+
+    Returns:
+        The image with its size; None if it cannot be used, which is counted.
+    """
+    name = shown(image.path)
+    try:
+        data = read_bytes(image.path, MAX_PICTURE_BYTES) if image.data is None else image.data
+    except DatasetError:
+        findings.add(ERROR, "image that cannot be read", name)
+        return None
+    grey = decode_picture(data, grey=True)
+    if grey is None:
+        findings.add(ERROR, "image that cannot be decoded", name)
+        return None
+    header = picture_header(data) or PictureHeader((grey.shape[0], grey.shape[1]), 1)
+    if header.orientation > 1:
+        place = f"{name}, EXIF orientation {header.orientation}"
+        if image.size == header.stored != header.upright:
+            kind = "image annotated on its unrotated pixels, which are used"
+            findings.add(NOTE, kind, place)
+        else:
+            kind = "image that EXIF turns; its annotations must be on the turned image"
+            findings.add(WARNING if header.orientation < 5 else NOTE, kind, place)
+    if image.size is None or image.size in (header.upright, header.stored):
+        return replace(image, size=image.size or header.upright)
+    for size in dict.fromkeys((header.upright, header.stored)):
+        y, x = size[0] / image.size[0], size[1] / image.size[1]
+        if abs(x / y - 1) <= SAME_ASPECT:
+            place = f"{name}: {_words(image.size)} to {_words(size)}"
+            findings.add(NOTE, "image that was resized; its annotations are scaled", place)
+            return replace(image, size=size, instances=_scale(image, size, (x, y)))
+    stated = f"{name}: {_words(header.upright)}, annotated as {_words(image.size)}"
+    findings.add(ERROR, "image of another size than its annotations", stated)
+    return None
+
+
+def _words(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+def _scale(
+    image: ForeignImage, size: tuple[int, int], scale: tuple[float, float]
+) -> list[ForeignInstance]:
+    scaled = []
+    for instance in image.instances:
+        shape = read_segmentation(instance.segmentation, image.size or size)
+        segmentation, box = instance.segmentation, instance.box
+        if box is not None:
+            box = tuple(v * scale[i % 2] for i, v in enumerate(box))
+        elif isinstance(shape, str):
+            pass  # counted when it is written
+        elif isinstance(shape.segmentation, list):
+            segmentation = [
+                [round(v * scale[i % 2], 2) for i, v in enumerate(polygon)]
+                for polygon in shape.segmentation
+            ]
+        else:
+            mask = rle_masks.decode(segmentation_rle(segmentation, *(image.size or size)))
+            mask = cv2.resize(mask, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
+            segmentation = encode_mask(mask)
+        scaled.append(replace(instance, segmentation=segmentation, box=box))
+    return scaled
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """COCO's compressed RLE, as JSON can hold it, of a (H, W) mask."""
+    rle = rle_masks.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(mask.shape), "counts": rle["counts"].decode()}
