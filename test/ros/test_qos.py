@@ -19,9 +19,11 @@ from rclpy.qos import (
 )
 from sensor_msgs.msg import CompressedImage, Image
 
+from yolact_ros.ros.inputs import qos
 from yolact_ros.ros.inputs.camera import CameraInput, image_qos
 from yolact_ros.ros.inputs.mailbox import Inbox
 from yolact_ros.ros.inputs.qos import (
+    SubscriptionWatch,
     incompatible_publisher_message,
     lost_messages_message,
     new_publisher,
@@ -181,3 +183,36 @@ def test_compressed_images_are_taken_beside_the_remapped_name(make_node):
     publisher.publish(message)
     assert spin([node], lambda: taken.mailbox.counts().received)
     assert inbox.take()[1].message == message
+
+
+@pytest.mark.parametrize("offered", [(), ("incompatible_qos",)])
+def test_a_middleware_without_these_events_still_gets_a_subscription(
+    make_node, offered, monkeypatch
+):
+    node = make_node("narrow")
+    create = node.create_subscription
+
+    def narrow(*words, event_callbacks, **more):
+        asked = {e for e in ("incompatible_qos", "message_lost") if getattr(event_callbacks, e)}
+        if asked - set(offered):
+            raise qos.UnsupportedEventTypeError("not supported")
+        return create(*words, event_callbacks=event_callbacks, **more)
+
+    monkeypatch.setattr(node, "create_subscription", narrow)
+    watch = SubscriptionWatch(node, "image")
+    subscription = watch.subscribe(Image, lambda message: None, image_qos(keeps_all=False))
+    assert subscription.topic_name == watch.topic
+
+
+def test_the_count_of_lost_images_goes_on_after_a_new_subscription(make_node):
+    node = make_node("counting")
+    watch = SubscriptionWatch(node, "image")
+    for losses in ((1, 120), (1, 3)):
+        subscription = watch.subscribe(Image, lambda message: None, image_qos(keeps_all=False))
+        before = 0
+        for total in losses:
+            change = types.SimpleNamespace(total_count=total, total_count_change=total - before)
+            watch._on_lost(change)
+            before = total
+        node.destroy_subscription(subscription)
+    assert watch.lost == 123

@@ -15,7 +15,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
 from yolact_ros.ros.inputs.mailbox import Inbox, Mailbox
-from yolact_ros.ros.inputs.qos import SubscriptionWatch, overriding_options
+from yolact_ros.ros.inputs.qos import SubscriptionWatch
 from yolact_ros.ros.parameters.settings import InputSettings
 
 IMAGE = "image"
@@ -53,8 +53,8 @@ class CameraInput:
         self._type, self._topic_name = image_topic(
             node, f"{name}/{IMAGE}" if name else IMAGE, settings.image_transport
         )
-        self.topic = node.resolve_topic_name(self._topic_name)
-        self.watch = SubscriptionWatch(node, self.topic)
+        self.watch = SubscriptionWatch(node, self._topic_name)
+        self.topic = self.watch.topic
         self._node = node
         self._keeps_all = settings.queue_policy == "all"
         self._subscription: Subscription[Any] | None = None
@@ -63,7 +63,7 @@ class CameraInput:
 
     @property
     def lost(self) -> int:
-        """Images that the middleware reported lost since the subscription."""
+        """Images that the middleware reported lost since the node started."""
         return self.watch.lost
 
     def subscribe(self) -> None:
@@ -71,14 +71,9 @@ class CameraInput:
         if self._subscription is not None:
             return
         qos = image_qos(keeps_all=self._keeps_all)
-        self._subscription = self._node.create_subscription(
-            self._type,
-            self._topic_name,
-            self._on_image,
-            qos,
-            callback_group=WhileThereIsRoom(lambda: self.mailbox.is_full),
-            event_callbacks=self.watch.callbacks(qos),
-            qos_overriding_options=overriding_options(),
+        group = WhileThereIsRoom(lambda: self.mailbox.is_full)
+        self._subscription = self.watch.subscribe(
+            self._type, self._on_image, qos, callback_group=group
         )
         self._node.get_logger().info(f"Waiting for images on {self.topic}.")
 

@@ -14,7 +14,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from yolact_ros.errors import MessageError
 from yolact_ros.ros.inputs.camera import WhileThereIsRoom, image_qos
-from yolact_ros.ros.inputs.qos import SubscriptionWatch, overriding_options
+from yolact_ros.ros.inputs.qos import SubscriptionWatch
 from yolact_ros.ros.inputs.stamp_matcher import Pairing
 from yolact_ros.ros.parameters.settings import DepthSettings
 from yolact_ros.runtime.depth.objects import DepthView, depth_in_metres, view_of
@@ -176,15 +176,9 @@ class DepthInput:
                 in_lockstep = self._keeps_all and self._kinds[topic] is Image
                 qos = image_qos(keeps_all=True) if in_lockstep else depth_qos()
                 group = WhileThereIsRoom(lambda: self._images.is_full) if in_lockstep else None
-                watch = SubscriptionWatch(self._node, self._node.resolve_topic_name(topic))
-                self._subscriptions[topic] = self._node.create_subscription(
-                    self._kinds[topic],
-                    topic,
-                    self._callbacks[topic],
-                    qos,
-                    callback_group=group,
-                    event_callbacks=watch.callbacks(qos),
-                    qos_overriding_options=overriding_options(),
+                watch = SubscriptionWatch(self._node, topic)
+                self._subscriptions[topic] = watch.subscribe(
+                    self._kinds[topic], self._callbacks[topic], qos, callback_group=group
                 )
             elif subscription is not None and not wanted():
                 self._node.destroy_subscription(self._subscriptions.pop(topic))

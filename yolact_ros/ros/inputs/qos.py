@@ -1,25 +1,41 @@
-"""What the middleware tells about topics, in words that say what to change."""
+"""QoS events of the middleware, logged as sentences that say what to change."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from rclpy.event_handler import (
-    PublisherEventCallbacks,
-    QoSMessageLostInfo,
-    QoSOfferedIncompatibleQoSInfo,
-    QoSRequestedIncompatibleQoSInfo,
-    SubscriptionEventCallbacks,
-)
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSCompatibility, QoSPolicyKind, QoSProfile, qos_check_compatible
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+try:
+    from rclpy.event_handler import (
+        PublisherEventCallbacks,
+        QoSMessageLostInfo,
+        QoSOfferedIncompatibleQoSInfo,
+        QoSRequestedIncompatibleQoSInfo,
+        SubscriptionEventCallbacks,
+        UnsupportedEventTypeError,
+    )
+except ModuleNotFoundError:  # the module's name in Humble
+    from rclpy.qos_event import (  # type: ignore[import-not-found, no-redef]
+        PublisherEventCallbacks,
+        QoSMessageLostInfo,
+        QoSOfferedIncompatibleQoSInfo,
+        QoSRequestedIncompatibleQoSInfo,
+        SubscriptionEventCallbacks,
+        UnsupportedEventTypeError,
+    )
+
 if TYPE_CHECKING:
+    from rclpy.callback_groups import CallbackGroup
+    from rclpy.subscription import Subscription
     from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+T = TypeVar("T")
 
 # What the parameters qos_overrides.TOPIC.subscription.POLICY may change.
 OVERRIDABLE = (
@@ -28,41 +44,58 @@ OVERRIDABLE = (
     QoSPolicyKind.RELIABILITY,
     QoSPolicyKind.DURABILITY,
 )
-# Likewise of publishers.
+# The same for publishers.
 PUBLISHER_OVERRIDABLE = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 THROTTLE_S = 5.0  # between two log lines about lost images
 
 
-def overriding_options() -> QoSOverridingOptions:
-    """Let parameters change a subscription's QoS."""
-    return QoSOverridingOptions(OVERRIDABLE)
-
-
 class SubscriptionWatch:
-    """Logs what keeps messages of one topic away, and remembers it.
+    """Subscribes to one topic; logs and remembers what keeps its messages away.
 
     Attributes:
         topic: full name.
-        lost: messages that the middleware reported lost.
+        lost: messages that the middleware reported lost, over all subscriptions of this object.
     """
 
     def __init__(self, node: Node, topic: str) -> None:
-        self.topic = topic
+        self.topic = node.resolve_topic_name(topic)
+        self._name = topic  # remapping applies once
         self.lost = 0
         self._node = node
         self._asked: QoSProfile | None = None
         self._clash = ""
 
-    def callbacks(self, asked: QoSProfile) -> SubscriptionEventCallbacks:
-        """Callbacks for a subscription of this topic.
+    def subscribe(
+        self,
+        kind: type,
+        callback: Callable[[Any], None],
+        qos: QoSProfile,
+        *,
+        callback_group: CallbackGroup | None = None,
+    ) -> Subscription[Any]:
+        """Subscribe to the topic.
 
         Args:
-            asked: the QoS that it is made with; parameters may change it on the way.
+            kind: type of the messages.
+            callback: takes a message.
+            qos: parameters `qos_overrides.TOPIC.subscription.POLICY` may change it.
+            callback_group: of the subscription; None for the node's default.
         """
-        self._asked = asked
+        self._asked = qos
         self._clash = ""
-        return SubscriptionEventCallbacks(
-            incompatible_qos=self._on_incompatible, message_lost=self._on_lost
+        events = {"incompatible_qos": self._on_incompatible, "message_lost": self._on_lost}
+        return _with_events(
+            lambda callbacks: self._node.create_subscription(
+                kind,
+                self._name,
+                callback,
+                qos,
+                callback_group=callback_group,
+                event_callbacks=callbacks,
+                qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
+            ),
+            SubscriptionEventCallbacks,
+            events,
         )
 
     def clash(self) -> str:
@@ -112,13 +145,39 @@ def new_publisher(node: Node, kind: type, topic: str, qos: QoSProfile) -> Publis
             )
         )
 
-    return node.create_publisher(
-        kind,
-        topic,
-        offered,
-        event_callbacks=PublisherEventCallbacks(incompatible_qos=warn),
-        qos_overriding_options=QoSOverridingOptions(PUBLISHER_OVERRIDABLE),
+    return _with_events(
+        lambda callbacks: node.create_publisher(
+            kind,
+            topic,
+            offered,
+            event_callbacks=callbacks,
+            qos_overriding_options=QoSOverridingOptions(PUBLISHER_OVERRIDABLE),
+        ),
+        PublisherEventCallbacks,
+        {"incompatible_qos": warn},
     )
+
+
+def _with_events(
+    create: Callable[[Any], T],
+    kind: Callable[..., Any],
+    events: Mapping[str, Callable[[Any], None]],
+) -> T:
+    """Create an endpoint with as many of its events as the middleware offers.
+
+    Args:
+        create: makes the endpoint with the given callbacks.
+        kind: class of the callbacks.
+        events: callbacks by event, the most useful first.
+    """
+    names = list(events)
+    while True:
+        try:
+            return create(kind(**{name: events[name] for name in names}))
+        except UnsupportedEventTypeError:
+            if not names:
+                raise
+            names.pop()
 
 
 def incompatible_publishers(

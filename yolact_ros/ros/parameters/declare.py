@@ -70,7 +70,13 @@ class NodeParameters:
                 self._table_of[field.name] = table.name
         self.current = Settings(**tables)
         self._lock = threading.Lock()  # transitions and parameter services may have own threads
+        self._logger = node.get_logger()
         node.add_on_set_parameters_callback(self._on_set)
+        # Another callback may still refuse what this one accepts, so the change waits until all
+        # have agreed; Humble has no callback for that moment.
+        self._applies_later = hasattr(node, "add_post_set_parameters_callback")
+        if self._applies_later:
+            node.add_post_set_parameters_callback(self._apply)
 
     def freeze(self) -> Settings:
         """Refuse changes of what `configure` reads; return the settings that it is to read."""
@@ -97,10 +103,19 @@ class NodeParameters:
     def _on_set(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
         try:
             with self._lock:
-                self.current = self._changed(parameters)
+                changed = self._changed(parameters)
+                if not self._applies_later:
+                    self.current = changed
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
+
+    def _apply(self, parameters: list[Parameter[Any]]) -> None:
+        try:
+            with self._lock:
+                self.current = self._changed(parameters)
+        except ConfigError as error:  # a transition came between the check and this
+            self._logger.warning(f"A change of parameters has no effect: {error}")
 
     def _changed(self, parameters: list[Parameter[Any]]) -> Settings:
         changes: dict[str, dict[str, Any]] = {}
