@@ -25,7 +25,7 @@ def main() -> None:
     record[distro] = {
         name_of(path.relative_to(folder)): names_of(ast.parse(path.read_text()))
         for path in sorted(folder.rglob("*.py"))
-        if not {"impl", "action", "experimental"} & set(path.parts)
+        if not {"action", "experimental"} & set(path.parts)
     }
     RECORD.write_text(json.dumps(record, indent=0, sort_keys=True) + "\n")
 
