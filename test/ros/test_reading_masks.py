@@ -6,6 +6,7 @@ import re
 import shutil
 import struct
 import subprocess
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,6 @@ int main(int, char ** argv)
     in.read(reinterpret_cast<char *>(instance.mask.data()), head[5]);
     const auto mask = read_mask(instance);
     out.write(reinterpret_cast<const char *>(mask.data()), mask.size());
-    if (instance.mask_encoding != Instance::MASK_BITS) {continue;}
     for (uint32_t v = 0; v < 32; ++v) {
       for (uint32_t u = 0; u < 64; ++u) {out.put(is_at(instance, u, v));}
     }
@@ -83,17 +83,50 @@ def messages(encoding: int) -> tuple[list[Instance], list[np.ndarray]]:
     return list(deserialize_message(serialize_message(made), InstanceArray).instances), masks
 
 
-@pytest.mark.parametrize("encoding", [Instance.MASK_BITS, Instance.MASK_MONO8, Instance.MASK_RLE])
-def test_the_python_of_the_page_reads_every_form(encoding):
+ENCODINGS = (Instance.MASK_BITS, Instance.MASK_MONO8, Instance.MASK_RLE)
+
+
+def all_messages() -> tuple[list[Instance], list[np.ndarray]]:
+    """Instances in every form, and the masks that a reader should find in them.
+
+    Among them are instances without masks, and some whose mask is cut, too long, or in a form
+    that does not exist.
+    """
+    instances, masks = [], []
+    for encoding in ENCODINGS:
+        for instance, mask in zip(*messages(encoding), strict=True):
+            instances.append(instance)
+            masks.append(mask)
+        for change in (slice(0, -1), slice(0, 0), slice(0, -4)):
+            for instance, mask in zip(*messages(encoding), strict=True):
+                if len(instance.mask):
+                    instance.mask = instance.mask[change]
+                    instances.append(instance)
+                    masks.append(np.zeros_like(mask))
+        for instance, mask in zip(*messages(encoding), strict=True):
+            instance.mask = instance.mask + array("B", b"\1\1\1\1")
+            instances.append(instance)
+            masks.append(np.zeros_like(mask))
+    for instance, mask in zip(*messages(Instance.MASK_NONE), strict=True):
+        instances.append(instance)
+        masks.append(np.zeros_like(mask))
+    for instance, mask in zip(*messages(Instance.MASK_BITS), strict=True):
+        instance.mask_encoding = 200
+        instances.append(instance)
+        masks.append(np.zeros_like(mask))
+    return instances, masks
+
+
+def test_the_python_of_the_page_reads_every_form_and_survives_the_rest():
     names: dict = {}
     exec(code("python"), names)  # noqa: S102 - it is ours
-    for instance, mask in zip(*messages(encoding), strict=True):
+    for instance, mask in zip(*all_messages(), strict=True):
         found = names["read_mask"](instance)
         assert found.dtype == bool
         np.testing.assert_array_equal(found, mask)
 
 
-def test_the_cpp_of_the_page_reads_every_form(tmp_path):
+def test_the_cpp_of_the_page_reads_every_form_and_survives_the_rest(tmp_path):
     compiler = shutil.which("c++") or shutil.which("g++")
     if not compiler:
         pytest.skip("there is no C++ compiler")
@@ -105,20 +138,27 @@ def test_the_cpp_of_the_page_reads_every_form(tmp_path):
     source = tmp_path / "read.cpp"
     source.write_text(code("cpp") + MAIN)
     program = tmp_path / "read"
-    command = [compiler, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-o", program, source]
+    command = [
+        compiler,
+        "-std=c++17",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-fsanitize=address,undefined",
+    ]
+    command += ["-fno-sanitize-recover", "-o", program, source]
     command += [word for folder in includes for word in ("-isystem", folder)]
     subprocess.run([str(word) for word in command], check=True, timeout=120)
     content, expected = b"", b""
-    for encoding in (Instance.MASK_BITS, Instance.MASK_MONO8, Instance.MASK_RLE):
-        for instance, mask in zip(*messages(encoding), strict=True):
-            roi, data = instance.roi, bytes(instance.mask)
-            head = (roi.width, roi.height, roi.x_offset, roi.y_offset, encoding, len(data))
-            content += struct.pack("=6I", *head) + data
-            expected += mask.tobytes()
-            if encoding == Instance.MASK_BITS:
-                full = np.zeros((32, 64), bool)
-                full[roi.y_offset :, roi.x_offset :][: roi.height, : roi.width] = mask
-                expected += full.tobytes()
+    for instance, mask in zip(*all_messages(), strict=True):
+        roi, data = instance.roi, bytes(instance.mask)
+        encoding = instance.mask_encoding
+        head = (roi.width, roi.height, roi.x_offset, roi.y_offset, encoding, len(data))
+        content += struct.pack("=6I", *head) + data
+        expected += mask.tobytes()
+        full = np.zeros((32, 64), bool)
+        full[roi.y_offset :, roi.x_offset :][: roi.height, : roi.width] = mask
+        expected += full.tobytes()
     (tmp_path / "in").write_bytes(content)
     subprocess.run([str(program), str(tmp_path / "in"), str(tmp_path / "out")], check=True)
     assert (tmp_path / "out").read_bytes() == expected
