@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 
 import pytest
@@ -14,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from yolact_ros.ros.diagnostics.health import STAGES, Percentiles
 from yolact_ros.ros.diagnostics.publisher import CameraWindow, LatencyRecorder, memory_mb
 from yolact_ros.ros.inputs.mailbox import Inbox
+from yolact_ros.ros.inputs.qos import SubscriptionWatch
 
 
 def test_readings_are_differences_over_the_window():
@@ -49,8 +51,11 @@ def test_a_meter_gives_the_spread_of_what_was_noted():
     assert set(times) == {*STAGES, "latency"}
     assert times["wait"].p50 == 1.0 and times["wait"].longest == 2.0
     assert age.longest == pytest.approx(0.2)
-    meter.note({"wait_ms": 9.0}, feature_age_s=0.0)  # of a camera that does not stamp its images
-    times, _ = meter.read(0.0)
+    meter.note(
+        {"wait_ms": 9.0}, feature_age_s=float("nan")
+    )  # of a camera that does not stamp its images
+    times, age = meter.read(0.0)
+    assert age.longest == pytest.approx(0.2)
     assert times["wait"].longest == 9.0 and times["latency"].longest == 2.0
     assert meter.read(float("inf")) == ({}, None)
     assert Percentiles.of([1.0]) is not None
@@ -75,13 +80,36 @@ def test_the_node_tells_of_its_model_and_of_a_camera_that_stops(start_node, clie
     assert client.spin_until(
         lambda: camera in received and ("processed", "1") in values(received[camera])
     )
-    assert received[camera].level == DiagnosticStatus.OK
+    assert received[camera].level == DiagnosticStatus.WARN, "the client's stamps are years old"
+    assert "before the node's time" in received[camera].message
     assert "latency p50/p95/max (ms)" in dict(values(received[camera]))
     model = received[f"{name}: model"]
     assert model.message == "active, squares on OnnxRuntime"
     assert client.spin_until(lambda: received[camera].level == DiagnosticStatus.STALE)
     assert received[camera].message.startswith("No image for ")
     assert received[camera].message.endswith(f" on {client.namespace}/image; publishers: 1")
+
+
+def test_simulated_time_that_does_not_run_is_explained(start_node, client, image_with):
+    statuses: list[DiagnosticStatus] = []
+    client.node.create_subscription(
+        DiagnosticArray, "/diagnostics", lambda message: statuses.extend(message.status), 10
+    )
+    node = start_node(use_sim_time=True)
+    client.ask(image_with({"blue": (0, 0, 64, 64)}, (128, 128)))
+    assert client.spin_until(lambda: client.stats)
+    assert math.isnan(client.stats[-1].latency_ms) and math.isnan(client.stats[-1].transport_ms)
+    assert client.spin_until(lambda: any("/clock" in status.message for status in statuses))
+    assert any(s.level == DiagnosticStatus.ERROR for s in statuses if "/clock" in s.message)
+    node.wait_for("no time has arrived on /clock (0 publishers)")
+
+
+def test_losses_add_up_over_subscriptions(client):
+    """A new subscription counts from 0 again; the node's counts never decrease."""
+    watch = SubscriptionWatch(client.node, "/image")
+    for change, total in ((120, 120), (1, 121), (1, 1), (2, 3)):
+        watch._on_lost(types.SimpleNamespace(total_count=total, total_count_change=change))
+    assert watch.lost == 124
 
 
 def values(status: DiagnosticStatus) -> list[tuple[str, str]]:

@@ -32,6 +32,7 @@ GOOD = CameraStats(
     window_s=10.0,
     counts=FrameCounts(received=1000, processed=745, dropped=250, stale=2, failed=3),
     lost=7,
+    counting_s=67.0,
     recent=FrameCounts(received=200, processed=150, dropped=50),
     times={"latency": Percentiles(38.0, 42.4, 61.0), "inference": Percentiles(30.0, 31.0, 40.0)},
     feature_age_s=Percentiles(0.1, 0.2, 0.2),
@@ -63,44 +64,44 @@ CASES = {
         {},
         {"target_rate": 20.0},
         WARN,
-        "15.0 Hz of results, less than 80% of the target of 20 Hz; images come at 20.0 Hz",
+        "Results are published at 15.0 Hz, below 80% of target_rate (20 Hz); images arrive at",
     ),
     "fast enough": ({}, {"target_rate": 18.0}, OK, "15.0 Hz"),
     "late": (
         {},
         {"latency_warning": 0.04},
         WARN,
-        "p95 of the latency is 42 ms, more than 40 ms",
+        "The p95 latency is 42 ms, more than 40 ms",
     ),
     "too late": (
         {},
         {"latency_warning": 0.02, "latency_error": 0.041},
         ERROR,
-        "p95 of the latency is 42 ms, more than 41 ms",
+        "The p95 latency is 42 ms, more than 41 ms",
     ),
     "some fail": (
         {"recent": FrameCounts(received=9, processed=6, failed=3), "error": "No such encoding."},
         {},
         WARN,
-        "3 images failed in the last 10 s; the last one: No such encoding.",
+        "3 images failed in the last 10 s; the last error: No such encoding.",
     ),
     "all fail": (
         {"recent": FrameCounts(received=9, failed=9), "error": "No such encoding."},
         {},
         ERROR,
-        "9 images failed in the last 10 s; the last one: No such encoding.",
+        "9 images failed in the last 10 s; the last error: No such encoding.",
     ),
     "all are old": (
         {"recent": FrameCounts(received=9, stale=9)},
         {},
         ERROR,
-        "9 images of the last 10 s were older than max_frame_age",
+        "9 images in the last 10 s were older than max_frame_age",
     ),
     "nothing comes out": (
         {"recent": FrameCounts(received=200, dropped=199, in_flight=1), "times": {}},
         {},
         ERROR,
-        "No result in the last 10 s, though 200 images came: the model hangs",
+        "No result in the last 10 s, although 200 images arrived: the model hangs",
     ),
     "nothing has come out yet": (
         {"recent": FrameCounts(received=9, dropped=8, in_flight=1), "times": {}, "window_s": 1.0},
@@ -112,13 +113,31 @@ CASES = {
         {"recent_lost": 4},
         {},
         WARN,
-        "4 images lost in the last 10 s. The middleware has lost 7 messages of /camera/image_raw",
+        "4 images were lost in the last 10 s. The middleware has lost 7 messages of",
+    ),
+    "the camera's clock is ahead": (
+        {"times": {"latency": Percentiles(-505e3, -500e3, -490e3)}},
+        {"latency_error": 0.1},
+        WARN,
+        "The images are stamped 505.0 s later than the node's time",
+    ),
+    "an old bag is played": (
+        {"times": {"latency": Percentiles(9e9, 9e9, 9e9)}},
+        {"latency_error": 0.1},
+        WARN,
+        "The images are stamped 9,000,000.0 s before the node's time",
+    ),
+    "simulated time stands still": (
+        {"clock_fault": "use_sim_time is true, but nothing is on /clock."},
+        {},
+        ERROR,
+        "use_sim_time is true",
     ),
     "two things": (
         {"recent_lost": 4, "recent": FrameCounts(received=9, failed=9), "error": "Bad."},
         {},
         ERROR,
-        "9 images failed in the last 10 s; the last one: Bad.; 4 images lost",
+        "9 images failed in the last 10 s; the last error: Bad.; 4 images were lost",
     ),
 }
 
@@ -151,6 +170,7 @@ def test_the_values_have_rates_times_and_all_accounts():
         "stale": "2",
         "failed": "3",
         "lost": "7",
+        "counting since configure (s)": "67",
     }
 
 
@@ -171,11 +191,19 @@ MODEL = ModelStats(
 )
 
 
+TOO_MUCH = "The process uses 171 MB of memory, more than memory_warning (171 MB)"
+
+
 @pytest.mark.parametrize(
     ("changes", "limits", "level", "message"),
     [
         ({}, {}, OK, "active, tabletop on OnnxRuntime"),
-        ({}, {"memory_warning": 171.0}, WARN, "171 MB of memory, more than 171 MB"),
+        (
+            {},
+            {"memory_warning": 171.0},
+            WARN,
+            "The process uses 171 MB of memory, more than memory_warning (171 MB)",
+        ),
         ({"fault": "The device is gone."}, {}, ERROR, "The device is gone."),
         ({"name": "", "state": "unconfigured"}, {}, OK, "unconfigured"),
     ],

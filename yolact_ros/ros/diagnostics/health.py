@@ -1,4 +1,4 @@
-"""Whether the node does its work: readings of one moment, judged by thresholds."""
+"""Diagnostics of the node: readings of one moment, judged by thresholds."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ ACTIVE = "active"  # the state in which images are taken
 # Fields of FrameStats, in the order in which an image meets them.
 STAGES = ("transport", "wait", "decode", "preprocess", "inference", "postprocess", "publish")
 
-Finding = tuple[bytes, str]  # level and words
+SKEW_S = 0.1  # by which a stamp may be ahead of the node's clock
+OTHER_CLOCK_S = 3600.0  # no image is that late: camera and node have different clocks
+
+Finding = tuple[bytes, str]  # level and message
 
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Median, 95th percentile and largest of some values."""
+    """Median, 95th percentile and maximum of some values."""
 
     p50: float
     p95: float
@@ -33,7 +36,7 @@ class Percentiles:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Percentiles | None:
-        """The spread of values; None of none."""
+        """Compute the percentiles of values; None if there are none."""
         if not values:
             return None
         p50, p95 = np.percentile(values, [50, 95])
@@ -42,22 +45,24 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class CameraStats:
-    """What is known of one camera at one moment.
+    """The state of one camera at one moment.
 
     Attributes:
         topic: full name.
-        state: of the node; images are taken in the state `ACTIVE` only.
-        publishers: how many the topic has.
-        silence_s: seconds since the last image, or since images are taken.
-        window_s: seconds that `recent`, `recent_lost`, `times` and `feature_age_s` are of.
+        state: of the node; images are accepted only in the state `ACTIVE`.
+        publishers: number of publishers of the topic.
+        silence_s: seconds since the last image, or since the node became active.
+        window_s: seconds covered by `recent`, `recent_lost`, `times` and `feature_age_s`.
+        counting_s: seconds covered by `counts` and `lost`, since the transition configure.
         counts: of all images.
-        lost: of all images those that the middleware reported lost.
-        recent: images of the window.
-        recent_lost: likewise.
+        lost: number of images that the middleware reported lost.
+        recent: counts of the images in the window.
+        recent_lost: images lost in the window.
         times: milliseconds of each of `STAGES`, and `latency` from stamp to publication.
         feature_age_s: seconds from the keyframe's stamp to the image's.
-        clash: words on publishers that the subscription cannot hear; empty if there are none.
-        error: why an image failed the last time; empty if none did.
+        clash: describes publishers with incompatible QoS; empty if there are none.
+        error: why an image last failed; empty if none did.
+        clock_fault: what is wrong with the node's clock; empty if nothing is.
     """
 
     topic: str
@@ -65,6 +70,7 @@ class CameraStats:
     publishers: int = 0
     silence_s: float = 0.0
     window_s: float = 0.0
+    counting_s: float = 0.0
     counts: FrameCounts = FrameCounts()
     lost: int = 0
     recent: FrameCounts = FrameCounts()
@@ -73,24 +79,25 @@ class CameraStats:
     feature_age_s: Percentiles | None = None
     clash: str = ""
     error: str = ""
+    clock_fault: str = ""
 
     def rate(self, number: int) -> float:
-        """Images a second, of so many in the window."""
+        """Return the images per second for a number of images in the window."""
         return number / self.window_s if self.window_s > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class ModelStats:
-    """What is known of the model at one moment.
+    """The state of the model at one moment.
 
     Attributes:
         state: of the node, e.g. `active`.
-        name: of the model; empty if none is open.
-        identity: first digits of its SHA-256.
+        name: of the model; empty if no model is open.
+        identity: first digits of the bundle's SHA-256.
         backend: the library that runs it.
-        target: what its graphs were written for.
+        target: the library that its graphs were exported for.
         precision: of the graphs' arithmetic.
-        memory_mb: memory that the process holds, in MB; 0 if unknown.
+        memory_mb: resident memory of the process in MB; 0 if unknown.
         fault: why the model was given up or could not be opened; empty if it was not.
     """
 
@@ -123,6 +130,7 @@ def camera_status(node: str, reading: CameraStats, limits: DiagnosticSettings) -
     for name in ("received", "processed", "dropped", "stale", "failed"):
         values[name] = str(getattr(reading.counts, name))
     values["lost"] = str(reading.lost)
+    values["counting since configure (s)"] = f"{reading.counting_s:.0f}"
     if reading.error:
         values["last error"] = reading.error
     level, message = _worst(_camera_findings(reading, limits))
@@ -135,8 +143,9 @@ def model_status(node: str, reading: ModelStats, limits: DiagnosticSettings) -> 
     if reading.fault:
         findings.append((ERROR, reading.fault))
     if limits.memory_warning and reading.memory_mb > limits.memory_warning:
-        words = f"{reading.memory_mb:.0f} MB of memory, more than {limits.memory_warning:g} MB"
-        findings.append((WARN, words))
+        limit = f"memory_warning ({limits.memory_warning:g} MB)"
+        memory = f"The process uses {reading.memory_mb:.0f} MB of memory, more than {limit}"
+        findings.append((WARN, memory))
     level, message = _worst(findings)
     summary = f"{reading.state}, {reading.name} on {reading.backend}"
     values = {
@@ -154,38 +163,40 @@ def model_status(node: str, reading: ModelStats, limits: DiagnosticSettings) -> 
 
 
 def _camera_findings(reading: CameraStats, limits: DiagnosticSettings) -> Iterable[Finding]:
-    """What is not as it should be."""
+    """Yield everything that is wrong with a camera."""
     if reading.state != ACTIVE:
         return
+    if reading.clock_fault:
+        yield ERROR, reading.clock_fault
     recent, seconds = reading.recent, f"the last {reading.window_s:.0f} s"
     if limits.image_timeout and reading.silence_s > limits.image_timeout:
-        words = (
+        message = (
             f"No image for {reading.silence_s:.0f} s on {reading.topic}; "
             f"publishers: {reading.publishers}"
         )
-        yield STALE, f"{words}. {reading.clash}" if reading.clash else words
+        yield STALE, f"{message}. {reading.clash}" if reading.clash else message
         return
     if reading.clash:
         yield WARN, reading.clash
     if recent.failed:
         level = WARN if recent.processed else ERROR
-        yield level, f"{recent.failed} images failed in {seconds}; the last one: {reading.error}"
+        yield level, f"{recent.failed} images failed in {seconds}; the last error: {reading.error}"
     if recent.stale:
         level = WARN if recent.processed else ERROR
-        yield level, f"{recent.stale} images of {seconds} were older than max_frame_age"
+        yield level, f"{recent.stale} images in {seconds} were older than max_frame_age"
     ended = recent.processed + recent.failed + recent.stale
     if recent.received and not ended and 0 < limits.image_timeout < reading.window_s:
         yield (
             ERROR,
             (
-                f"No result in {seconds}, though {recent.received} images came: "
-                "the model hangs, or is far too slow"
+                f"No result in {seconds}, although {recent.received} images arrived: the model "
+                "hangs or is far too slow"
             ),
         )
     if reading.recent_lost:
         yield (
             WARN,
-            f"{reading.recent_lost} images lost in {seconds}. "
+            f"{reading.recent_lost} images were lost in {seconds}. "
             + lost_messages_message(reading.topic, reading.lost),
         )
     latency = reading.times.get("latency")
@@ -193,27 +204,37 @@ def _camera_findings(reading: CameraStats, limits: DiagnosticSettings) -> Iterab
         yield from _latency_findings(latency, limits)
     output = reading.rate(recent.processed)
     if limits.target_rate and output < limits.rate_tolerance * limits.target_rate:
-        wanted = f"{limits.rate_tolerance:.0%} of the target of {limits.target_rate:g} Hz"
-        arriving = f"images come at {reading.rate(recent.received):.1f} Hz"
-        yield WARN, f"{output:.1f} Hz of results, less than {wanted}; {arriving}"
+        wanted = f"{limits.rate_tolerance:.0%} of target_rate ({limits.target_rate:g} Hz)"
+        arriving = f"images arrive at {reading.rate(recent.received):.1f} Hz"
+        yield WARN, f"Results are published at {output:.1f} Hz, below {wanted}; {arriving}"
 
 
 def _latency_findings(latency: Percentiles, limits: DiagnosticSettings) -> Iterable[Finding]:
+    if latency.p50 < -SKEW_S * 1e3 or latency.p50 > OTHER_CLOCK_S * 1e3:
+        seconds = abs(latency.p50) * 1e-3
+        order = "later than" if latency.p50 < 0 else "before"
+        yield (
+            WARN,
+            f"The images are stamped {seconds:,.1f} s {order} the node's time, so latencies mean "
+            "nothing: synchronize the clocks of camera and node, and set use_sim_time for both or "
+            "for neither",
+        )
+        return
     for level, limit in ((ERROR, limits.latency_error), (WARN, limits.latency_warning)):
         if limit and latency.p95 > limit * 1e3:
             yield (
                 level,
-                (f"p95 of the latency is {latency.p95:.0f} ms, more than {limit * 1e3:g} ms"),
+                f"The p95 latency is {latency.p95:.0f} ms, more than {limit * 1e3:g} ms",
             )
             return
 
 
 def _worst(findings: Iterable[Finding]) -> Finding:
-    """The highest level and all words, those of the highest level first."""
+    """Return the highest level and all messages, those of the highest level first."""
     ordered = sorted(findings, key=lambda finding: finding[0], reverse=True)
     if not ordered:
         return OK, ""
-    return ordered[0][0], "; ".join(words for _, words in ordered)
+    return ordered[0][0], "; ".join(message for _, message in ordered)
 
 
 def _summary(reading: CameraStats) -> str:
@@ -221,9 +242,9 @@ def _summary(reading: CameraStats) -> str:
         return reading.state
     if not reading.counts.received:
         return f"waiting for images on {reading.topic}; publishers: {reading.publishers}"
-    words = f"{reading.rate(reading.recent.processed):.1f} Hz"
+    rate = f"{reading.rate(reading.recent.processed):.1f} Hz"
     latency = reading.times.get("latency")
-    return words if latency is None else f"{words}, {latency.p50:.0f} ms from stamp to result"
+    return rate if latency is None else f"{rate}, {latency.p50:.0f} ms from stamp to result"
 
 
 def _three(spread: Percentiles) -> str:

@@ -1,4 +1,4 @@
-"""`/diagnostics`: readings of the node, once a second."""
+"""Publishes `/diagnostics`: readings of the node once a second."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from yolact_ros.ros.parameters.settings import DiagnosticSettings
 
 TOPIC = "/diagnostics"
 PERIOD_S = 1.0
-WINDOW_S = 10.0  # what rates and times are of
-MOST_FRAMES = 2000  # whose times are kept
+WINDOW_S = 10.0  # that rates and times cover
+MOST_FRAMES = 2000  # with recorded times
 
 
 class LatencyRecorder:
-    """Times of one camera's images; the worker notes them, the executor reads them.
+    """The times of one camera's images; the worker writes them, the executor reads them.
 
     Attributes:
-        error: why an image failed the last time.
+        error: why an image last failed.
     """
 
     def __init__(self) -> None:
@@ -46,20 +46,20 @@ class LatencyRecorder:
         self._frames: deque[tuple[float, Mapping[str, float], float]] = deque(maxlen=MOST_FRAMES)
 
     def note(self, times: Mapping[str, float], *, feature_age_s: float) -> None:
-        """Take down one image.
+        """Record one image.
 
         Args:
-            times: the fields of FrameStats that end in `_ms`, as far as they are known.
+            times: those fields of FrameStats that end in `_ms` and are known.
             feature_age_s: seconds from the keyframe's stamp to the image's.
         """
         with self._lock:
             self._frames.append((time.monotonic(), times, feature_age_s))
 
     def read(self, since: float) -> tuple[dict[str, Percentiles], Percentiles | None]:
-        """Spreads of the times in milliseconds and of the feature ages in seconds.
+        """Summarize the times in milliseconds and the feature ages in seconds.
 
         Args:
-            since: `time.monotonic()`; images before it do not count.
+            since: `time.monotonic()`; earlier images do not count.
         """
         with self._lock:
             frames = [frame for frame in self._frames if frame[0] >= since]
@@ -72,7 +72,7 @@ class LatencyRecorder:
 
 
 class CameraWindow:
-    """Makes readings of one camera, one at each tick.
+    """Reads one camera at each tick and compares it with the past seconds.
 
     Attributes:
         camera: the camera.
@@ -83,10 +83,10 @@ class CameraWindow:
         self.camera = camera
         self.meter = meter
         self._past: deque[tuple[float, FrameCounts, int]] = deque()
-        self._last_arrival = time.monotonic()
+        self._started = self._last_arrival = time.monotonic()
 
     def tick(self, now: float, *, state: str) -> CameraStats:
-        """Read the counts, and compare them with those of some seconds ago.
+        """Read the counts and compare them with those of some seconds ago.
 
         Args:
             now: `time.monotonic()`.
@@ -107,10 +107,11 @@ class CameraWindow:
             state=state,
             silence_s=now - self._last_arrival,
             window_s=now - then,
+            counting_s=now - self._started,
             counts=counts,
             lost=lost,
             recent=difference(counts, before),
-            recent_lost=max(0, lost - lost_before),
+            recent_lost=lost - lost_before,
             times=times,
             feature_age_s=feature_age_s,
             error=self.meter.error,
@@ -118,12 +119,12 @@ class CameraWindow:
 
 
 class Diagnostics:
-    """Publishes the node's state as long as the node lives.
+    """Publishes the state of the node as long as the node exists.
 
     Attributes:
-        state: of the node in a word, e.g. `active`.
-        model: what is known of the model; its state, memory and fault are filled in here.
-        fault: why the model was given up or a transition failed; empty if all is well.
+        state: of the node in one word, such as `active`.
+        model: the open model; its state, memory and fault are filled in here.
+        fault: why the model was given up or a transition failed; empty if nothing is wrong.
         gauges: of the cameras.
     """
 
@@ -136,13 +137,16 @@ class Diagnostics:
         self._limits = limits
         self._name = node.get_fully_qualified_name().lstrip("/")
         self._publisher = node.create_publisher(DiagnosticArray, TOPIC, 1)
-        # Not the node's clock: with use_sim_time that one may stand still.
+        # The node's clock may stand still with use_sim_time.
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(PERIOD_S, self._tick, clock=clock)
 
     def _tick(self) -> None:
         now, state, limits = time.monotonic(), self.state, self._limits()
         readings = [(gauge.camera, gauge.tick(now, state=state)) for gauge in self.gauges]
+        clock_fault = self._clock_fault()
+        if clock_fault and state == ACTIVE:
+            self._node.get_logger().warning(clock_fault, once=True)
         if not self._publisher.get_subscription_count():
             return
         model = replace(self.model, state=state, fault=self.fault, memory_mb=memory_mb())
@@ -150,19 +154,36 @@ class Diagnostics:
         message.header.stamp = self._node.get_clock().now().to_msg()
         for camera, reading in readings:
             publishers = self._node.count_publishers(camera.topic)
-            full = replace(reading, publishers=publishers, clash=camera.watch.clash())
+            full = replace(
+                reading,
+                publishers=publishers,
+                clash=camera.watch.clash(),
+                clock_fault=clock_fault,
+            )
             message.status.append(camera_status(self._name, full, limits))
         self._publisher.publish(message)
 
+    def _clock_fault(self) -> str:
+        """Explain why simulated time does not run; empty if the node's clock is usable."""
+        clock = self._node.get_clock()
+        if not clock.ros_time_is_active or clock.now().nanoseconds:
+            return ""
+        return (
+            "use_sim_time is true, but no time has arrived on /clock "
+            f"({self._node.count_publishers('/clock')} publishers), so ages and latencies are "
+            "unknown. Publish it (ros2 bag play --clock, or a simulator), or set use_sim_time to "
+            "false."
+        )
+
 
 def difference(later: FrameCounts, earlier: FrameCounts) -> FrameCounts:
-    """What became of the images between two moments."""
+    """Return the counts between two moments."""
     names = ("received", "processed", "dropped", "stale", "failed")
     return FrameCounts(**{name: getattr(later, name) - getattr(earlier, name) for name in names})
 
 
 def memory_mb(process: int | str = "self") -> float:
-    """Memory that a process holds, this one or that of a number, in MB; 0 if it is not known."""
+    """Return the resident memory of a process in MB; 0 if it is unknown."""
     try:
         fields = Path(f"/proc/{process}/status").read_text()
     except OSError:
