@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "yolact_ros"
 
 # Each may import itself and those to the left of it.
-BOTTOM = ("errors", "config", "classes", "variants", "priors")
+BOTTOM = ("errors", "files", "config", "classes", "variants", "priors")
 
 # Public names of the package, loaded when they are used.
 LAZY = (("detections", "Detections"), ("segmenter", "Segmenter"), ("stream", "Stream"))
@@ -33,6 +33,7 @@ TABLE = {
     "runtime/backends/tensorrt": ({*BOTTOM, "runtime"}, {"numpy", "cuda"}),
     "runtime/backends": ({*BOTTOM, "runtime"}, {"numpy", "onnxruntime"}),
     "runtime/detections": ({*BOTTOM}, {"numpy", "supervision"}),
+    "runtime/images": ({*BOTTOM, "runtime/images"}, {"numpy", "cv2", "simplejpeg"}),
     "runtime": ({*BOTTOM, "runtime"}, {"numpy", "cv2"}),
     "model": (
         {*BOTTOM, "model"},
@@ -43,8 +44,8 @@ TABLE = {
         {"numpy", "cv2", "pybullet", "pybullet_data", "pybullet_utils", "pycocotools", "tqdm"},
     ),
     "datasets": (
-        {*BOTTOM, "datasets"},
-        {"numpy", "cv2", "pycocotools", "PIL", "yaml", "tqdm"},
+        {*BOTTOM, "datasets", "runtime/images/decoding", "runtime/images/headers"},
+        {"numpy", "cv2", "pycocotools", "yaml", "tqdm"},
     ),
     "train": (
         {*BOTTOM, "datasets", "model", "train"},

@@ -137,9 +137,8 @@ def test_faulty_files_are_named(good):
     check_unlisted([report])
     places = {kind: where for _, kind, where in report.findings.ordered()}
     assert places["missing image"] == ["0.png"]
-    # OpenCV 4 fills an image that was cut off with grey, OpenCV 5 refuses it.
-    cut_off = places.pop("image whose end is missing", [])
-    assert sorted({*places["image that cannot be decoded"], *cut_off}) == ["1.png", "2.jpg"]
+    undecoded = places["image that cannot be decoded"]
+    assert sorted(place.split()[0] for place in undecoded) == ["1.png", "2.jpg"]
     assert places["image of another size than listed"] == ["3.png: 40x30, listed as 80x60"]
     assert places["the same image several times"] == ["4.png = 5.png"]
     assert places["image that is not listed"] == ["not_listed.png"]

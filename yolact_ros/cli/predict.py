@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     overlays = Overlays(arguments.overlay, files) if arguments.overlay else None
     check_writable(arguments.json)
     entries: list[dict[str, Any]] = []
-    unreadable: list[Path] = []
+    unreadable: list[str] = []
     with Segmenter.open(
         arguments.model,
         postprocess=config,
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             for frame in bar:
                 if frame.image is None:
-                    unreadable.append(frame.path)
+                    unreadable.append(frame.fault)
                     continue
                 if stream := streams.get(frame.path):
                     found = stream.segment(frame.image, frame.stamp)
@@ -144,11 +144,10 @@ def summarise(name: str, found: Detections, classes: tuple[str, ...]) -> str:
     return f"{name}: {seen or 'nothing'}"
 
 
-def _report_unreadable(unreadable: list[Path], *, total: int) -> int:
-    """Name the files that gave no image; returns the exit status."""
-    for path in unreadable:
-        reason = "cannot be decoded" if path.is_file() else "does not exist"
-        print(f"yolact predict: {path} {reason}.", file=sys.stderr)
+def _report_unreadable(unreadable: list[str], *, total: int) -> int:
+    """Say which files gave no image, and why; returns the exit status."""
+    for fault in unreadable:
+        print(f"yolact predict: {fault}", file=sys.stderr)
     if unreadable:
         print(
             f"yolact predict: {len(unreadable)} of {total} files could not be read; all others "

@@ -31,11 +31,10 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.config import BackendConfig, PostprocessConfig
     from yolact_ros.errors import YolactError
     from yolact_ros.evaluate.prototypes import draw_assembly_sheet, take_apart
+    from yolact_ros.runtime.images.decoding import read_bgr
     from yolact_ros.runtime.segmenter import Segmenter
 
-    image = cv2.imread(str(arguments.image))
-    if image is None:
-        raise YolactError(f"{arguments.image} is missing or no picture that OpenCV can read.")
+    image = read_bgr(arguments.image)
     with Segmenter.open(
         arguments.model,
         backend=BackendConfig(backend=arguments.backend),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import stat
-import warnings
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
@@ -14,12 +12,13 @@ from urllib.parse import unquote
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from yolact_ros.errors import DatasetError
+from yolact_ros.files import read_file
+from yolact_ros.runtime.images.decoding import decode_bgr
+from yolact_ros.runtime.images.headers import read_header
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-MAX_PIXELS = 2**26  # 67 megapixels; a larger picture is refused before it is decoded
 MAX_PICTURE_BYTES = 2**29
 MAX_ANNOTATION_BYTES = 2**32
 MAX_TEXT_BYTES = 2**26
@@ -58,18 +57,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     Raises:
         DatasetError: it is missing, no regular file, or has more than `limit` bytes.
     """
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise DatasetError(f"{shown(path)} is no regular file; name a file.")
-        if status.st_size > limit:
-            raise DatasetError(
-                f"{shown(path)} has {status.st_size} bytes; expected at most {limit}."
-            )
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DatasetError(f"{shown(path)} cannot be read: {reason}.") from error
+    return read_file(path, limit=limit)
 
 
 def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
@@ -117,16 +105,10 @@ def walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
 
 def picture_header(data: bytes) -> PictureHeader | None:
     """Size and orientation of an encoded picture; None where there is no readable header."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                orientation = image.getexif().get(0x0112, 1)
-                size = image.size[1], image.size[0]
-    except Exception:  # noqa: BLE001 - Pillow's plugins raise nearly everything on broken files
+    header = read_header(data)
+    if header is None:
         return None
-    usable = isinstance(orientation, int) and 1 <= orientation <= 8
-    return PictureHeader(size, orientation if usable else 1)
+    return PictureHeader((header.height, header.width), header.orientation)
 
 
 def decode_picture(data: bytes, *, rotate: bool = True, grey: bool = False) -> np.ndarray | None:
@@ -138,19 +120,14 @@ def decode_picture(data: bytes, *, rotate: bool = True, grey: bool = False) -> n
         grey: give one channel.
 
     Returns:
-        (H, W, 3) uint8 BGR, or (H, W) uint8; None where it cannot be decoded or has more than
-        `MAX_PIXELS`.
+        (H, W, 3) uint8 BGR, or (H, W) uint8; None where it is damaged or has more pixels than
+        `runtime.images.decoding.max_pixels`.
     """
-    header = picture_header(data)
-    if not data or (header is not None and header.stored[0] * header.stored[1] > MAX_PIXELS):
-        return None
-    flags = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
-    if not rotate:
-        flags |= cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
+        image = decode_bgr(data, upright=rotate)
+    except DatasetError:
         return None
+    return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if grey else image
 
 
 class PictureFinder:

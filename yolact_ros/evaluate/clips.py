@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from yolact_ros.datasets.coco import CocoDataset, Sample
 from yolact_ros.errors import DatasetError
 from yolact_ros.evaluate.true_motion import Motion, motion_from_depth, motion_from_homographies
+from yolact_ros.runtime.images.decoding import read_samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +142,8 @@ class _DepthMotion:
 
     def _read_depth(self, name: str) -> np.ndarray:
         path = (self._folder / name).with_suffix(".png")
-        millimetres = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
-        if millimetres is None or millimetres.dtype != np.uint16 or millimetres.ndim != 2:
-            raise DatasetError(f"{path} is missing, or is no 16-bit depth image in millimetres.")
+        millimetres = read_samples(path)
+        if millimetres.dtype != np.uint16 or millimetres.ndim != 2:
+            raise DatasetError(f"{path} is no 16-bit depth image in millimetres.")
         depth: np.ndarray = millimetres.astype(np.float32) / 1000
         return depth

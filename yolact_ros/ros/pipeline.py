@@ -55,7 +55,7 @@ class Pipeline:
         header = frame.message.header
         stamp = seconds_of(header.stamp)
         self._depth.expect(header.stamp, settings=settings.depth)
-        image = bgr_from_message(frame.message)
+        image = bgr_from_message(frame.message, max_megapixels=settings.work.max_megapixels)
         decoded = time.perf_counter()
         stream = self._stream_of(segmenter, settings)
         detections = stream.segment(image, stamp, source=header.stamp)

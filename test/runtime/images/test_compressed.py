@@ -78,7 +78,7 @@ def test_bytes_behind_the_end_of_a_jpeg_do_not_matter(padding):
 def test_a_file_that_ends_early_is_refused(suffix):
     data = encode(smooth_image(), suffix)
     for length in range(8, len(data) - 12, 97):
-        with pytest.raises(MessageError, match=f"ends early, after {length} bytes"):
+        with pytest.raises(MessageError, match="ends early|is damaged|first bytes are damaged"):
             bgr_from_compressed(data[:length], "")
 
 

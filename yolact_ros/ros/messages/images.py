@@ -12,15 +12,19 @@ from std_msgs.msg import Header
 
 from yolact_ros.errors import MessageError
 from yolact_ros.runtime.images.compressed import bgr_from_compressed
+from yolact_ros.runtime.images.decoding import DEFAULT_MEGAPIXELS
 from yolact_ros.runtime.images.encodings import ENCODINGS, bgr_from_samples, check_rows
 
 
-def bgr_from_message(message: Image | CompressedImage) -> np.ndarray:
+def bgr_from_message(
+    message: Image | CompressedImage, *, max_megapixels: float = DEFAULT_MEGAPIXELS
+) -> np.ndarray:
     """Give the pixels of an image message.
 
     Args:
         message: a raw image in one of `runtime.image_encodings.ENCODINGS`, or in another one that
             an installed cv_bridge turns into bgr8; or a compressed one, JPEG or PNG.
+        max_megapixels: largest compressed image that is decoded, in millions of pixels.
 
     Returns:
         (H, W, 3) uint8 BGR. For bgr8 and 8UC3 a view on the message's own memory, with the
@@ -30,7 +34,8 @@ def bgr_from_message(message: Image | CompressedImage) -> np.ndarray:
         MessageError: the encoding is not supported, or the message contradicts itself.
     """
     if isinstance(message, CompressedImage):
-        return bgr_from_compressed(message.data, message.format)
+        limit = int(max_megapixels * 1e6)
+        return bgr_from_compressed(message.data, message.format, limit=limit)
     if message.encoding not in ENCODINGS and (bridge := _cv_bridge()) is not None:
         return _bgr_by_cv_bridge(message, bridge)
     return bgr_from_samples(

@@ -79,6 +79,12 @@ class WorkSettings:
         "counted as stale; 0: no limit",
         range=(0.0, 3600.0),
     )
+    max_megapixels: float = setting(
+        64.0,
+        "largest compressed image that is decoded, in millions of pixels; a larger one counts as "
+        "failed",
+        range=(0.01, 1000.0),
+    )
     max_failures: int = setting(
         10,
         "images in a row on which the model fails before the node gives it up; 0: no limit",

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from yolact_ros.errors import DatasetError
+from yolact_ros.runtime.images.decoding import max_pixels, read_bgr
 
 IMAGE_SUFFIXES = frozenset(
     (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -27,6 +28,7 @@ class Frame:
             from 0 on, follow for a frame of a video.
         path: the file.
         image: (H, W, 3) uint8 BGR; None if the file cannot be read.
+        fault: why there is no image, as a sentence; empty if there is one.
         rate: frames per second of a video; 0 for an image.
         stamp: seconds since the video's start; None for an image.
     """
@@ -36,6 +38,7 @@ class Frame:
     image: np.ndarray | None
     rate: float = 0.0
     stamp: float | None = None
+    fault: str = ""
 
 
 def find_files(paths: Iterable[str | Path]) -> list[Path]:
@@ -75,8 +78,10 @@ def read_frames(files: Iterable[Path]) -> Iterator[Frame]:
         if is_video(path):
             yield from _read_video(path, name)
         else:
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
-            yield Frame(name, path, image)
+            try:
+                yield Frame(name, path, read_bgr(path))
+            except DatasetError as error:
+                yield Frame(name, path, None, fault=str(error))
 
 
 def count_frames(files: Iterable[Path]) -> int:
@@ -111,11 +116,17 @@ def unique_names(files: Iterable[Path]) -> list[str]:
 
 
 def _read_video(path: Path, name: str) -> Iterator[Frame]:
+    fault = _video_fault(path)
+    if fault:
+        yield Frame(name, path, None, fault=fault)
+        return
     capture = cv2.VideoCapture(str(path))
-    rate = (capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0) or 30.0
+    rate = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
+    rate = rate if 0 < rate < 1e4 else 30.0
     number = 0
     try:
-        while True:
+        pixels = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        while pixels <= max_pixels():
             readable, image = capture.read()
             if not readable:
                 break
@@ -123,12 +134,30 @@ def _read_video(path: Path, name: str) -> Iterator[Frame]:
             number += 1
     finally:
         capture.release()
-    if not number:
-        yield Frame(name, path, None)
+    if pixels > max_pixels():
+        fault = f"Images of the video {path} have more than {max_pixels() / 1e6:g} million pixels."
+        yield Frame(name, path, None, fault=fault)
+    elif not number:
+        yield Frame(name, path, None, fault=f"The video {path} has no image that OpenCV can read.")
+
+
+def _video_fault(path: Path) -> str:
+    """Why OpenCV must not be given a file, which it opens by its name."""
+    if not path.exists():
+        return f"The video {path} does not exist."
+    if not path.is_file():
+        return f"The video {path} is not a regular file."
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # OpenCV 5 crashes on such a name
+        return f"The name of the video {str(path)!r} is not UTF-8; rename it."
+    return ""
 
 
 def _video_length(path: Path) -> int:
+    if _video_fault(path):
+        return 1
     capture = cv2.VideoCapture(str(path))
-    length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 1
+    length = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 1.0
     capture.release()
-    return max(length, 1)
+    return int(min(max(length, 1), 1e9))
