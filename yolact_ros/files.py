@@ -43,7 +43,7 @@ def read_file(
                 )
             return file.read(limit)
     except FileNotFoundError as fault:
-        raise error(f"{path} does not exist.") from fault
+        raise error(f"{path} cannot be read: it does not exist.") from fault
     except OSError as fault:
         raise error(f"{path} cannot be read: {fault.strerror or fault}.") from fault
     except ValueError as fault:  # a NUL in the name
