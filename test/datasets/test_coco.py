@@ -100,6 +100,26 @@ def test_broken_annotations_are_counted_and_left_out(write):
     assert dataset.findings.count(ERROR) == 5
 
 
+def test_boxes_alone_are_instances_on_request_only(write):
+    entries = [
+        annotation(),
+        annotation(id=2, category_id=90, segmentation=[], bbox=[10, 6, 20, 10]),
+        annotation(id=3, segmentation=None, bbox=[50, 30, 100, 100]),
+        annotation(id=4, segmentation=[], bbox=[1, 2, 3, 4], iscrowd=1),
+    ]
+    paths = write(entries)
+    dataset = CocoDataset(*paths)
+    assert dataset.load(0).crowd.tolist() == [False, True, True, True]
+    assert dataset.instances == [1, 0]
+    dataset = CocoDataset(*paths, learn_boxes=True)
+    sample = dataset.load(0)
+    assert sample.crowd.tolist() == [False, False, False, True]
+    assert sample.box_only.tolist() == [False, True, True, False]
+    assert sample.boxes[1:3].tolist() == [[10, 6, 30, 16], [50, 30, 60, 40]]
+    assert [int(mask.sum()) for mask in sample.masks[1:3]] == [200, 100]
+    assert sum(dataset.instances) == 3
+
+
 def test_an_image_without_annotations_is_an_empty_sample(write):
     dataset = CocoDataset(*write([]))
     sample = dataset.load(0)

@@ -126,7 +126,10 @@ def test_a_box_without_a_mask_is_kept_apart_and_counted(write):
     assert sample.crowd.tolist() == [True, True, False]
     assert sample.boxes[0].tolist() == [5, 6, 25, 16]
     assert (
-        kinds(dataset.findings)[(NOTE, "box without a mask, neither object nor background")] == 2
+        kinds(dataset.findings)[
+            (NOTE, "box without a mask, which counts only with training.learn_boxes")
+        ]
+        == 2
     )
 
 

@@ -389,7 +389,7 @@ def _read_box(
     if x2 - x1 < 1 or y2 - y1 < 1:
         findings.add(ERROR, "annotation without a segmentation or a usable box", where)
         return None
-    kind = "box without a mask, neither object nor background"
+    kind = "box without a mask, which counts only with training.learn_boxes"
     if crowd:
         kind = "crowd (iscrowd 1), neither object nor background"
     findings.add(NOTE, kind, where)

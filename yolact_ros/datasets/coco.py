@@ -52,8 +52,8 @@ class Sample:
         file_name: the image's file, relative to the image folder.
         track_ids: (N,) int64, in a video the ids of the objects; empty for single images.
         passed_over: why images that should have come in its place cannot be used.
-        box_only: (N,) bool; such an instance has a box and no mask. It counts as a crowd, and its
-            mask is the whole box.
+        box_only: (N,) bool; such an instance has a box and no mask, and its mask here is the whole
+            box. It counts as a crowd unless the data set was opened with `learn_boxes`.
     """
 
     image: np.ndarray
@@ -91,6 +91,8 @@ class CocoDataset:
         annotations_json: str | Path,
         image_folder: str | Path,
         classes: tuple[str, ...] | None = None,
+        *,
+        learn_boxes: bool = False,
     ) -> None:
         """Read the annotations; images are read by `load`.
 
@@ -100,6 +102,7 @@ class CocoDataset:
             classes: names of the classes to keep, in class-id order; None keeps every category
                 of the file, in the order of category ids. A file whose categories have no names
                 (the authors' Pascal SBD) numbers them from 1 on in this order.
+            learn_boxes: count annotations with a box and no mask as instances, not as crowds.
 
         Raises:
             DatasetError: the file is missing, is not COCO JSON or contradicts itself, the folder
@@ -107,6 +110,7 @@ class CocoDataset:
         """
         self.annotations_path = Path(annotations_json)
         self.image_folder = Path(image_folder)
+        self._learn_boxes = learn_boxes
         self._find = PictureFinder(self.image_folder)
         read = read_annotation_file(self.annotations_path, self.image_folder, places=EXAMPLES)
         if not self.image_folder.is_dir():
@@ -279,7 +283,10 @@ class CocoDataset:
                     kind = "annotation of a class that is not asked for"
                     self.findings.add(NOTE, kind, read.names[annotation["category_id"]])
                     continue
-                usable.append({**annotation, "class_id": class_id})
+                annotation = {**annotation, "class_id": class_id}
+                if self._learn_boxes and "box_only" in annotation:
+                    annotation["iscrowd"] = 0
+                usable.append(annotation)
                 if not annotation["iscrowd"]:
                     self.instances[class_id] += 1
                     self._has_instances[index] = True

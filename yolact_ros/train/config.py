@@ -26,6 +26,10 @@ class DataConfig:
 
     annotations: str = setting("", "COCO annotation file")
     images: str = setting("", "folder of its images")
+    learn_boxes: bool = setting(
+        False,
+        "also learn from annotations that have a box and no mask, instead of leaving them out",
+    )
 
 
 @dataclass(frozen=True)

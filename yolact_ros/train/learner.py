@@ -257,7 +257,13 @@ def batch_losses(
                 model, moved.moved, moved.full
             )
     detection = yolact_losses(
-        output, targets, model=model, config=config.losses, seeds=seeds, normaliser=normaliser
+        output,
+        targets,
+        model=model,
+        config=config.losses,
+        seeds=seeds,
+        normaliser=normaliser,
+        images=images,
     )
     return {**detection, **losses}
 
@@ -268,7 +274,11 @@ def _prepare(images: Tensor, model: Yolact) -> Tensor:
 
 def loss_names(config: TrainConfig) -> tuple[str, ...]:
     """Names of the losses of a run, in the order of its logs."""
-    names = LOSS_NAMES if config.model.mask_rescoring else LOSS_NAMES[:-1]
+    absent = {
+        "mask_iou": not config.model.mask_rescoring,
+        "box_mask": not config.losses.box_mask_weight,
+    }
+    names = tuple(name for name in LOSS_NAMES if not absent.get(name))
     return names if config.pairs is None else (*names, *TRANSFORM_LOSSES)
 
 

@@ -263,11 +263,15 @@ def make_target(sample: Sample) -> Target:
     height, width = sample.image.shape[:2]
     boxes = torch.from_numpy(sample.boxes / np.asarray([width, height] * 2, np.float32))
     crowd = torch.from_numpy(sample.crowd)
+    box_only = torch.zeros(len(sample), dtype=torch.bool)
+    if sample.box_only is not None:
+        box_only = torch.from_numpy(sample.box_only)
     return Target(
         boxes=boxes[~crowd],
         class_ids=torch.from_numpy(sample.class_ids)[~crowd],
         masks=torch.from_numpy(np.asarray(sample.masks))[~crowd],
         crowd_boxes=boxes[crowd],
+        box_only=box_only[~crowd],
     )
 
 

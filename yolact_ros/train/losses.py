@@ -1,4 +1,7 @@
-"""The five losses of YOLACT and YOLACT++ (dbolya/yolact `layers/modules/multibox_loss.py`)."""
+"""The five losses of YOLACT and YOLACT++ (dbolya/yolact `layers/modules/multibox_loss.py`).
+
+A sixth learns masks from boxes alone, see `box_mask_losses`; the reference has none.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,12 @@ from torch import Tensor
 
 from yolact_ros.config import check_settings, setting
 from yolact_ros.model.yolact import Yolact, YolactOutput
+from yolact_ros.train.box_mask_losses import box_mask_loss, lab_colours
 from yolact_ros.train.mask_losses import TrainedMasks, mask_iou_loss, resize_masks
 from yolact_ros.train.matching import Matches, encode_offsets, match_priors
 from yolact_ros.train.target import Target
 
-LOSS_NAMES = ("box", "class", "mask", "semantic", "mask_iou")
+LOSS_NAMES = ("box", "class", "mask", "semantic", "mask_iou", "box_mask")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,12 @@ class LossConfig:
     dice_weight: float = setting(
         0.0, "weight of the dice loss, which mask_weight multiplies as well", range=(0.0, 1e3)
     )
+    box_mask_weight: float = setting(
+        0.0,
+        "weight of the box-supervised mask loss of instances without a mask, which "
+        "training.learn_boxes brings; 0 is off",
+        range=(0.0, 1e3),
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -70,25 +80,28 @@ def yolact_losses(
     config: LossConfig,
     seeds: Sequence[int] | None = None,
     normaliser: Callable[[int], float] = at_least_one,
+    images: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Compute the weighted losses of a batch; training minimises their sum.
 
-    All are divided by the number of positive priors of the batch, but the semantic loss by the
-    number of images. A batch without instances gives zeros, except for the semantic loss.
-    Whatever the batch, every output of the network takes part, if only with a zero.
+    Each is divided by the number of positive priors of the batch that can learn it, but the
+    semantic loss by the number of images. A batch without instances gives zeros, except for the
+    semantic loss. Whatever the batch, every output of the network takes part, if only with a zero.
 
     Args:
         output: of the network for B images, any floating type.
         targets: B targets on the same device.
         model: gives the priors and the mask re-scoring.
         config: weights and limits.
-        seeds: B of them; each draws the masks of an image to train where there are more than
-            allowed, so that the draw does not hang on the other images. Their numbers by default.
+        seeds: B of them; each draws the masks of an image to train if there are more than
+            allowed, so that it does not depend on the other images; by default 0, 1, ...
         normaliser: makes of the number of positive priors what the losses are divided by; for
             batches that are parts of a larger one.
+        images: (B, H, W, 3) uint8 BGR on the same device; only `box_mask_weight` needs them.
 
     Returns:
-        Name (of `LOSS_NAMES`; `mask_iou` only with re-scoring) to a scalar float32.
+        Name (of `LOSS_NAMES`; `mask_iou` only with re-scoring, `box_mask` only with
+        `box_mask_weight`) to a scalar float32.
     """
     output = YolactOutput(*(tensor.float() for tensor in output))
     matches = [
@@ -97,6 +110,12 @@ def yolact_losses(
     ]
     labels = torch.stack([match.labels for match in matches])
     num_positive = normaliser(int((labels > 0).sum()))
+    without_mask = [priors_without_mask(m, t) for m, t in zip(matches, targets, strict=True)]
+    masked = [
+        torch.nonzero((match.labels > 0) & ~excluded)[:, 0]
+        for match, excluded in zip(matches, without_mask, strict=True)
+    ]
+    num_masked = normaliser(sum(len(priors) for priors in masked))
     losses = {
         "box": config.box_weight
         * box_loss(output.box_offsets, targets, matches=matches, priors=model.priors)
@@ -108,13 +127,13 @@ def yolact_losses(
         / num_positive,
     }
     drawn = [
-        sample_positives(match, limit=config.masks_to_train, seed=seed)
-        for match, seed in zip(matches, seeds or range(len(matches)), strict=True)
+        sample_priors(priors, limit=config.masks_to_train, seed=seed)
+        for priors, seed in zip(masked, seeds or range(len(matches)), strict=True)
     ]
     # One gather for all images: indexing image by image would fill a whole gradient each time.
     counts = [len(priors) for priors in drawn]
-    images = torch.arange(len(drawn)).repeat_interleave(torch.tensor(counts))
-    coefficients = output.coefficients[images.to(labels.device), torch.cat(drawn)].split(counts)
+    numbers = torch.arange(len(drawn)).repeat_interleave(torch.tensor(counts))
+    coefficients = output.coefficients[numbers.to(labels.device), torch.cat(drawn)].split(counts)
     masks_sum = iou_sum = (output.prototypes.sum() + output.coefficients.sum()) * 0.0
     for i, prototypes in enumerate(output.prototypes.unbind()):
         if not counts[i]:
@@ -128,7 +147,7 @@ def yolact_losses(
             upsampling=config.mask_upsampling,
         )
         loss = masks.loss(dice_weight=config.dice_weight)
-        masks_sum = masks_sum + loss * (int((labels[i] > 0).sum()) / counts[i])
+        masks_sum = masks_sum + loss * (len(masked[i]) / counts[i])
         if model.mask_rescoring is not None:
             iou_sum = iou_sum + mask_iou_loss(
                 masks,
@@ -136,13 +155,77 @@ def yolact_losses(
                 limit=config.rescored_masks,
                 smallest_area=config.smallest_rescored_area,
             )
-    losses["mask"] = config.mask_weight * masks_sum / num_positive
+    losses["mask"] = config.mask_weight * masks_sum / num_masked
     losses["semantic"] = (
         config.semantic_weight * semantic_loss(output.semantic_logits, targets) / len(targets)
     )
     if model.mask_rescoring is not None:
-        losses["mask_iou"] = config.mask_iou_weight * iou_sum / num_positive
+        losses["mask_iou"] = config.mask_iou_weight * iou_sum / num_masked
+    if config.box_mask_weight:
+        assert images is not None
+        losses["box_mask"] = config.box_mask_weight * box_mask_losses(
+            output,
+            targets,
+            matches=matches,
+            without_mask=without_mask,
+            images=images,
+            limit=config.masks_to_train,
+            seeds=seeds or range(len(matches)),
+            normaliser=normaliser,
+        )
     return losses
+
+
+def priors_without_mask(match: Matches, target: Target) -> Tensor:
+    """(P,) bool: positive priors whose instance has a box and no mask."""
+    if not len(target.box_only):
+        return torch.zeros_like(match.labels, dtype=torch.bool)
+    return (match.labels > 0) & target.box_only[match.instances]
+
+
+def box_mask_losses(
+    output: YolactOutput,
+    targets: Sequence[Target],
+    *,
+    matches: Sequence[Matches],
+    without_mask: Sequence[Tensor],
+    images: Tensor,
+    limit: int,
+    seeds: Sequence[int],
+    normaliser: Callable[[int], float],
+) -> Tensor:
+    """Mean of `box_mask_loss` over the positive priors of instances without a mask.
+
+    Args:
+        output: of the network for B images, float32.
+        targets: of the B images.
+        matches: of the B images.
+        without_mask: B of (P,) bool, the priors of such instances.
+        images: (B, H, W, 3) uint8 BGR.
+        limit: priors of an image that are drawn at most.
+        seeds: B of them, see `yolact_losses`.
+        normaliser: see `yolact_losses`.
+    """
+    owners = [torch.nonzero(priors)[:, 0] for priors in without_mask]
+    drawn = [
+        sample_priors(priors, limit=limit, seed=seed)
+        for priors, seed in zip(owners, seeds, strict=True)
+    ]
+    count = normaliser(sum(len(priors) for priors in owners))
+    height, width = output.prototypes.shape[1:3]
+    colours = lab_colours(images, (height, width))
+    total = (output.prototypes.sum() + output.coefficients.sum()) * 0.0
+    for i, priors in enumerate(drawn):
+        if not len(priors):
+            continue
+        masks = TrainedMasks(
+            output.prototypes[i],
+            output.coefficients[i, priors],
+            targets[i],
+            owners=matches[i].instances[priors],
+        )
+        total = total + box_mask_loss(masks, colours[i]) * (len(owners[i]) / len(priors))
+    return total / count
 
 
 def box_loss(
@@ -188,20 +271,20 @@ def class_loss(class_logits: Tensor, labels: Tensor, *, negatives_per_positive: 
     return F.cross_entropy(class_logits[learnt], labels[learnt], reduction="sum")
 
 
-def sample_positives(match: Matches, *, limit: int, seed: int) -> Tensor:
-    """Indices (n,) of positive priors, at most `limit` of them, drawn at random."""
-    positive = torch.nonzero(match.labels > 0)[:, 0]
-    if len(positive) > limit:
+def sample_priors(priors: Tensor, *, limit: int, seed: int) -> Tensor:
+    """Draw at most `limit` of (n,) indices of priors at random."""
+    if len(priors) > limit:
         generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randperm(len(positive), generator=generator)[:limit]
-        positive = positive[drawn.to(positive.device)]
-    return positive
+        drawn = torch.randperm(len(priors), generator=generator)[:limit]
+        priors = priors[drawn.to(priors.device)]
+    return priors
 
 
 def semantic_loss(semantic_logits: Tensor, targets: Sequence[Target]) -> Tensor:
     """Sum over images of the mean over pixels of binary cross entropy, added up over classes.
 
-    A class is true at a pixel where the mask of any of its instances is.
+    A class is true at a pixel where the mask of any of its instances is. Inside the box of an
+    instance without a mask it is unknown, and left out, unless another instance's mask is there.
 
     Args:
         semantic_logits: (B, C, h, w).
@@ -209,9 +292,14 @@ def semantic_loss(semantic_logits: Tensor, targets: Sequence[Target]) -> Tensor:
     """
     size = (semantic_logits.shape[2], semantic_logits.shape[3])
     truths = torch.zeros_like(semantic_logits)
-    for truth, target in zip(truths, targets, strict=True):
+    unknown = torch.zeros_like(semantic_logits)
+    for truth, boxes, target in zip(truths, unknown, targets, strict=True):
         masks = resize_masks(target.masks, size)
-        for class_id, mask in zip(target.class_ids.tolist(), masks, strict=True):
-            truth[class_id] = torch.maximum(truth[class_id], mask)
-    total = F.binary_cross_entropy_with_logits(semantic_logits, truths, reduction="sum")
+        for class_id, box_only, mask in zip(
+            target.class_ids.tolist(), target.box_only.tolist(), masks, strict=True
+        ):
+            plane = (boxes if box_only else truth)[class_id]
+            torch.maximum(plane, mask, out=plane)
+    weights = torch.maximum(truths, 1 - unknown)
+    total = F.binary_cross_entropy_with_logits(semantic_logits, truths, weights, reduction="sum")
     return total / (size[0] * size[1])

@@ -1,4 +1,4 @@
-"""What is to be found in an image, as the losses want it."""
+"""What the losses need to know of an image."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ class Target:
         masks: (N, H, W) uint8, 0 or 1, at the network's input size.
         crowd_boxes: (M, 4) float32, fractions: regions that count as neither object nor
             background.
+        box_only: (N,) bool, instances without a known mask: the one here fills the box.
     """
 
     boxes: Tensor
     class_ids: Tensor
     masks: Tensor
     crowd_boxes: Tensor
+    box_only: Tensor
 
     def to(self, device: torch.device) -> Target:
         """The same target on another device."""
@@ -32,4 +34,5 @@ class Target:
             class_ids=self.class_ids.to(device),
             masks=self.masks.to(device),
             crowd_boxes=self.crowd_boxes.to(device),
+            box_only=self.box_only.to(device),
         )

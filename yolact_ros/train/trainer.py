@@ -310,7 +310,12 @@ class Trainer:
         )
 
     def _open_dataset(self, data: DataConfig) -> CocoDataset:
-        dataset = CocoDataset(data.annotations, data.images, self.config.model.classes)
+        dataset = CocoDataset(
+            data.annotations,
+            data.images,
+            self.config.model.classes,
+            learn_boxes=data.learn_boxes,
+        )
         dataset.check_files()
         return dataset
 
