@@ -42,6 +42,7 @@ EXTRAS = {
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
     "pybullet": "simulate",
     "rosbags": "bag",
     "motmetrics": "evaluate-tracks",

@@ -14,8 +14,9 @@ WARPS = ("learned", "dis", "none")
 SHIPPED_MODELS = ("tabletop", "tools")
 DEFAULT_MODEL = "tabletop"
 
-BACKENDS = ("auto", "onnxruntime", "tensorrt", "torch")
-PROVIDERS = ("cpu", "cuda", "tensorrt")
+BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt", "torch")
+PROVIDERS = ("cpu", "cuda", "tensorrt", "gpu", "npu")
+PRECISIONS = ("f32", "bf16", "f16")
 BUILD_POLICIES = ("never", "if_missing", "always")
 
 
@@ -25,7 +26,7 @@ class BackendConfig:
 
     backend: str = setting(
         "auto",
-        "library that runs the network; auto: PyTorch for a checkpoint, TensorRT for a bundle "
+        "Library that runs the network; auto: PyTorch for a checkpoint, TensorRT for a bundle "
         "that was exported for it if there is a GPU, otherwise ONNX Runtime",
         choices=BACKENDS,
     )
@@ -33,9 +34,15 @@ class BackendConfig:
     device: int = setting(0, "index of the GPU, where one is used", range=(0, 63))
     provider: str = setting(
         "cpu",
-        "what ONNX Runtime computes with: the CPU, or CUDA or TensorRT through a build of ONNX "
-        "Runtime that has it",
+        "Device of the library: cpu; cuda or tensorrt with a build of ONNX Runtime that has it; "
+        "gpu or npu (Intel's) with OpenVINO",
         choices=PROVIDERS,
+    )
+    precision: str = setting(
+        "f32",
+        "Arithmetic of OpenVINO; bf16 and f16 are faster where the hardware has them, and change "
+        "results slightly",
+        choices=PRECISIONS,
     )
     build_engine: str = setting(
         "if_missing",

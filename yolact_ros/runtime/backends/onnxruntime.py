@@ -65,6 +65,10 @@ class OnnxRuntimeBackend:
         if threads < 0:
             raise BackendError(f"threads is {threads}; expected 0 (all cores) or more.")
         self._library = _import_library()
+        if provider not in PROVIDERS:
+            raise BackendError(
+                f"provider is {provider!r}; ONNX Runtime runs on: {', '.join(PROVIDERS)}."
+            )
         self._providers, self._device_type = PROVIDERS[provider]
         self._device = device
         self.on_gpu = self._device_type != "cpu"
@@ -86,7 +90,7 @@ class OnnxRuntimeBackend:
         if graph not in self._sessions:
             self._sessions[graph] = self._load(graph)
         info, session = self.bundle.graphs[graph], self._sessions[graph]
-        _check_inputs(graph, info, inputs)
+        check_inputs(graph, info, inputs)
         kept = set(keep) & set(info.outputs)
         try:
             if kept or self._device_type != "cpu" or any(_is_handle(x) for x in inputs.values()):
@@ -227,7 +231,12 @@ def _infos(tensors: Any) -> dict[str, TensorInfo]:
     }
 
 
-def _check_inputs(graph: str, info: GraphInfo, inputs: Mapping[str, Any]) -> None:
+def check_inputs(graph: str, info: GraphInfo, inputs: Mapping[str, Any]) -> None:
+    """Check names, shapes and types of a graph's inputs.
+
+    Raises:
+        BackendError: they do not fit.
+    """
     if set(inputs) != set(info.inputs):
         raise BackendError(
             f"Graph {graph!r} takes {', '.join(info.inputs)}; it was given "

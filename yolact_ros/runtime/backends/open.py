@@ -51,6 +51,21 @@ def open_backend(
 
         opened = open_tensorrt(bundle, device=config.device, build=config.build_engine)
         return opened, bundle.description
+    if config.backend == "openvino":
+        from yolact_ros.runtime.backends.openvino import OpenVinoBackend
+
+        on_openvino = OpenVinoBackend(
+            bundle,
+            threads=config.threads,
+            provider=config.provider,
+            precision=config.precision,
+        )
+        return on_openvino, bundle.description
+    if config.precision != "f32":
+        raise BackendError(
+            f"precision is {config.precision!r}, which only OpenVINO has (backend: openvino). For "
+            "TensorRT, the precision is in the bundle: yolact export --precision fp16."
+        )
     from yolact_ros.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
     backend = OnnxRuntimeBackend(

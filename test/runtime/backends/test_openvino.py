@@ -1,0 +1,118 @@
+"""OpenVINO gives what ONNX Runtime gives."""
+
+from __future__ import annotations
+
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from yolact_ros import Segmenter
+from yolact_ros.config import SHIPPED_MODELS, BackendConfig, KeyframeConfig
+from yolact_ros.errors import BackendError
+from yolact_ros.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from yolact_ros.runtime.backends.open import open_backend
+from yolact_ros.runtime.shipped import shipped_file
+
+openvino = pytest.importorskip("openvino")
+
+from yolact_ros.runtime.backends.openvino import OpenVinoBackend  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def frame() -> np.ndarray:
+    video = cv2.VideoCapture(str(shipped_file("models/demo/tabletop.mp4")))
+    _, image = video.read()
+    video.release()
+    return image
+
+
+@pytest.mark.parametrize("model", SHIPPED_MODELS)
+def test_a_shipped_model_finds_the_same_on_both(model, frame):
+    with (
+        Segmenter.open(model, backend=BackendConfig(threads=1)) as theirs,
+        Segmenter.open(model, backend=BackendConfig("openvino", threads=1)) as ours,
+    ):
+        expected, found = theirs.segment(frame), ours.segment(frame)
+    assert ours.backend_name == "OpenVino"
+    np.testing.assert_array_equal(found.class_ids, expected.class_ids)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.01)
+    np.testing.assert_allclose(found.mask_scores, expected.mask_scores, atol=1e-4)
+    different = sum((a ^ b).sum() for a, b in zip(found.masks, expected.masks, strict=True))
+    assert different <= 4 * len(expected)
+
+
+def test_streams_of_two_cameras_keep_their_features_apart(tiny_video_bundle):
+    """Features of one camera survive keyframes of the other, which the same graph runs."""
+    backends = OpenVinoBackend(tiny_video_bundle), OnnxRuntimeBackend(tiny_video_bundle)
+    images = np.random.default_rng(0).integers(0, 255, (8, 48, 64, 3)).astype(np.uint8)
+    config = KeyframeConfig(keyframe_interval=2, warp="none", change_threshold=1.0)
+    results = []
+    for backend in backends:
+        segmenter = Segmenter(backend, tiny_video_bundle.description)
+        streams = segmenter.stream(config), segmenter.stream(config)
+        results.append([streams[i % 2].detect(image) for i, image in enumerate(images)])
+    assert {d.frame_type for d in results[0]} == {"keyframe", "partial"}
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.frame_type == theirs.frame_type
+        np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-5)
+        np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=1e-2)
+
+
+def test_outputs_of_one_run_survive_the_next(tiny_bundle):
+    backend = OpenVinoBackend(tiny_bundle)
+    info = tiny_bundle.graphs["detect"].inputs["image"]
+    dark, bright = (np.full(info.shape, value, np.uint8) for value in (0, 200))
+    first = backend.run("detect", {"image": dark})
+    copies = {name: value.copy() for name, value in first.items()}
+    backend.run("detect", {"image": bright})
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, copies[name])
+
+
+def test_faults_get_a_sentence(tiny_bundle):
+    backend = OpenVinoBackend(tiny_bundle)
+    with pytest.raises(BackendError, match="no graph 'keyframe'; it has: detect"):
+        backend.run("keyframe", {})
+    with pytest.raises(BackendError, match="takes image; it was given nothing"):
+        backend.run("detect", {})
+    with pytest.raises(BackendError, match="OpenVINO runs on: cpu, gpu, npu"):
+        OpenVinoBackend(tiny_bundle, provider="cuda")
+    with pytest.raises(BackendError, match="ONNX Runtime runs on: cpu, cuda, tensorrt"):
+        OnnxRuntimeBackend(tiny_bundle, provider="npu")
+    if "NPU" not in openvino.Core().available_devices:
+        with pytest.raises(BackendError, match="finds no NPU on this machine"):
+            OpenVinoBackend(tiny_bundle, provider="npu")
+    with pytest.raises(BackendError, match="precision is 'bf16', which only OpenVINO has"):
+        open_backend(tiny_bundle.folder, BackendConfig(precision="bf16"))
+
+
+def test_without_the_library_it_says_how_to_install_it(tiny_bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(BackendError, match=r"pip install 'yolact_ros\[openvino\]'"):
+        OpenVinoBackend(tiny_bundle)
+
+
+def test_deformable_convolution_names_the_form_that_runs(tmp_path):
+    torch = pytest.importorskip("torch")
+    from small_graphs import VARIANTS
+
+    from yolact_ros.export.to_bundle import export_bundle
+    from yolact_ros.model.weights.checkpoint import initialise_weights, save_checkpoint
+    from yolact_ros.model.yolact import Yolact
+
+    torch.manual_seed(0)
+    model = Yolact(VARIANTS["yolact_plus"])
+    initialise_weights(model)
+    save_checkpoint(tmp_path / "plus.pth", model.eval())
+    image = np.random.default_rng(1).integers(0, 255, (128, 128, 3)).astype(np.uint8)
+    for form in ("deform_conv", "grid_sample"):
+        export_bundle(tmp_path / "plus.pth", tmp_path / form, deform_conv=form)
+    with (
+        Segmenter.open(tmp_path / "deform_conv", backend=BackendConfig("openvino")) as segmenter,
+        pytest.raises(BackendError, match="--deform-conv grid_sample"),
+    ):
+        segmenter.segment(image)
+    with Segmenter.open(tmp_path / "grid_sample", backend=BackendConfig("openvino")) as segmenter:
+        segmenter.segment(image)
