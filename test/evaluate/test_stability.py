@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("pycocotools")
 
 from yolact_ros.datasets.coco import Sample  # noqa: E402
-from yolact_ros.evaluate.stability import Stability, match_tracks  # noqa: E402
+from yolact_ros.evaluate.stability import Stability, best_ious, match_tracks  # noqa: E402
 from yolact_ros.evaluate.true_motion import Motion  # noqa: E402
 from yolact_ros.runtime.detections import Detections  # noqa: E402
 
@@ -70,6 +70,20 @@ def test_the_best_scored_detection_of_the_class_is_the_object_s():
 )
 def test_what_does_not_match_is_not_the_object(detection):
     assert match_tracks(truth(CUP), found(detection)) == {}
+
+
+def test_the_best_mask_of_an_object_is_that_of_any_class():
+    cat = (40, 10, 60, 30, 1, 8)
+    crowd = (0, 40, 20, 60, 0, 9)
+    detections = found(
+        (10, 10, 30, 20, 0, 0.9),  # IoU with the cup 1 / 2
+        (10, 10, 30, 25, 1, 0.5),  # 3 / 4, another class
+        (10, 10, 30, 30, 0, 0.2),  # too unsure to be shown
+        (0, 40, 20, 60, 0, 0.9),  # the crowd's
+    )
+    assert best_ious(truth(CUP, cat, crowd, crowd=(2,)), detections) == [0.75, 0.0]
+    assert best_ious(truth(CUP), found()) == [0.0]
+    assert best_ious(truth(), detections) == []
 
 
 def test_crowds_and_empty_frames_match_nothing():

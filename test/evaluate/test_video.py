@@ -91,6 +91,7 @@ def test_a_model_whose_features_play_no_part_loses_nothing(segmenter, clip):
     assert reused.mask_ap == reused.mask_ap_non_key == reused.full_pass_ap_non_key == full.mask_ap
     assert full.mask_ap50 == pytest.approx(1)
     assert full.temporal_stability == reused.temporal_stability == 1
+    assert 0 < full.region_similarity == reused.region_similarity <= 1
     assert full.lost_share == reused.lost_share == 0
     mean = (reused.keyframe_ms * 3 + reused.non_keyframe_ms * 4) / 7
     assert reused.mean_ms == pytest.approx(mean)

@@ -109,7 +109,7 @@ def format_rows(rows: Sequence[VideoRow]) -> str:
     """A table for people: AP and stability in per cent, the full pass once."""
     lines = [
         f"{'interval':>8}  {'warp':<8}{'moved':>5}{'mask AP':>8}{'AP50':>8}{'box AP':>8}"
-        f"{'non-key':>9}{'(full)':>8}{'steady':>8}{'lost':>7}"
+        f"{'non-key':>9}{'(full)':>8}{'J':>7}{'steady':>8}{'lost':>7}"
         f"{'ms':>9}{'key':>8}{'non-key':>9}{'share':>7}{'p50':>6}"
     ]
     for row in rows:
@@ -120,7 +120,8 @@ def format_rows(rows: Sequence[VideoRow]) -> str:
             f"{row.interval:>8}  {warp:<8}{row.propagated_frames:>5}"
             f"{_percent(row.mask_ap):>8}{_percent(row.mask_ap50):>8}"
             f"{_percent(row.box_ap):>8}{_percent(row.mask_ap_non_key):>9}"
-            f"{_percent(row.full_pass_ap_non_key):>8}{_percent(row.temporal_stability):>8}"
+            f"{_percent(row.full_pass_ap_non_key):>8}{_percent(row.region_similarity):>7}"
+            f"{_percent(row.temporal_stability):>8}"
             f"{_percent(row.lost_share):>7}{row.mean_ms:>9.1f}{row.keyframe_ms:>8.1f}"
             f"{'-' if row.non_keyframe_ms is None else f'{row.non_keyframe_ms:.1f}':>9}"
             f"{row.relative_ms:>7.2f}{row.relative_p50:>6.2f}"

@@ -83,7 +83,7 @@ def match_tracks(truth: Sample, found: Detections) -> dict[int, np.ndarray]:
     shown = np.flatnonzero(found.mask_scores >= SHOWN)
     if not len(objects) or not len(shown):
         return {}
-    ious = _mask_ious(found, shown, [truth.masks[i] for i in objects])
+    ious = mask_ious(found, shown, [truth.masks[i] for i in objects])
     ious[found.class_ids[shown][:, None] != truth.class_ids[objects][None, :]] = 0
     matched: dict[int, np.ndarray] = {}
     for row in np.argsort(-found.mask_scores[shown], kind="stable"):
@@ -94,7 +94,26 @@ def match_tracks(truth: Sample, found: Detections) -> dict[int, np.ndarray]:
     return matched
 
 
-def _mask_ious(found: Detections, rows: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
+def best_ious(truth: Sample, found: Detections) -> list[float]:
+    """For each true instance, the mask IoU of the detection that fits it best.
+
+    This is the J of DAVIS (Perazzi et al., CVPR 2016) of one frame. Classes play no part, and
+    neither do detections that are not shown. An instance without a detection counts 0; crowds
+    take no part.
+    """
+    objects = np.flatnonzero(~truth.crowd)
+    shown = np.flatnonzero(found.mask_scores >= SHOWN)
+    if not len(shown):
+        return [0.0] * len(objects)
+    if not len(objects):
+        return []
+    ious = mask_ious(found, shown, [truth.masks[i] for i in objects])
+    best: list[float] = ious.max(axis=0).tolist()
+    return best
+
+
+def mask_ious(found: Detections, rows: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
+    """Mask IoU of the detections `rows` with each of (H, W) true masks: (R, N) float64."""
     size = found.image_size
     detected = [encode_rle(found.masks[i], found.mask_rois[i], size) for i in rows]
     true = [rle_masks.encode(np.asfortranarray(mask)) for mask in masks]

@@ -14,7 +14,7 @@ from yolact_ros.config import KeyframeConfig
 from yolact_ros.errors import ConfigError
 from yolact_ros.evaluate.clips import Clip
 from yolact_ros.evaluate.coco_tables import CocoTables
-from yolact_ros.evaluate.stability import Stability
+from yolact_ros.evaluate.stability import Stability, best_ious
 from yolact_ros.runtime.detections import KEYFRAME, Detections
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.stream import Stream
@@ -33,6 +33,7 @@ class VideoRow:
         mask_ap, mask_ap50, box_ap: on all frames.
         mask_ap_non_key: on the frames that were no keyframes.
         full_pass_ap_non_key: of the full pass on just these frames, to compare with.
+        region_similarity: J of DAVIS, see `stability.best_ious`, the mean over frames and objects.
         temporal_stability: see `stability.Stability`; None without true motion.
         lost_share: the share of objects found in only one of two consecutive frames.
         mean_ms, keyframe_ms, non_keyframe_ms: mean of `Segmenter.segment` over all frames, and
@@ -53,6 +54,7 @@ class VideoRow:
     box_ap: float | None
     mask_ap_non_key: float | None
     full_pass_ap_non_key: float | None
+    region_similarity: float | None
     temporal_stability: float | None
     lost_share: float | None
     mean_ms: float
@@ -150,6 +152,7 @@ class _Run:
 
     config: KeyframeConfig | None
     tables: CocoTables
+    ious: list[float] = field(default_factory=list)  # of the best mask of each true instance
     stability: Stability = field(default_factory=Stability)
     stream: Stream | None = None
     milliseconds: list[float] = field(default_factory=list)
@@ -194,6 +197,7 @@ def _run_clip(
             found = run.step(segmenter, truth.image)
             run.image_ids.append(image_id)
             run.tables.add_found(image_id, found)
+            run.ious += best_ious(truth, found)
             if clip.motion and tracked:
                 run.stability.add(truth, found, motion)
         before = truth
@@ -216,6 +220,7 @@ def _summary(run: _Run, full: _Run) -> dict[str, Any]:
         "full_pass_ap_non_key": (
             full.tables.score("segm", between).summary["ap"] if between else None
         ),
+        "region_similarity": float(np.mean(run.ious)) if run.ious else None,
         "temporal_stability": run.stability.mean,
         "lost_share": run.stability.lost_share,
         "mean_ms": float(times.mean()),
