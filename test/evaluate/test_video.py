@@ -142,7 +142,7 @@ def test_a_model_for_single_images_gets_a_sentence(tiny_bundle, clip):
 
 def test_missing_depth_and_broken_poses_are_named(segmenter, clip):
     (clip / "depth" / "000001.png").unlink()
-    with pytest.raises(DatasetError, match=r"000001\.png is missing"):
+    with pytest.raises(DatasetError, match=r"000001\.png cannot be read: it does not exist"):
         evaluate_video(segmenter, clips_of(clip), intervals=(1,))
     (clip / "cameras.json").write_text("{}}")
     with pytest.raises(DatasetError, match=r"cameras\.json cannot be used"):
