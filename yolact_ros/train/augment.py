@@ -309,6 +309,10 @@ def resample(
         if part.shape[:2] == tuple(size):
             return np.ascontiguousarray(part)
         return cv2.resize(part, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    # Where the part ends with the window, its border pixels go on, as in `cv2.resize`.
+    edges = (y == 0, y + part.shape[0] == tall, x == 0, x + part.shape[1] == wide)
+    part = cv2.copyMakeBorder(part, *map(int, edges), cv2.BORDER_REPLICATE)
+    x, y = x - int(edges[2]), y - int(edges[0])
     step_x, step_y = wide / size[1], tall / size[0]
     shrink = -(-max(part.shape[:2]) // MAX_WARP_SIDE)
     if shrink > 1:  # OpenCV's warp counts pixels in 16 bits

@@ -76,7 +76,7 @@ def test_without_onnx_runtime_the_error_names_the_extra(tiny_bundle, monkeypatch
 @pytest.mark.parametrize(
     "settings, words",
     [
-        ({"backend": "abacus"}, "auto, onnxruntime, tensorrt, torch"),
+        ({"backend": "abacus"}, "auto, onnxruntime, openvino, tensorrt, torch"),
         ({"provider": "abacus"}, "cpu, cuda, tensorrt"),
         ({"threads": -1}, "threads is -1"),
         ({"build_engine": "perhaps"}, "never, if_missing, always"),
