@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 import types
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from rclpy.qos import (
     QoSProfile,
     ReliabilityPolicy,
 )
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 
 from yolact_ros.ros.inputs import qos
@@ -28,8 +31,11 @@ from yolact_ros.ros.inputs.qos import (
     lost_messages_message,
     new_publisher,
 )
+from yolact_ros.ros.inputs.transport import loss_advice
 from yolact_ros.ros.outputs.topics import RESULT_QOS
 from yolact_ros.ros.parameters.settings import InputSettings
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 CLASHES = {
     "reliability": (
@@ -138,11 +144,43 @@ def test_a_subscriber_that_does_not_fit_is_named_with_what_to_change(make_node):
 
 def test_lost_images_are_counted_in_words():
     assert lost_messages_message("/image", 1).startswith(
-        "The middleware has lost 1 message of /image on"
+        "The middleware has lost 1 message of /image. "
     )
     words = lost_messages_message("/image", 27)
-    assert "lost 27 messages" in words and "fastdds_shm.xml" in words
+    assert "lost 27 messages" in words
+    assert loss_advice(get_rmw_implementation_identifier()) in words
     assert "qos_overrides./image.subscription.reliability" in words
+
+
+def test_the_advice_on_lost_images_follows_what_is_set(tmp_path):
+    shipped = REPOSITORY / "config" / "fastdds_shm.xml"
+    fast = "rmw_fastrtps_cpp"
+    assert "Set FASTDDS_DEFAULT_PROFILES_FILE to config/fastdds_shm.xml" in loss_advice(fast, {})
+    jazzy = {"ROS_DISTRO": "jazzy"}
+    assert "Set FASTRTPS_DEFAULT_PROFILES_FILE" in loss_advice(fast, jazzy)
+    wrong = jazzy | {"FASTDDS_DEFAULT_PROFILES_FILE": str(shipped)}
+    assert "FASTDDS_DEFAULT_PROFILES_FILE is set, but" in loss_advice(fast, wrong)
+    loaded = loss_advice(fast, {"FASTDDS_DEFAULT_PROFILES_FILE": str(shipped)})
+    assert loaded.startswith(f"This node uses {shipped}") and "fastdds_4k.xml" in loaded
+    assert "Set FASTDDS" not in loaded
+    missing = {"FASTDDS_DEFAULT_PROFILES_FILE": str(tmp_path / "none.xml")}
+    assert "cannot be read (No such file" in loss_advice(fast, missing)
+    other = tmp_path / "other.xml"
+    other.write_text("<profiles/>")
+    found = loss_advice(fast, {"FASTDDS_DEFAULT_PROFILES_FILE": str(other)})
+    assert "sets no segment_size" in found
+    for rmw in ("rmw_cyclonedds_cpp", "rmw_zenoh_cpp"):
+        words = loss_advice(rmw, {"FASTDDS_DEFAULT_PROFILES_FILE": str(shipped)})
+        assert rmw in words and "fastdds" not in words.lower()
+
+
+def test_the_profiles_differ_in_the_size_of_shared_memory_alone():
+    texts = [(REPOSITORY / "config" / f"fastdds_{name}.xml").read_text() for name in ("shm", "4k")]
+    sizes = [int(re.search(r"<segment_size>(\d+)<", text)[1]) for text in texts]
+    assert sizes[0] < sizes[1] and sizes[1] >= 2 * 3840 * 2160 * 3
+    elements = [re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL) for text in texts]
+    parts = [re.sub(r"<segment_size>\d+<", "<", text).split() for text in elements]
+    assert parts[0] == parts[1]
 
 
 def test_overrides_of_one_camera_leave_the_others_as_they_are(make_node):

@@ -138,6 +138,21 @@ def test_images_do_not_wait_for_the_depth_of_the_image_before(start_node, client
     assert client.spin_until(lambda: has(header, clouds), 5.0)
 
 
+def test_depth_is_subscribed_as_soon_as_somebody_listens(start_node, client):
+    """Matched events tell; the timer, for Humble, would take up to half a second each time."""
+    start_node()
+    camera = DepthCamera(client)
+    took = []
+    for _ in range(5):
+        client.spin_until(lambda: not camera.depth.get_subscription_count())
+        started = time.monotonic()
+        listener = client.node.create_subscription(PointCloud2, "yolact/points", print, 5)
+        assert client.spin_until(camera.depth.get_subscription_count)
+        took.append(time.monotonic() - started)
+        client.node.destroy_subscription(listener)
+    assert sorted(took)[2] < 0.2, took
+
+
 def test_with_every_image_of_a_bag_goes_its_depth(start_node, client, image_with):
     """The camera is faster than the node, and the depth of all images comes before the images."""
     start_node(depth_wait=5.0, queue_policy="all", queue_size=2)

@@ -216,18 +216,22 @@ class YolactNode(LifecycleNode):
     def _pipeline(self, camera: str, settings: Settings) -> Pipeline:
         """What takes and works on the images of one camera."""
         keeps_all = settings.inputs.queue_policy == "all"
-        outputs = Outputs(self, camera, keeps_all=keeps_all)
-        return Pipeline(
-            CameraInput(self, camera, inbox=self._inbox, settings=settings.inputs),
-            outputs,
-            DepthInput(
-                self,
-                camera,
-                keeps_all=keeps_all,
-                wants_depth=outputs.wants_depth,
-                wants_info=outputs.wants_info,
-            ),
+        depth: DepthInput | None = None
+
+        def follow_demand() -> None:
+            if depth is not None:
+                depth.follow_demand()
+
+        outputs = Outputs(self, camera, keeps_all=keeps_all, on_demand=follow_demand)
+        depth = DepthInput(
+            self,
+            camera,
+            keeps_all=keeps_all,
+            wants_depth=outputs.wants_depth,
+            wants_info=outputs.wants_info,
         )
+        images = CameraInput(self, camera, inbox=self._inbox, settings=settings.inputs)
+        return Pipeline(images, outputs, depth)
 
     def _diagnose(self, backend_name: str, description: ModelDescription) -> None:
         """Tell of the model that is open, and of its cameras."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +44,9 @@ class DepthInput:
         wants_depth: Callable[[], bool],
         wants_info: Callable[[], bool],
     ) -> None:
-        """Check every `LOOK_S` seconds, in the executor's thread, whether there are subscribers.
+        """Check every `LOOK_S` seconds whether there are subscribers.
+
+        Publishers report new ones at once by `follow_demand` where rclpy has matched events.
 
         Args:
             node: that the topics belong to.
@@ -60,6 +63,8 @@ class DepthInput:
         self._topic = node.resolve_topic_name(prefix + DEPTH)
         self._info_topic = node.resolve_topic_name(prefix + CAMERA_INFO)
         self._subscriptions: dict[str, Any] = {}
+        self._lock = threading.Lock()  # the executor and transitions may have threads of their own
+        self._closed = False
         self._keeps_all = keeps_all
         self._images = self._new_pairing()
         self._info: CameraInfo | None = None
@@ -67,7 +72,7 @@ class DepthInput:
         self._unpublished = False  # whether the log already says that nobody publishes depth
         # Steady: a paused bag or simulation must not stop it.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = node.create_timer(LOOK_S, self._follow_demand, clock=steady)
+        self._timer = node.create_timer(LOOK_S, self.follow_demand, clock=steady)
 
     @property
     def info(self) -> CameraInfo | None:
@@ -76,11 +81,13 @@ class DepthInput:
 
     def close(self) -> None:
         """Unsubscribe, and let nobody wait any more."""
-        self._images.close()
         self._node.destroy_timer(self._timer)
-        for subscription in self._subscriptions.values():
-            self._node.destroy_subscription(subscription)
-        self._subscriptions = {}
+        with self._lock:
+            self._closed = True
+            self._images.close()
+            for subscription in self._subscriptions.values():
+                self._node.destroy_subscription(subscription)
+            self._subscriptions = {}
 
     def expect(self, stamp: Time, *, settings: DepthSettings) -> None:
         """Announce which image is worked on next."""
@@ -169,7 +176,13 @@ class DepthInput:
             self._rays = intrinsics, pixel_rays(intrinsics)
         return view_of(metres, self._rays[1])
 
-    def _follow_demand(self) -> None:
+    def follow_demand(self) -> None:
+        """Subscribe to what is needed, and to nothing else; called by the executor."""
+        with self._lock:
+            if not self._closed:
+                self._follow()
+
+    def _follow(self) -> None:
         for topic, wanted in self._wanted.items():
             subscription = self._subscriptions.get(topic)
             if wanted() and subscription is None:

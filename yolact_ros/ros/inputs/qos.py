@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,6 +11,9 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSCompatibility, QoSPolicyKind, QoSProfile, qos_check_compatible
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.utilities import get_rmw_implementation_identifier
+
+from yolact_ros.ros.inputs.transport import loss_advice
 
 try:
     from rclpy.event_handler import (
@@ -124,7 +128,14 @@ class SubscriptionWatch:
         )
 
 
-def new_publisher(node: Node, kind: type, topic: str, qos: QoSProfile) -> Publisher[Any]:
+def new_publisher(
+    node: Node,
+    kind: type,
+    topic: str,
+    qos: QoSProfile,
+    *,
+    on_matched: Callable[[], None] = lambda: None,
+) -> Publisher[Any]:
     """Make a publisher that logs which subscribers it cannot serve, and what to change.
 
     Args:
@@ -133,6 +144,8 @@ def new_publisher(node: Node, kind: type, topic: str, qos: QoSProfile) -> Publis
         topic: its name.
         qos: left as it is; parameters `qos_overrides.TOPIC.publisher.POLICY` hold for the
             publisher alone.
+        on_matched: called by the executor when subscribers come or go; never in Humble, whose
+            rclpy has no such event.
     """
     offered = copy.copy(qos)  # rclpy writes the overrides into it
     name = node.resolve_topic_name(topic)
@@ -154,7 +167,7 @@ def new_publisher(node: Node, kind: type, topic: str, qos: QoSProfile) -> Publis
             qos_overriding_options=QoSOverridingOptions(PUBLISHER_OVERRIDABLE),
         ),
         PublisherEventCallbacks,
-        {"incompatible_qos": warn},
+        {"incompatible_qos": warn, "matched": lambda info: on_matched()},
     )
 
 
@@ -170,7 +183,8 @@ def _with_events(
         kind: class of the callbacks.
         events: callbacks by event, the most useful first.
     """
-    names = list(events)
+    known = inspect.signature(kind).parameters
+    names = [name for name in events if name in known]
     while True:
         try:
             return create(kind(**{name: events[name] for name in names}))
@@ -233,10 +247,9 @@ def incompatible_subscriber_message(
 def lost_messages_message(topic: str, count: int) -> str:
     """Say how many messages were lost, and what helps."""
     return (
-        f"The middleware has lost {count} message{'s' if count != 1 else ''} of {topic} on the "
-        "way. Large images need config/fastdds_shm.xml of this package in the environment of "
-        "camera and node (FASTDDS_DEFAULT_PROFILES_FILE), or the parameter "
-        f"{override(topic, 'reliability')} set to reliable, if the camera offers that."
+        f"The middleware has lost {count} message{'s' if count != 1 else ''} of {topic}. "
+        f"{loss_advice(get_rmw_implementation_identifier())} Or set the parameter "
+        f"{override(topic, 'reliability')} to reliable, if the camera offers that."
     )
 
 

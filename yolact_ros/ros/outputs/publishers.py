@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from builtin_interfaces.msg import Time
@@ -32,7 +32,14 @@ from yolact_ros.ros.outputs.topics import (
 class Outputs:
     """Publishers of one camera's results."""
 
-    def __init__(self, node: Node, camera: str = "", *, keeps_all: bool = False) -> None:
+    def __init__(
+        self,
+        node: Node,
+        camera: str = "",
+        *,
+        keeps_all: bool = False,
+        on_demand: Callable[[], None] = lambda: None,
+    ) -> None:
         """Advertise the topics.
 
         Args:
@@ -40,13 +47,15 @@ class Outputs:
             camera: name of the camera, which is inserted between `~/` and the topic's name.
             keeps_all: whether every image must have its 3-D results, so that the worker waits for
                 its depth; otherwise a thread waits, and new results replace those that wait.
+            on_demand: called by the executor when subscribers of what needs depth or calibration
+                come or go.
         """
         self._node = node
         self._camera = camera
         self._info = camera_info_topic()
         self._publishers = {topic: self._advertise(topic) for topic in image_topics()}
-        self._publishers[self._info] = self._advertise(self._info)
-        self._space_publishers = {topic: self._advertise(topic) for topic in space_topics()}
+        self._publishers[self._info] = self._advertise(self._info, on_demand)
+        self._space_publishers = {t: self._advertise(t, on_demand) for t in space_topics()}
         self._space_thread: SpaceThread | None = None
         if not keeps_all:
             self._space_thread = SpaceThread(self.publish_space, logger=node.get_logger())
@@ -165,9 +174,9 @@ class Outputs:
         )
         self._stats.publish(message)
 
-    def _advertise(self, topic: Topic) -> Any:
+    def _advertise(self, topic: Topic, on_matched: Callable[[], None] = lambda: None) -> Any:
         name = camera_topic(topic.name, self._camera)
-        return new_publisher(self._node, topic.kind, name, topic.qos)
+        return new_publisher(self._node, topic.kind, name, topic.qos, on_matched=on_matched)
 
 
 def camera_topic(topic: str, camera: str) -> str:

@@ -1,0 +1,59 @@
+"""How images travel between processes, and what to change if the middleware loses them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+# What Fast DDS 2 and Fast DDS 3 read; each ignores the other's variable.
+OLD_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+NEW_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
+OLD_DISTRIBUTIONS = ("humble", "iron", "jazzy")
+
+
+def profiles_variable(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the environment variable that names a profile file of Fast DDS."""
+    return OLD_VARIABLE if environment.get("ROS_DISTRO") in OLD_DISTRIBUTIONS else NEW_VARIABLE
+
+
+def loss_advice(rmw: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Say what helps against lost images, given what is set already.
+
+    Args:
+        rmw: name of the middleware in use, such as `rmw_fastrtps_cpp`.
+        environment: of this process.
+    """
+    if not rmw.startswith("rmw_fastrtps"):
+        return (
+            f"Increase the buffers of {rmw} for large messages (its documentation names them; the "
+            "system's limit is net.core.rmem_max)."
+        )
+    variable = profiles_variable(environment)
+    file = environment.get(variable, "")
+    if not file:
+        ignored = NEW_VARIABLE if variable == OLD_VARIABLE else OLD_VARIABLE
+        hint = (
+            f" ({ignored} is set, but this Fast DDS ignores it)" if ignored in environment else ""
+        )
+        return (
+            f"Set {variable} to config/fastdds_shm.xml of this package before starting the camera "
+            f"and the node{hint}."
+        )
+    try:
+        profile = Path(file).read_text(errors="replace")
+    except OSError as error:
+        return f"{variable} names {file}, which cannot be read ({error.strerror})."
+    sizes = [int(size) for size in re.findall(r"<segment_size>\s*(\d+)", profile)]
+    if not sizes:
+        return (
+            f"The profile in use, {file}, sets no segment_size for shared memory; compare it with "
+            "config/fastdds_shm.xml of this package."
+        )
+    return (
+        f"This node uses {file}, with {max(sizes) / 2**20:.0f} MiB of shared memory; the camera "
+        "needs the same profile. If it has it, images may be too large for that "
+        "(config/fastdds_4k.xml has more), or /dev/shm may be full (df -h /dev/shm; Docker's "
+        "--shm-size)."
+    )
