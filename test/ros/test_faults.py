@@ -298,8 +298,8 @@ def test_a_node_that_opens_its_model_answers_tells_how_long_and_can_be_ended(
     node = start("yolact_node", ros_arguments=(*names, "-p", f"model:={slow_to_open_bundle}"))
     manager.wait()
     assert client.spin_until(lambda: manager.state() == State.TRANSITION_STATE_CONFIGURING)
-    node.wait_for("Opening the model, 2 s so far")
+    node.wait_for("Opening the model has taken 2 s so far")
     status, seconds = node.end(signal.SIGTERM)
     assert status == 0 and seconds < END_S
-    assert "Did not configure: The node is to end" in node.output
+    assert "Did not configure: The node was told to end" in node.output
     assert "Traceback" not in node.output and "FATAL" not in node.output

@@ -98,7 +98,7 @@ def test_bytes_that_do_not_fit_the_region_are_refused(encoding, change):
         instance.mask.frombytes(change)
     else:
         instance.mask.pop()
-    with pytest.raises(MessageError, match="mask of instance 4 does not fit its region of 9x2"):
+    with pytest.raises(MessageError, match="mask of instance 4 does not match its region of 9x2"):
         mask_from_message(instance)
 
 

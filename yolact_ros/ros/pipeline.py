@@ -1,4 +1,4 @@
-"""What happens to one camera's images in the worker: decode, segment, publish."""
+"""The path of one camera's images through the worker: decode, segment, publish."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Pipeline:
         return Finished(result, times)
 
     def publish_stats(self, finished: Finished, counts: FrameCounts) -> None:
-        """Publish what an image cost, once it is accounted for."""
+        """Publish what an image cost, once it is counted."""
         result, times = finished.result, finished.times
         age_ms = milliseconds_since(result.keyframe_stamp, result.header.stamp)
         known = {name: time for name, time in times.items() if not math.isnan(time)}
@@ -129,6 +129,6 @@ class Pipeline:
 
 
 def seconds_of(stamp: Time) -> float | None:
-    """A stamp in seconds; None for the zero of a camera that does not stamp its images."""
+    """Return a stamp in seconds; None for zero, from cameras that do not stamp their images."""
     seconds = stamp.sec + stamp.nanosec * 1e-9
     return float(seconds) if seconds else None

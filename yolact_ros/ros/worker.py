@@ -1,4 +1,4 @@
-"""The thread that opens the model, owns it, and works on the images of all cameras."""
+"""The thread that opens the model, owns it, and processes the images of all cameras."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Worker:
     """One thread from `open` to `end`; a backend's context belongs to the thread that made it.
 
     Attributes:
-        backend_name: what runs the model, once `open` has returned.
+        backend_name: name of the backend, once `open` has returned.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class Worker:
         settings: Callable[[], Settings],
         on_broken: Callable[[str], None],
     ) -> None:
-        """Make a worker that does nothing yet.
+        """Prepare a worker; `open` starts it.
 
         Args:
             node: for its logger and its clock.
             inbox: where images come from; ended by `end`.
-            settings: gives the settings of the moment.
-            on_broken: called in the worker's thread, with the reason, when the model has failed
-                on too many images in a row.
+            settings: returns the current settings.
+            on_broken: called by the worker's thread with the reason when the model has failed on
+                too many images in a row.
         """
         self._description: ModelDescription | None = None
         self.backend_name = ""
@@ -65,10 +65,10 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
     def open(self, *, interrupted: Callable[[], bool]) -> ModelDescription:
-        """Open the model, run it once, and tell every few seconds that this goes on.
+        """Open the model and run it once; log every few seconds that this is going on.
 
         Args:
-            interrupted: whether the process is to end; then this returns early.
+            interrupted: returns whether the process should end; then this raises early.
 
         Returns:
             What the model is.
@@ -81,17 +81,19 @@ class Worker:
         self._thread.start()
         while not self._opened.wait(0.05):
             if interrupted():
-                raise YolactError("The node is to end before the model is open.")
+                raise YolactError("The node was told to end before the model was open.")
             if time.monotonic() >= due:
                 due += PROGRESS_S
-                self._logger.info(f"Opening the model, {time.monotonic() - started:.0f} s so far.")
+                self._logger.info(
+                    f"Opening the model has taken {time.monotonic() - started:.0f} s so far."
+                )
         if self._description is None:
             assert self._error is not None
             raise self._error
         return self._description
 
     def serve(self, pipelines: Sequence[Pipeline]) -> None:
-        """Name the cameras, before any of them is subscribed."""
+        """Set the cameras before any of them is subscribed."""
         self._pipelines = {pipeline.camera.mailbox: pipeline for pipeline in pipelines}
 
     def end(self, timeout: float) -> bool:
@@ -146,7 +148,7 @@ class Worker:
     def _work_on(
         self, mailbox: Mailbox[CameraFrame], frame: CameraFrame, segmenter: Segmenter
     ) -> None:
-        """Account for one image exactly once, whatever happens to it."""
+        """Process one image and count it exactly once, whatever happens to it."""
         pipeline = self._pipelines[mailbox]
         outcome, finished = self._try(pipeline, frame, segmenter)
         counts = mailbox.finish(outcome)
@@ -186,8 +188,9 @@ class Worker:
         if not age > limit:  # also if it is NaN
             return False
         self._logger.warning(
-            f"An image was {age:.3f} s old, more than max_frame_age ({limit:g} s): it is counted "
-            "as stale. If all are, compare the clocks of camera and node, and use_sim_time.",
+            f"An image was {age:.3f} s old, more than max_frame_age ({limit:g} s), and counted as "
+            "stale. If this happens to all images, compare the clocks of camera and node, and "
+            "check use_sim_time.",
             throttle_duration_sec=THROTTLE_S,
         )
         return True

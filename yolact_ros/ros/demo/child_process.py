@@ -1,4 +1,4 @@
-"""A program of this package that another one starts."""
+"""Programs of this package, started as child processes."""
 
 from __future__ import annotations
 

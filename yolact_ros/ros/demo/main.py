@@ -1,4 +1,4 @@
-"""The demonstration: a camera, the node, and somebody who listens, each in its own process."""
+"""The demonstration: a camera, the node and a listener, each in its own process."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Table:
 
 
 def _describe(classes: list[Counter[str]]) -> str:
-    """Mean number of instances of each class, e.g. `2 mug, 1 duck`."""
+    """Return the mean number of instances of each class, such as `2 mug, 1 duck`."""
     total: Counter[str] = Counter()
     for counts in classes:
         total.update(counts)
@@ -178,7 +178,7 @@ def _report_end(process: Subprogram) -> int:
         print(f"demo: {process.name} was not ready after {START_S:.0f} s.", file=sys.stderr)
     else:
         print(
-            f"demo: {process.name} ended with status {process.status}; its own words are above.",
+            f"demo: {process.name} ended with status {process.status}; see its messages above.",
             file=sys.stderr,
         )
     return 1
@@ -201,7 +201,7 @@ def _print_summary(stats: list[FrameStats]) -> None:
 
 
 def main() -> int:
-    """Run the demonstration with the words of the command line; returns the exit status."""
+    """Run the demonstration; return the exit status."""
     share = Path(get_package_share_directory("yolact_ros"))
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""A video and a picture made from the overlays that arrive."""
+"""Records the overlays that arrive as a video and a picture."""
 
 from __future__ import annotations
 

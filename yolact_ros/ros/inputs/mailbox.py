@@ -1,4 +1,4 @@
-"""Mailboxes between the cameras and the network, with exact accounts of every image."""
+"""Mailboxes between the cameras and the network, with an exact account of every image."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Outcome = Literal["processed", "stale", "failed"]
 
 @dataclass(frozen=True)
 class FrameCounts:
-    """What became of the images of one camera, at one instant.
+    """What has happened to the images of one camera up to one instant.
 
     `received = processed + dropped + stale + failed + in_flight` holds at every instant.
 
     Attributes:
         received: put into the mailbox.
         processed: finished and published.
-        dropped: replaced by a newer image, or still waiting when the node was deactivated.
+        dropped: replaced by a newer image, or waiting when the node was deactivated.
         stale: too old when their turn came.
         failed: could not be converted or segmented.
         in_flight: waiting or in work.
@@ -37,11 +37,11 @@ class FrameCounts:
 
 
 class Inbox(Generic[T]):
-    """The mailboxes of several cameras and the one worker that empties them.
+    """The mailboxes of several cameras, emptied by one worker.
 
-    The camera that has waited longest is served first, counted from when its mailbox became
-    filled and not from its newest image: otherwise a fast camera, whose image is always young,
-    would starve beside busy slow ones. Safe between threads.
+    The camera whose mailbox has been filled longest is served first. The age of its newest image
+    does not count: the images of a fast camera are always young, so it would starve among slow
+    ones. Thread-safe.
     """
 
     def __init__(self) -> None:
@@ -120,8 +120,8 @@ class Inbox(Generic[T]):
 class Mailbox(Generic[T]):
     """Holds the newest item of one camera, or all of them in order, until they are taken.
 
-    A queue would make every image as old as the queue is long; the usual mailbox holds one image,
-    and each that it replaced is counted. Made by `Inbox.new_mailbox`.
+    In a queue every image would grow as old as the queue is long, so the usual mailbox holds one
+    image and counts those that were replaced. Made by `Inbox.new_mailbox`.
     """
 
     def __init__(
@@ -142,15 +142,15 @@ class Mailbox(Generic[T]):
 
     @property
     def is_full(self) -> bool:
-        """Whether a mailbox that keeps all items should be given no more for now."""
+        """Whether a mailbox that keeps all items has no room for another one."""
         return bool(self._keep) and len(self._items) >= self._keep
 
     def put(self, item: T) -> None:
-        """Leave an item; it replaces one that nobody has taken yet, unless all are kept."""
+        """Put an item; unless all are kept, it replaces an item that has not been taken yet."""
         self._inbox._put(self, item)
 
     def finish(self, outcome: Outcome = "processed") -> FrameCounts:
-        """Account for an item that was taken; returns the accounts of this instant."""
+        """Count an item that was taken as finished; return the counts of this instant."""
         with self._changed:
             self._in_work -= 1
             self._count(outcome)
@@ -158,14 +158,14 @@ class Mailbox(Generic[T]):
             return self._accounts()
 
     def counts(self) -> FrameCounts:
-        """Give the accounts of this instant."""
+        """Return the counts of this instant."""
         with self._changed:
             return self._accounts()
 
-    # The rest is for the inbox, which holds the lock.
+    # The inbox calls the rest and holds the lock.
 
     def _add(self, item: T, *, accept: bool) -> bool:
-        """Whether the mailbox was empty and holds the item now."""
+        """Add an item; return whether the mailbox was empty before and holds it now."""
         self._count("received")
         if not accept:
             self._count("dropped")
@@ -177,7 +177,7 @@ class Mailbox(Generic[T]):
         return was_empty
 
     def _pop(self) -> tuple[T, bool, Callable[[], None] | None]:
-        """Give an item, whether there are more, and whom to tell that there is room."""
+        """Return an item, whether there are more, and what to call because there is room again."""
         was_full = self.is_full
         item = self._items.popleft()
         self._in_work += 1

@@ -1,4 +1,4 @@
-"""Between `sensor_msgs` images and arrays."""
+"""Conversions between `sensor_msgs` images and arrays."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from yolact_ros.runtime.images.encodings import ENCODINGS, bgr_from_samples, che
 def bgr_from_message(
     message: Image | CompressedImage, *, max_megapixels: float = DEFAULT_MEGAPIXELS
 ) -> np.ndarray:
-    """Give the pixels of an image message.
+    """Return the pixels of an image message.
 
     Args:
-        message: a raw image in one of `runtime.image_encodings.ENCODINGS`, or in another one that
+        message: a raw image in one of `runtime.images.encodings.ENCODINGS`, or in another one that
             an installed cv_bridge turns into bgr8; or a compressed one, JPEG or PNG.
         max_megapixels: largest compressed image that is decoded, in millions of pixels.
 
@@ -49,7 +49,7 @@ def bgr_from_message(
 
 
 def _bgr_by_cv_bridge(message: Image, bridge: Any) -> np.ndarray:
-    """As `bgr_from_message`; what cv_bridge refuses or gets wrong is a `MessageError`."""
+    """Like `bgr_from_message`; raises `MessageError` if cv_bridge refuses the image or errs."""
     height, width = message.height, message.width
     check_rows(len(message.data), message.step, height=height, width=width)
     try:
@@ -68,7 +68,7 @@ def _bgr_by_cv_bridge(message: Image, bridge: Any) -> np.ndarray:
 
 @cache
 def _cv_bridge() -> Any | None:
-    """cv_bridge's converter; None where it is absent or broken, as on numpy 2 with older ones."""
+    """Return cv_bridge's converter; None if it is absent or broken, as old ones are on numpy 2."""
     try:
         from cv_bridge import CvBridge
 

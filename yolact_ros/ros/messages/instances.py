@@ -1,4 +1,4 @@
-"""Messages made from detections."""
+"""The conversion of detections into `InstanceArray` messages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def message_from_detections(
         detections: of that image; may be empty.
         class_names: of the model, in its order.
         header: of the image; used as it is.
-        keyframe_stamp: stamp of the image that the deep features come from.
+        keyframe_stamp: stamp of the image that the features or detections come from.
         mask_encoding: one of the `Instance.MASK_` values.
     """
     height, width = detections.image_size

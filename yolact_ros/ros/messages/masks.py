@@ -1,4 +1,4 @@
-"""Masks out of `Instance` messages (msg/Instance.msg)."""
+"""Reads the masks of `Instance` messages (msg/Instance.msg)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from yolact_ros.msg import Instance
 
 
 def mask_from_message(instance: Instance) -> np.ndarray:
-    """Give the mask of one instance.
+    """Return the mask of one instance.
 
     Returns:
         (roi.height, roi.width) bool; its top left pixel is (roi.x_offset, roi.y_offset) of the
         source image.
 
     Raises:
-        MessageError: the message carries no mask, or its bytes do not fit its region.
+        MessageError: the message carries no mask, or its length does not match its region.
     """
     height, width = instance.roi.height, instance.roi.width
     encoding = instance.mask_encoding
@@ -42,12 +42,12 @@ def mask_from_message(instance: Instance) -> np.ndarray:
 
 
 def full_mask_from_message(instance: Instance, height: int, *, width: int) -> np.ndarray:
-    """Give the mask of one instance in the whole source image.
+    """Return the mask of one instance on the whole source image.
 
     Args:
         instance: an instance that carries a mask.
         height: of the source image in pixels, as in its `InstanceArray`.
-        width: likewise.
+        width: of the source image in pixels.
 
     Returns:
         (height, width) bool.
@@ -71,7 +71,7 @@ def full_mask_from_message(instance: Instance, height: int, *, width: int) -> np
 def _expect(found: int, expected: int, what: str, instance: Instance) -> None:
     if found != expected:
         raise MessageError(
-            f"The mask of instance {instance.instance_id} does not fit its region of "
+            f"The mask of instance {instance.instance_id} does not match its region of "
             f"{instance.roi.width}x{instance.roi.height} pixels: it has {found} {what}; "
             f"expected {expected}."
         )

@@ -1,4 +1,4 @@
-"""Detections in the messages of vision_msgs 4 (ROS 2 Humble and later)."""
+"""The conversion of detections into messages of vision_msgs 4 (ROS 2 Humble and later)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def label_info(class_names: Sequence[str], *, threshold: float) -> LabelInfo:
 
     Args:
         class_names: of the model, in its order; the first one has class id 1.
-        threshold: score above which objects are reported.
+        threshold: class score above which objects are reported.
     """
     return LabelInfo(
         class_map=[
@@ -37,7 +37,7 @@ def label_info(class_names: Sequence[str], *, threshold: float) -> LabelInfo:
 
 
 def hypotheses(result: Result, index: int) -> list[ObjectHypothesisWithPose]:
-    """The one class of a detection; its id is the key of `label_info` as a decimal number."""
+    """Return the class of a detection; its id is a decimal number, as in `label_info`."""
     hypothesis = ObjectHypothesis(
         class_id=str(result.detections.labels[index]),
         score=float(result.detections.mask_scores[index]),
@@ -46,13 +46,13 @@ def hypotheses(result: Result, index: int) -> list[ObjectHypothesisWithPose]:
 
 
 def track_name(result: Result, index: int) -> str:
-    """The track id as a decimal number; empty where there is none."""
+    """Return the track id as a decimal number; empty if there is none."""
     ids = result.detections.track_ids
     return "" if ids is None or not ids[index] else str(ids[index])
 
 
 def detections_message(result: Result) -> Detection2DArray:
-    """The boxes of one image, in its pixels, best first as in `~/instances`."""
+    """Make the boxes of one image in its pixels, best first as in `~/instances`."""
     return Detection2DArray(
         header=result.header, detections=[_detection(result, i) for i in result.best_first]
     )
@@ -71,9 +71,9 @@ def _detection(result: Result, index: int) -> Detection2D:
 
 
 def detections_3d_message(result: Result) -> Detection3DArray | None:
-    """The boxes of the objects in the camera's optical frame, metres; None if there is no depth.
+    """Make the 3-D boxes in metres in the camera's optical frame; None if there is no depth.
 
-    The box is around the object's visible side, and `results[0].pose` is the centroid of that.
+    A box encloses the visible side of its object, and `results[0].pose` is the centroid of that.
     """
     if result.places is None:
         return None
