@@ -19,13 +19,33 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 
 def graph_of(seed):
-    weight = np.random.default_rng(seed).normal(size=(4, 4, 1, 1)).astype(np.float32)
+    """Return an ONNX model with the tensors of a finished detection, made by one convolution."""
+    weight = np.random.default_rng(seed).normal(size=(4, 3, 32, 40)).astype(np.float32)
+    numbers = {"four": [1, 4], "one": [1], "two": [1, 1], "three": [1, 1, 1], "zero": [0]}
+    node = helper.make_node
+    outputs = {"boxes": (1, 4), "scores": (1,), "coefficients": (1, 1), "prototypes": (1, 1, 1)}
     graph = helper.make_graph(
-        [helper.make_node("Conv", ["image", "w"], ["boxes"])],
+        [
+            node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+            node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
+            node("Conv", ["planes", "w"], ["sums"]),
+            node("Reshape", ["sums", "four"], ["boxes"]),
+            node("Slice", ["boxes", "zero", "one", "one"], ["first"]),
+            node("Reshape", ["first", "one"], ["scores"]),
+            node("Reshape", ["first", "two"], ["coefficients"]),
+            node("Reshape", ["first", "three"], ["prototypes"]),
+            node("Cast", ["scores"], ["class_ids"], to=TensorProto.INT64),
+        ],
         "graph",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 4, 8, 8))],
-        [helper.make_tensor_value_info("boxes", TensorProto.FLOAT, (1, 4, 8, 8))],
-        [numpy_helper.from_array(weight, "w")],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, (1, 32, 40, 3))],
+        [
+            *(helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs.items()),
+            helper.make_tensor_value_info("class_ids", TensorProto.INT64, (1,)),
+        ],
+        [
+            numpy_helper.from_array(weight, "w"),
+            *(numpy_helper.from_array(np.array(v, np.int64), n) for n, v in numbers.items()),
+        ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     return model.SerializeToString()

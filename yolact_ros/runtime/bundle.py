@@ -17,8 +17,10 @@ for video lists its `warps`, the ways in which features of a keyframe can be mov
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -28,8 +30,12 @@ from typing import Any
 
 from yolact_ros.config import WARPS, ModelConfig, model_from_plain, to_mapping
 from yolact_ros.errors import BundleError, ConfigError
+from yolact_ros.files import parse_json, read_file
+from yolact_ros.runtime.onnx_file import inspect_onnx
 
 FORMAT = 1
+MAX_DESCRIPTION_BYTES = 16 << 20
+MAX_GRAPH_BYTES = 2 << 30  # more, protobuf cannot hold
 DESCRIPTION = "model.json"
 POSTPROCESS = ("host", "graph")
 TARGETS = ("onnxruntime", "tensorrt")
@@ -37,6 +43,8 @@ PRECISIONS = ("fp32", "fp16", "int8")
 # An output that another graph goes on from, where it is needed.
 ON_DEMAND = {"towers": "locate", "p3": "prototypes"}
 CHOICES = {"postprocess": POSTPROCESS, "target": TARGETS, "precision": PRECISIONS}
+# Of renameat2(2).
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
 REPAIR = "Copy the bundle again, or export it anew: yolact export CHECKPOINT -o {folder}"
 
 
@@ -115,10 +123,7 @@ class Bundle:
             BundleError: it cannot be read, or is another one by now.
         """
         graph = self.graphs[name]
-        try:
-            content = graph.path.read_bytes()
-        except OSError as error:
-            raise BundleError(f"{graph.path} cannot be read: {error}.") from error
+        content = read_file(graph.path, limit=MAX_GRAPH_BYTES, error=BundleError)
         if hashlib.sha256(content).hexdigest() != graph.sha256:
             raise BundleError(f"{graph.path} was replaced while the bundle was open; try again.")
         return content
@@ -140,24 +145,35 @@ class Bundle:
             description = ModelDescription(
                 model=model_from_plain(content["model"]),
                 postprocess=str(content["postprocess"]),
-                max_detections=int(content["max_detections"]),
+                max_detections=_count(content, "max_detections", most=100_000),
                 identity=digest[:12],
                 warps=tuple(str(warp) for warp in content.get("warps", ())),
                 target=str(content.get("target", "onnxruntime")),
                 precision=str(content.get("precision", "fp32")),
-                batch=int(content.get("batch", 1)),
+                batch=_count(content, "batch", most=1024),
             )
         except ConfigError as error:
             raise BundleError(f"{folder / DESCRIPTION}: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BundleError(
                 f"{folder / DESCRIPTION} lacks or garbles an entry ({type(error).__name__}: "
                 f"{error}). {REPAIR.format(folder=folder)}"
             ) from error
         _check_completeness(folder, description, graphs)
-        return cls(
-            folder, description, graphs, content.get("source", {}), content.get("versions", {})
-        )
+        check_graphs(folder / DESCRIPTION, description, graphs)
+        notes = [content.get(entry, {}) for entry in ("source", "versions")]
+        if not all(isinstance(note, dict) for note in notes):
+            raise BundleError(
+                f"{folder / DESCRIPTION}: source and versions are no objects. "
+                f"{REPAIR.format(folder=folder)}"
+            )
+        # Last, for what is found above says more.
+        if "checksum" in content and content["checksum"] != checksum(content):
+            raise BundleError(
+                f"{folder / DESCRIPTION} was edited: its checksum does not fit its other entries. "
+                f"{REPAIR.format(folder=folder)}"
+            )
+        return cls(folder, description, graphs, *notes)
 
 
 def is_bundle(path: str | Path) -> bool:
@@ -173,18 +189,16 @@ def _read_description(folder: Path) -> tuple[dict[str, Any], str]:
             f"The bundle {folder} does not exist; expected a folder with {DESCRIPTION} in it. "
             "Make one with: yolact export CHECKPOINT -o BUNDLE"
         )
-    try:
-        raw = path.read_bytes()
-        content = json.loads(raw)
-    except FileNotFoundError as error:
+    if not path.exists():
         raise BundleError(
             f"The folder {folder} is no bundle: it has no {DESCRIPTION}. "
             f"{REPAIR.format(folder=folder)}"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise BundleError(
-            f"{path} cannot be read: {error}. {REPAIR.format(folder=folder)}"
-        ) from error
+        )
+    try:
+        raw = read_file(path, limit=MAX_DESCRIPTION_BYTES, error=BundleError)
+        content = parse_json(raw, where=path, error=BundleError)
+    except BundleError as error:
+        raise BundleError(f"{error} {REPAIR.format(folder=folder)}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
         raise BundleError(
@@ -194,6 +208,24 @@ def _read_description(folder: Path) -> tuple[dict[str, Any], str]:
     return content, hashlib.sha256(raw).hexdigest()
 
 
+def checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a description's entries, without that of the checksum itself."""
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _count(content: Mapping[str, Any], name: str, *, most: int) -> int:
+    """A whole number of a description; 1 for a missing batch.
+
+    Raises:
+        ValueError: it is something else, or out of bounds.
+    """
+    value = content.get(name, 1) if name == "batch" else content[name]
+    if type(value) is not int or not 1 <= value <= most:
+        raise ValueError(f"{name} is {value!r}; expected a whole number from 1 to {most}")
+    return value
+
+
 def _check_graph(folder: Path, name: str, entry: Mapping[str, Any]) -> GraphInfo:
     path = folder / entry["file"]
     if path.parent != folder:
@@ -201,15 +233,58 @@ def _check_graph(folder: Path, name: str, entry: Mapping[str, Any]) -> GraphInfo
             f"{folder / DESCRIPTION}: graph {name!r} lies in {entry['file']!r}; expected a plain "
             f"file name. {REPAIR.format(folder=folder)}"
         )
-    if not path.is_file():
+    try:
+        missing = not path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        missing = False
+    if missing:
         raise BundleError(f"{path} is missing. {REPAIR.format(folder=folder)}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    content = read_file(path, limit=MAX_GRAPH_BYTES, error=BundleError)
+    digest = hashlib.sha256(content).hexdigest()
     if digest != entry["sha256"]:
         raise BundleError(
             f"{path} was altered or is incomplete: its SHA-256 is {digest[:12]}..., {DESCRIPTION} "
             f"says {str(entry['sha256'])[:12]}... {REPAIR.format(folder=folder)}"
         )
-    return GraphInfo(path, _tensors(entry["inputs"]), _tensors(entry["outputs"]), digest)
+    graph = GraphInfo(path, _tensors(entry["inputs"]), _tensors(entry["outputs"]), digest)
+    try:
+        held = inspect_onnx(content)
+    except ValueError as error:
+        raise BundleError(f"{path} {error}. {REPAIR.format(folder=folder)}") from error
+    _compare(folder, name, "inputs", graph.inputs, held.inputs)
+    _compare(folder, name, "outputs", graph.outputs, held.outputs)
+    return graph
+
+
+def _compare(
+    folder: Path,
+    graph: str,
+    side: str,
+    listed: Mapping[str, TensorInfo],
+    held: Mapping[str, tuple[tuple[int, ...] | None, str]],
+) -> None:
+    """Compare what the description says of a graph with what the graph says of itself.
+
+    A library that infers shapes knows more than the file, so a free dimension fits every other.
+    """
+    if list(listed) != list(held):
+        raise BundleError(
+            f"{folder / DESCRIPTION}: {side} of the graph {graph!r} are "
+            f"{', '.join(listed) or 'none'}; the file has {', '.join(held) or 'none'}. "
+            f"{REPAIR.format(folder=folder)}"
+        )
+    for name, info in listed.items():
+        shape, dtype = held[name]
+        fits = shape is None or (
+            len(shape) == len(info.shape)
+            and all(-1 in pair or pair[0] == pair[1] for pair in zip(shape, info.shape))  # noqa: B905
+        )
+        if not fits or dtype != info.dtype:
+            raise BundleError(
+                f"{folder / DESCRIPTION}: {name} of the graph {graph!r} is {info.dtype} of shape "
+                f"{list(info.shape)}; the file has {dtype} of shape {list(shape or ())}. "
+                f"{REPAIR.format(folder=folder)}"
+            )
 
 
 def _check_completeness(
@@ -245,11 +320,80 @@ def _check_completeness(
         )
 
 
-def _tensors(entries: Mapping[str, Any]) -> dict[str, TensorInfo]:
-    return {
-        str(name): TensorInfo(tuple(int(n) for n in entry["shape"]), str(entry["dtype"]))
-        for name, entry in entries.items()
+def check_graphs(
+    where: Path, description: ModelDescription, graphs: Mapping[str, GraphInfo]
+) -> None:
+    """Compare the graphs of a bundle with the network that they are said to be.
+
+    Raises:
+        BundleError: the number of classes, prototypes or coefficients, the size of the input, or
+            the outputs that post-processing reads are others.
+    """
+    model = description.model
+    height, width = model.input_size
+    # Last dimensions of tensors, in whichever graph they are.
+    expected: dict[str, tuple[int, ...]] = {
+        "image": (description.batch, height, width, 3),
+        "boxes": (4,),
+        "coefficients": (model.num_prototypes,),
+        "prototypes": (model.num_prototypes,),
+        "class_scores": (model.num_classes,),
+        "masks": model.prototype_size,
     }
+    for graph, info in graphs.items():
+        for name, tensor in (*info.inputs.items(), *info.outputs.items()):
+            wanted = expected.get(name, ())
+            given = tensor.shape[len(tensor.shape) - len(wanted) :]
+            if len(given) != len(wanted) or any(
+                have not in (-1, want) for have, want in zip(given, wanted, strict=True)
+            ):
+                raise BundleError(
+                    f"{where}: {name} of the graph {graph!r} has the shape {list(tensor.shape)}; "
+                    f"the network {model.name!r} of {model.num_classes} classes and "
+                    f"{model.num_prototypes} prototypes, with an input of {width}x{height}, has "
+                    f"{['...', *wanted]}. {REPAIR.format(folder=where.parent)}"
+                )
+    main = graphs["keyframe" if description.warps else "detect"]
+    needed = {"class_scores"} if description.postprocess == "host" else {"scores", "class_ids"}
+    if description.postprocess == "graph" or "towers" not in main.outputs:
+        needed |= {"boxes", "coefficients"}
+    if "p3" not in main.outputs:
+        needed.add("prototypes")
+    missing = needed - set(main.outputs)
+    if missing or "image" not in main.inputs:
+        raise BundleError(
+            f"{where}: the graph that goes from the image to detections lacks "
+            f"{', '.join(sorted(missing)) or 'the image'}. {REPAIR.format(folder=where.parent)}"
+        )
+    rows = {
+        main.outputs[name].shape[-2]
+        for name in ("class_scores", "boxes", "coefficients")
+        if name in main.outputs and len(main.outputs[name].shape) > 1
+    }
+    cells = sum(h * w for h, w in model.feature_sizes)
+    towers = main.outputs.get("towers")
+    if len(rows - {-1}) > 1 or (
+        towers is not None
+        and (
+            rows - {-1, cells * model.priors_per_cell}
+            or towers.shape[-2:-1] not in ((-1,), (cells,))
+        )
+    ):
+        raise BundleError(
+            f"{where}: the graph that goes from the image to detections has {sorted(rows)} rows; "
+            f"expected one for each of the {cells * model.priors_per_cell} priors. "
+            f"{REPAIR.format(folder=where.parent)}"
+        )
+
+
+def _tensors(entries: Mapping[str, Any]) -> dict[str, TensorInfo]:
+    tensors = {}
+    for name, entry in entries.items():
+        shape = entry["shape"]
+        if not isinstance(shape, list) or any(type(n) is not int or n < -1 for n in shape):
+            raise ValueError(f"the shape of {name} is {shape!r}")
+        tensors[str(name)] = TensorInfo(tuple(shape), str(entry["dtype"]))
+    return tensors
 
 
 def write_bundle(
@@ -328,14 +472,15 @@ def write_bundle(
             }
             if quantization is not None:
                 description["quantization"] = dict(quantization)
+            description["checksum"] = checksum(description)
             (new / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
-            _put_in_place(new, folder, Path(scratch) / "old")
+            _put_in_place(new, folder)
     except OSError as error:
         raise BundleError(f"The bundle {folder} cannot be written: {error}.") from error
     return Bundle.open(folder)
 
 
-def _put_in_place(new: Path, folder: Path, old: Path) -> None:
+def _put_in_place(new: Path, folder: Path) -> None:
     """Move `new` to `folder`; files of `folder` that are no part of a bundle move along.
 
     Engines of the graphs that are replaced would serve nobody.
@@ -346,5 +491,29 @@ def _put_in_place(new: Path, folder: Path, old: Path) -> None:
             if path.name != DESCRIPTION and not stale:
                 copy = shutil.copytree if path.is_dir() else shutil.copy2
                 copy(path, new / path.name)
-        folder.rename(old)
-    new.rename(folder)
+        exchange(new, folder)
+    else:
+        new.rename(folder)
+
+
+def exchange(first: Path, second: Path) -> None:
+    """Let two folders swap their names, so that an interrupt leaves each of them whole.
+
+    Linux does so in one step. Elsewhere, and on file systems that cannot, there are two, and an
+    exception between them is undone.
+    """
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        rename = None
+    if rename is not None and not rename(
+        AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE
+    ):
+        return
+    old = first.with_name("old")
+    try:
+        second.rename(old)
+        first.rename(second)
+    finally:
+        if old.exists() and not second.exists():
+            old.rename(second)

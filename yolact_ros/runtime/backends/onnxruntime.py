@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from yolact_ros.errors import BackendError
+from yolact_ros.errors import BackendError, BundleError
 from yolact_ros.runtime.bundle import Bundle, GraphInfo, TensorInfo
 
 INSTALL = "ONNX Runtime is not installed; install it with: pip install 'yolact_ros[onnxruntime]'"
@@ -151,8 +151,10 @@ class OnnxRuntimeBackend:
         ]
         try:
             session = library.InferenceSession(
-                str(path), sess_options=options, providers=providers
+                self.bundle.read_graph(graph), sess_options=options, providers=providers
             )
+        except BundleError:
+            raise
         except Exception as error:  # the library does not export its exception types
             raise BackendError(
                 f"ONNX Runtime {library.__version__} refuses {path}: {error}"

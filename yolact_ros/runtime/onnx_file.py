@@ -1,0 +1,165 @@
+"""Look into an ONNX file without a library: what it takes and gives, and whether its weights do.
+
+A walk through the protobuf encoding (https://protobuf.dev/programming-guides/encoding/) with the
+field numbers of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. The robot has no `onnx`,
+and ONNX Runtime says nothing of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+# Fields that hold a graph, a node, a function, an attribute or a tensor, by what they lie in.
+_NESTED = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse", 11: "input", 12: "output"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+_DTYPES = {
+    1: "float32", 2: "uint8", 3: "int8", 5: "int16", 6: "int32", 7: "int64", 9: "bool",
+    10: "float16", 11: "float64", 16: "bfloat16",
+}  # fmt: skip
+_RAW = {1: "<f4", 10: "<f2", 11: "<f8"}
+_DEEPEST = 40
+
+
+@dataclass
+class OnnxFile:
+    """What a graph says of itself.
+
+    Attributes:
+        inputs: name to shape and numpy dtype; -1 is a free dimension, None an unknown shape.
+        outputs: the same.
+    """
+
+    inputs: dict[str, tuple[tuple[int, ...] | None, str]] = field(default_factory=dict)
+    outputs: dict[str, tuple[tuple[int, ...] | None, str]] = field(default_factory=dict)
+
+
+def inspect_onnx(content: bytes) -> OnnxFile:
+    """Read inputs and outputs, and check every tensor that the file holds.
+
+    Single infinite numbers are allowed, for they are bounds and fill values; NaN never is.
+
+    Raises:
+        ValueError: the file is no protobuf, has weights in another file, or has weights that are
+            NaN or infinite. The message continues a sentence that names the file.
+    """
+    found = OnnxFile()
+    data = memoryview(content)
+    for kind, start, end, depth in _walk(data, "model", 0, len(data), 0):
+        if kind == "tensor":
+            _check_tensor(data, start, end)
+        elif kind in ("input", "output") and depth == 2:
+            name, info = _value_info(data, start, end)
+            (found.inputs if kind == "input" else found.outputs)[name] = info
+    return found
+
+
+def _walk(
+    data: memoryview, kind: str, start: int, end: int, depth: int
+) -> Iterator[tuple[str, int, int, int]]:
+    """Give the kind, place and depth of every nested message, outer ones first."""
+    if depth > _DEEPEST:
+        raise ValueError(f"is nested deeper than {_DEEPEST} levels")
+    nested = _NESTED.get(kind, {})
+    for number, wire, first, last in _fields(data, start, end):
+        if wire == 2 and number in nested:
+            yield nested[number], first, last, depth + 1
+            yield from _walk(data, nested[number], first, last, depth + 1)
+
+
+def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Give number, wire type and place of each field; of a varint, its value and 0."""
+    place = start
+    while place < end:
+        key, place = _varint(data, place, end)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            value, place = _varint(data, place, end)
+            yield number, wire, value, 0
+            continue
+        if wire == 2:
+            length, place = _varint(data, place, end)
+        else:
+            length = {1: 8, 5: 4}.get(wire, end)  # other wire types are not of ONNX
+        if not 0 <= length <= end - place:
+            raise ValueError("is damaged: a field reaches beyond its end")
+        yield number, wire, place, place + length
+        place += length
+
+
+def _varint(data: memoryview, place: int, end: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if place >= end:
+            break
+        byte = data[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+    raise ValueError("is damaged: a number has no end")
+
+
+def _check_tensor(data: memoryview, start: int, end: int) -> None:
+    dtype, name, parts = 0, "", []
+    for number, wire, first, last in _fields(data, start, end):
+        if number == 2 and wire == 0:
+            dtype = first
+        elif number == 8 and wire == 2:
+            name = _text(data, first, last)
+        elif number == 13 or (number == 14 and wire == 0 and first):
+            raise ValueError(
+                "has weights in another file, which nothing would check; save it with its weights "
+                "inside"
+            )
+        elif number in (4, 9, 10) and wire != 0:
+            parts.append((number, first, last))
+    for number, first, last in parts:
+        form = _RAW.get(dtype) if number == 9 else {4: "<f4", 10: "<f8"}[number]
+        if form is None or (last - first) % np.dtype(form).itemsize:
+            continue  # whole numbers, or a length that the library will refuse
+        values = np.frombuffer(data[first:last], form)
+        if not np.isfinite(values).all() and (len(values) > 1 or np.isnan(values).any()):
+            raise ValueError(f"has NaN or infinity among its weights, in {name or 'a constant'!r}")
+
+
+def _value_info(
+    data: memoryview, start: int, end: int
+) -> tuple[str, tuple[tuple[int, ...] | None, str]]:
+    """Name, shape and dtype of a ValueInfoProto."""
+    name, shape, dtype = "", None, ""
+    for number, wire, first, last in _fields(data, start, end):
+        if number == 1 and wire == 2:
+            name = _text(data, first, last)
+        elif number == 2 and wire == 2:
+            for inner, inner_wire, a, b in _fields(data, first, last):
+                if inner == 1 and inner_wire == 2:
+                    shape, dtype = _tensor_type(data, a, b)
+    return name, (shape, dtype)
+
+
+def _tensor_type(data: memoryview, start: int, end: int) -> tuple[tuple[int, ...] | None, str]:
+    shape: tuple[int, ...] | None = None
+    dtype = ""
+    for number, wire, first, last in _fields(data, start, end):
+        if number == 1 and wire == 0:
+            dtype = _DTYPES.get(first, str(first))
+        elif number == 2 and wire == 2:
+            dimensions = []
+            for _, dim_wire, a, b in _fields(data, first, last):
+                fixed = [v for n, w, v, _ in _fields(data, a, b) if n == 1 and w == 0]
+                dimensions.append(fixed[-1] if fixed and dim_wire == 2 else -1)
+            shape = tuple(dimensions)
+    return shape, dtype
+
+
+def _text(data: memoryview, first: int, last: int) -> str:
+    return bytes(data[first:last]).decode("utf-8", "replace")
