@@ -39,6 +39,7 @@ def test_a_manager_leads_the_node_through_all_of_its_states(
     assert manager.set_parameter("model", str(squares_bundle)).successful
 
     image = image_with(RECTANGLES, (256, 256))
+    since = []
     for _ in range(2):
         assert manager.set(Transition.TRANSITION_CONFIGURE)
         assert manager.state() == State.PRIMARY_STATE_INACTIVE
@@ -52,7 +53,10 @@ def test_a_manager_leads_the_node_through_all_of_its_states(
             assert manager.set(Transition.TRANSITION_ACTIVATE)
             assert manager.state() == State.PRIMARY_STATE_ACTIVE
             client.connect()
+            client.stats.clear()
             assert [i.class_name for i in client.ask(image).instances] == ["blue"]
+            assert client.spin_until(lambda: client.stats)
+            since.append((client.stats[-1].counting_since.sec, client.stats[-1].received))
             assert manager.set(Transition.TRANSITION_DEACTIVATE)
             assert client.spin_until(lambda: not client.camera.get_subscription_count())
 
@@ -60,6 +64,10 @@ def test_a_manager_leads_the_node_through_all_of_its_states(
         assert manager.state() == State.PRIMARY_STATE_UNCONFIGURED
         topic = f"{client.namespace}/yolact/instances"
         assert client.spin_until(lambda t=topic: not client.node.count_publishers(t))
+
+    (first, one), (again, more), (new, afresh), _ = since
+    assert first == again and more > one, "activating again goes on counting"
+    assert new >= first and afresh < more, "configuring begins at 0, and says when"
 
     assert not manager.set(Transition.TRANSITION_ACTIVATE), "there is nothing to activate"
     assert manager.set(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
