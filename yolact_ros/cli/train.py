@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 from pathlib import Path
 from typing import Any
 
+DEFAULT_RECIPE = "config/train_small.yaml"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact train`."""
-    parser.add_argument("config", type=Path, help="YAML file, e.g. config/train_tabletop.yaml")
-    parser.add_argument(
-        "-o", "--output", type=Path, help="folder of checkpoints and logs (out/train/CONFIG)"
+    parser.epilog = (
+        "Examples: yolact train --data data/parts -o out/parts; yolact train --resume out/parts"
     )
     parser.add_argument(
-        "--resume", type=Path, metavar="CHECKPOINT", help="go on from a run's last.pth"
+        "config",
+        type=Path,
+        nargs="?",
+        help=f"YAML file, e.g. config/train_tabletop.yaml (default with --data: {DEFAULT_RECIPE}; "
+        "with --resume: that of the run)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        help="folder of checkpoints and logs, which holds no run yet (default: out/train/CONFIG)",
+    )
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="go on with a run: its folder, or its last.pth",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder that import-dataset wrote: train.json, train/, and val.json, val/ if it "
+        "has them; the classes are those that have instances",
     )
     parser.add_argument(
         "--set",
@@ -38,28 +63,72 @@ def run(arguments: argparse.Namespace) -> int:
     # step ten times slower as soon as another process wants one of the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+    from yolact_ros.errors import ConfigError
     from yolact_ros.evaluate.training_ap import ApScorer
+    from yolact_ros.runtime.shipped import shipped_file
     from yolact_ros.train.config import read_train_config
     from yolact_ros.train.config_text import commented_yaml
     from yolact_ros.train.distributed import join_processes
+    from yolact_ros.train.run_folder import claimed, find_run
     from yolact_ros.train.trainer import Trainer
 
-    changes = dict(parse_change(text) for text in arguments.set)
-    config = read_train_config(arguments.config, changes, resume=arguments.resume)
+    folder, checkpoint, recipe = None, None, arguments.config
+    if arguments.resume:
+        folder, checkpoint, kept = find_run(arguments.resume)
+        recipe = recipe or kept
+    if recipe is None and arguments.data:
+        recipe = shipped_file(DEFAULT_RECIPE)
+    if recipe is None:
+        raise ConfigError(
+            "Name a recipe, e.g. config/train_small.yaml, a data set with --data, or a run with "
+            "--resume."
+        )
+    changes = {**data_changes(arguments.data), **dict(parse_change(t) for t in arguments.set)}
+    config = read_train_config(recipe, changes, resume=checkpoint)
     if arguments.settings:
         print(commented_yaml(config), end="")
         return 0
-    folder = arguments.output or Path("out/train") / arguments.config.stem
-    with join_processes(config.device) as processes:
+    name = arguments.data.resolve().name if arguments.data else recipe.stem
+    folder = arguments.output or folder or Path("out/train") / name
+    with contextlib.ExitStack() as stack:
+        processes = stack.enter_context(join_processes(config.device))
+        if processes.first:
+            text = commented_yaml(config)
+            stack.enter_context(claimed(folder, text, resume=arguments.resume is not None))
         level = logging.INFO if processes.first else logging.WARNING
         logging.getLogger("yolact_ros").setLevel(level)
         trainer = Trainer(
-            config, folder, resume=arguments.resume, processes=processes, scorer=ApScorer()
+            config, folder, resume=checkpoint, processes=processes, scorer=ApScorer()
         )
         trainer.run()
         if processes.first:
             print(folder / "last.pth")
     return 0
+
+
+def data_changes(folder: Path | None) -> dict[str, Any]:
+    """Settings that name the data of a folder which `yolact import-dataset` wrote.
+
+    Raises:
+        DatasetError: it has no train.json.
+    """
+    if folder is None:
+        return {}
+    from yolact_ros.errors import DatasetError
+
+    if not (folder / "train.json").is_file():
+        raise DatasetError(
+            f"{folder / 'train.json'} does not exist; name a folder that `yolact import-dataset` "
+            "wrote."
+        )
+    has_validation = (folder / "val.json").is_file()
+    return {
+        "training.annotations": str(folder / "train.json"),
+        "training.images": str(folder / "train"),
+        "validation.annotations": str(folder / "val.json") if has_validation else "",
+        "validation.images": str(folder / "val") if has_validation else "",
+        "model.classes": "from_annotations",
+    }
 
 
 def parse_change(text: str) -> tuple[str, Any]:

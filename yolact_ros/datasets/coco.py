@@ -83,6 +83,7 @@ class CocoDataset:
             absent.
         image_ids: ids of all images, in ascending order; position i is what `load(i)` reads.
         instances: number of instances of each class, crowds left out.
+        other_names: categories of the file that are not asked for.
         findings: the account of what was found in the file.
     """
 
@@ -121,6 +122,8 @@ class CocoDataset:
             raise DatasetError(f"{self.annotations_path}: {read.ambiguous[0]}")
         self.findings = read.findings
         self.classes, self.category_ids = self._map_categories(read, classes)
+        asked = set(self.category_ids.values())
+        self.other_names = [name for number, name in read.names.items() if number not in asked]
         self.image_ids = sorted(read.images)
         self.instances = [0] * len(self.classes)
         self._has_instances = np.zeros(len(self.image_ids), bool)
@@ -129,8 +132,7 @@ class CocoDataset:
             if not self.instances[class_id] and class_id in self.category_ids:
                 self.findings.add(WARNING, "class without an instance", name)
         severe = self.findings.count(ERROR) or self.findings.count(WARNING)
-        if self.findings.counts:
-            logger.log(logging.WARNING if severe else logging.INFO, "%s", self.account())
+        logger.log(logging.WARNING if severe else logging.INFO, "%s", self.account())
 
     def account(self) -> str:
         """What the file holds and what was found in it, a line for each kind."""
@@ -291,6 +293,28 @@ class CocoDataset:
                     self.instances[class_id] += 1
                     self._has_instances[index] = True
             yield image.file_name, image.size, image.video_id, usable
+
+
+def classes_with_instances(annotations_json: Path, image_folder: Path) -> list[str]:
+    """Names of the categories that have an instance, in the order of category ids.
+
+    Raises:
+        DatasetError: the file cannot be read, contradicts itself, or no category has one.
+    """
+    read = read_annotation_file(annotations_json, image_folder, places=EXAMPLES)
+    if read.ambiguous:
+        raise DatasetError(f"{annotations_json}: {read.ambiguous[0]}")
+    used = {
+        annotation["category_id"]
+        for annotations in read.annotations.values()
+        for annotation in annotations
+        if not annotation["iscrowd"]
+    }
+    if not used:
+        raise DatasetError(
+            f"{annotations_json} has no instance of any class.\n{format_findings(read.findings)}"
+        )
+    return [read.names[number] for number in sorted(used)]
 
 
 def likely_name(name: str, known: list[str]) -> str | None:

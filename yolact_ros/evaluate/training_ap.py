@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from yolact_ros.config import PostprocessConfig
 from yolact_ros.datasets.coco import CocoDataset
+from yolact_ros.errors import DatasetError
 from yolact_ros.evaluate.coco_tables import CocoTables
 from yolact_ros.runtime.backends.pytorch import TorchBackend
 from yolact_ros.runtime.bundle import ModelDescription
@@ -32,15 +33,17 @@ class ApScorer:
             positions: of the images.
             show: a progress bar.
 
-        Raises:
-            DatasetError: an image cannot be read.
+        An image that cannot be read is left out.
         """
         backend = TorchBackend(model, device=str(next(model.parameters()).device))
         description = ModelDescription(model.config, "host", 1000, identity="")
         segmenter = Segmenter(backend, description, POSTPROCESS)
         tables = CocoTables(dataset.category_ids, dataset.classes)
         for index in tqdm(positions, desc="detect", unit="image", leave=False, disable=not show):
-            image = dataset.read_image(index)
+            try:
+                image = dataset.read_image(index)
+            except DatasetError:  # the losses' turn has named it
+                continue
             image_id = dataset.image_ids[index]
             tables.add_image(image_id, (image.shape[0], image.shape[1]))
             tables.add_truth(image_id, dataset.annotations(index))

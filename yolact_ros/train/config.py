@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from yolact_ros.config import ModelConfig, check_settings, override, setting
+from yolact_ros.datasets.coco import classes_with_instances
 from yolact_ros.errors import ConfigError
 from yolact_ros.model.weights.checkpoint import load_checkpoint
 from yolact_ros.train.augment import AugmentConfig
@@ -18,6 +19,7 @@ from yolact_ros.train.losses import LossConfig
 from yolact_ros.variants import YOLACT_RESNET50, variant
 
 CHECKPOINT_VARIANT = "checkpoint"
+FROM_ANNOTATIONS = "from_annotations"
 
 
 @dataclass(frozen=True)
@@ -156,11 +158,13 @@ def train_config_from_plain(
 
     The key `variant` names the network to start from (`yolact_ros.variants`; `checkpoint` is that
     of the checkpoint `start_from`); all others are fields of `TrainConfig`, and only differences
-    from its defaults need to be given. A run that goes on from the checkpoint `resume` has no more
-    use for `start_from`, and has the network of the former.
+    from its defaults need to be given. `model.classes` may be `from_annotations`: the categories
+    of the training annotations that have an instance. A run that goes on from the checkpoint
+    `resume` has no more use for `start_from`, and has the network of the former.
 
     Raises:
         ConfigError: an unknown key, a value of another type or out of its range.
+        DatasetError: the annotations that the classes come from cannot be read or have none.
         WeightsError: the checkpoint cannot be read.
     """
     values = dict(values)
@@ -173,6 +177,15 @@ def train_config_from_plain(
         )
     if values.get("freeze_batch_norm") == "auto":
         values["freeze_batch_norm"] = None
+    model = values.get("model")
+    if isinstance(model, Mapping) and model.get("classes") == FROM_ANNOTATIONS:
+        data = override(DataConfig(), values.get("training") or {}, where="training")
+        if not data.annotations:
+            raise ConfigError(
+                f"model.classes is {FROM_ANNOTATIONS!r}, but training.annotations names no file."
+            )
+        classes = classes_with_instances(Path(data.annotations), Path(data.images))
+        values["model"] = {**model, "classes": classes}
     return override(base, values)
 
 
@@ -251,9 +264,11 @@ def read_train_config(
         *parents, last = key.split(".")
         place = values
         for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
+            inner = place.get(parent, {})
+            if not isinstance(inner, dict):
                 raise ConfigError(f"{path}: {parent!r} in {key!r} is no group of settings.")
+            place[parent] = dict(inner)  # an alias of YAML is one object in two places
+            place = place[parent]
         place[last] = value
     try:
         return train_config_from_plain(values, resume=resume)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -20,6 +21,8 @@ from yolact_ros.errors import DatasetError
 from yolact_ros.train.augment import AugmentConfig, augment, resize_sample
 from yolact_ros.train.feature_transform.pairs import Pair, PairConfig, pair_of_still
 from yolact_ros.train.target import Target
+
+logger = logging.getLogger(__name__)
 
 
 class Motion(NamedTuple):
@@ -169,14 +172,22 @@ class ValidationSamples(Dataset):
         self.dataset = dataset
         self.model = model
         self.pairs = pairs
+        self._faults: set[int] = set()
         count = min(count, len(dataset))
         self.indices = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, position: int) -> Sample | Pair:
-        sample = self.dataset.load(self.indices[position])
+    def __getitem__(self, position: int) -> Sample | Pair | None:
+        """Sample of a position; None where its image cannot be read, which is logged once."""
+        try:
+            sample = self.dataset.load(self.indices[position])
+        except DatasetError as error:
+            if position not in self._faults:
+                self._faults.add(position)
+                logger.warning("%s It is left out of validations.", error)
+            return None
         sample = resize_sample(sample, self.model.input_size, resize=self.model.resize)
         if self.pairs is None:
             return sample
@@ -212,6 +223,19 @@ def training_loader(
     )  # fmt: skip
 
 
+def check_readable(samples: ValidationSamples) -> None:
+    """Find out before the first step that no validation image can be read.
+
+    Raises:
+        DatasetError: none can be read.
+    """
+    if len(samples) and all(samples[position] is None for position in range(len(samples))):
+        raise DatasetError(
+            f"No image of {samples.dataset.annotations_path} can be read; repair them, or train "
+            "without validation."
+        )
+
+
 class StepPositions:
     """Positions in a `TrainingStream` of one part of each step's batch."""
 
@@ -239,8 +263,11 @@ def validation_loader(
     return DataLoader(samples, batch_sampler=batches, collate_fn=collate)
 
 
-def collate(samples: Sequence[Sample | Pair]) -> Batch:
-    """Put samples, or pairs, of one size into a batch."""
+def collate(samples: Sequence[Sample | Pair | None]) -> Batch | None:
+    """Put samples, or pairs, of one size into a batch; None if there are none."""
+    samples = [sample for sample in samples if sample is not None]
+    if not samples:
+        return None
     frames = [sample.frame if isinstance(sample, Pair) else sample for sample in samples]
     pairs = [sample for sample in samples if isinstance(sample, Pair)]
     motion = None
@@ -276,6 +303,7 @@ def make_target(sample: Sample) -> Target:
 
 
 def _start_worker(_: int) -> None:
-    # Ctrl-C reaches every process of the terminal; the trainer alone decides what it means.
+    # A signal can reach every process of the group; the trainer alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,6 +27,11 @@ class MeanLosses:
             self._sums[name] = self._sums.get(name, 0.0) + total
         self._weight += other._weight
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was collected since the last call of `take`."""
+        return not self._weight
+
     def take(self) -> dict[str, float]:
         """The means since the last call, and `total`, their sum; then start anew."""
         means = {name: total / self._weight for name, total in self._sums.items()}
@@ -44,10 +50,12 @@ class CsvLog:
         if last_step and path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 kept = [row for row in csv.DictReader(file) if int(row["step"]) <= last_step]
-        with path.open("w", newline="", encoding="utf-8") as file:
+        part = path.with_name(f"{path.name}.part")  # a full disk must not cost the old lines
+        with part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(kept)
+        os.replace(part, path)
 
     def write(self, values: Mapping[str, float | None]) -> None:
         """Append a line; what is None or not there stays empty."""

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from yolact_ros.config import to_mapping
-from yolact_ros.datasets.coco import CocoDataset
+from yolact_ros.datasets.coco import CocoDataset, likely_name
 from yolact_ros.errors import ConfigError, WeightsError
 from yolact_ros.model.weights.checkpoint import (
     Checkpoint,
@@ -37,16 +37,16 @@ from yolact_ros.train.loader import (
     Batch,
     TrainingStream,
     ValidationSamples,
+    check_readable,
     training_loader,
 )
 from yolact_ros.train.malloc import keep_freed_memory
 from yolact_ros.train.metrics import CsvLog, MeanLosses
+from yolact_ros.train.run_folder import BEST, LAST
 from yolact_ros.train.validation import AP_NAMES, WORST, Scorer, describe, quality, validate
 
 logger = logging.getLogger(__name__)
 
-LAST = "last.pth"
-BEST = "best.pth"
 TRANSFER = "transfer.txt"
 
 
@@ -90,7 +90,8 @@ class Trainer:
         if self.config != config:
             logger.info("%s", describe_scaling(config, self.config))
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
         self.processes = processes or DistributedContext(choose_device(config.device))
         self.device = self.processes.device
         self.scorer = scorer
@@ -105,6 +106,7 @@ class Trainer:
         )
         self.step = 0
         self.best = WORST
+        self.validated = 0  # the step of the newest validation
         if resume is not None:
             self._resume(resume)
         if self.processes.first:
@@ -125,7 +127,7 @@ class Trainer:
 
         Raises:
             YolactError: a loss or the gradient is not finite; nothing is saved then.
-            KeyboardInterrupt: SIGINT arrived; the checkpoint was saved.
+            KeyboardInterrupt: SIGINT or SIGTERM arrived; the checkpoint was saved.
         """
         end = min(self.config.steps, until or self.config.steps)
         loader = training_loader(
@@ -136,10 +138,13 @@ class Trainer:
             workers=self.config.workers,
             part=(self.processes.rank, self.processes.count),
         )
+        if self._owes_validation():  # the run was killed while it validated
+            self._validate()
+            self.save()
         means = MeanLosses()
         started = time.perf_counter()
         with (
-            self._stop_on_sigint(),
+            self._stop_on_signals(),
             logging_redirect_tqdm(),
             tqdm(
                 total=end,
@@ -182,7 +187,7 @@ class Trainer:
                     "Interrupted after step %d; saved %s.", self.step, self.folder / LAST
                 )
             raise KeyboardInterrupt
-        if self.validation and self.step % self.config.validation_interval:
+        if self.validation and self.validated != self.step:
             self._validate()
             self.save()
 
@@ -190,17 +195,35 @@ class Trainer:
         """Write `last.pth`."""
         if not self.processes.first:
             return
-        save_checkpoint(
-            self.folder / LAST,
-            self.learner.model_to_use(),
-            step=self.step,
-            optimizer=self.learner.optimizer.state_dict(),
-            extra={
-                "best": list(self.best),
-                "train_config": to_mapping(self.config),
-                **self.learner.state(),
-            },
-        )
+        with self._writing():
+            save_checkpoint(
+                self.folder / LAST,
+                self.learner.model_to_use(),
+                step=self.step,
+                optimizer=self.learner.optimizer.state_dict(),
+                extra={
+                    "best": list(self.best),
+                    "validated": self.validated,
+                    "train_config": to_mapping(self.config),
+                    **self.learner.state(),
+                },
+            )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say in a sentence that the run's folder cannot be written; what was there is kept."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError
+            raise WeightsError(
+                f"The run's folder {self.folder} cannot be written: {error}. Is the disk full? "
+                f"What was saved before is kept; go on with --resume {self.folder}."
+            ) from error
+
+    def _owes_validation(self) -> bool:
+        """Whether a validation of the step at hand was begun and never finished."""
+        due = self.step >= self.config.steps or not self.step % self.config.validation_interval
+        return bool(self.validation and self.step and due and self.validated != self.step)
 
     def _tell_faults(self, batch: Batch) -> None:
         """Say of each broken image once that it is passed over."""
@@ -214,9 +237,10 @@ class Trainer:
         if not self.processes.first:
             return
         rate = self.learner.rate
-        self.log.write(
-            {"step": self.step, "learning_rate": rate, **values, "images_per_second": speed}
-        )
+        with self._writing():
+            self.log.write(
+                {"step": self.step, "learning_rate": rate, **values, "images_per_second": speed}
+            )
         shown = {name: f"{value:.2f}" for name, value in values.items()}
         bar.set_postfix({**shown, "img/s": f"{speed:.1f}"})
 
@@ -233,26 +257,32 @@ class Trainer:
             processes=self.processes,
             scorer=self.scorer if self.config.validation_ap else None,
         )
+        self.validated = self.step
         if not self.processes.first:
             return
-        self.validation_log.write({"step": self.step, **values})
-        logger.info("Step %d: %s", self.step, describe(values))
-        if quality(values) > self.best:
-            self.best = quality(values)
-            save_checkpoint(self.folder / BEST, model, step=self.step)
+        if not values:
+            logger.warning("Step %d: no validation image can be read.", self.step)
+            return
+        with self._writing():
+            self.validation_log.write({"step": self.step, **values})
+            logger.info("Step %d: %s", self.step, describe(values))
+            if quality(values) > self.best:
+                self.best = quality(values)
+                save_checkpoint(self.folder / BEST, model, step=self.step)
 
     def _open_logs(self) -> None:
         parts = loss_names(self.config)
-        self.log = CsvLog(
-            self.folder / "losses.csv",
-            ("step", "learning_rate", *parts, "total", "images_per_second"),
-            last_step=self.step,
-        )
-        self.validation_log = CsvLog(
-            self.folder / "validation.csv",
-            ("step", *parts, "total", *AP_NAMES),
-            last_step=self.step,
-        )
+        with self._writing():
+            self.log = CsvLog(
+                self.folder / "losses.csv",
+                ("step", "learning_rate", *parts, "total", "images_per_second"),
+                last_step=self.step,
+            )
+            self.validation_log = CsvLog(
+                self.folder / "validation.csv",
+                ("step", *parts, "total", *AP_NAMES),
+                last_step=self.validated,
+            )
 
     def _make_model(self, *, fill: bool) -> Yolact:
         """Build the network, with the weights of a first step if `fill`."""
@@ -263,7 +293,8 @@ class Trainer:
         if fill and self.config.start_from:
             transfer = load_partial_weights(model, self.config.start_from)
             report = self.folder / TRANSFER
-            report.write_text(transfer.report(), encoding="utf-8")
+            with self._writing():
+                report.write_text(transfer.report(), encoding="utf-8")
             check_frozen_parts(transfer, self.config)
             logger.info("%s In full: %s", transfer, report)
         elif fill and self.config.pretrained:
@@ -279,6 +310,7 @@ class Trainer:
                 "with --set."
             )
         dataset = self._open_dataset(config.training)
+        check_class_names(dataset)
         if config.pairs is not None and dataset.videos():
             return VideoPairs(
                 dataset,
@@ -302,12 +334,14 @@ class Trainer:
         config = self.config
         if not config.validation.annotations:
             return None
-        return ValidationSamples(
+        samples = ValidationSamples(
             self._open_dataset(config.validation),
             model=config.model,
             count=config.validation_images,
             pairs=config.pairs,
         )
+        check_readable(samples)
+        return samples
 
     def _open_dataset(self, data: DataConfig) -> CocoDataset:
         dataset = CocoDataset(
@@ -337,23 +371,48 @@ class Trainer:
         self.learner.optimizer.load_state_dict(dict(checkpoint.optimizer))
         self.learner.load_scale(checkpoint.extra.get("loss_scale", {}))
         self.step = checkpoint.step
+        self.validated = int(checkpoint.extra.get("validated", checkpoint.step))
         # Runs of before AP was computed chose by the loss.
         old = (WORST[0], -float(checkpoint.extra.get("best_loss", float("inf"))))
         self.best = tuple(checkpoint.extra.get("best", old))
 
     @contextlib.contextmanager
-    def _stop_on_sigint(self) -> Iterator[None]:
-        """Let SIGINT end the run after the step at hand; a second one ends it at once."""
+    def _stop_on_signals(self) -> Iterator[None]:
+        """Let SIGINT or SIGTERM end the run after the step at hand; a second one at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def request_stop(_: int, __: FrameType | None) -> None:
             self._stop = True
-            signal.signal(signal.SIGINT, previous)
+            restore()
 
-        previous = signal.signal(signal.SIGINT, request_stop)
+        def restore() -> None:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        previous = {number: signal.signal(number, request_stop) for number in numbers}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, previous)
+            restore()
+
+
+def check_class_names(dataset: CocoDataset) -> None:
+    """Refuse a class that no annotation has where another one was likely meant.
+
+    Raises:
+        ConfigError: such a class; the message names the likely one.
+    """
+    wrong = []
+    for class_id, name in enumerate(dataset.classes):
+        if class_id not in dataset.category_ids:
+            likely = likely_name(name, dataset.other_names)
+            wrong += [f"{name!r} (did you mean {likely!r}?)"] if likely else []
+    if wrong:
+        raise ConfigError(
+            f"model.classes names {', '.join(wrong)}, which {dataset.annotations_path} does not "
+            f"have; its other classes are: {', '.join(dataset.other_names)}. Correct the names, "
+            "or set model.classes to from_annotations."
+        )

@@ -62,7 +62,7 @@ def validate(
 
     Returns:
         In the first process the mean losses, their `total` and, with a scorer, the numbers named
-        in `AP_NAMES`. In the others nothing of use.
+        in `AP_NAMES`; nothing if no image could be read. In the others nothing of use.
     """
     part = (processes.rank, processes.count)
     loader = validation_loader(samples, batch_size=config.batch_size, part=part)
@@ -70,6 +70,8 @@ def validate(
     for batch in tqdm(
         loader, desc="validate", unit="batch", leave=False, disable=not processes.first
     ):
+        if batch is None:  # no image of it can be read
+            continue
         losses = batch_losses(
             model,
             batch.images.to(processes.device),
@@ -81,12 +83,13 @@ def validate(
         means.add({name: float(loss) for name, loss in losses.items()}, weight=len(batch.targets))
     for other in processes.gather(means)[1:]:
         means.merge(other)
-    values: dict[str, float | None] = {**means.take()} if processes.first else {}
+    found_any = processes.first and not means.empty
+    values: dict[str, float | None] = {**means.take()} if found_any else {}
     if scorer is not None:
         positions = samples.indices[part[0] :: part[1]]
         found = scorer.collect(model, samples.dataset, positions, show=processes.first)
         parts = processes.gather(found)
-        if processes.first:
+        if found_any:
             values |= scorer.score(parts)
     return values
 

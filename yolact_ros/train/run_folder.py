@@ -1,0 +1,92 @@
+"""The folder of a training run: who may write into it, and what it needs to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from yolact_ros.errors import ConfigError
+
+LAST = "last.pth"
+BEST = "best.pth"
+RECIPE = "recipe.yaml"
+LOCK = ".lock"
+# Any of these shows that a run has begun here.
+TRACES = (LAST, BEST, "losses.csv", "validation.csv", RECIPE)
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, recipe: str, *, resume: bool) -> Iterator[None]:
+    """Hold the folder of a run for this process alone, and keep the resolved recipe in it.
+
+    Args:
+        folder: made if absent.
+        recipe: the run's settings as YAML.
+        resume: whether the run goes on; otherwise the folder must hold no run.
+
+    Raises:
+        ConfigError: the folder holds a run, another training writes into it, or it cannot be
+            written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise ConfigError(
+            f"The folder {folder} of the run cannot be written: {error}. Choose another one with "
+            "-o."
+        ) from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                f"Another training writes into {folder}; wait for it, or choose another folder "
+                "with -o."
+            ) from error
+        traces = [name for name in TRACES if (folder / name).exists()]
+        if traces and not resume:
+            raise ConfigError(
+                f"{folder} holds a run already ({', '.join(traces)}). Go on with it by --resume "
+                f"{folder}, or choose another folder with -o."
+            )
+        _write_recipe(folder, recipe)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _write_recipe(folder: Path, recipe: str) -> None:
+    path, part = folder / RECIPE, folder / f"{RECIPE}.part"
+    try:
+        part.write_text(recipe, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ConfigError(f"{path} cannot be written: {error}.") from error
+
+
+def find_run(resume: Path) -> tuple[Path, Path | None, Path | None]:
+    """Find what `--resume` names: the folder of a run, or a checkpoint.
+
+    Returns:
+        The run's folder, its newest checkpoint (None before the first one was written) and its
+        recipe (None for runs that kept none).
+
+    Raises:
+        ConfigError: there is no run.
+    """
+    folder = resume if resume.is_dir() else resume.parent
+    checkpoint = folder / LAST if resume.is_dir() else resume
+    recipe = folder / RECIPE
+    if not checkpoint.exists():
+        if not (resume.is_dir() and recipe.is_file()):
+            raise ConfigError(
+                f"--resume {resume}: there is no {checkpoint}; name the folder of a run, or a "
+                f"{LAST}."
+            )
+        return folder, None, recipe
+    return folder, checkpoint, recipe if recipe.is_file() else None
