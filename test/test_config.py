@@ -25,6 +25,13 @@ def test_every_variant_survives_json(name):
     assert model_from_plain(json.loads(json.dumps(to_mapping(model)))) == model
 
 
+def test_more_classes_than_their_ids_can_number_are_refused():
+    names = tuple(map(str, range(2**15 + 1)))
+    with pytest.raises(ConfigError, match="32769 classes"):
+        ModelConfig("huge", names)
+    assert ModelConfig("large", names[:-1]).num_classes == 2**15
+
+
 def test_an_unknown_key_is_refused_with_near_ones():
     with pytest.raises(ConfigError, match="score_threshold"):
         override(PostprocessConfig(), {"score_treshold": 0.5})

@@ -135,7 +135,9 @@ def test_names_without_numbers_are_refused(tmp_path, bring, names):
     assert (status, "names" in printed) == (1, True) or names == "[[]]"
 
 
-@pytest.mark.parametrize(("boxes", "crowd"), [("drop", []), ("rectangle", [0]), ("ignore", [1])])
+@pytest.mark.parametrize(
+    ("boxes", "crowd"), [("drop", []), ("rectangle", [0]), ("ignore", [1]), ("keep", [1])]
+)
 def test_boxes_among_polygons_become_what_is_asked_for(tmp_path, bring, boxes, crowd):
     root = yolo_set(tmp_path / "y", f"0 {FRACTIONS}\n0 0.5 0.5 0.25 0.2\n")
     status, printed, split = bring("yolo", root, "--boxes", boxes)

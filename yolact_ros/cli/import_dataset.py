@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from yolact_ros.datasets.importers.coco_writer import ImportReport
 
 FORMATS = ("coco", "yolo", "labelme", "voc")
-BOXES = ("drop", "rectangle", "ignore")
+BOXES = ("ignore", "rectangle", "keep", "drop")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,8 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--boxes",
         choices=BOXES,
-        help="yolo: what becomes of a box among polygons: left to the background, taken as a "
-        "rectangular mask, or neither object nor background (default: ignore)",
+        help="yolo: what becomes of a box among polygons: neither object nor background, taken "
+        "as a rectangular mask, kept as a box for training.learn_boxes, or left to the background "
+        "(default: ignore)",
     )
     parser.add_argument(
         "--crowd-as-objects",

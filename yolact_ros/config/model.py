@@ -60,6 +60,9 @@ class FlowConfig:
         check_settings(self)
 
 
+MAX_CLASSES = 2**15
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A network: everything that its weights depend on, and how an image enters it.
@@ -111,6 +114,11 @@ class ModelConfig:
         check_settings(self)
         if not self.classes:
             raise ConfigError(f"Model {self.name!r} has no classes; name at least one.")
+        if len(self.classes) > MAX_CLASSES:
+            raise ConfigError(
+                f"Model {self.name!r} has {len(self.classes)} classes; expected at most "
+                f"{MAX_CLASSES}, which class ids of 16 bits can number."
+            )
         if len(self.prior_scales) != len(STRIDES):
             raise ConfigError(
                 f"Model {self.name!r}: prior_scales has {len(self.prior_scales)} levels; "

@@ -295,8 +295,12 @@ class CocoDataset:
             yield image.file_name, image.size, image.video_id, usable
 
 
-def classes_with_instances(annotations_json: Path, image_folder: Path) -> list[str]:
+def classes_with_instances(
+    annotations_json: Path, image_folder: Path, *, learn_boxes: bool = False
+) -> list[str]:
     """Names of the categories that have an instance, in the order of category ids.
+
+    Boxes without a mask are instances if `learn_boxes`.
 
     Raises:
         DatasetError: the file cannot be read, contradicts itself, or no category has one.
@@ -308,7 +312,7 @@ def classes_with_instances(annotations_json: Path, image_folder: Path) -> list[s
         annotation["category_id"]
         for annotations in read.annotations.values()
         for annotation in annotations
-        if not annotation["iscrowd"]
+        if not annotation["iscrowd"] or (learn_boxes and "box_only" in annotation)
     }
     if not used:
         raise DatasetError(

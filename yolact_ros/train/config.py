@@ -184,7 +184,9 @@ def train_config_from_plain(
             raise ConfigError(
                 f"model.classes is {FROM_ANNOTATIONS!r}, but training.annotations names no file."
             )
-        classes = classes_with_instances(Path(data.annotations), Path(data.images))
+        classes = classes_with_instances(
+            Path(data.annotations), Path(data.images), learn_boxes=data.learn_boxes
+        )
         values["model"] = {**model, "classes": classes}
     return override(base, values)
 

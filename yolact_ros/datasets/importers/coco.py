@@ -18,7 +18,6 @@ from yolact_ros.errors import DatasetError
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 CROWD = "crowd (iscrowd 1), neither object nor background"
-BOX_ONLY = "box without a mask, neither object nor background"
 
 
 def read_coco(

@@ -33,7 +33,7 @@ from yolact_ros.datasets.importers.foreign import ForeignImage, ForeignInstance
 from yolact_ros.errors import DatasetError
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-BOXES = ("drop", "rectangle", "ignore")
+BOXES = ("ignore", "rectangle", "keep", "drop")
 DESCRIPTIONS = ("data.yaml", "dataset.yaml")
 CLASSES_FILE = "classes.txt"
 OUTSIDE = 0.1  # fraction of a side by which a corner may leave the image
@@ -48,7 +48,8 @@ def read_yolo(
         source: the YAML file that describes it, or its folder.
         findings: what is found is added here.
         boxes: what becomes of a row with a box instead of a polygon: `drop` leaves the object to
-            the background, `rectangle` takes the box for its mask, `ignore` makes it a crowd.
+            the background, `rectangle` takes the box for its mask, `ignore` makes it a crowd,
+            `keep` writes the box without a mask.
 
     Returns:
         The class names, and the images of all splits.
@@ -263,6 +264,7 @@ def read_label(
                 "drop": "box without a mask, left to the background",
                 "rectangle": "box without a mask, taken as a rectangle",
                 "ignore": "box without a mask, neither object nor background",
+                "keep": "box without a mask, which counts only with training.learn_boxes",
             }[boxes]
             findings.add(severity, kind, where)
             if boxes != "drop":
@@ -270,7 +272,8 @@ def read_label(
                 left, top, right, bottom = x - w / 2, y - h / 2, x + w / 2, y + h / 2
                 polygon = [left, top, right, top, right, bottom, left, bottom]
                 crowd = boxes == "ignore"
-                instances.append(ForeignInstance(class_name, [polygon], crowd, where))
+                box = (left, top, w, h) if boxes == "keep" else None
+                instances.append(ForeignInstance(class_name, [polygon], crowd, where, box))
         elif len(values) < 6 or len(values) % 2:
             findings.add(ERROR, "annotation without a usable polygon", where)
         else:
@@ -294,6 +297,8 @@ def _in_pixels(image: ForeignImage, findings: Findings) -> ForeignImage:
                 [round(v * (height if i % 2 else width), 2) for i, v in enumerate(polygon)]
                 for polygon in instance.segmentation
             ],
+            box=instance.box
+            and tuple(v * (height if i % 2 else width) for i, v in enumerate(instance.box)),
         )
         for instance in image.instances
     ]
