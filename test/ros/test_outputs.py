@@ -82,7 +82,8 @@ def test_label_images_and_the_jpeg_show_what_the_instances_say(
         assert (confidence[inside] == round(instance.score * 255)).all()
     assert {instance.class_id for instance in result.instances} == {1, 3}
     background = instances == 0
-    assert not classes[background].any() and not confidence[background].any()
+    assert not classes[background].any()
+    assert (confidence[background] == 178).all(), "255 times (1 - score_threshold)"
     raw = received["overlay"][-1]
     drawn = np.frombuffer(raw.data, np.uint8).reshape(*SIZE, 3)
     (jpeg,) = received["overlay__compressed"][-1:]
