@@ -59,6 +59,10 @@ TABLE = {
         {*BOTTOM, "runtime", "evaluate", "datasets"},
         {"numpy", "cv2", "pycocotools", "matplotlib", "motmetrics", "tqdm"},
     ),
+    "view": (
+        {*BOTTOM, "runtime", "evaluate/prototypes", "view"},
+        {"numpy", "cv2", "gradio", "rerun"},
+    ),
     "bag": ({*BOTTOM, "runtime", "bag"}, {"numpy", "rosbags"}),
     "ros/benchmark/model": ({*BOTTOM, "runtime"}, {"numpy", "onnx"}),
     "ros": (

@@ -30,6 +30,8 @@ VERBS = {
     "quantize": "quantize a bundle to int8",
     "engine": "compile the graphs of a bundle with TensorRT (experimental: not yet run on a GPU)",
     "prototypes": "draw the prototypes, and how they add up to masks",
+    "serve": "try models on pictures in the browser (Gradio)",
+    "view": "record results for the Rerun viewer, or show them in it",
     "simulate": "render annotated images or clips of a simulated table top",
 }
 ALIASES = {"quantise": "quantize"}
@@ -43,6 +45,8 @@ EXTRAS = {
     "onnxscript": "export",
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
+    "gradio": "serve",
+    "rerun": "view",
     "pybullet": "simulate",
     "rosbags": "bag",
     "motmetrics": "evaluate-tracks",

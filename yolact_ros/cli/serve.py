@@ -1,0 +1,40 @@
+"""`yolact serve`: a page on this machine to try models on pictures."""
+
+from __future__ import annotations
+
+import argparse
+
+from yolact_ros.cli.settings import add_backend_arguments, read_backend_settings
+from yolact_ros.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help="bundles or checkpoints, besides those shipped"
+    )
+    parser.add_argument("--port", type=int, default=7860, help="port on 127.0.0.1 (%(default)s)")
+    add_backend_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve the page until Ctrl-C."""
+    from yolact_ros.runtime.segmenter import Segmenter
+    from yolact_ros.view.page import MAX_FILE_SIZE, build_page
+
+    backend = read_backend_settings(arguments)
+    for model in arguments.models:  # says now, not in the browser, what is missing
+        Segmenter.open(model, backend=backend).close()
+    page = build_page(tuple(arguments.models), backend)
+    try:
+        page.launch(
+            server_name="127.0.0.1",
+            server_port=arguments.port,
+            max_file_size=MAX_FILE_SIZE,
+            share=False,
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"The page cannot be served on port {arguments.port}: {error} Take another --port."
+        ) from error
+    return 0

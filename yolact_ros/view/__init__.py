@@ -1,0 +1,1 @@
+"""Looking at results: a page in the browser, and recordings for the Rerun viewer."""
