@@ -1,10 +1,9 @@
-"""What several tests need: reference data, a backend of plain arrays, a tiny bundle."""
+"""What several tests need: a backend of plain arrays, a tiny bundle."""
 
 from __future__ import annotations
 
 import os
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +15,6 @@ from yolact_ros.runtime.bundle import ModelDescription, write_bundle
 # times slower as soon as another process wants a core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
 TINY = ModelConfig(name="tiny", classes=("cup", "spoon"), input_size=(32, 40), num_prototypes=1)
 TINY_RESCORED = ModelConfig(
     name="tiny_rescored",
@@ -26,15 +23,6 @@ TINY_RESCORED = ModelConfig(
     num_prototypes=1,
     mask_rescoring=True,
 )
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder of reference data: parity cases, state dicts, real photographs."""
-    folder = Path(os.environ.get("YOLACT_SHARED", REPOSITORY.parent / "shared"))
-    if not (folder / "parity" / "seeded_weights.py").is_file():
-        pytest.skip(f"no reference data in {folder}; set YOLACT_SHARED to the folder that has it")
-    return folder
 
 
 class FakeBackend:

@@ -13,7 +13,7 @@ from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.model.weights.checkpoint import load_checkpoint, load_model, read_entries  # noqa: E402
 from yolact_ros.variants import variant  # noqa: E402
 
-MOBILENET = "yolact_edge_mobilenetv2_s1"
+MOBILENET = "yolact_edge_mobilenetv2"
 
 
 @pytest.fixture(scope="module")

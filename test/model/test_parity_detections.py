@@ -22,7 +22,7 @@ from yolact_ros.runtime.masks import assemble_masks, enlarge_masks  # noqa: E402
 from yolact_ros.runtime.postprocess import select_detections  # noqa: E402
 from yolact_ros.runtime.preprocess import Placement  # noqa: E402
 
-CASES = ("yolact_resnet50_s1", "yolact_plus_resnet50_s1", "yolact_edge_mobilenetv2_s1")
+CASES = ("yolact_resnet50", "yolact_plus_resnet50", "yolact_edge_mobilenetv2")
 REFERENCE = PostprocessConfig(score_threshold=0.05)
 
 

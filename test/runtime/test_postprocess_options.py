@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import recorded
 
 from yolact_ros.config import REFERENCE_POSTPROCESS, PostprocessConfig
 from yolact_ros.errors import ConfigError
@@ -206,14 +207,14 @@ def test_more_detections_than_the_model_gives_are_not_asked_for(tiny):
 @pytest.mark.parametrize(
     "case, size",
     [
-        ("yolact_resnet50_s1", (320, 480)),
-        ("yolact_plus_resnet50_s1", (384, 384)),
-        ("yolact_edge_mobilenetv2_s1", (320, 480)),
+        ("yolact_resnet50", (320, 480)),
+        ("yolact_plus_resnet50", (384, 384)),
+        ("yolact_edge_mobilenetv2", (320, 480)),
     ],
 )
-def test_integer_boxes_are_those_of_the_reference(shared, tiny, case, size):
-    with np.load(shared / "parity" / "cases" / f"{case}.golden.npz") as golden:
-        boxes, expected = golden["det_box"], golden["post_boxes"]
+def test_integer_boxes_are_those_of_the_reference(tiny, case, size):
+    golden = recorded.arrays(case)
+    boxes, expected = golden["det_box"], golden["post_boxes"]
     # All boxes at once, as finished detections of a graph.
     rows = len(boxes)
     outputs = {

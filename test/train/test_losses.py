@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import json
 from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import recorded
 
 torch = pytest.importorskip("torch")
 
@@ -38,30 +37,23 @@ from yolact_ros.train.matching import match_priors  # noqa: E402
 from yolact_ros.train.target import Target  # noqa: E402
 from yolact_ros.variants import TABLETOP_MODEL, variant  # noqa: E402
 
-CASES = {"yolact_resnet50_s1": "coffee_480x320", "yolact_plus_resnet50_s1": "astronaut_384"}
+CASES = ("yolact_resnet50", "yolact_plus_resnet50")
 LETTERS = dict(zip(LOSS_NAMES, "BCMSI", strict=False))  # the reference has no box_mask
 
 
 @pytest.fixture(scope="module")
-def reference(shared):
+def reference():
     """Runs a recorded case once: golden arrays, our losses and the norms of our gradients."""
-    folder = shared / "parity"
-    spec = importlib.util.spec_from_file_location("seeded_weights", folder / "seeded_weights.py")
-    seeded_weights = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(seeded_weights)
 
     @functools.cache
     def run(case):
-        description = json.loads((folder / "cases" / f"{case}.json").read_text())
-        with np.load(folder / "cases" / f"{case}.golden.npz") as arrays:
-            golden = dict(arrays)
-        network = Yolact(variant(description["config"]))
-        load_official_weights(network, seeded_weights.seeded_state_dict(description))
+        golden = recorded.arrays(case)
+        network = Yolact(variant(case))
+        load_official_weights(network, recorded.official_weights(case))
         for module in network.train().modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
-        picture = cv2.imread(str(folder / "images" / f"{CASES[case]}.png"))
-        image = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None]
+        image = torch.from_numpy(recorded.picture(case).astype(np.float32)).permute(2, 0, 1)[None]
         image = nn.functional.interpolate(
             image, (550, 550), mode="bilinear", align_corners=False
         ).permute(0, 2, 3, 1)
@@ -112,7 +104,7 @@ def test_losses_equal_the_reference(reference, case):
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_equal_the_reference(reference, case):
     golden, _, norms = reference(case)
-    renames, _ = rules_of(variant(str(golden["config"])).backbone)
+    renames, _ = rules_of(variant(case).backbone)
     compared = 0
     for official, recorded in zip(golden["grad_names"], golden["grad_norms"], strict=True):
         ours = rename(renames, str(official))
