@@ -422,9 +422,10 @@ def _box_fault(
     sides = (x, y, x + width, y + height)
     x1, y1, x2, y2 = extent
     tolerance = [max(BOX_PIXELS, BOX_FRACTION * side) for side in (x2 - x1, y2 - y1)] * 2
+    if all(abs(a - b) <= t for a, b, t in zip(sides, extent, tolerance, strict=True)):
+        return None
     clipped = [min(max(v, 0.0), limit) for v, limit in zip(sides, limits, strict=True)]
     inside = [min(max(v, 0.0), limit) for v, limit in zip(extent, limits, strict=True)]
-    for one, other in ((sides, extent), (clipped, inside)):
-        if all(abs(a - b) <= t for a, b, t in zip(one, other, tolerance, strict=True)):
-            return None
+    if all(abs(a - b) <= t for a, b, t in zip(clipped, inside, tolerance, strict=True)):
+        return None
     return WARNING, "box that is not that of its mask"

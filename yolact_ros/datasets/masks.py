@@ -47,24 +47,29 @@ def read_segmentation(segmentation: Any, size: tuple[int, int]) -> Shape | str:
     if not isinstance(segmentation, list):
         return "without a segmentation"
     parts = _nest(segmentation)
-    polygons = [polygon for polygon in map(_corners, parts) if polygon is not None]
+    outlines = [_corners(part) for part in parts]
+    polygons = [polygon for polygon in outlines if polygon is not None]
     if not polygons:
         return "without a usable polygon"
-    corners = np.concatenate(polygons)
-    limit = FAR * max(size)
-    if (corners < -limit).any() or (corners > limit + max(size)).any():
+    corners = polygons[0] if len(polygons) == 1 else np.concatenate(polygons)
+    low, high = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+    side = max(size)
+    if min(low) < -FAR * side or max(high) > (FAR + 1) * side:
         return "with a corner far outside the image"
-    if sum(_outline(polygon) for polygon in polygons) > LONGEST_OUTLINE:
-        return f"with an outline of more than {LONGEST_OUTLINE:.0f} pixels"
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    if (high <= 0).any() or low[0] >= size[1] or low[1] >= size[0]:
+    longest = max(high[0] - low[0], high[1] - low[1])  # of an edge
+    if len(corners) * longest > LONGEST_OUTLINE:
+        if sum(map(_outline, polygons)) > LONGEST_OUTLINE:
+            return f"with an outline of more than {LONGEST_OUTLINE:.0f} pixels"
+    if min(high) <= 0 or low[0] >= size[1] or low[1] >= size[0]:
         return "whose mask has no pixel"
-    kept = [part for part, ok in ((p, _corners(p) is not None) for p in parts) if ok]
-    kept = parts if len(polygons) == len(parts) else kept
-    if sum(map(_area, polygons)) < FLAT or _leaves(low, high, size):
+    kept = parts
+    if len(polygons) < len(parts):
+        kept = [part for part, outline in zip(parts, outlines, strict=True) if outline is not None]
+    leaves = min(low) < 0 or high[0] > size[1] or high[1] > size[0]
+    if leaves or sum(map(_area, polygons)) < FLAT:
         if not rle_masks.area(segmentation_rle(kept, *size)):
             return "whose mask has no pixel"
-    return Shape(kept, (*low.tolist(), *high.tolist()), len(parts) - len(polygons))
+    return Shape(kept, (*low, *high), len(parts) - len(polygons))
 
 
 def segmentation_fault(segmentation: Any, size: tuple[int, int]) -> str | None:
@@ -104,16 +109,15 @@ def is_polygon(points: Any) -> bool:
 
 
 def _outline(corners: np.ndarray) -> float:
-    return float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())
+    """Length of a polygon's outline, by the longer side of each edge."""
+    edges = np.abs(np.diff(corners, axis=0, append=corners[:1]))
+    return float(edges.max(axis=1).sum())
 
 
 def _area(corners: np.ndarray) -> float:
-    x, y = (corners - corners[0]).T
-    return abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2
-
-
-def _leaves(low: np.ndarray, high: np.ndarray, size: tuple[int, int]) -> bool:
-    return bool((low < 0).any() or high[0] > size[1] or high[1] > size[0])
+    """Area that a polygon encloses, by the shoelace formula."""
+    x, y = corners[:, 0] - corners[0, 0], corners[:, 1] - corners[0, 1]
+    return abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1])) / 2  # the last term is zero
 
 
 def _read_rle(segmentation: Mapping[str, Any], size: tuple[int, int]) -> Shape | str:
