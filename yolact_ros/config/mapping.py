@@ -30,6 +30,8 @@ def override(config: T, changes: Mapping[str, Any], *, where: str = "") -> T:
     values: dict[str, Any] = {}
     for key, value in changes.items():
         path = f"{where}.{key}" if where else key
+        if not isinstance(key, str):
+            raise ConfigError(f"Unknown setting {path!r}; names of settings are text.")
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=3) or sorted(fields)
             raise ConfigError(f"Unknown setting {path!r}; did you mean {', '.join(near)}?")
@@ -81,6 +83,8 @@ def _coerce(value: Any, hint: Any, path: str) -> Any:
             return None
         return _coerce(value, next(a for a in typing.get_args(hint) if a is not type(None)), path)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > 10**300:
+            raise ConfigError(f"{path} is too large a number.")
         return float(value)
     if isinstance(hint, type) and (
         not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))

@@ -18,6 +18,7 @@ IMAGENET_STD_BGR = (57.38, 57.12, 58.40)
 RESIZES = ("squash", "letterbox")
 LETTERBOX_FILL_BGR = (104, 117, 124)  # ImageNet's mean, so that the border says nothing
 
+MAX_INPUT_SIDE = 8192
 STRIDES = (8, 16, 32, 64, 128)  # of P3..P7
 
 # Five unpadded 3x3 convolutions of stride 2 must leave one cell: 63 -> 31 -> 15 -> 7 -> 3 -> 1.
@@ -38,6 +39,14 @@ class BackboneConfig:
     name: str = "resnet50"
     deformable_blocks: tuple[int, int, int, int] = (0, 0, 0, 0)
     deformable_interval: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.deformable_interval <= 1000 or min(self.deformable_blocks) < 0:
+            raise ConfigError(
+                f"BackboneConfig: deformable_blocks is {self.deformable_blocks} and "
+                f"deformable_interval {self.deformable_interval}; expected numbers of blocks, and "
+                "an interval of 1 or more."
+            )
 
 
 @dataclass(frozen=True)
@@ -124,6 +133,7 @@ class ModelConfig:
                 f"Model {self.name!r}: prior_scales has {len(self.prior_scales)} levels; "
                 f"expected {len(STRIDES)}, one tuple of scales for each of P3..P7."
             )
+        self._check_numbers()
         if not set(self.deformable_levels) <= {3, 4, 5}:
             raise ConfigError(
                 f"Model {self.name!r}: deformable_levels is {self.deformable_levels}; only P3, P4 "
@@ -139,6 +149,36 @@ class ModelConfig:
                 f"Model {self.name!r}: mask re-scoring needs prototypes of at least "
                 f"{MIN_RESCORING_SIDE} cells a side, these are {self.prototype_size}; "
                 "use an input of 249 pixels or more, or mask_rescoring: false."
+            )
+
+    def _check_numbers(self) -> None:
+        positive = {
+            "prior_scales": [s for level in self.prior_scales for s in level],
+            "prior_ratios": self.prior_ratios,
+            "pixel_std": self.pixel_std,
+        }
+        if len({len(level) for level in self.prior_scales}) != 1:
+            raise ConfigError(
+                f"Model {self.name!r}: prior_scales has levels of different lengths; expected as "
+                "many scales for each of P3..P7."
+            )
+        for name, values in positive.items():
+            if not values or not all(0 < value < 1e6 for value in values):
+                raise ConfigError(
+                    f"Model {self.name!r}: {name} is {values}; expected numbers above 0."
+                )
+        if not all(abs(value) < 1e6 for value in self.pixel_mean):
+            raise ConfigError(f"Model {self.name!r}: pixel_mean is {self.pixel_mean}.")
+        bounds = {"channels": 4096, "num_prototypes": 1024}
+        for name, most in bounds.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise ConfigError(
+                    f"Model {self.name!r}: {name} is {getattr(self, name)}; expected 1 to {most}."
+                )
+        if max(self.input_size) > MAX_INPUT_SIDE:
+            raise ConfigError(
+                f"Model {self.name!r}: input_size {self.input_size} is too large; both sides must "
+                f"be {MAX_INPUT_SIDE} pixels or less."
             )
 
     @property

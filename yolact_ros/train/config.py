@@ -12,6 +12,7 @@ import yaml
 from yolact_ros.config import ModelConfig, check_settings, override, setting
 from yolact_ros.datasets.coco import classes_with_instances
 from yolact_ros.errors import ConfigError
+from yolact_ros.files import read_file
 from yolact_ros.model.weights.checkpoint import load_checkpoint
 from yolact_ros.train.augment import AugmentConfig
 from yolact_ros.train.feature_transform.pairs import PairConfig
@@ -20,6 +21,9 @@ from yolact_ros.variants import YOLACT_RESNET50, variant
 
 CHECKPOINT_VARIANT = "checkpoint"
 FROM_ANNOTATIONS = "from_annotations"
+
+
+MAX_RECIPE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,8 @@ def train_config_from_plain(
         base = TrainConfig(
             model=_model_of(resume or values.get("start_from")) if own else variant(name)
         )
+    if not all(isinstance(key, str) for key in values):
+        raise ConfigError("A name of a setting is no text; expected e.g. `steps: 1000`.")
     if values.get("freeze_batch_norm") == "auto":
         values["freeze_batch_norm"] = None
     model = values.get("model")
@@ -255,10 +261,9 @@ def read_train_config(
     """
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"The configuration {path} cannot be read: {error}.") from error
-    except yaml.YAMLError as error:
+        values = yaml.safe_load(read_file(path, limit=MAX_RECIPE_BYTES, error=ConfigError))
+    # ValueError: no date or number; TypeError: a key that cannot be one.
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(f"The configuration {path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"The configuration {path} is not a mapping of settings.")

@@ -29,6 +29,9 @@ from yolact_ros.train.target import Target
 # float16 gradients that overflow even at this scale of the loss are not finite by themselves.
 SMALLEST_SCALE = 1.0
 
+# What torch's optimizers keep of each parameter.
+OPTIMIZER_STATE = {"sgd": {"momentum_buffer"}, "adamw": {"step", "exp_avg", "exp_avg_sq"}}
+
 
 class Learner:
     """A network in training.
@@ -139,6 +142,31 @@ class Learner:
             "loss_scale": self._scaler.state_dict(),
         }
 
+    def load_optimizer(self, state: Mapping[str, Any]) -> None:
+        """Go on with the moments of a checkpoint; rates and decays stay those of the run.
+
+        Raises:
+            ValueError: they are of other parameters or of another optimizer.
+            Exception: whatever torch raises for another structure.
+        """
+        own = self.optimizer.state_dict()
+        groups = [group["params"] for group in state["param_groups"]]
+        if groups != [group["params"] for group in own["param_groups"]]:
+            raise ValueError("it is of other parameters")
+        self.optimizer.load_state_dict({**own, "state": state["state"]})
+        names = OPTIMIZER_STATE[self.config.optimizer.name]
+        for parameter, values in self.optimizer.state.items():
+            if set(values) != names:
+                raise ValueError(f"it has {sorted(values)}; expected {sorted(names)}")
+            for name, value in values.items():
+                if value is None and name == "momentum_buffer":  # before a first step
+                    continue
+                shape = () if name == "step" else tuple(parameter.shape)
+                if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+                    raise ValueError(f"{name} is not a tensor of shape {shape}")
+                if not bool(torch.isfinite(value).all()):
+                    raise ValueError(f"{name} is not finite")
+
     def load_scale(self, state: Mapping[str, Any]) -> None:
         """Go on with the scale of the loss that `state` gave."""
         if state and self._scaler.is_enabled():
@@ -223,6 +251,7 @@ class BatchLosses(nn.Module):
             seeds=seeds,
             normaliser=self._normaliser,
             motion=motion,
+            agree=self.processes.any,
         )
 
     def _normaliser(self, count: int) -> float:
@@ -240,6 +269,7 @@ def batch_losses(
     seeds: Sequence[int] | None = None,
     normaliser: Callable[[int], float] = at_least_one,
     motion: Motion | None = None,
+    agree: Callable[[bool], bool] = bool,
 ) -> dict[str, Tensor]:
     """Run a network on (B, H, W, 3) uint8 BGR images; the losses are `yolact_losses`.
 
@@ -256,6 +286,12 @@ def batch_losses(
             losses["matching"] = config.pairs.matching_weight * matching_loss(
                 model, moved.moved, moved.full
             )
+    broken = not all(bool(torch.isfinite(tensor).all()) for tensor in output)
+    if agree(broken):
+        # Cross entropy of NaN is an assertion on a GPU, which ends the process. NaN as the loss
+        # gets a sentence from `learn`, in all processes at once.
+        lost = torch.stack([tensor.float().sum() for tensor in output]).sum() * float("nan")
+        return dict.fromkeys(loss_names(config), lost)
     detection = yolact_losses(
         output,
         targets,

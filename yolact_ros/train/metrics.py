@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+from yolact_ros.errors import YolactError
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    # What int() and the csv library raise for a line that this package did not write.
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise YolactError(
+            f"The log {path} is damaged ({error}); move it away to go on without its lines."
+        ) from error
 
 
 class MeanLosses:
@@ -47,15 +60,16 @@ class CsvLog:
         self.path = path
         self.columns = columns
         kept: list[dict[str, str]] = []
+        part = path.with_name(f"{path.name}.part")
         if last_step and path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
+            with _reading(path), path.open(newline="", encoding="utf-8") as file:
                 kept = [row for row in csv.DictReader(file) if int(row["step"]) <= last_step]
-        part = path.with_name(f"{path.name}.part")  # a full disk must not cost the old lines
+        # The old log stays until the new one is whole: the disk may be full.
         with part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(kept)
-        os.replace(part, path)
+        part.replace(path)
 
     def write(self, values: Mapping[str, float | None]) -> None:
         """Append a line; what is None or not there stays empty."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
+import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -20,6 +23,7 @@ from yolact_ros.datasets.coco import CocoDataset, likely_name
 from yolact_ros.errors import ConfigError, WeightsError
 from yolact_ros.model.weights.checkpoint import (
     Checkpoint,
+    check_tensors,
     initialise_weights,
     load_checkpoint,
     load_imagenet_backbone,
@@ -90,9 +94,8 @@ class Trainer:
         if self.config != config:
             logger.info("%s", describe_scaling(config, self.config))
         self.folder = Path(folder)
-        with self._writing():
-            self.folder.mkdir(parents=True, exist_ok=True)
         self.processes = processes or DistributedContext(choose_device(config.device))
+        self._unlock = self._make_folder()
         self.device = self.processes.device
         self.scorer = scorer
         if self.device.type == "cpu":
@@ -129,7 +132,12 @@ class Trainer:
             YolactError: a loss or the gradient is not finite; nothing is saved then.
             KeyboardInterrupt: SIGINT or SIGTERM arrived; the checkpoint was saved.
         """
-        end = min(self.config.steps, until or self.config.steps)
+        try:
+            self._run(min(self.config.steps, until or self.config.steps))
+        finally:
+            self._unlock()
+
+    def _run(self, end: int) -> None:
         loader = training_loader(
             self.stream,
             batch_size=self.config.batch_size,
@@ -365,16 +373,53 @@ class Trainer:
                 f"{path} has no optimizer state to go on from; resume from a {LAST}."
             )
         current = checkpoint.extra.get("training_weights") or checkpoint.weights
+        current = check_tensors(current, source=str(path))
         load_weights(self.model, current, source=str(path))
         if self.learner.average:
             load_weights(self.learner.average.model, checkpoint.weights, source=str(path))
-        self.learner.optimizer.load_state_dict(dict(checkpoint.optimizer))
-        self.learner.load_scale(checkpoint.extra.get("loss_scale", {}))
         self.step = checkpoint.step
-        self.validated = int(checkpoint.extra.get("validated", checkpoint.step))
-        # Runs of before AP was computed chose by the loss.
-        old = (WORST[0], -float(checkpoint.extra.get("best_loss", float("inf"))))
-        self.best = tuple(checkpoint.extra.get("best", old))
+        extra = checkpoint.extra
+        try:
+            self.learner.load_optimizer(checkpoint.optimizer)
+            self.learner.load_scale(extra.get("loss_scale", {}))
+            # Runs of before AP was computed chose by the loss.
+            old = (WORST[0], -float(extra.get("best_loss", float("inf"))))
+            ap, loss = extra.get("best", old)
+            self.best = (float(ap), float(loss))
+            self.validated = int(extra.get("validated", self.step))
+        except Exception as error:  # whatever torch makes of another structure
+            raise WeightsError(
+                f"{path}: the state of its training cannot be used ({type(error).__name__}: "
+                f"{error}). Resume from another copy, or start from its weights with start_from."
+            ) from error
+
+    def _make_folder(self) -> Callable[[], object]:
+        """Make the folder and keep other runs out of it; gives what lets them in again.
+
+        Raises:
+            ConfigError: it cannot be made, or another run writes into it.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"The folder {self.folder} cannot be made: {error}. Name another one with -o."
+            ) from error
+        if not self.processes.first:
+            os.close(handle)
+            return lambda: None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise ConfigError(
+                f"Another training writes into {self.folder}; wait for it, or name another folder "
+                "with -o."
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        return weakref.finalize(self, os.close, handle)
 
     @contextlib.contextmanager
     def _stop_on_signals(self) -> Iterator[None]:

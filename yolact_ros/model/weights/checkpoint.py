@@ -28,6 +28,7 @@ from yolact_ros.model.weights.official import Conversion, convert_official, desc
 from yolact_ros.model.weights.official_names import depends_on_classes
 from yolact_ros.model.yolact import Yolact
 
+MAX_STEP = 10**12
 CHECKPOINT_FORMAT = "yolact_ros.checkpoint/1"
 
 # The layer of mask re-scoring that has an output for each class.
@@ -61,9 +62,12 @@ def save_checkpoint(
     optimizer: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint so that `path` holds the old file or the new one, never half of one."""
+    """Write a checkpoint so that `path` holds the old file or the new one, never half of one.
+
+    Raises:
+        WeightsError: it cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "format": CHECKPOINT_FORMAT,
         "config": to_mapping(model.config),
@@ -72,6 +76,17 @@ def save_checkpoint(
         "optimizer": None if optimizer is None else dict(optimizer),
         "extra": dict(extra or {}),
     }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, content)
+    # RuntimeError: what torch makes of a full disk.
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"The checkpoint {path} cannot be written: {error}. Make room, or name another folder."
+        ) from error
+
+
+def _replace(path: Path, content: Mapping[str, Any]) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -99,7 +114,11 @@ def read_entries(path: str | Path) -> dict[str, Any]:
         WeightsError: the file is missing, or is no checkpoint of tensors and plain values.
     """
     path = Path(path)
-    if not path.is_file():
+    try:
+        usable = path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        usable = False
+    if not usable:
         raise WeightsError(f"There is no checkpoint {path}.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -141,13 +160,41 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{path} is an incomplete checkpoint: no {', '.join(sorted(missing))}. Take another "
             "copy of it."
         )
+    optimizer, extra, step = content["optimizer"], content["extra"], content["step"]
+    if not isinstance(content["config"], dict):
+        raise WeightsError(f"{path}: the network's configuration is no mapping.")
+    if not isinstance(optimizer, (dict, type(None))) or not isinstance(extra, dict):
+        raise WeightsError(f"{path}: the state of its training is no mapping; take another copy.")
+    if type(step) is not int or not 0 <= step <= MAX_STEP:
+        raise WeightsError(f"{path}: step is {step!r}; expected a whole number from 0 on.")
     return Checkpoint(
         config=model_from_plain(content["config"]),
-        weights=content["weights"],
-        step=int(content["step"]),
-        optimizer=content["optimizer"],
-        extra=content["extra"],
+        weights=check_tensors(content["weights"], source=str(path)),
+        step=step,
+        optimizer=optimizer,
+        extra=extra,
     )
+
+
+def check_tensors(weights: Any, *, source: str) -> dict[str, Tensor]:
+    """Check that an entry of a file holds weights by name, all of them finite numbers.
+
+    Raises:
+        WeightsError: it does not; the message names the first entry that is none.
+    """
+    if not isinstance(weights, Mapping):
+        raise WeightsError(f"{source}: the weights are no mapping; expected tensors by name.")
+    for name, tensor in weights.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise WeightsError(f"{source}: the entry {name!r} of its weights is no tensor.")
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise WeightsError(f"{source}: {name} is no plain tensor ({tensor.layout}).")
+        if tensor.is_complex() or not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(
+                f"{source}: {name} holds NaN, infinity or complex numbers; the training diverged "
+                "or the file is damaged. Take an earlier checkpoint."
+            )
+    return dict(weights)
 
 
 def load_model(path: str | Path) -> Yolact:
