@@ -1,6 +1,7 @@
 # make env    everything that runs the node, in .venv and install/
 # make demo   the node on a camera stream; CLIP=video.mp4 and MODEL=folder for your own
 # make test   every test
+# make docs   the documentation site, in out/docs
 # make check  ruff: errors, style, format
 
 SHELL := /bin/bash
@@ -9,7 +10,7 @@ CLIP ?=
 MODEL ?=
 SETUP := source scripts/setup.sh
 
-.PHONY: env demo test check clean
+.PHONY: env demo test check docs clean
 
 env:
 	@$(PYTHON) scripts/make_env.py
@@ -25,6 +26,11 @@ test:
 check:
 	@$(PYTHON) scripts/make_env.py --use test
 	@$(SETUP) && ruff check . && ruff format --check .
+
+docs:
+	@$(PYTHON) scripts/make_env.py --use test
+	@$(SETUP) && python -m sphinx -q -W --keep-going -b html docs out/docs
+	@echo "out/docs/index.html"
 
 clean:
 	rm -rf .venv build install log out

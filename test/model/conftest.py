@@ -12,6 +12,7 @@ import recorded
 
 torch = pytest.importorskip("torch")
 
+
 @dataclass(frozen=True)
 class Parity:
     """One recorded case.

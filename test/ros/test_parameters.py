@@ -239,7 +239,7 @@ def test_the_parameter_file_has_all_parameters_with_their_defaults():
 
 
 def test_the_readme_has_the_table_of_parameters():
-    text = (REPOSITORY / "README.md").read_text()
+    text = (REPOSITORY / "docs" / "parameters.md").read_text()
     assert text == parameter_table.with_table(text), f"write it: {WRITE}"
     for table in TABLES:
         for field in dataclasses.fields(table):

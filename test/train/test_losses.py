@@ -106,10 +106,10 @@ def test_gradients_equal_the_reference(reference, case):
     golden, _, norms = reference(case)
     renames, _ = rules_of(variant(case).backbone)
     compared = 0
-    for official, recorded in zip(golden["grad_names"], golden["grad_norms"], strict=True):
+    for official, norm in zip(golden["grad_names"], golden["grad_norms"], strict=True):
         ours = rename(renames, str(official))
         if ours in norms:
-            assert norms[ours] == pytest.approx(float(recorded), rel=2e-3, abs=1e-6), ours
+            assert norms[ours] == pytest.approx(float(norm), rel=2e-3, abs=1e-6), ours
             compared += 1
     assert compared > 60
 

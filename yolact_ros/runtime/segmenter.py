@@ -23,6 +23,8 @@ from yolact_ros.runtime.stream import Stream, finish_detections
 class Segmenter:
     """Segments single images and opens streams of them; used by one thread at a time.
 
+    Example::
+
         segmenter = Segmenter.open("tabletop")
         for instance in segmenter.segment(image):
             print(instance.class_name, instance.score, instance.box)

@@ -1,4 +1,4 @@
-"""The parameters in README.md and config/yolact_node.yaml, written from `ros/settings.py`.
+"""Tables of parameters in docs/parameters.md and config/yolact_node.yaml, from `Settings`.
 
 In the repository's folder:
 
@@ -32,8 +32,8 @@ def tables() -> list[tuple[str, Any]]:
 
 
 def markdown() -> str:
-    """The table of the README."""
-    lines = ["| parameter | default | |", "|---|---|---|"]
+    """Return the table for the documentation."""
+    lines = ["| parameter | default | meaning |", "|---|---|---|"]
     for _, defaults in tables():
         for field in dataclasses.fields(defaults):
             value = json.dumps(_plain(getattr(defaults, field.name)))
@@ -85,9 +85,9 @@ def parameter_file() -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_table(readme: str) -> str:
-    """A README with the table of today between its two marks."""
-    before, rest = readme.split(BEGIN)
+def with_table(page: str) -> str:
+    """Return a page with the current table between its two marks."""
+    before, rest = page.split(BEGIN)
     return before + BEGIN + markdown() + END + rest.split(END)[1]
 
 
@@ -110,8 +110,8 @@ def _comment(text: str) -> list[str]:
 
 def main() -> None:
     """Write both files of the folder that this is run in."""
-    readme = Path("README.md")
-    readme.write_text(with_table(readme.read_text()))
+    page = Path("docs/parameters.md")
+    page.write_text(with_table(page.read_text()))
     Path("config/yolact_node.yaml").write_text(parameter_file())
 
 

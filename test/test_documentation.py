@@ -1,0 +1,100 @@
+"""README and documentation: code runs as it stands, commands exist, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+cv2 = pytest.importorskip("cv2")
+pytest.importorskip("onnxruntime")
+
+from yolact_ros.cli import main as cli  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "models" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Their blocks run in test/ros/test_reading_masks.py, on the bytes of real messages.
+OWN_TESTS = {"reading_masks.md"}
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list:
+    return [
+        pytest.param(text, id=f"{page.relative_to(ROOT)}-{number}")
+        for page in PAGES
+        if page.name not in OWN_TESTS
+        for number, (name, text) in enumerate(BLOCK.findall(page.read_text()))
+        if name == language
+    ]
+
+
+def commands() -> list:
+    found = []
+    for block in blocks("bash"):
+        for line in block.values[0].replace("\\\n", " ").splitlines():
+            words = shlex.split(line.split(" && ")[-1], comments=True)
+            if words[:1] == ["yolact"]:
+                found.append(pytest.param(words[1:], id=f"{block.id}-{' '.join(words[1:])[:60]}"))
+    return found
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_of_the_pages_runs_as_it_stands(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    video = cv2.VideoCapture(str(ROOT / "models" / "demo" / "tabletop.mp4"))
+    images = [video.read()[1] for _ in range(4)]
+    assert cv2.imwrite("picture.jpg", images[0])
+    height, width = images[0].shape[:2]
+    writer = cv2.VideoWriter("video.mp4", cv2.VideoWriter_fourcc(*"mp4v"), 20, (width, height))
+    for image in images:
+        writer.write(image)
+    writer.release()
+    exec(compile(code, "documentation", "exec"), {"__name__": "documentation"})
+
+
+@pytest.mark.parametrize("words", commands())
+def test_commands_of_the_pages_are_understood(words, monkeypatch, capsys):
+    """Parse the command line with the parser that runs it, and stop before it runs."""
+    import argparse
+
+    class Understood(Exception):
+        pass
+
+    parse = argparse.ArgumentParser.parse_args
+
+    def stop(parser, argv=None, namespace=None):
+        parse(parser, argv, namespace)
+        raise Understood
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    try:
+        cli.main(words)
+    except Understood:
+        return
+    except SystemExit as end:
+        assert end.code == 0 and "--help" in words, capsys.readouterr().err
+        return
+    pytest.fail("the command was not parsed")
+
+
+def test_every_command_has_its_line_on_the_page_of_commands():
+    page = (ROOT / "docs" / "cli.md").read_text()
+    for verb, summary in cli.VERBS.items():
+        assert f"| `yolact {verb}` | {summary} |" in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_files_lead_to_files(page):
+    text = BLOCK.sub("", page.read_text())
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_the_readme_is_short_and_its_picture_small():
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 130
+    (picture,) = re.findall(r"\((docs/demo\.\w+)\)", readme)
+    assert (ROOT / picture).stat().st_size < 3e6
