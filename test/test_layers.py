@@ -30,7 +30,7 @@ MESSAGES = {
 TABLE = {
     "runtime/backends/pytorch": ({*BOTTOM, "model"}, {"numpy", "torch"}),
     # TensorRT itself is imported by name, as one of two libraries.
-    "runtime/backends/tensorrt": ({*BOTTOM, "runtime"}, {"numpy", "cuda"}),
+    "runtime/backends/tensorrt": ({*BOTTOM, "runtime"}, {"numpy"}),
     "runtime/backends": ({*BOTTOM, "runtime"}, {"numpy", "onnxruntime", "openvino"}),
     "runtime/detections": ({*BOTTOM}, {"numpy", "supervision"}),
     "runtime/images": ({*BOTTOM, "runtime/images"}, {"numpy", "cv2", "simplejpeg"}),

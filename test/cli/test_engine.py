@@ -134,7 +134,7 @@ def test_what_cannot_be_is_told(bundle, capsys, options, message):
 
 def test_a_machine_without_a_gpu_is_told_so(bundle, capsys, monkeypatch):
     monkeypatch.setattr(
-        "yolact_ros.runtime.backends.tensorrt.gpu.DRIVER", "libno-such-driver.so.1"
+        "yolact_ros.runtime.backends.tensorrt.driver.DRIVER", "libno-such-driver.so.1"
     )
     assert engine(bundle) == 1
     assert "No GPU" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from yolact_ros.runtime.backends.onnxruntime import (
     OnnxRuntimeBackend,
     _quota,
     physical_cores,
+    provider_options,
 )
 from yolact_ros.runtime.backends.open import open_backend
 
@@ -133,3 +134,31 @@ def test_a_checkpoint_on_onnx_runtime_gets_the_way_to_export_it(tmp_path):
 def test_a_path_that_does_not_exist_is_named(tmp_path, name):
     with pytest.raises(BundleError, match="nowhere does not exist"):
         open_backend(tmp_path / "nowhere", BackendConfig(name))
+
+
+def test_a_new_shape_makes_no_provider_for_gpus_search_or_build_again(tiny_bundle, tmp_path):
+    from yolact_ros.runtime.bundle import GraphInfo, TensorInfo
+
+    names = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+    fixed = tiny_bundle.graphs["detect"]
+    tensorrt, cuda, cpu = provider_options(names, fixed, device=1)
+    assert cpu == "CPUExecutionProvider"
+    assert cuda[1] == {"device_id": "1", "cudnn_conv_algo_search": "HEURISTIC"}
+    folder = str(tiny_bundle.folder / "onnxruntime_tensorrt")
+    assert tensorrt[1]["trt_engine_cache_path"] == tensorrt[1]["trt_timing_cache_path"] == folder
+    free = GraphInfo(fixed.path, {"p3": TensorInfo((1, 8, -1, -1), "float32")}, {}, "0" * 64)
+    options = provider_options(names, free, device=0)
+    assert [option[0] for option in options[:-1]] == ["CUDAExecutionProvider"]
+
+
+def test_deformable_convolution_says_which_onnx_runtime_it_needs(tiny_bundle, monkeypatch):
+    import onnxruntime
+
+    def refuse(*arguments, **more):
+        raise RuntimeError("NOT_IMPLEMENTED: Could not find an implementation for DeformConv(19)")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    monkeypatch.setattr(onnxruntime, "__version__", "1.24.4")
+    backend = OnnxRuntimeBackend(tiny_bundle, threads=1)
+    with pytest.raises(BackendError, match=r"1\.24\.4 refuses .*1\.25 or later.*grid_sample"):
+        backend.run("detect", {"image": np.zeros((1, 32, 40, 3), np.uint8)})

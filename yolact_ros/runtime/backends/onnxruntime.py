@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ DTYPES = {
     "tensor(int64)": "int64",
 }
 
+
+# The first version that computes DeformConv on a CPU.
+DEFORM_CONV = (1, 25)
 
 # ONNX Runtime's execution providers, in order of preference, and where their tensors live.
 PROVIDERS = {
@@ -145,10 +148,9 @@ class OnnxRuntimeBackend:
         # Threads that spin between operators keep other nodes of a robot off the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         path = self.bundle.graphs[graph].path
-        providers = [
-            p if p.startswith("CPU") else (p, {"device_id": str(self._device)})
-            for p in self._providers
-        ]
+        providers = provider_options(
+            self._providers, self.bundle.graphs[graph], device=self._device
+        )
         try:
             session = library.InferenceSession(
                 self.bundle.read_graph(graph), sess_options=options, providers=providers
@@ -156,16 +158,53 @@ class OnnxRuntimeBackend:
         except BundleError:
             raise
         except Exception as error:  # the library does not export its exception types
+            hint = ""
+            version = tuple(int(part) for part in library.__version__.split(".")[:2])
+            if "DeformConv" in str(error) and version < DEFORM_CONV:
+                hint = (
+                    " DeformConv needs ONNX Runtime 1.25 or later; install one, or export with "
+                    "--deform-conv grid_sample."
+                )
             raise BackendError(
-                f"ONNX Runtime {library.__version__} refuses {path}: {error}"
+                f"ONNX Runtime {library.__version__} refuses {path}: {error}{hint}"
             ) from error
         # It goes on with the CPU, and only writes a line, if a provider's libraries are missing.
-        if session.get_providers()[0] != self._providers[0]:
+        first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+        if session.get_providers()[0] != first:
             raise BackendError(
-                f"ONNX Runtime cannot start {self._providers[0]}; are CUDA, cuDNN and the driver "
-                "installed, in the versions that it wants?"
+                f"ONNX Runtime cannot start {first}; are CUDA, cuDNN and the driver "
+                "installed, in the versions that it requires?"
             )
         return session
+
+
+def provider_options(names: Sequence[str], info: GraphInfo, *, device: int) -> list[Any]:
+    """Return what a session takes for one graph: names of providers, with their options.
+
+    With the defaults, a run stalls whenever a shape is new: the provider for CUDA tries out every
+    algorithm of cuDNN, and the one for TensorRT builds its engine again. So cuDNN chooses by its
+    heuristics, and a graph with free dimensions does not go to TensorRT; engines are cached beside
+    the graph, where its folder can be written.
+    """
+    providers: list[Any] = []
+    free = any(-1 in tensor.shape for tensor in info.inputs.values())
+    for name in names:
+        options = {"device_id": str(device)}
+        if name == "TensorrtExecutionProvider":
+            if free:
+                continue
+            if os.access(info.path.parent, os.W_OK):
+                folder = str(info.path.parent / "onnxruntime_tensorrt")
+                options |= {
+                    "trt_engine_cache_enable": "1",
+                    "trt_engine_cache_path": folder,
+                    "trt_timing_cache_enable": "1",
+                    "trt_timing_cache_path": folder,
+                }
+        elif name == "CUDAExecutionProvider":
+            options["cudnn_conv_algo_search"] = "HEURISTIC"
+        providers.append(name if name.startswith("CPU") else (name, options))
+    return providers
 
 
 def describe_graph(content: bytes) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo]]:

@@ -1,91 +1,64 @@
-"""The TensorRT backend's own work: buffers, kept outputs, captured runs; and its refusals.
+"""The TensorRT backend's order of work, on a strict stand-in for the NVIDIA driver.
 
-The GPU is one of numpy arrays, the engine ONNX Runtime on the same graph: what comes back must be
-what ONNX Runtime gives by itself.
+`fake_cuda.c` is compiled and loaded as the driver: work is deferred, freed memory poisoned, every
+copy checked. The engine is ONNX Runtime on the same graph, enqueued as a host function, so what
+comes back has to be bit-equal to what ONNX Runtime gives by itself.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import shutil
+import subprocess
+import threading
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from yolact_ros.config import KeyframeConfig
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from yolact_ros.runtime.backends.tensorrt import driver as driver_module
+from yolact_ros.runtime.backends.tensorrt import gpu as gpu_module
 from yolact_ros.runtime.backends.tensorrt.backend import DeviceArray, TensorRtBackend
-from yolact_ros.runtime.backends.tensorrt.cuda import Cuda
+from yolact_ros.runtime.backends.tensorrt.cuda import Cuda, current_gpu
 from yolact_ros.runtime.backends.tensorrt.engine import EngineTensor
+from yolact_ros.runtime.backends.tensorrt.gpu import Gpu, default_workspace, find_gpu
 from yolact_ros.runtime.segmenter import Segmenter
 
-
-class MemoryCuda:
-    """The interface of `Cuda` over this process's memory; the stream runs at once."""
-
-    stream = 7
-
-    def __init__(self, *, captures=True):
-        self.memory = {}
-        self.captures = captures
-        self.recording = None
-        self.replays = 0
-        self.closed = False
-
-    @property
-    def allocated(self):
-        return sum(len(block) for block in self.memory.values())
-
-    def use(self):
-        assert not self.closed
-
-    def allocate(self, size):
-        address = 1000 + len(self.memory)
-        self.memory[address] = np.full(size, 0xAA, np.uint8)
-        return address
-
-    def pinned(self, shape, dtype):
-        return np.zeros(shape, dtype)
-
-    def upload(self, address, array):
-        self._do(lambda: self.memory[address].__setitem__(slice(None), as_bytes(array)))
-
-    def download(self, array, address):
-        self._do(lambda: as_bytes(array).__setitem__(slice(None), self.memory[address]))
-
-    def synchronise(self):
-        assert self.recording is None
-
-    def capture(self, work):
-        if not self.captures:
-            raise BackendError("operation not permitted when stream is capturing")
-        self.recording = recorded = []
-        work()
-        self.recording = None
-        return recorded
-
-    def replay(self, captured):
-        self.replays += 1
-        for step in captured:
-            step()
-
-    def close(self):
-        self.closed = True
-        self.memory.clear()
-
-    def _do(self, step):
-        step() if self.recording is None else self.recording.append(step)
+SOURCE = Path(__file__).resolve().parents[3] / "support" / "fake_cuda.c"
+CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
-def as_bytes(array):
-    return array.reshape(-1).view(np.uint8)
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """The fake driver, fresh; at the end nothing may be live and nothing violated."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    path = tmp_path / "libcuda.so.1"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", path, SOURCE], check=True)
+    monkeypatch.setattr(driver_module, "DRIVER", str(path))
+    library = ctypes.CDLL(str(path))
+    library.fake_message.restype = ctypes.c_char_p
+    library.fake_fail.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_int]
+    library.fake_is_device.argtypes = [ctypes.c_uint64, ctypes.c_size_t]
+    library.fake_host_function.argtypes = [ctypes.c_void_p, CALLBACK, ctypes.c_void_p]
+    yield library
+    gc.collect()
+    assert library.fake_violations() == 0, library.fake_message()
+    assert library.fake_live() == 0
 
 
 class OnnxEngine:
-    """The interface of `TensorRtEngine`, computed by ONNX Runtime on a `MemoryCuda`."""
+    """The interface of `TensorRtEngine`, computed by ONNX Runtime on the fake's memory."""
 
     memory = 64
 
-    def __init__(self, bundle, graph, cuda):
+    def __init__(self, bundle, graph, fake):
         info = bundle.graphs[graph]
         self.inputs = {n: EngineTensor(t.shape, np.dtype(t.dtype)) for n, t in info.inputs.items()}
         self.outputs = {
@@ -93,23 +66,59 @@ class OnnxEngine:
         }
         self._backend = OnnxRuntimeBackend(bundle, threads=1)
         self._graph = graph
-        self._cuda = cuda
+        self._fake = fake
+        self._addresses = {}
+        self.errors = []
+        self.runs = 0
+        self._callback = CALLBACK(self._compute)
 
-    def enqueue(self, addresses, stream):
-        assert stream == MemoryCuda.stream
-        self._cuda._do(lambda: self._compute(dict(addresses)))
+    def bind(self, addresses, workspace):
+        assert self._fake.fake_is_device(workspace, self.memory)
+        self._addresses = dict(addresses)
 
-    def _compute(self, addresses):
-        inputs = {
-            name: self._cuda.memory[addresses[name]].view(t.dtype).reshape(t.shape)
-            for name, t in self.inputs.items()
-        }
-        for name, value in self._backend.run(self._graph, inputs).items():
-            self._cuda.memory[addresses[name]][:] = as_bytes(np.ascontiguousarray(value))
+    def enqueue(self, stream):
+        status = self._fake.fake_host_function(stream, self._callback, None)
+        if status:
+            raise BackendError(f"enqueue: {status}")
+
+    def _compute(self, data):
+        try:
+            self.runs += 1
+            inputs = {name: self._array(name, tensor) for name, tensor in self.inputs.items()}
+            for name, value in self._backend.run(self._graph, inputs).items():
+                self._array(name, self.outputs[name])[...] = value
+        except BaseException as error:  # noqa: BLE001 - a callback cannot raise
+            self.errors.append(error)
+
+    def _array(self, name, tensor):
+        address = self._addresses[name]
+        assert self._fake.fake_is_device(address, tensor.size), name
+        memory = (ctypes.c_uint8 * tensor.size).from_address(address)
+        return np.frombuffer(memory, tensor.dtype).reshape(tensor.shape)
 
 
-def backend_of(bundle, cuda):
-    return TensorRtBackend(bundle, load=lambda graph: OnnxEngine(bundle, graph, cuda), cuda=cuda)
+@pytest.fixture
+def backend_of(fake):
+    """Makes backends on the fake driver; closes them at the end, and looks for errors."""
+    made, engines = [], []
+
+    def make(bundle):
+        ours = {graph: OnnxEngine(bundle, graph, fake) for graph in bundle.graphs}
+        engines.extend(ours.values())
+        cuda = Cuda()
+        try:
+            made.append(TensorRtBackend(bundle, ours, cuda))
+        except BaseException:
+            cuda.close()
+            raise
+        made[-1].test_engines = ours
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()
+        backend.close()  # twice does no harm
+    assert [error for engine in engines for error in engine.errors] == []
 
 
 def pictures(count):
@@ -117,51 +126,162 @@ def pictures(count):
     return [random.integers(0, 256, (1, 32, 40, 3), np.uint8) for _ in range(count)]
 
 
-@pytest.mark.parametrize("captures", [True, False])
-def test_every_run_gives_what_the_engine_computes_on_that_image(tiny_bundle, captures):
-    cuda = MemoryCuda(captures=captures)
-    backend, reference = backend_of(tiny_bundle, cuda), OnnxRuntimeBackend(tiny_bundle, threads=1)
+def test_every_run_gives_what_the_engine_computes_on_that_image(tiny_bundle, backend_of):
+    backend = backend_of(tiny_bundle)
+    reference = OnnxRuntimeBackend(tiny_bundle, threads=1)
     results = [backend.run("detect", {"image": picture}) for picture in pictures(5)]
     for picture, outputs in zip(pictures(5), results, strict=True):  # earlier ones are not reused
         for name, expected in reference.run("detect", {"image": picture}).items():
             np.testing.assert_array_equal(outputs[name], expected)
-    assert cuda.replays == (4 if captures else 0)
+    assert backend.test_engines["detect"].runs == 6  # one to prepare
 
 
-def test_kept_outputs_stay_on_the_device_and_their_memory_is_used_again(tiny_video_bundle):
-    cuda = MemoryCuda()
-    backend = backend_of(tiny_video_bundle, cuda)
-    (picture,) = pictures(1)
-    held = None
-    sizes = []
-    for _ in range(6):
-        outputs = backend.run("keyframe", {"image": picture}, keep=["x4", "x5"])
-        assert isinstance(outputs["x4"], DeviceArray)
-        held = {name: outputs[name] for name in ("x4", "x5")}
-        np.testing.assert_array_equal(cuda.memory[held["x4"].address].view(np.float32), 1.0)
-        flow = np.zeros((1, 2, 2, 3), np.float32)
-        backend.run("non_keyframe_flow", {"image": picture, "flow": flow, **held})
-        del outputs
-        gc.collect()
-        sizes.append(cuda.allocated)
-    assert sizes[1] == sizes[-1]  # two sets of features at most: the held one and the next
-    assert backend.device_memory == sizes[-1] + 2 * OnnxEngine.memory
+@pytest.mark.parametrize(
+    "call", ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"]
+)
+def test_an_engine_that_cannot_be_captured_is_launched_plainly(
+    tiny_bundle, backend_of, fake, call
+):
+    fake.fake_fail(call.encode(), 0, 900)
+    backend = backend_of(tiny_bundle)
+    reference = OnnxRuntimeBackend(tiny_bundle, threads=1)
+    for picture in pictures(3):
+        for name, expected in reference.run("detect", {"image": picture}).items():
+            got = backend.run("detect", {"image": picture})[name]
+            np.testing.assert_array_equal(got, expected)
 
 
-def test_a_stream_of_images_runs_as_on_onnx_runtime(tiny_video_bundle):
-    cuda = MemoryCuda()
+@pytest.mark.parametrize("cameras", [1, 2, 5])
+@pytest.mark.parametrize("warp", ["dis", "none"])
+def test_interleaved_cameras_get_what_onnx_runtime_gives(
+    tiny_video_bundle, backend_of, cameras, warp
+):
+    backend = backend_of(tiny_video_bundle)
     description = tiny_video_bundle.description
-    ours = Segmenter(backend_of(tiny_video_bundle, cuda), description)
+    config = KeyframeConfig(warp=warp, keyframe_interval=3, change_threshold=1.0)
+    ours = Segmenter(backend, description)
     theirs = Segmenter(OnnxRuntimeBackend(tiny_video_bundle, threads=1), description)
-    streams = ours.stream(), theirs.stream()
-    for picture in pictures(7):
-        got = streams[0].detect(picture[0])
-        expected = streams[1].detect(picture[0])
+    streams = [(ours.stream(config), theirs.stream(config)) for _ in range(cameras)]
+    sizes, partial = [], 0
+    for number, picture in enumerate(pictures(36)):
+        mine, reference = streams[(number * 7) % cameras]
+        got, expected = mine.detect(picture[0]), reference.detect(picture[0])
         assert got.frame_type == expected.frame_type
+        partial += got.frame_type == "partial"
         np.testing.assert_array_equal(got.boxes, expected.boxes)
-        np.testing.assert_array_equal(got.full_mask(0), expected.full_mask(0))
-    ours.close()
-    assert cuda.closed
+        for i in range(len(expected)):
+            np.testing.assert_array_equal(got.full_mask(i), expected.full_mask(i))
+        sizes.append(backend.device_memory)
+    assert partial > 10
+    assert sizes[-1] == sizes[3 * cameras]  # one set of features for each camera, and a next one
+
+
+def features_that_depend_on_the_image(onnx):
+    """A keyframe's feature is the mean of the image; the other graph returns it, doubled."""
+    from onnx import TensorProto, helper
+
+    def model(nodes, inputs, outputs):
+        graph = helper.make_graph(
+            nodes,
+            "graph",
+            [helper.make_tensor_value_info(*value) for value in inputs],
+            [helper.make_tensor_value_info(*value) for value in outputs],
+        )
+        version = [helper.make_opsetid("", 17)]
+        return helper.make_model(graph, opset_imports=version, ir_version=8).SerializeToString()
+
+    image = ("image", TensorProto.UINT8, [1, 32, 40, 3])
+    feature = ("mean", TensorProto.FLOAT, [1, 1, 1, 3])
+    result = ("answer", TensorProto.FLOAT, [1, 1, 1, 3])
+    cast = helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT)
+    mean = helper.make_node("ReduceMean", ["float"], ["mean"], axes=[1, 2])
+    double = helper.make_node("Add", ["mean", "mean"], ["twice"])
+    picture = helper.make_node("ReduceMax", ["float"], ["largest"], axes=[1, 2])
+    total = helper.make_node("Add", ["twice", "largest"], ["answer"])
+    return {
+        "keyframe": model([cast, mean], [image], [feature]),
+        "non_keyframe_flow": model([cast, double, picture, total], [image, feature], [result]),
+    }
+
+
+def test_kept_features_of_five_cameras_do_not_mix(tmp_path, backend_of):
+    from yolact_ros.runtime.backends.onnxruntime import describe_graph
+    from yolact_ros.runtime.bundle import GraphInfo
+
+    onnx = pytest.importorskip("onnx")
+    contents = features_that_depend_on_the_image(onnx)
+    bundle = types.SimpleNamespace(  # two graphs are enough here, which make no network
+        folder=tmp_path,
+        description=types.SimpleNamespace(target="onnxruntime", precision="fp32"),
+        graphs={
+            name: GraphInfo(tmp_path / f"{name}.onnx", *describe_graph(content), "0" * 64)
+            for name, content in contents.items()
+        },
+        read_graph=contents.__getitem__,
+    )
+    backend, held = backend_of(bundle), {}
+    random = np.random.default_rng(1)
+    for number, picture in enumerate(pictures(60)):
+        camera = int(random.integers(5))
+        if camera not in held or number % 4 == 0:
+            kept = backend.run("keyframe", {"image": picture}, keep=["mean", "absent"])["mean"]
+            assert isinstance(kept, DeviceArray)
+            held[camera] = kept, picture
+            continue
+        feature, keyframe = held[camera]
+        inputs = {"image": picture, "mean": feature}
+        got = backend.run("non_keyframe_flow", inputs)["answer"]
+        mean = keyframe.astype(np.float32).mean(axis=(1, 2), dtype=np.float64)
+        np.testing.assert_allclose(
+            got.ravel(), 2 * mean.ravel() + picture.max(axis=(0, 1, 2)), rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    "call, after, message",
+    [
+        ("cuMemAlloc_v2", 0, r"cuMemAlloc_v2: out of memory \(error 2\)"),
+        ("cuMemAlloc_v2", 3, r"cuMemAlloc_v2: out of memory"),
+        ("cuMemHostAlloc", 2, r"cuMemHostAlloc: out of memory"),
+    ],
+)
+def test_an_allocation_that_fails_leaks_nothing(
+    tiny_bundle, backend_of, fake, call, after, message
+):
+    fake.fake_fail(call.encode(), after, 2)
+    with pytest.raises(BackendError, match=message):
+        backend_of(tiny_bundle)
+    assert fake.fake_live() == 0
+
+
+@pytest.mark.parametrize("call", ["cuGraphLaunch", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"])
+def test_after_a_run_that_fails_the_next_one_is_right(tiny_bundle, backend_of, fake, call):
+    backend = backend_of(tiny_bundle)
+    first, second = pictures(2)
+    fake.fake_fail(call.encode(), 0, 1)
+    with pytest.raises(BackendError, match=f"{call}: fake failure"):
+        backend.run("detect", {"image": first})
+    expected = OnnxRuntimeBackend(tiny_bundle, threads=1).run("detect", {"image": second})
+    got = backend.run("detect", {"image": second})
+    np.testing.assert_array_equal(got["prototypes"], expected["prototypes"])
+
+
+def test_a_backend_can_be_closed_while_work_is_queued(tiny_bundle, backend_of):
+    backend = backend_of(tiny_bundle)
+    loaded = backend._graphs["detect"]
+    loaded.launch(loaded.check({"image": pictures(1)[0]}), {})
+    runs = backend.test_engines["detect"].runs
+    backend.close()
+    assert backend.test_engines["detect"].runs == runs + 1  # it was waited for
+    with pytest.raises(BackendError, match="no graph 'detect'; it has: none: it was closed"):
+        backend.run("detect", {"image": pictures(1)[0]})
+
+
+def test_a_broken_context_says_that_the_process_has_to_restart(tiny_bundle, backend_of, fake):
+    backend = backend_of(tiny_bundle)
+    fake.fake_fail(b"cuGraphLaunch", 0, 700)
+    with pytest.raises(BackendError, match=r"CUDA 12\.6.*error 700.*restart it"):
+        backend.run("detect", {"image": pictures(1)[0]})
 
 
 @pytest.mark.parametrize(
@@ -172,22 +292,55 @@ def test_a_stream_of_images_runs_as_on_onnx_runtime(tiny_video_bundle):
         ({"image": np.zeros((1, 40, 32, 3), np.uint8)}, r"shape \(1, 40, 32, 3\)"),
     ],
 )
-def test_inputs_that_do_not_fit_are_refused(tiny_bundle, inputs, words):
+def test_inputs_that_do_not_fit_are_refused(tiny_bundle, backend_of, inputs, words):
     with pytest.raises(BackendError, match=words):
-        backend_of(tiny_bundle, MemoryCuda()).run("detect", inputs)
+        backend_of(tiny_bundle).run("detect", inputs)
 
 
-def test_a_graph_that_the_bundle_lacks_is_named(tiny_bundle):
+def test_a_graph_that_the_bundle_lacks_is_named(tiny_bundle, backend_of):
     with pytest.raises(BackendError, match="no graph 'keyframe'; it has: detect"):
-        backend_of(tiny_bundle, MemoryCuda()).run("keyframe", {})
+        backend_of(tiny_bundle).run("keyframe", {})
 
 
-def test_cuda_says_in_its_own_words_why_there_is_no_gpu():
-    runtime = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-python")
-    error, count = runtime.cudaGetDeviceCount()
-    if not int(error):
-        with pytest.raises(BackendError, match=f"no GPU {count}; CUDA shows {count}"):
-            Cuda(count)
-        return
-    with pytest.raises(BackendError, match=r"cudaGetDeviceCount on GPU 0: .*\(error \d+\)"):
+def test_a_gpu_that_is_not_there_is_named(fake):
+    with pytest.raises(BackendError, match="no GPU 2; the driver shows 2, from 0 on"):
+        Cuda(2)
+
+
+def test_work_of_another_thread_goes_to_the_gpu_that_was_named(fake):
+    """The current GPU belongs to the thread: a new one has none, which the runtime takes for 0."""
+    seen = []
+
+    def work():
+        with current_gpu(1):
+            seen.append(fake.fake_current_device())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [1]
+
+
+def test_what_an_engine_depends_on_is_read_from_the_driver(fake, tmp_path, monkeypatch):
+    board = tmp_path / "model"
+    board.write_bytes(b"NVIDIA Jetson Orin NX\0")
+    monkeypatch.setattr(gpu_module, "BOARD", board)
+    assert find_gpu(1) == Gpu("Orin (NVIDIA Jetson Orin NX)", "8.7", 8, True, 1)
+    board.unlink()
+    assert find_gpu().name == "Orin"
+
+
+def test_a_build_leaves_the_cpu_half_of_the_memory_that_they_share(tmp_path, monkeypatch):
+    memory = tmp_path / "meminfo"
+    memory.write_text("MemTotal: 8000000 kB\nMemAvailable:    4194304 kB\n")
+    monkeypatch.setattr(gpu_module, "MEMORY", memory)
+    assert default_workspace(Gpu("Orin", "8.7", 8, True)) == 2048
+    assert default_workspace(Gpu("RTX 4090", "8.9", 128, False)) is None
+    memory.write_text("")
+    assert default_workspace(Gpu("Orin", "8.7", 8, True)) is None
+
+
+def test_a_machine_without_a_driver_is_told_so(monkeypatch):
+    monkeypatch.setattr(driver_module, "DRIVER", "libno-such-driver.so.1")
+    with pytest.raises(BackendError, match="No GPU.*libno-such-driver"):
         Cuda()

@@ -238,3 +238,15 @@ def test_an_engine_in_a_folder_without_write_permission_is_found(tmp_path, build
         (cache / "new").chmod(0o555)
         assert "No engine can be written" in other_user("always")
         bundle.chmod(0o755)
+
+
+def test_another_user_can_take_the_lock_whatever_the_umask(tmp_path):
+    path = engine_path(tmp_path, "detect", ORIN)
+    before = os.umask(0o077)
+    try:
+        with engine_lock(path):
+            pass
+    finally:
+        os.umask(before)
+    (lock,) = tmp_path.glob(".*.lock")
+    assert lock.stat().st_mode & 0o777 == 0o666

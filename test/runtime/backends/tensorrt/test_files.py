@@ -20,7 +20,7 @@ from yolact_ros.runtime.backends.tensorrt.files import (
 from yolact_ros.runtime.backends.tensorrt.gpu import Gpu, find_gpu
 
 CONTENT = bytes(range(256)) * 40
-ORIN = EngineIdentity("ab" * 32, "tensorrt", "10.3.0", "Orin", "8.7", "fp16", 1)
+ORIN = EngineIdentity("ab" * 32, "tensorrt", "10.3.0", "Orin", "8.7", "fp16", 1, 8, True)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_what_was_written_is_read_back(engine):
 
 
 def test_the_name_tells_what_an_engine_is_for(engine):
-    assert engine.name.startswith("detect.tensorrt-10.3.0-sm87-fp16-b1-")
+    assert engine.name.startswith("detect.tensorrt-10.3.0-sm87x8-fp16-b1-")
     assert engine.name.endswith(".engine")
 
 
@@ -65,6 +65,8 @@ def test_the_sidecar_says_in_words_what_an_engine_is_for(engine):
         {"compute_capability": "8.9"},
         {"precision": "fp32"},
         {"batch": 4},
+        {"multiprocessors": 4},
+        {"integrated": False},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -146,7 +148,33 @@ def test_engines_of_rtx_serve_every_gpu_of_their_kind(tiny_bundle):
 
 def test_a_machine_without_a_gpu_is_told_so(monkeypatch):
     monkeypatch.setattr(
-        "yolact_ros.runtime.backends.tensorrt.gpu.DRIVER", "libno-such-driver.so.1"
+        "yolact_ros.runtime.backends.tensorrt.driver.DRIVER", "libno-such-driver.so.1"
     )
     with pytest.raises(BackendError, match="No GPU"):
         find_gpu()
+
+
+def test_the_message_names_power_modes_where_multiprocessors_differ(engine):
+    with pytest.raises(BackendError, match="multiprocessors 8 instead of 4 .*in the mode that is"):
+        read_engine(engine, replace(ORIN, multiprocessors=4))
+
+
+def test_engines_of_an_older_graph_or_format_are_removed_and_all_others_stay(engine):
+    version = replace(ORIN, library_version="10.16.0")
+    other = engine_path(engine.parent, "detect", version)
+    write_engine(other, CONTENT, version, seconds=0)
+    keyframe = engine_path(engine.parent, "keyframe", replace(ORIN, graph_sha256="ef" * 32))
+    write_engine(keyframe, CONTENT, replace(ORIN, graph_sha256="ef" * 32), seconds=0)
+    old = engine.with_name("detect.old.engine")
+    old.write_bytes(CONTENT)
+    old.with_name(f"{old.name}.json").write_text(
+        json.dumps({"format": "yolact_ros engine 2", "identity": {"graph_sha256": "ab" * 32}})
+    )
+    write_engine(other, CONTENT, version, seconds=0)
+    assert set(engine.parent.glob("*.engine")) == {engine, other, keyframe}
+    new = replace(ORIN, graph_sha256="cd" * 32)
+    write_engine(engine_path(engine.parent, "detect", new), CONTENT, new, seconds=0)
+    assert set(engine.parent.glob("*.engine")) == {
+        engine_path(engine.parent, "detect", new),
+        keyframe,
+    }

@@ -1,27 +1,44 @@
-"""Run a bundle on TensorRT: pinned host memory, one stream, captured CUDA graphs, no torch."""
+"""Run a bundle on TensorRT: pinned host memory, one stream, captured CUDA graphs, no torch.
+
+Experimental: no version of TensorRT has run this on a GPU yet. The order of its work is tested on
+a strict stand-in for the driver.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import weakref
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from yolact_ros.errors import BackendError
+from yolact_ros.runtime.backends.tensorrt.build import BuildSettings
 from yolact_ros.runtime.backends.tensorrt.cuda import Cuda
 from yolact_ros.runtime.backends.tensorrt.engine import EngineTensor, TensorRtEngine
 from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
 from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt
 from yolact_ros.runtime.backends.tensorrt.open import check_target, open_engine
+from yolact_ros.runtime.backends.tensorrt.progress import LoggedProgress
 from yolact_ros.runtime.bundle import Bundle
 
 LOG = logging.getLogger(__name__)
 
-# Kept outputs alternate between a few buffers, and each set of addresses is captured by itself.
-# A caller who holds on to many of them gets plain launches beyond this number.
-MAX_CAPTURED = 8
+
+class Engine(Protocol):
+    """What a backend needs of `TensorRtEngine`, whose docstrings say more."""
+
+    inputs: dict[str, EngineTensor]
+    outputs: dict[str, EngineTensor]
+    memory: int
+
+    def bind(self, addresses: Mapping[str, int], workspace: int) -> None:
+        """Say where tensors and working memory lie."""
+
+    def enqueue(self, stream: int) -> None:
+        """Put a run into a stream."""
 
 
 class DeviceArray:
@@ -34,7 +51,7 @@ class DeviceArray:
 
 
 class TensorRtBackend:
-    """Serves the graphs of a bundle from engines; each is loaded when it is first run.
+    """Serves the graphs of a bundle from engines.
 
     To be made, used and closed by one thread.
 
@@ -44,63 +61,68 @@ class TensorRtBackend:
 
     on_gpu = True
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        *,
-        load: Callable[[str], TensorRtEngine],
-        cuda: Cuda,
-        capture: bool = True,
-    ) -> None:
-        """Prepare, without loading anything.
+    def __init__(self, bundle: Bundle, engines: Mapping[str, Engine], cuda: Cuda) -> None:
+        """Take buffers, and run and capture each engine once.
+
+        The engines run one after another in one stream, so they share their working memory.
 
         Args:
             bundle: the bundle.
-            load: gives the engine of a graph, by the graph's name.
+            engines: by the name of their graph.
             cuda: the GPU, which `close` frees.
-            capture: replay runs as CUDA graphs, which spares the CPU the launches.
+
+        Raises:
+            BackendError: memory is short, or an engine does not run.
         """
         self.bundle = bundle
-        self._load = load
         self._cuda = cuda
-        self._capture = capture
-        self._graphs: dict[str, _LoadedGraph] = {}
+        workspace = cuda.allocate(max(engine.memory for engine in engines.values()))
+        self._graphs = {
+            name: _LoadedGraph(name, engine, cuda, workspace) for name, engine in engines.items()
+        }
         self._free: dict[int, list[int]] = {}  # size -> buffers of kept outputs nobody holds
 
     @property
     def device_memory(self) -> int:
         """Bytes on the GPU that tensors and runs take; the engines' weights come on top."""
-        return self._cuda.allocated + sum(graph.engine.memory for graph in self._graphs.values())
+        return self._cuda.allocated
 
     def run(
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
     ) -> dict[str, Any]:
         """Run one graph; outputs in `keep` come back as `DeviceArray`, all others as numpy."""
-        self._cuda.use()
         if graph not in self._graphs:
-            if graph not in self.bundle.graphs:
-                raise BackendError(
-                    f"The bundle {self.bundle.folder} has no graph {graph!r}; it has: "
-                    f"{', '.join(self.bundle.graphs)}."
-                )
-            self._graphs[graph] = _LoadedGraph(self._load(graph), self._cuda)
+            raise BackendError(
+                f"The bundle {self.bundle.folder} has no graph {graph!r}; it has: "
+                f"{', '.join(self._graphs) or 'none: it was closed'}."
+            )
         loaded = self._graphs[graph]
-        addresses = loaded.take_inputs(graph, inputs)
+        given = loaded.check(inputs)
+        self._cuda.use()
         kept = {
             name: self._keep(tensor)
             for name, tensor in loaded.engine.outputs.items()
             if name in keep
         }
-        addresses.update({name: array.address for name, array in kept.items()})
-        uploaded = frozenset(n for n, x in inputs.items() if not isinstance(x, DeviceArray))
-        loaded.launch(addresses, uploaded, kept.keys(), capture=self._capture)
-        self._cuda.synchronise()
+        try:
+            loaded.launch(given, kept)
+            self._cuda.synchronise()
+        except BaseException:
+            # What was queued still reads and writes the buffers.
+            with contextlib.suppress(BackendError):
+                self._cuda.synchronise()
+            raise
         fetched = {n: loaded.host[n].copy() for n in loaded.engine.outputs if n not in kept}
         return {**fetched, **kept}
 
     def close(self) -> None:
         """Free everything on the GPU."""
-        self._graphs.clear()
+        if self._graphs:
+            # Engines free their memory on the current GPU of the thread.
+            with contextlib.suppress(BackendError):
+                self._cuda.use()
+                self._cuda.synchronise()
+        self._graphs = {}
         self._cuda.close()
 
     def _keep(self, tensor: EngineTensor) -> DeviceArray:
@@ -110,30 +132,45 @@ class TensorRtBackend:
 
 
 class _LoadedGraph:
-    """An engine with buffers for each of its tensors, here and on the GPU."""
+    """An engine with fixed buffers for each of its tensors, here and on the GPU.
 
-    def __init__(self, engine: TensorRtEngine, cuda: Cuda) -> None:
+    Kept outputs are copied out of them, and used again as inputs copied into them: a copy of a few
+    megabytes inside the GPU, for which each graph is captured once instead of once for every
+    combination of addresses.
+    """
+
+    def __init__(self, name: str, engine: Engine, cuda: Cuda, workspace: int) -> None:
         self.engine = engine
+        self._name = name
         self._cuda = cuda
         tensors = {**engine.inputs, **engine.outputs}
         self.host = {name: cuda.pinned(t.shape, t.dtype) for name, t in tensors.items()}
         self._device = {name: cuda.allocate(t.size) for name, t in tensors.items()}
-        self._captured: dict[tuple[tuple[str, int], ...], Any] = {}
-        self._launched: set[tuple[tuple[str, int], ...]] = set()
+        engine.bind(self._device, workspace)
+        for name in engine.inputs:
+            self.host[name][...] = 0
+            cuda.upload(self._device[name], self.host[name])
+        # TensorRT prepares itself in a context's first run, which cannot be recorded.
+        engine.enqueue(cuda.stream)
+        cuda.synchronise()
+        self._captured = self._try_to_capture()
 
-    def take_inputs(self, graph: str, inputs: Mapping[str, Any]) -> dict[str, int]:
-        """Lay arrays into pinned memory; returns the addresses of all tensors on the GPU."""
+    def check(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the inputs as arrays and `DeviceArray`s of the engine's shapes and types.
+
+        Raises:
+            BackendError: they do not fit.
+        """
         if inputs.keys() != self.engine.inputs.keys():
             raise BackendError(
-                f"Graph {graph!r} takes {', '.join(self.engine.inputs)}; it was given "
+                f"Graph {self._name!r} takes {', '.join(self.engine.inputs)}; it was given "
                 f"{', '.join(inputs) or 'nothing'}."
             )
-        addresses = dict(self._device)
+        checked = {}
         for name, tensor in self.engine.inputs.items():
             value = inputs[name]
             if isinstance(value, DeviceArray):
                 given = value.tensor
-                addresses[name] = value.address
             else:
                 value = np.asarray(value)
                 # Features kept by another backend, and a flow, come in float32.
@@ -142,53 +179,34 @@ class _LoadedGraph:
                 given = EngineTensor(value.shape, value.dtype)
             if given != tensor:
                 raise BackendError(
-                    f"Input {name!r} of graph {graph!r} has shape {given.shape} and type "
+                    f"Input {name!r} of graph {self._name!r} has shape {given.shape} and type "
                     f"{given.dtype}; expected {tensor.shape} {tensor.dtype}."
                 )
-            if not isinstance(value, DeviceArray):
+            checked[name] = value
+        return checked
+
+    def launch(self, inputs: Mapping[str, Any], kept: Mapping[str, DeviceArray]) -> None:
+        """Put copies in, run, and copies out into the stream."""
+        for name, value in inputs.items():
+            if isinstance(value, DeviceArray):
+                self._cuda.copy(self._device[name], value.address, value.tensor.size)
+            else:
                 np.copyto(self.host[name], value)
-        return addresses
-
-    def launch(
-        self,
-        addresses: Mapping[str, int],
-        uploaded: Collection[str],
-        kept: Collection[str],
-        *,
-        capture: bool,
-    ) -> None:
-        """Put copies and run into the stream: plainly the first time, then as a CUDA graph.
-
-        TensorRT prepares itself in a context's first run with given addresses, which cannot be
-        recorded.
-        """
-        key = tuple(sorted(addresses.items()))
-
-        def work() -> None:
-            for name in self.engine.inputs:
-                if name in uploaded:
-                    self._cuda.upload(addresses[name], self.host[name])
-            self.engine.enqueue(addresses, self._cuda.stream)
-            for name in self.engine.outputs:
-                if name not in kept:
-                    self._cuda.download(self.host[name], addresses[name])
-
-        if key in self._captured:
-            captured = self._captured[key]
-        elif capture and key in self._launched and len(self._captured) < MAX_CAPTURED:
-            captured = self._captured[key] = self._try_to_capture(work)
+                self._cuda.upload(self._device[name], self.host[name])
+        if self._captured is None:
+            self.engine.enqueue(self._cuda.stream)
         else:
-            captured = None
-            self._launched.add(key)
-        if captured is None:
-            work()
-        else:
-            self._cuda.replay(captured)
+            self._cuda.replay(self._captured)
+        for name, tensor in self.engine.outputs.items():
+            if name in kept:
+                self._cuda.copy(kept[name].address, self._device[name], tensor.size)
+            else:
+                self._cuda.download(self.host[name], self._device[name])
 
-    def _try_to_capture(self, work: Callable[[], None]) -> Any:
-        """A captured run, or None where this version of TensorRT cannot be captured."""
+    def _try_to_capture(self) -> int | None:
+        """Return a captured run, or None where this version of TensorRT cannot be captured."""
         try:
-            return self._cuda.capture(work)
+            return self._cuda.capture(lambda: self.engine.enqueue(self._cuda.stream))
         except BackendError as error:
             LOG.info("Runs are launched one by one, not as CUDA graphs: %s", error)
             return None
@@ -207,22 +225,29 @@ def open_tensorrt(
         library: `tensorrt`, `tensorrt_rtx` or `auto`.
 
     Raises:
-        BackendError: the bundle is for something else; TensorRT, CUDA for Python, the driver or
-            the GPU is not there; or an engine is missing and cannot be built.
+        BackendError: the bundle is for something else; TensorRT, the driver or the GPU is not
+            there; or an engine is missing and cannot be built.
     """
     check_target(bundle)
     found = import_tensorrt(library)
     gpu = find_gpu(device)
     cuda = Cuda(device)
+    engines: dict[str, Engine] = {}
     try:
-        for graph in bundle.graphs:  # now, not at the first image that needs it
-            open_engine(bundle, graph, library=found, gpu=gpu, policy=build)
+        for number, graph in enumerate(bundle.graphs, 1):
+            what = f"engine {number} of {len(bundle.graphs)} ({graph})"
+            opened = open_engine(
+                bundle,
+                graph,
+                library=found,
+                gpu=gpu,
+                policy=build,
+                settings=BuildSettings.for_gpu(gpu, found, bundle.folder),
+                progress=LoggedProgress(what),
+            )
+            engines[graph] = TensorRtEngine(found, opened.content, graph=graph)
+        return TensorRtBackend(bundle, engines, cuda)
     except BaseException:
+        engines.clear()
         cuda.close()
         raise
-
-    def load(graph: str) -> TensorRtEngine:
-        engine = open_engine(bundle, graph, library=found, gpu=gpu, policy="never")
-        return TensorRtEngine(found, engine.content, graph=graph)
-
-    return TensorRtBackend(bundle, load=load, cuda=cuda)

@@ -7,6 +7,7 @@ without a GPU; the driver finishes its engines on the GPU where they run.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.tensorrt.files import replace_file
+from yolact_ros.runtime.backends.tensorrt.gpu import Gpu, default_workspace
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt, make_logger
 from yolact_ros.runtime.backends.tensorrt.progress import Progress, set_monitor
 
@@ -31,6 +33,21 @@ class BuildSettings:
 
     workspace_mib: int | None = None
     timing_cache: Path | None = None
+
+    @classmethod
+    def for_gpu(cls, gpu: Gpu, library: TensorRt, folder: Path) -> BuildSettings:
+        """Return what suits a GPU: a timing cache, and a workspace that leaves the CPU memory.
+
+        Args:
+            gpu: where the build runs.
+            library: that builds; TensorRT-RTX needs no timing cache.
+            folder: of the bundle; without a cache where it cannot be written.
+        """
+        cache = None
+        if not library.ahead_of_time and os.access(folder, os.W_OK):
+            name = f"tensorrt-{library.version}-sm{gpu.compute_capability.replace('.', '')}"
+            cache = folder / f"{name}x{gpu.multiprocessors}.timing"
+        return cls(default_workspace(gpu), cache)
 
 
 def build_engine(

@@ -135,6 +135,8 @@ def engine_lock(path: Path, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     try:
         where.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(where, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with contextlib.suppress(PermissionError):  # another user made it, and has done this
+            os.fchmod(handle, 0o666)  # whatever the umask: any user may build
     except OSError as error:
         raise BackendError(f"The lock {where} cannot be made: {error}.") from error
     try:

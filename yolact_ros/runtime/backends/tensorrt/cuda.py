@@ -1,53 +1,62 @@
-"""The little of CUDA that a backend needs: memory, one stream, copies, captured work.
-
-Over cuda-python (`cuda.bindings.runtime`; `cuda.cudart` before version 12.6). Every failure is a
-`BackendError` with CUDA's own words.
-"""
+"""The part of CUDA that a backend needs: memory, one stream, copies, captured work."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from yolact_ros.errors import BackendError
+from yolact_ros.runtime.backends.tensorrt.driver import Address, Driver, Handle
 
-INSTALL = (
-    "CUDA for Python is not installed; install the version of your CUDA with: "
-    "pip install 'cuda-python==12.*' (or 13.*)"
-)
+# Of cuda.h.
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
+_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+_BLOCKING_SYNC = 4  # CU_CTX_SCHED_BLOCKING_SYNC
+
+# With this many cores or fewer, a thread that waits for the GPU sleeps instead of spinning.
+FEW_CORES = 6
 
 
 class Cuda:
-    """One GPU and one stream; whoever makes it frees it with `close`.
-
-    Attributes:
-        allocated: bytes on the GPU that were taken through it.
-    """
+    """One GPU and one stream; whoever makes it frees it with `close`."""
 
     def __init__(self, device: int = 0) -> None:
-        """Take the GPU of that index.
+        """Take the GPU of that index, and make it the one of the calling thread.
+
+        TensorRT, which uses the CUDA runtime, then works on the same GPU.
 
         Raises:
-            BackendError: CUDA for Python, the driver or the GPU is not there.
+            BackendError: the driver or the GPU is not there.
         """
-        self._api = _import_api()
-        self._device = device
-        count = self._call("cudaGetDeviceCount")
-        if not 0 <= device < count:
-            raise BackendError(f"There is no GPU {device}; CUDA shows {count}, from 0 on.")
-        self.use()
-        self._stream = self._call("cudaStreamCreateWithFlags", self._api.cudaStreamNonBlocking)
+        self._driver = Driver()
+        self._device = self._driver.device(device)
+        if len(os.sched_getaffinity(0)) <= FEW_CORES:
+            # Refused where something in this process has set it up already; then it spins.
+            with contextlib.suppress(BackendError):
+                self._call("cuDevicePrimaryCtxSetFlags_v2", self._device, _BLOCKING_SYNC)
+        self._context = self._driver.value("cuDevicePrimaryCtxRetain", Handle, self._device)
         self._sizes: dict[int, int] = {}
         self._pinned: list[int] = []
-        self._captured: list[Any] = []
+        self._captured: list[int] = []
+        self._stream: int | None = None
+        try:
+            self.use()
+            self._stream = self._driver.value("cuStreamCreate", Handle, _NON_BLOCKING)
+        except BaseException:
+            self._call("cuDevicePrimaryCtxRelease_v2", self._device)
+            raise
 
     @property
     def stream(self) -> int:
         """The stream's handle."""
-        return int(self._stream)
+        if self._stream is None:
+            raise BackendError("The GPU was closed.")
+        return self._stream
 
     @property
     def allocated(self) -> int:
@@ -56,24 +65,19 @@ class Cuda:
 
     def use(self) -> None:
         """Make the GPU the one of the calling thread."""
-        self._call("cudaSetDevice", self._device)
+        self._call("cuCtxSetCurrent", self._context)
 
     def allocate(self, size: int) -> int:
         """Take `size` bytes on the GPU; returns their address."""
-        address = int(self._call("cudaMalloc", max(size, 1)))
+        address = int(self._driver.value("cuMemAlloc_v2", Address, max(size, 1)))
         self._sizes[address] = size
         return address
 
-    def free(self, address: int) -> None:
-        """Give bytes on the GPU back; after `close` they are free already."""
-        if self._sizes.pop(address, None) is not None:
-            self._call("cudaFree", address)
-
     def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-        """A host array that the GPU can copy from and to by itself; it lives until `close`."""
+        """Return a host array that the GPU can copy from and to by itself, until `close`."""
         count = int(np.prod(shape))
         size = max(count * dtype.itemsize, 1)
-        address = int(self._call("cudaHostAlloc", size, self._api.cudaHostAllocDefault))
+        address = int(self._driver.value("cuMemHostAlloc", Handle, size, 0))
         self._pinned.append(address)
         memory = (ctypes.c_uint8 * size).from_address(address)
         # A ctypes array has the buffer protocol, which its stub does not say.
@@ -81,80 +85,90 @@ class Cuda:
 
     def upload(self, address: int, array: np.ndarray) -> None:
         """Put a copy of a pinned array to the GPU into the stream."""
-        self._copy(address, array.ctypes.data, array.nbytes, "cudaMemcpyHostToDevice")
+        source = array.ctypes.data
+        self._call("cuMemcpyHtoDAsync_v2", address, source, array.nbytes, self.stream)
 
     def download(self, array: np.ndarray, address: int) -> None:
         """Put a copy from the GPU to a pinned array into the stream."""
-        self._copy(array.ctypes.data, address, array.nbytes, "cudaMemcpyDeviceToHost")
+        target = array.ctypes.data
+        self._call("cuMemcpyDtoHAsync_v2", target, address, array.nbytes, self.stream)
+
+    def copy(self, target: int, source: int, size: int) -> None:
+        """Put a copy between two addresses on the GPU into the stream."""
+        self._call("cuMemcpyDtoDAsync_v2", target, source, size, self.stream)
 
     def synchronise(self) -> None:
         """Wait until all work of the stream is done."""
-        self._call("cudaStreamSynchronize", self._stream)
+        self._call("cuStreamSynchronize", self.stream)
 
-    def capture(self, work: Callable[[], None]) -> Any:
+    def capture(self, work: Callable[[], None]) -> int:
         """Record what `work` puts into the stream, without doing it; `replay` does it.
 
         Raises:
             BackendError: something in it cannot be recorded.
         """
-        mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        self._call("cudaStreamBeginCapture", self._stream, mode)
+        self._call("cuStreamBeginCapture_v2", self.stream, _THREAD_LOCAL)
         try:
             work()
         except BaseException:
-            self._api.cudaStreamEndCapture(self._stream)  # its own error says nothing new
+            with contextlib.suppress(BackendError):  # its own error says nothing new
+                self._call("cuGraphDestroy", self._end_capture())
             raise
-        graph = self._call("cudaStreamEndCapture", self._stream)
-        captured = self._call("cudaGraphInstantiateWithFlags", graph, 0)
-        self._call("cudaGraphDestroy", graph)
+        graph = self._end_capture()
+        try:
+            captured = int(self._driver.value("cuGraphInstantiateWithFlags", Handle, graph, 0))
+        finally:
+            self._call("cuGraphDestroy", graph)
         self._captured.append(captured)
         return captured
 
-    def replay(self, captured: Any) -> None:
+    def replay(self, captured: int) -> None:
         """Put recorded work into the stream."""
-        self._call("cudaGraphLaunch", captured, self._stream)
+        self._call("cuGraphLaunch", captured, self.stream)
 
     def close(self) -> None:
-        """Free the memory and the stream; calling it twice does no harm."""
+        """Wait for queued work, then free memory and stream; calling it twice does no harm.
+
+        Everything is tried. Raises the first error, if there was one.
+        """
         if self._stream is None:
             return
-        self.use()
-        for captured in self._captured:
-            self._call("cudaGraphExecDestroy", captured)
-        for address in list(self._sizes):
-            self.free(address)
-        for address in self._pinned:
-            self._call("cudaFreeHost", address)
-        self._call("cudaStreamDestroy", self._stream)
-        self._captured, self._pinned, self._stream = [], [], None
+        steps = [("cuCtxSetCurrent", self._context), ("cuStreamSynchronize", self._stream)]
+        steps += [("cuGraphExecDestroy", captured) for captured in self._captured]
+        steps += [("cuMemFree_v2", address) for address in self._sizes]
+        steps += [("cuMemFreeHost", address) for address in self._pinned]
+        steps += [("cuStreamDestroy_v2", self._stream)]
+        steps += [("cuDevicePrimaryCtxRelease_v2", self._device)]
+        self._captured, self._sizes, self._pinned, self._stream = [], {}, [], None
+        errors = []
+        for name, argument in steps:
+            try:
+                self._call(name, argument)
+            except BackendError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
-    def _copy(self, target: int, source: int, size: int, kind: str) -> None:
-        direction = getattr(self._api.cudaMemcpyKind, kind)
-        self._call("cudaMemcpyAsync", target, source, size, direction, self._stream)
+    def _end_capture(self) -> int | None:
+        graph = Handle()
+        self._call("cuStreamEndCapture", self.stream, ctypes.byref(graph))
+        return graph.value
 
-    def _call(self, name: str, *arguments: Any) -> Any:
-        """Call CUDA; its result, or a tuple of several, without the error code."""
-        error, *results = getattr(self._api, name)(*arguments)
-        if int(error):
-            _, words = self._api.cudaGetErrorString(error)
-            raise BackendError(
-                f"CUDA failed in {name} on GPU {self._device}: {words.decode()} "
-                f"(error {int(error)})."
-            )
-        if not results:
-            return None
-        return results[0] if len(results) == 1 else tuple(results)
+    def _call(self, name: str, *arguments: Any) -> None:
+        self._driver.call(name, *arguments)
 
 
-def _import_api() -> Any:
+@contextlib.contextmanager
+def current_gpu(index: int | None) -> Iterator[None]:
+    """Let the calling thread work on a GPU of this machine; None: leave it as it is.
+
+    CUDA's current GPU belongs to the thread and is GPU 0 in a new one.
+    """
+    if index is None:
+        yield
+        return
+    cuda = Cuda(index)
     try:
-        from cuda.bindings import runtime
-
-        return runtime
-    except ImportError:
-        pass
-    try:
-        from cuda import cudart
-    except ImportError as error:
-        raise BackendError(f"{INSTALL} ({error})") from error
-    return cudart
+        yield
+    finally:
+        cuda.close()

@@ -14,11 +14,7 @@ from yolact_ros.runtime.backends.tensorrt.library import TensorRt, make_logger
 
 @dataclass(frozen=True)
 class EngineTensor:
-    """Shape and type of an input or output.
-
-    Attributes:
-        size: in bytes.
-    """
+    """Shape and type of an input or output."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -34,13 +30,14 @@ class TensorRtEngine:
 
     Attributes:
         inputs, outputs: tensors by name.
-        memory: bytes on the GPU that a run needs besides its tensors.
+        memory: bytes on the GPU that a run needs besides its tensors; engines that run one after
+            another can share them.
     """
 
     def __init__(self, library: TensorRt, content: bytes, *, graph: str) -> None:
-        """Deserialise an engine.
+        """Deserialise an engine, on the current GPU of the calling thread.
 
-        An engine is code for the GPU: only bytes that `runtime.engine_file` has checked may come
+        An engine is code for the GPU: only bytes that `files.read_engine` has checked may come
         here.
 
         Args:
@@ -49,54 +46,73 @@ class TensorRtEngine:
             graph: the graph's name, for messages.
 
         Raises:
-            BackendError: TensorRT refuses it.
+            BackendError: TensorRT cannot start, or refuses the engine.
         """
-        module = library.module
-        self._log = make_logger(module)
-        self._runtime = module.Runtime(self._log)
+        trt = library.module
+        self._graph = graph
+        self._log = make_logger(trt)
+        try:
+            self._runtime = trt.Runtime(self._log)
+        except (TypeError, RuntimeError) as error:  # the bindings have no exception of their own
+            raise BackendError(
+                f"{library.label} cannot start: {self._reason() or error}. Is the driver recent "
+                "enough for this version of TensorRT?"
+            ) from error
         self._engine = self._runtime.deserialize_cuda_engine(content)
         if self._engine is None:
             raise BackendError(
-                f"{library.label} refuses the engine of graph {graph!r}: "
-                f"{_words(self._log)}. Build it anew: yolact engine BUNDLE"
+                f"{library.label} refuses the engine of graph {graph!r}: {self._reason()}. Build "
+                "it again: yolact engine BUNDLE --rebuild"
             )
-        self._context = self._engine.create_execution_context()
+        self._context = self._engine.create_execution_context(
+            trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        )
         if self._context is None:
             raise BackendError(
-                f"The engine of graph {graph!r} cannot be prepared: {_words(self._log)}"
+                f"The engine of graph {graph!r} cannot be prepared: {self._reason()}"
             )
-        self._graph = graph
         self.inputs: dict[str, EngineTensor] = {}
         self.outputs: dict[str, EngineTensor] = {}
         for index in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(index)
             tensor = EngineTensor(
                 tuple(self._engine.get_tensor_shape(name)),
-                np.dtype(module.nptype(self._engine.get_tensor_dtype(name))),
+                np.dtype(trt.nptype(self._engine.get_tensor_dtype(name))),
             )
-            is_input = self._engine.get_tensor_mode(name) == module.TensorIOMode.INPUT
+            is_input = self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
             (self.inputs if is_input else self.outputs)[name] = tensor
-        size = getattr(self._engine, "device_memory_size_v2", None)
+        size = getattr(self._engine, "device_memory_size_v2", None)  # from 10.1 on
         self.memory = int(self._engine.device_memory_size if size is None else size)
 
-    def enqueue(self, addresses: Mapping[str, int], stream: int) -> None:
-        """Put a run into a CUDA stream.
+    def bind(self, addresses: Mapping[str, int], workspace: int) -> None:
+        """Say where tensors and working memory lie on the GPU.
 
         Args:
-            addresses: of every input and output on the GPU.
-            stream: the stream's handle.
+            addresses: of every input and output.
+            workspace: address of at least `memory` bytes.
+
+        Raises:
+            BackendError: TensorRT refuses an address.
+        """
+        if hasattr(self._context, "set_device_memory"):  # from 10.1 on
+            self._context.set_device_memory(workspace, self.memory)
+        else:
+            self._context.device_memory = workspace
+        for name, address in addresses.items():
+            if not self._context.set_tensor_address(name, address):
+                raise BackendError(
+                    f"TensorRT refuses the address of {name!r} in the graph {self._graph!r}: "
+                    f"{self._reason()}"
+                )
+
+    def enqueue(self, stream: int) -> None:
+        """Put a run into a CUDA stream.
 
         Raises:
             BackendError: TensorRT refuses.
         """
-        for name, address in addresses.items():
-            self._context.set_tensor_address(name, address)
         if not self._context.execute_async_v3(stream):
-            raise BackendError(
-                f"TensorRT failed in the graph {self._graph!r}: {_words(self._log)}"
-            )
+            raise BackendError(f"TensorRT failed in the graph {self._graph!r}: {self._reason()}")
 
-
-def _words(log: Any) -> str:
-    """What TensorRT said last."""
-    return str(log.errors[-1]) if log.errors else "it gives no reason"
+    def _reason(self) -> str:
+        return str(self._log.errors[-1]) if self._log.errors else "it gives no reason"

@@ -1,7 +1,7 @@
 """An engine file: a graph compiled by TensorRT, with a sidecar that says what it was made for.
 
-    detect.tensorrt-10.3.0-sm87-fp16-b1-0a1b2c3d4e5f.engine         the engine
-    detect.tensorrt-10.3.0-sm87-fp16-b1-0a1b2c3d4e5f.engine.json    its sidecar
+    detect.tensorrt-10.3.0-sm87x16-fp16-b1-0a1b2c3d4e5f.engine         the engine
+    detect.tensorrt-10.3.0-sm87x16-fp16-b1-0a1b2c3d4e5f.engine.json    its sidecar
 
 The digits at the end are those of the SHA-256 of the identity. The sidecar holds the identity in
 full, and size and SHA-256 of the engine. An engine is code for the GPU and its library trusts it
@@ -11,6 +11,7 @@ exchanged file; it is no signature: who may write both files may make them fit.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -25,7 +26,9 @@ from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
 from yolact_ros.runtime.bundle import Bundle
 
 # 2: bilinear GridSample whatever the parser, and no TF32; engines of format 1 may sample wrongly.
-SIDECAR_FORMAT = "yolact_ros engine 2"
+# 3: multiprocessors and integrated memory are part of the identity.
+SIDECAR_FORMAT = "yolact_ros engine 3"
+OLDER_FORMATS = ("yolact_ros engine 1", "yolact_ros engine 2")
 SUFFIX = ".engine"
 SIDECAR_SUFFIX = ".json"  # behind the engine's whole name
 
@@ -38,11 +41,13 @@ class EngineIdentity:
         graph_sha256: of the ONNX file.
         library: `tensorrt` or `tensorrt_rtx`.
         library_version: in full.
-        gpu: the GPU's name as the driver has it; empty for an engine that was built ahead of
-            time for every GPU of its compute capability.
+        gpu: the GPU's name, on a Jetson with that of the board; empty for an engine that was built
+            ahead of time for every GPU of its compute capability.
         compute_capability: e.g. `8.7`.
         precision: `fp32`, `fp16` or `int8`.
         batch: images of one run.
+        multiprocessors: of the GPU, in the power mode of the build; 0 ahead of time.
+        integrated: whether the GPU shares the memory of the CPU.
     """
 
     graph_sha256: str
@@ -52,6 +57,8 @@ class EngineIdentity:
     compute_capability: str
     precision: str
     batch: int
+    multiprocessors: int = 0
+    integrated: bool = False
 
     @property
     def digest(self) -> str:
@@ -60,13 +67,15 @@ class EngineIdentity:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def differences(self, found: dict[str, Any]) -> str:
-        """In words, where the identity of a sidecar is another one; empty if it is this one."""
+        """Describe where the identity of a sidecar differs from this one; empty if it does not."""
         wanted = dataclasses.asdict(self)
-        return ", ".join(
-            f"{name} {found.get(name)!r} instead of {value!r}"
-            for name, value in wanted.items()
-            if found.get(name) != value
+        different = {name: value for name, value in wanted.items() if found.get(name) != value}
+        text = ", ".join(
+            f"{name} {found.get(name)!r} instead of {value!r}" for name, value in different.items()
         )
+        if "multiprocessors" in different and self.integrated:
+            text += " (power modes of a Jetson switch some off: build in the mode that is driven)"
+        return text
 
 
 def engine_identity(
@@ -84,14 +93,17 @@ def engine_identity(
         library_version: in full.
         gpu: where it is to run.
     """
+    ahead_of_time = library == "tensorrt_rtx"
     return EngineIdentity(
         graph_sha256=bundle.graphs[graph].sha256,
         library=library,
         library_version=library_version,
-        gpu="" if library == "tensorrt_rtx" else gpu.name,
+        gpu="" if ahead_of_time else gpu.name,
         compute_capability=gpu.compute_capability,
         precision=bundle.description.precision,
         batch=bundle.description.batch,
+        multiprocessors=0 if ahead_of_time else gpu.multiprocessors,
+        integrated=not ahead_of_time and gpu.integrated,
     )
 
 
@@ -103,9 +115,10 @@ def engine_path(folder: str | Path, graph: str, identity: EngineIdentity) -> Pat
         graph: its name, e.g. `detect`.
         identity: what the engine is for.
     """
+    size = f"x{identity.multiprocessors}" if identity.multiprocessors else ""
     name = (
         f"{graph}.{identity.library}-{identity.library_version}"
-        f"-sm{identity.compute_capability.replace('.', '')}"
+        f"-sm{identity.compute_capability.replace('.', '')}{size}"
         f"-{identity.precision}-b{identity.batch}-{identity.digest[:12]}{SUFFIX}"
     )
     return Path(folder) / name
@@ -179,8 +192,20 @@ def write_engine(path: Path, content: bytes, identity: EngineIdentity, *, second
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, content)
         replace_file(sidecar_path(path), (json.dumps(sidecar, indent=1) + "\n").encode())
+        _remove_useless(path.parent, path.name.partition(".")[0], identity.graph_sha256)
     except OSError as error:
         raise BackendError(f"The engine {path} cannot be written: {error}.") from error
+
+
+def _remove_useless(folder: Path, graph: str, sha256: str) -> None:
+    """Remove engines of a graph that nothing can use again: of an older graph or format."""
+    for path in folder.glob(f"{graph}.*{SUFFIX}"):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sidecar = json.loads(sidecar_path(path).read_bytes())
+            stale = sidecar.get("identity", {}).get("graph_sha256") != sha256
+            if stale or sidecar.get("format") in OLDER_FORMATS:
+                path.unlink()
+                sidecar_path(path).unlink()
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:

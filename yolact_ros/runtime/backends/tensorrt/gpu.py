@@ -1,17 +1,20 @@
-"""What the NVIDIA driver says of the machine's GPUs; needs no library but the driver's own."""
+"""Which GPU this machine has, as far as engines depend on it."""
 
 from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-from yolact_ros.errors import BackendError
-
-DRIVER = "libcuda.so.1"
+from yolact_ros.runtime.backends.tensorrt.driver import Driver
 
 # CUdevice_attribute of cuda.h.
+_MULTIPROCESSORS, _INTEGRATED = 16, 18
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
+
+# A Jetson's name; its GPU is called `Orin` on every Orin module.
+BOARD = Path("/proc/device-tree/model")
+MEMORY = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,19 @@ class Gpu:
     """One GPU.
 
     Attributes:
-        name: e.g. `NVIDIA GeForce RTX 4090`, or `Orin`.
+        name: e.g. `NVIDIA GeForce RTX 4090`, or `Orin (NVIDIA Jetson AGX Orin Developer Kit)`.
         compute_capability: e.g. `8.9`.
+        multiprocessors: how many are switched on; on a Jetson that depends on the power mode. 0:
+            any, for engines that are built ahead of time.
+        integrated: whether it shares the memory of the CPU.
+        index: which GPU of this machine it is; None: of another machine.
     """
 
     name: str
     compute_capability: str
+    multiprocessors: int = 0
+    integrated: bool = False
+    index: int | None = None
 
 
 def find_gpu(index: int = 0) -> Gpu:
@@ -33,33 +43,37 @@ def find_gpu(index: int = 0) -> Gpu:
     Raises:
         BackendError: there is no driver, no GPU, or none of this index.
     """
-    try:
-        driver = ctypes.CDLL(DRIVER)
-    except OSError as error:
-        raise BackendError(
-            f"No GPU: the NVIDIA driver's {DRIVER} cannot be loaded ({error}). Install the "
-            "driver; in a container, start it with the NVIDIA runtime (--gpus all)."
-        ) from error
-    _call(driver, "cuInit", 0)
-    count, device = ctypes.c_int(), ctypes.c_int()
-    _call(driver, "cuDeviceGetCount", ctypes.byref(count))
-    if not 0 <= index < count.value:
-        raise BackendError(f"There is no GPU {index}; the driver shows {count.value}, from 0 on.")
-    _call(driver, "cuDeviceGet", ctypes.byref(device), index)
+    driver = Driver()
+    device = driver.device(index)
     name = ctypes.create_string_buffer(256)
-    _call(driver, "cuDeviceGetName", name, len(name), device)
-    parts = []
-    for attribute in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR):
-        value = ctypes.c_int()
-        _call(driver, "cuDeviceGetAttribute", ctypes.byref(value), attribute, device)
-        parts.append(str(value.value))
-    return Gpu(name.value.decode(errors="replace"), ".".join(parts))
+    driver.call("cuDeviceGetName", name, len(name), device)
+    major, minor, multiprocessors, integrated = (
+        driver.value("cuDeviceGetAttribute", ctypes.c_int, attribute, device)
+        for attribute in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR, _MULTIPROCESSORS, _INTEGRATED)
+    )
+    text = name.value.decode(errors="replace")
+    if integrated and (board := _board()):
+        text = f"{text} ({board})"
+    return Gpu(text, f"{major}.{minor}", multiprocessors, bool(integrated), index)
 
 
-def _call(driver: Any, function: str, *arguments: Any) -> None:
-    status = getattr(driver, function)(*arguments)
-    if status:
-        text = ctypes.c_char_p()
-        driver.cuGetErrorString(status, ctypes.byref(text))
-        words = (text.value or b"unknown error").decode(errors="replace")
-        raise BackendError(f"The NVIDIA driver failed in {function}: {words} (error {status}).")
+def default_workspace(gpu: Gpu) -> int | None:
+    """Return how many MiB a build may use: half of what is free where the CPU shares the memory.
+
+    None, which is all of the GPU's memory, for a GPU with memory of its own.
+    """
+    if not gpu.integrated:
+        return None
+    try:
+        lines = MEMORY.read_text().splitlines()
+        (kib,) = (int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, IndexError):
+        return None
+    return max(64, kib // 1024 // 2)
+
+
+def _board() -> str:
+    try:
+        return BOARD.read_bytes().rstrip(b"\0").decode(errors="replace").strip()
+    except OSError:
+        return ""

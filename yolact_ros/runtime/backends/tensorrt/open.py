@@ -8,6 +8,7 @@ from pathlib import Path
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.tensorrt.build import BuildSettings, build_engine
 from yolact_ros.runtime.backends.tensorrt.cache import engine_folders, load_engine
+from yolact_ros.runtime.backends.tensorrt.cuda import current_gpu
 from yolact_ros.runtime.backends.tensorrt.files import engine_identity
 from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt
@@ -20,7 +21,7 @@ class Engine:
     """An engine that may be handed to the library.
 
     Attributes:
-        content: its bytes, which were held against its sidecar.
+        content: its bytes, which were checked against its sidecar.
         path: its file.
         built: whether it was built just now.
     """
@@ -47,9 +48,9 @@ def open_engine(
         graph: name of one of its graphs.
         library: that builds the engine and is to run it.
         gpu: that is to run it; for TensorRT that of this machine, for TensorRT-RTX any.
-        policy: `never`, `if_missing` or `always`, see `engine_cache.load_engine`.
+        policy: `never`, `if_missing` or `always`, see `cache.load_engine`.
         settings: of a build.
-        progress: see `engine_builder.build_engine`.
+        progress: see `build.build_engine`.
 
     Raises:
         BackendError: the bundle is for another target, or there is no engine and it may not or
@@ -64,14 +65,16 @@ def open_engine(
     def build() -> bytes:
         nonlocal built
         built = True
-        return build_engine(
-            bundle.read_graph(graph),
-            graph,
-            library=library,
-            capabilities=(gpu.compute_capability,) if library.ahead_of_time else (),
-            settings=settings,
-            progress=progress,
-        )
+        # In the thread that builds: TensorRT compiles for the current GPU of its thread.
+        with current_gpu(None if library.ahead_of_time else gpu.index):
+            return build_engine(
+                bundle.read_graph(graph),
+                graph,
+                library=library,
+                capabilities=(gpu.compute_capability,) if library.ahead_of_time else (),
+                settings=settings,
+                progress=progress,
+            )
 
     folders = engine_folders(bundle.folder, bundle.description.identity)
     content, path = load_engine(folders, graph, identity, build=build, policy=policy)
@@ -86,6 +89,6 @@ def check_target(bundle: Bundle) -> None:
     """
     if bundle.description.target != "tensorrt":
         raise BackendError(
-            f"{bundle.folder} was exported for {bundle.description.target}. Export it anew with: "
+            f"{bundle.folder} was exported for {bundle.description.target}. Export it again with: "
             "yolact export CHECKPOINT -o BUNDLE --target tensorrt"
         )

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
+LOG = logging.getLogger(__name__)
+
 # Receives how far a build has come, from 0 to 1, and returns whether it is to go on.
 Progress = Callable[[float], bool]
+
+LOG_SECONDS = 10.0
+
+
+class LoggedProgress:
+    """Logs how far a build has come and how long it may still take; never stops it."""
+
+    def __init__(self, what: str) -> None:
+        """Begin; `what` names the engine, e.g. `engine 2 of 3 (non_keyframe)`."""
+        self._what = what
+        self._started: float | None = None
+        self._logged = 0.0
+
+    def __call__(self, fraction: float) -> bool:
+        """Log at most every `LOG_SECONDS`."""
+        now = time.monotonic()
+        if self._started is None:
+            self._started = self._logged = now
+        if now - self._logged >= LOG_SECONDS:
+            self._logged = now
+            passed = now - self._started
+            left = f", about {passed * (1 / fraction - 1):.0f} s left" if fraction else ""
+            LOG.info("building %s: %.0f %%%s", self._what, 100 * fraction, left)
+        return True
 
 
 def set_monitor(config: Any, trt: Any, progress: Progress | None) -> Any:
