@@ -149,7 +149,7 @@ def test_unreadable_files_are_named_and_the_others_still_done(predict, tmp_path,
     assert [e["image"] for e in json.loads((tmp_path / "o.json").read_text())] == ["good.png"]
     text = capsys.readouterr().err
     assert "bad.png cannot be decoded" in text
-    assert "gone.png does not exist" in text
+    assert "gone.png cannot be read: it does not exist" in text
     assert "2 of 3 files" in text
 
 

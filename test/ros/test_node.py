@@ -304,7 +304,7 @@ def test_an_altered_bundle_ends_the_node_with_a_sentence(start, squares_bundle, 
         ("score_threshold:=high", "score_threshold"),
         ("max_detections:=0", "max_detections"),
         ("mask_encoding:=png", "bits, mono8, rle, none"),
-        ("backend:=abacus", "auto, onnxruntime, tensorrt, torch"),
+        ("backend:=abacus", "auto, onnxruntime, openvino, tensorrt, torch"),
         ("model:=", "command line"),
     ],
 )

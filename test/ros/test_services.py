@@ -108,7 +108,7 @@ def test_a_question_is_answered_once(image_with):
 
 def test_a_model_that_breaks_down_is_an_answer(image_with):
     class Broken:
-        def segment(self, image):
+        def segment(self, image, *, postprocess):
             raise RuntimeError("out of memory")
 
     asked = SegmentRequest(message_from_bgr(image_with(BLUE, (8, 8)), Header()), lambda: None)
