@@ -43,5 +43,5 @@ def test_every_setting_has_a_flag_with_its_words_and_default(capsys):
     with pytest.raises(SystemExit):
         settings("--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert "class score that a detection must exceed, 0 to 1 (default: 0.2)" in text
+    assert "Minimum class score of a detection, 0 to 1 (default: 0.2)" in text
     assert "--no-rescore-masks" in text

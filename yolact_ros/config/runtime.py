@@ -1,4 +1,4 @@
-"""How a network is run: by what, how its output is read, and what images leave to the next."""
+"""Settings of inference: backend, post-processing, keyframes and tracking."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from yolact_ros.config.fields import check_settings, setting
 from yolact_ros.errors import ConfigError
 
-# How the features of a keyframe can get to another image, best first.
+# How the features of a keyframe are moved to another image, best first.
 WARPS = ("learned", "dis", "none")
 
 # Models that come with the package.
@@ -22,7 +22,7 @@ BUILD_POLICIES = ("never", "if_missing", "always")
 
 @dataclass(frozen=True)
 class BackendConfig:
-    """Which library runs a network, and on what."""
+    """Settings of the library that runs a network."""
 
     backend: str = setting(
         "auto",
@@ -30,8 +30,8 @@ class BackendConfig:
         "that was exported for it if there is a GPU, otherwise ONNX Runtime",
         choices=BACKENDS,
     )
-    threads: int = setting(0, "CPU threads of the backend; 0: it decides", range=(0, 256))
-    device: int = setting(0, "index of the GPU, where one is used", range=(0, 63))
+    threads: int = setting(0, "CPU threads of the backend (0 = its own choice)", range=(0, 256))
+    device: int = setting(0, "Index of the GPU, if one is used", range=(0, 63))
     provider: str = setting(
         "cpu",
         "Device of the library: cpu; cuda or tensorrt with a build of ONNX Runtime that has it; "
@@ -46,7 +46,7 @@ class BackendConfig:
     )
     build_engine: str = setting(
         "if_missing",
-        "whether TensorRT's engines may be built when the model is opened, which can take minutes",
+        "When TensorRT engines are built on opening a model, which can take minutes",
         choices=BUILD_POLICIES,
     )
 
@@ -56,37 +56,39 @@ class BackendConfig:
 
 @dataclass(frozen=True)
 class PostprocessConfig:
-    """How detections are chosen from a network's raw output (reference: `layers/functions`)."""
+    """Settings that turn raw network output into detections."""
 
-    score_threshold: float = setting(
-        0.3, "class score that a detection must exceed", range=(0.0, 1.0)
-    )
+    score_threshold: float = setting(0.3, "Minimum class score of a detection", range=(0.0, 1.0))
     nms: str = setting(
         "fast",
-        "how overlapping detections are thinned out: by YOLACT's Fast NMS in each class or across "
-        "classes, or by standard NMS in each class, which is slower",
+        "NMS algorithm: fast (YOLACT, per class), cross_class (fast, across classes), greedy "
+        "(standard, per class, slower)",
         choices=("fast", "cross_class", "greedy"),
     )
     nms_iou_threshold: float = setting(
-        0.5, "box IoU with a better detection above which one is dropped", range=(0.0, 1.0)
+        0.5,
+        "Box IoU with a better detection above which NMS removes a detection",
+        range=(0.0, 1.0),
     )
     top_k: int = setting(
-        200, "candidates that enter NMS, of each class or across classes", range=(1, 5000)
+        200, "Maximum number of candidates for NMS, per class or across classes", range=(1, 5000)
     )
-    max_detections: int = setting(100, "detections kept of one image", range=(1, 1000))
+    max_detections: int = setting(100, "Maximum number of detections per image", range=(1, 1000))
     mask_threshold: float = setting(
-        0.5, "soft mask value above which a pixel belongs to the object", range=(0.0, 1.0)
+        0.5, "Soft mask value above which a pixel belongs to the object", range=(0.0, 1.0)
     )
-    crop_masks: bool = setting(True, "end each mask at its box, a prototype cell beyond")
+    crop_masks: bool = setting(True, "Crop each mask to its box plus one prototype cell")
     rescore_masks: bool = setting(
-        True, "multiply mask scores by the predicted mask IoU, where a network predicts it"
+        True, "Multiply scores by the predicted mask IoU, if the network predicts it (YOLACT++)"
     )
     all_classes: bool = setting(
         False,
-        "of a prior whose best class exceeds the score threshold, let all classes enter Fast NMS, "
-        "as for published mAP; their scores may be far below",
+        "Multi-label NMS: keep every class of a prior whose best class passes the threshold "
+        "(reproduces the published mAP)",
     )
-    integer_boxes: bool = setting(False, "cut box corners to whole pixels, as for published mAP")
+    integer_boxes: bool = setting(
+        False, "Truncate box corners to whole pixels (reproduces the published mAP)"
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -102,45 +104,47 @@ REFERENCE_POSTPROCESS = PostprocessConfig(
 )
 
 
-# Seconds over which detections are moved unasked: images of a 10 Hz camera, if a little late.
+# Longest gap of automatic propagation: images of a 10 Hz camera, if a little late.
 MAX_AUTO_GAP_S = 0.15
 PROPAGATE_AUTO = -1
 
 
 @dataclass(frozen=True)
 class KeyframeConfig:
-    """When all of the network runs on an image of a stream, and how features move in between.
+    """Settings of keyframes, feature reuse and propagation.
 
-    Between keyframes the backbone stops at C3, and what the deeper levels gave for the last
-    keyframe is moved to the current image (YolactEdge; `runtime.keyframe`).
+    Between keyframes the backbone stops at C3, and the deeper features of the last keyframe are
+    moved to the current image (YolactEdge).
     """
 
     keyframe_interval: int = setting(
-        5, "every how many images of a stream is a keyframe; 1: each of them", range=(1, 1000)
+        5,
+        "Run the full network on every Nth image (1 = every image); requires a model for video",
+        range=(1, 1000),
     )
     max_feature_age: float = setting(
         1.0,
-        "seconds between a keyframe and an image above which its features are too old, and "
-        "between two images above which the stream counts as interrupted",
+        "Maximum age in seconds of reused features; a longer gap between two images also "
+        "restarts the stream",
         range=(0.0, 3600.0),
     )
     change_threshold: float = setting(
         0.1,
-        "change since the keyframe above which its features are of no use: motion as a fraction "
-        "of the image's sides, or difference of brightness as a fraction of its range",
+        "Change since the keyframe that forces a new one: motion as a fraction of the image's "
+        "sides, or brightness as a fraction of its range",
         range=(0.0, 1.0),
     )
     warp: str = setting(
         "auto",
-        "how features move: by the network's own flow, by optical flow between the two images "
-        "(DIS), or not at all; auto: the first of these that the model has",
+        "How keyframe features are moved to the current image: learned (the network's own "
+        "flow), dis (optical flow) or none; auto = the first of these that the model has",
         choices=("auto", *WARPS),
     )
     propagated_frames: int = setting(
         0,
-        "how many images behind each one that the network ran on get its detections, moved by "
-        "optical flow; new objects wait for the next run; -1: one where the network runs on the "
-        f"CPU, if it was taken within {MAX_AUTO_GAP_S} s of the other, and none on a GPU",
+        "Images after each inference to which its detections are propagated by optical flow "
+        "instead of running the network; new objects appear at the next inference; -1 (auto): 1 "
+        f"on a CPU if images are at most {MAX_AUTO_GAP_S} s apart, 0 on a GPU",
         range=(PROPAGATE_AUTO, 100),
     )
 
@@ -150,25 +154,25 @@ class KeyframeConfig:
 
 @dataclass(frozen=True)
 class TrackerConfig:
-    """When two detections of a stream are one object (`runtime.tracking`)."""
+    """Settings that associate detections of consecutive images with objects."""
 
-    tracking: bool = setting(True, "give objects numbers that they keep from image to image")
+    tracking: bool = setting(True, "Give objects ids that they keep from image to image")
     track_iou: float = setting(
         0.1,
-        "IoU of boxes and of masks from which a detection may be an object of the images before, "
-        "once that has been moved to where it is expected",
+        "Minimum IoU of boxes and of masks between a detection and the predicted position of "
+        "an object",
         range=(0.01, 1.0),
     )
     track_birth_score: float = setting(
         0.5,
-        "mask score from which a detection that belongs to no object starts one",
+        "Minimum mask score of a detection that starts a new object",
         range=(0.0, 1.0),
     )
     track_hits: int = setting(
-        3, "images in a row that must show an object before it gets a number", range=(1, 100)
+        3, "Consecutive images that must show an object before it gets an id", range=(1, 100)
     )
     track_memory: float = setting(
-        1.0, "seconds for which an object that is not seen keeps its number", range=(0.0, 3600.0)
+        1.0, "Seconds for which an unseen object keeps its id", range=(0.0, 3600.0)
     )
 
     def __post_init__(self) -> None:

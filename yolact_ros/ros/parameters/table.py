@@ -22,11 +22,11 @@ WIDTH = 96
 
 
 def tables() -> list[tuple[str, Any]]:
-    """When each table of settings is read, and its defaults."""
+    """Return when each group of settings is read, and its defaults."""
     found: list[tuple[str, Any]] = [("when the node starts", StartSettings())]
     for field in dataclasses.fields(Settings):
         configured = field.name in READ_BY_CONFIGURE
-        when = "by the transition configure" if configured else "from one image to the next"
+        when = "by the transition configure" if configured else "before every image"
         found.append((when, getattr(Settings(), field.name)))
     return found
 
@@ -67,11 +67,11 @@ def parameters_usage(program: str, summary: str, settings: Sequence[Any]) -> str
 
 
 def parameter_file() -> str:
-    """The YAML file with all defaults."""
+    """Return the YAML file with all defaults."""
     lines = [
-        "# Parameters of the node, all of them, with their defaults; made by",
+        "# All parameters of the node with their defaults, written by",
         "#   python3 -m yolact_ros.ros.parameters.table",
-        "# A copy with other values, or with some of them only, goes to the node with",
+        "# Copy this file, keep what you change, and start the node with",
         "#   ros2 launch yolact_ros yolact.launch.py params_file:=my_node.yaml",
         "/**:",
         "  ros__parameters:",
@@ -109,7 +109,7 @@ def _comment(text: str) -> list[str]:
 
 
 def main() -> None:
-    """Write both files of the folder that this is run in."""
+    """Write both files in the current folder."""
     page = Path("docs/parameters.md")
     page.write_text(with_table(page.read_text()))
     Path("config/yolact_node.yaml").write_text(parameter_file())
