@@ -30,18 +30,18 @@ def generate_launch_description() -> LaunchDescription:
                 description="Video file that the camera plays.",
             ),
             DeclareLaunchArgument(
-                "rate", default_value="0.0", description="Images per second; 0: the video's own."
+                "rate", default_value="0.0", description="Images per second (0 = as in the video)."
             ),
             DeclareLaunchArgument(
                 "loop",
                 default_value="true",
                 choices=["true", "false"],
-                description="Play the video forth and back for ever.",
+                description="Play the video forward and backward endlessly.",
             ),
             DeclareLaunchArgument(
                 "model",
                 default_value="",
-                description="Bundle or checkpoint; empty: the model of the package.",
+                description="Shipped model, bundle or checkpoint (empty = the default model).",
             ),
             # Fast DDS in its own settings loses most images of a best-effort camera.
             SetEnvironmentVariable(variable, EnvironmentVariable(variable, default_value=profile)),

@@ -64,23 +64,23 @@ def generate_launch_description() -> LaunchDescription:
             "image_transport",
             default_value="",
             choices=["", "raw", "compressed"],
-            description="Form of the images: on the topic itself, or on its /compressed.",
+            description="Form of the images: raw on the topic, or compressed on TOPIC/compressed.",
         ),
         DeclareLaunchArgument(
             "queue_policy",
             default_value="",
             choices=["", "latest", "all"],
-            description="Work on the newest image always, or on every one of a bag.",
+            description="latest: the newest image; all: every image in order, for bags.",
         ),
         DeclareLaunchArgument(
             "max_frame_age",
             default_value="",
-            description="Seconds after which an image is too old to be worked on; 0: never.",
+            description="Age in seconds above which an image is not processed (0 = no limit).",
         ),
         DeclareLaunchArgument(
             "score_threshold",
             default_value="",
-            description="Class score, 0 to 1, that a detection must exceed.",
+            description="Minimum class score of a detection, 0 to 1.",
         ),
         DeclareLaunchArgument(
             "mask_encoding",
@@ -96,26 +96,26 @@ def generate_launch_description() -> LaunchDescription:
             "use_sim_time",
             default_value="false",
             choices=SWITCH,
-            description="Take the time from /clock, for simulation and bags.",
+            description="Use the time on /clock, for simulation and bags.",
         ),
         DeclareLaunchArgument(
             "autostart",
             default_value="true",
             choices=SWITCH,
-            description="Configure and activate the node at once; false: wait for lifecycle "
+            description="Configure and activate the node at once; false = wait for lifecycle "
             "events or `ros2 lifecycle set`.",
         ),
         DeclareLaunchArgument(
             "respawn",
             default_value="false",
             choices=SWITCH,
-            description="Start the node again, after 2 s, whenever it ends.",
+            description="Restart the node 2 s after it ends.",
         ),
         DeclareLaunchArgument(
             "log_level",
             default_value="info",
             choices=["debug", "info", "warn", "error", "fatal"],
-            description="Least severity of what the node logs.",
+            description="Minimum severity of log messages.",
         ),
         DeclareLaunchArgument(
             "rviz", default_value="false", choices=SWITCH, description="Show the results in RViz."
@@ -123,7 +123,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "rviz_config",
             default_value=PathJoinSubstitution([share, "config", "yolact.rviz"]),
-            description="What RViz shows.",
+            description="RViz configuration file.",
         ),
         DeclareLaunchArgument(
             "fixed_frame",
