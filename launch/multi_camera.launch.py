@@ -10,7 +10,7 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import SetRemap
 from launch_ros.substitutions import FindPackageShare
 
-# Argument -> name of the topic in the node, behind the camera's name; default; what it carries.
+# Argument -> name of the topic in the node, after the camera's name; default; what it carries.
 TOPICS = {
     "images": ("image", "/{camera}/image_raw", "images"),
     "depths": ("depth/image", "/{camera}/depth/image_raw", "depth images, for 3-D results"),
@@ -42,7 +42,16 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _remappings(context: LaunchContext) -> list[SetRemap]:
-    cameras = yaml.safe_load(LaunchConfiguration("cameras").perform(context))
+    text = LaunchConfiguration("cameras").perform(context)
+    try:
+        cameras = yaml.safe_load(text)
+    except yaml.YAMLError:
+        cameras = None
+    if not isinstance(cameras, list) or not cameras or not all(map(_is_name, cameras)):
+        raise RuntimeError(
+            f"Launch argument cameras is {text!r}; expected a list of names, as in "
+            "'[front, rear]'."
+        )
     return [
         SetRemap(
             f"{camera}/{name}",
@@ -51,3 +60,7 @@ def _remappings(context: LaunchContext) -> list[SetRemap]:
         for camera in cameras
         for argument, (name, _, _) in TOPICS.items()
     ]
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value)

@@ -1,55 +1,87 @@
 """The node: instances of the objects in a camera's images.
 
+ros2 launch yolact_ros yolact.launch.py camera:=realsense
 ros2 launch yolact_ros yolact.launch.py image:=/camera/image_raw
 """
 
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import yaml
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+)
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
-from launch.conditions import IfCondition
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.actions import (
+    DeclareLaunchArgument,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+)
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
-from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
-from launch_ros.substitutions import FindPackageShare
+from launch_ros.parameter_descriptions import ParameterFile
+
+from yolact_ros.ros.demo.fastdds import image_profile
 
 # Arguments that are parameters of the node; where one is empty, the parameter file decides.
 PARAMETERS = {
     "model": str,
     "backend": str,
-    "cameras": list[str],
+    "cameras": list,
     "image_transport": str,
     "queue_policy": str,
     "max_frame_age": float,
     "score_threshold": float,
     "mask_encoding": str,
+    "use_sim_time": bool,
+    "autostart": bool,
+}
+EXPECTED = {
+    str: "text",
+    float: "a number",
+    bool: "true or false",
+    list: "a list of names, as in '[front, rear]'",
 }
 SWITCH = ["true", "false"]
-SHOWN = ("overlay", "points", "markers")  # what config/yolact.rviz shows, of a node /yolact
+OPTIONAL_SWITCH = ["", *SWITCH]
+
+# Topics of the node, and the arguments that lead them to a camera's.
+TOPICS = {"image": "image", "depth": "depth/image", "camera_info": "camera_info"}
 
 
 def generate_launch_description() -> LaunchDescription:
-    share = FindPackageShare("yolact_ros")
+    share = Path(get_package_share_directory("yolact_ros"))
+    cameras = sorted(path.stem for path in (share / "config" / "cameras").glob("*.yaml"))
     arguments = [
         DeclareLaunchArgument(
-            "image", default_value="image", description="Topic of the camera's images."
+            "camera",
+            default_value="",
+            choices=["", *cameras],
+            description="Driver of the camera: sets its topics and parameters "
+            "(config/cameras/*.yaml); arguments below override them.",
         ),
+        DeclareLaunchArgument("image", default_value="", description="Topic of the images."),
         DeclareLaunchArgument(
             "depth",
-            default_value="depth/image",
-            description="Topic of the depth images, registered to the camera's, for 3-D results.",
+            default_value="",
+            description="Topic of depth images registered to the images, for 3-D results.",
         ),
         DeclareLaunchArgument(
-            "camera_info", default_value="camera_info", description="Topic of the calibration."
+            "camera_info", default_value="", description="Topic of the camera's calibration."
         ),
         DeclareLaunchArgument(
             "params_file",
-            default_value=PathJoinSubstitution([share, "config", "yolact_node.yaml"]),
-            description="YAML file of parameters; arguments below that are given override it.",
+            default_value=str(share / "config" / "yolact_node.yaml"),
+            description="YAML file of parameters; arguments that are given override it.",
         ),
         DeclareLaunchArgument(
             "model",
             default_value="",
-            description="Bundle (folder with model.json) or checkpoint; if the parameter file "
-            "names none either, the model of the package.",
+            description="Name of a shipped model, bundle folder, or checkpoint file.",
         ),
         DeclareLaunchArgument(
             "backend", default_value="", description="Library that runs the network."
@@ -94,14 +126,14 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("name", default_value="yolact", description="Name of the node."),
         DeclareLaunchArgument(
             "use_sim_time",
-            default_value="false",
-            choices=SWITCH,
+            default_value="",
+            choices=OPTIONAL_SWITCH,
             description="Use the time on /clock, for simulation and bags.",
         ),
         DeclareLaunchArgument(
             "autostart",
-            default_value="true",
-            choices=SWITCH,
+            default_value="",
+            choices=OPTIONAL_SWITCH,
             description="Configure and activate the node at once; false = wait for lifecycle "
             "events or `ros2 lifecycle set`.",
         ),
@@ -118,11 +150,18 @@ def generate_launch_description() -> LaunchDescription:
             description="Minimum severity of log messages.",
         ),
         DeclareLaunchArgument(
+            "dds_profile",
+            default_value="auto",
+            description="Fast DDS profile of the node, so that large images arrive; auto: "
+            "config/fastdds_shm.xml unless a profile is set already; off: none. The camera's "
+            "process needs the same.",
+        ),
+        DeclareLaunchArgument(
             "rviz", default_value="false", choices=SWITCH, description="Show the results in RViz."
         ),
         DeclareLaunchArgument(
             "rviz_config",
-            default_value=PathJoinSubstitution([share, "config", "yolact.rviz"]),
+            default_value=str(share / "config" / "yolact.rviz"),
             description="RViz configuration file.",
         ),
         DeclareLaunchArgument(
@@ -132,33 +171,31 @@ def generate_launch_description() -> LaunchDescription:
             "frame_id of the images.",
         ),
     ]
-    rviz = Node(
-        package="rviz2",
-        executable="rviz2",
-        namespace=LaunchConfiguration("namespace"),
-        arguments=[
-            *("-d", LaunchConfiguration("rviz_config")),
-            *("-f", LaunchConfiguration("fixed_frame")),
-        ],
-        parameters=[{"use_sim_time": _value("use_sim_time", bool)}],
-        # The file has the topics of a node with the usual name in no namespace.
-        remappings=[
-            (f"/yolact/{topic}", [LaunchConfiguration("name"), f"/{topic}"])
-            for topic in ("overlay", "markers", "points")
-        ],
-        condition=IfCondition(LaunchConfiguration("rviz")),
-    )
-    return LaunchDescription([*arguments, OpaqueFunction(function=_node), rviz])
+    return LaunchDescription([*arguments, OpaqueFunction(function=_launch)])
 
 
-def _node(context: LaunchContext) -> list[LifecycleNode]:
-    given = {
-        name: _value(name, value_type)
-        for name, value_type in PARAMETERS.items()
-        if LaunchConfiguration(name).perform(context)
+def _launch(context: LaunchContext) -> list[SetEnvironmentVariable | LifecycleNode | Node]:
+    """Check all arguments before anything starts."""
+    share = Path(get_package_share_directory("yolact_ros"))
+    given = {name: _text(context, name) for name in (*PARAMETERS, *TOPICS)}
+    driver = _driver(share, _text(context, "camera"))
+    several = bool(given["cameras"])
+    if several and (given["image"] or driver):
+        raise RuntimeError(
+            "Launch arguments: image and camera are for one camera, cameras is for several. Leave "
+            "one of them out; multi_camera.launch.py leads the topics of several cameras."
+        )
+    topics = {name: given[name] or driver.get("topics", {}).get(name, "") for name in TOPICS}
+    values = {
+        name: _value(name, given[name], kind) for name, kind in PARAMETERS.items() if given[name]
     }
-    switches = {name: _value(name, bool) for name in ("use_sim_time", "autostart")}
-    return [
+    actions: list[SetEnvironmentVariable | LifecycleNode | Node] = []
+    profile = _profile(_text(context, "dds_profile"))
+    if profile:
+        actions.append(SetEnvironmentVariable(image_profile()[0], profile))
+    if _text(context, "rviz") == "true":
+        actions.append(_rviz())
+    actions.append(
         LifecycleNode(
             package="yolact_ros",
             executable="yolact_node",
@@ -168,20 +205,81 @@ def _node(context: LaunchContext) -> list[LifecycleNode]:
             emulate_tty=True,
             parameters=[
                 ParameterFile(LaunchConfiguration("params_file"), allow_substs=True),
-                {**switches, **given},
+                *([driver["parameters"]] if driver.get("parameters") else []),
+                *([values] if values else []),
             ],
-            remappings=[
-                ("image", LaunchConfiguration("image")),
-                ("depth/image", LaunchConfiguration("depth")),
-                ("camera_info", LaunchConfiguration("camera_info")),
-            ],
+            remappings=[(TOPICS[name], topic) for name, topic in topics.items() if topic],
             arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
             respawn=LaunchConfiguration("respawn"),
             respawn_delay=2.0,
         )
-    ]
+    )
+    return actions
 
 
-def _value(name: str, value_type: type) -> ParameterValue:
-    """An argument as a parameter of that type; as text, `1` would not do for a threshold."""
-    return ParameterValue(LaunchConfiguration(name), value_type=value_type)
+def _text(context: LaunchContext, name: str) -> str:
+    return LaunchConfiguration(name).perform(context).strip()
+
+
+def _driver(share: Path, name: str) -> dict:
+    """Topics and parameters of a camera's driver; empty without a name."""
+    if not name:
+        return {}
+    return yaml.safe_load((share / "config" / "cameras" / f"{name}.yaml").read_text())
+
+
+def _value(name: str, text: str, kind: type) -> object:
+    """An argument as the type of its parameter; as text, `1` would not do for a threshold."""
+    if kind is str:
+        return text
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    fits = isinstance(value, kind)
+    if kind is list:
+        fits = fits and bool(value) and all(isinstance(item, str) and item for item in value)
+    if not fits:
+        raise RuntimeError(f"Launch argument {name} is {text!r}; expected {EXPECTED[kind]}.")
+    return value
+
+
+def _profile(chosen: str) -> str:
+    """The Fast DDS profile to set; empty to leave the environment as it is."""
+    variable, shipped = image_profile()
+    if chosen == "off" or (chosen == "auto" and os.environ.get(variable)):
+        return ""
+    if chosen == "auto":
+        return shipped
+    if not Path(chosen).is_file():
+        raise RuntimeError(
+            f"Launch argument dds_profile is {chosen!r}, which is no file; expected auto, off or "
+            "an XML file of Fast DDS."
+        )
+    return chosen
+
+
+def _rviz() -> Node:
+    try:
+        get_package_prefix("rviz2")
+    except PackageNotFoundError:
+        raise RuntimeError(
+            "Launch argument rviz is true, and rviz2 is not installed. Install it (apt install "
+            "ros-$ROS_DISTRO-rviz2), or leave rviz out."
+        ) from None
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=LaunchConfiguration("namespace"),
+        arguments=[
+            *("-d", LaunchConfiguration("rviz_config")),
+            *("-f", LaunchConfiguration("fixed_frame")),
+        ],
+        # The file has the topics of a node with the usual name in no namespace.
+        remappings=[
+            (f"/yolact/{topic}", [LaunchConfiguration("name"), f"/{topic}"])
+            for topic in ("overlay", "markers", "points")
+        ],
+    )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 FILES = sorted((REPOSITORY / "launch").glob("*.launch.py"))
@@ -19,13 +18,6 @@ FILES = sorted((REPOSITORY / "launch").glob("*.launch.py"))
 def test_a_launch_file_is_python_with_an_entry_point(path):
     names = compile(path.read_text(), str(path), "exec").co_names
     assert "generate_launch_description" in names
-
-
-def test_rviz_is_led_to_every_topic_that_its_configuration_shows():
-    shown = re.findall(r"Value: /yolact/(\S+)", (REPOSITORY / "config/yolact.rviz").read_text())
-    source = (REPOSITORY / "launch/yolact.launch.py").read_text()
-    (remapped,) = re.findall(r"^SHOWN = (\(.*?\))", source, re.MULTILINE)
-    assert sorted(shown) == sorted(ast.literal_eval(remapped))
 
 
 SCRIPT = "import sys; from ros2cli.cli import main; sys.exit(main())"
@@ -152,6 +144,103 @@ def test_lifecycle_events_of_a_launch_file_lead_the_node(
         client.connect()
         result = client.ask(image_with({"blue": (0, 0, 64, 64)}, (128, 128)))
         assert [i.class_name for i in result.instances] == ["blue"]
+    finally:
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=20.0)
+    assert process.returncode == 0 and "Traceback" not in output, output
+
+
+@pytest.mark.parametrize(
+    "file, words, expected",
+    [
+        ("yolact.launch.py", ["image:=/a", "cameras:=[x, y]"], "cameras is for several"),
+        ("yolact.launch.py", ["camera:=v4l2", "cameras:=[x, y]"], "cameras is for several"),
+        ("yolact.launch.py", ["score_threshold:=abc"], "score_threshold is 'abc'; expected a nu"),
+        ("yolact.launch.py", ["max_frame_age:=[1]"], "max_frame_age is '[1]'; expected a number"),
+        ("yolact.launch.py", ["cameras:=front"], "cameras is 'front'; expected a list of names"),
+        ("yolact.launch.py", ["cameras:=[1, 2]"], "cameras is '[1, 2]'; expected a list of na"),
+        ("yolact.launch.py", ["dds_profile:=/no/file"], "dds_profile is '/no/file', which is no"),
+        ("yolact.launch.py", ["camera:=kinect"], 'Argument "camera"'),
+        ("multi_camera.launch.py", ["cameras:=front"], "cameras is 'front'; expected a list"),
+    ],
+)
+def test_a_bad_argument_is_named_and_nothing_starts(file, words, expected):
+    process = launch(file, *words)
+    output, _ = process.communicate(timeout=60.0)
+    assert process.returncode == 1
+    assert expected in output
+    assert "process started" not in output and "Traceback" not in output
+
+
+def test_rviz_that_is_not_installed_is_named_and_nothing_starts():
+    from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+
+    try:
+        get_package_prefix("rviz2")
+    except PackageNotFoundError:
+        process = launch("yolact.launch.py", "rviz:=true")
+        output, _ = process.communicate(timeout=60.0)
+        assert process.returncode == 1 and "rviz2 is not installed" in output
+        assert "process started" not in output
+
+
+@pytest.mark.parametrize(
+    "words, expected", [([], "unconfigured"), (["autostart:=true"], "active")]
+)
+def test_switches_of_a_parameter_file_hold_unless_given(
+    client, squares_bundle, tmp_path, words, expected
+):
+    from lifecycle_msgs.srv import GetState
+
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        f"/**:\n  ros__parameters:\n    autostart: false\n    model: {squares_bundle}\n"
+    )
+    name = f"namespace:={client.namespace}"
+    process = launch("yolact.launch.py", name, f"params_file:={file}", *words)
+    try:
+        state = client.node.create_client(GetState, f"{client.namespace}/yolact/get_state")
+        assert client.spin_until(state.service_is_ready, 60.0)
+
+        def label():
+            future = state.call_async(GetState.Request())
+            assert client.spin_until(future.done, 10.0)
+            return future.result().current_state.label
+
+        if expected == "active":
+            assert client.spin_until(lambda: label() == "active", 30.0)
+        assert label() == expected
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20.0)
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "config/cameras").glob("*.yaml")), ids=str)
+def test_a_camera_file_has_topics_and_parameters_that_the_node_knows(path):
+    import dataclasses
+
+    from yolact_ros.ros.parameters.settings import Settings
+
+    known = {
+        field.name
+        for table in dataclasses.fields(Settings)
+        for field in dataclasses.fields(getattr(Settings(), table.name))
+    }
+    content = yaml.safe_load(path.read_text())
+    assert {"image", "camera_info"} <= set(content["topics"]) <= {"image", "depth", "camera_info"}
+    assert all(topic.startswith("/") for topic in content["topics"].values())
+    assert set(content.get("parameters", {})) <= known
+    assert f"camera:={path.stem}" in path.read_text()
+
+
+def test_a_camera_by_name_leads_the_node_to_its_topics(client, squares_bundle):
+    process = launch(
+        *("yolact.launch.py", f"namespace:={client.namespace}", f"model:={squares_bundle}"),
+        *("camera:=v4l2", f"image:={client.namespace}/own/image"),
+    )
+    try:
+        own = f"{client.namespace}/own/image"
+        assert client.spin_until(lambda: client.node.count_subscribers(own), 60.0)
     finally:
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=20.0)
