@@ -308,6 +308,7 @@ def test_cvat_writes_a_prefix_and_brush_masks_as_crowds(tmp_path, bring):
          coco("images/a.jpg", segmentation=rle, iscrowd=1))  # fmt: skip
     status, printed, split = bring("coco", root)
     assert "crowd (iscrowd 1), neither object nor background" in printed
+    assert "1 of 1 annotations" in printed and "--crowd-as-objects" in printed
     assert split().instances == [0]
     status, printed, split = bring("coco", root, "--crowd-as-objects")
     assert status == 0 and "taken as an object" in printed

@@ -102,6 +102,7 @@ def test_a_misspelt_class_is_named_before_the_first_step(recipe, tmp_path, capsy
     printed = capsys.readouterr().err
     assert "did you mean" in printed and "from_annotations" in printed
     assert not (tmp_path / "run" / "last.pth").exists()
+    assert main(["train", str(recipe()), "-o", str(tmp_path / "run")]) == 0  # corrected
 
 
 def test_classes_come_from_the_annotations(recipe, pictures, tmp_path):

@@ -20,7 +20,7 @@ VERBS = {
     "evaluate-tracks": "measure how well objects in videos keep their track ids",
     "benchmark": "measure milliseconds per stage, frames per second, and memory",
     "bag": "copy a recorded ROS 2 bag and add the instances of every image",
-    "import-dataset": "convert YOLO, LabelMe or Pascal VOC annotations to COCO format",
+    "import-dataset": "convert exports of labelling programs to COCO format",
     "check-dataset": "find faults in annotations and images, and draw them",
     "train": "train a network",
     "plot": "draw the curves of training runs",

@@ -32,6 +32,7 @@ WHOLE_NUMBER = re.compile(r"\s*[+-]?\d{1,18}(\.0*)?\s*")
 # A side of a box may differ from that of its mask by the larger of these.
 BOX_PIXELS = 2.0
 BOX_FRACTION = 0.1
+MANY_CROWDS = 0.1  # fraction of the annotations; COCO itself has 0.01
 TRUE = {"1", "true", "yes"}
 FALSE = {"0", "false", "no", "none", ""}
 
@@ -327,11 +328,19 @@ def _read_entries(
             usable["track_id"] = place if track is None else track
         usable.update(id=entry.get("id", place + 1), category_id=category_id)
         read.annotations.setdefault(image_id, []).append(usable)
-    if corner_boxes > max(boxes // 2, 0):
+    usable_ones = [a for group in read.annotations.values() for a in group]
+    crowds = sum(a["iscrowd"] and "box_only" not in a for a in usable_ones)
+    if crowds > MANY_CROWDS * len(usable_ones):
+        kind = (
+            "file with many crowds; if they are objects, as CVAT writes painted masks, use "
+            "`yolact import-dataset coco --crowd-as-objects`"
+        )
+        read.findings.add(WARNING, kind, f"{crowds} of {len(usable_ones)} annotations")
+    if corner_boxes > boxes // 2:
         kind = "file whose boxes look like x1, y1, x2, y2; expected x, y, width, height"
         read.findings.add(WARNING, kind, f"{corner_boxes} boxes")
-    with_tracks = sum("track_id" in a for group in read.annotations.values() for a in group)
-    if 0 < with_tracks < sum(map(len, read.annotations.values())):
+    with_tracks = sum("track_id" in a for a in usable_ones)
+    if 0 < with_tracks < len(usable_ones):
         for group in read.annotations.values():
             for annotation in group:
                 annotation.pop("track_id", None)

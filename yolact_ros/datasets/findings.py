@@ -14,6 +14,7 @@ WARNING = "warning"  # something that one may well intend
 NOTE = "note"  # read as its author meant it, but not as an ordinary object
 ORDER = (ERROR, WARNING, NOTE)
 EXAMPLES = 3
+WIDEST = 70  # letters of a kind up to which the counts are aligned
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Findings:
 def format_findings(findings: Findings) -> str:
     """One line for each kind: severity, kind, how many, and the first places."""
     rows = findings.ordered()
-    width = max((len(kind) for _, kind, _ in rows), default=0)
+    width = min(max((len(kind) for _, kind, _ in rows), default=0), WIDEST)
     lines = []
     for severity, kind, places in rows:
         count = findings.counts[(severity, kind)]

@@ -14,8 +14,7 @@ LAST = "last.pth"
 BEST = "best.pth"
 RECIPE = "recipe.yaml"
 LOCK = ".lock"
-# Any of these shows that a run has begun here.
-TRACES = (LAST, BEST, "losses.csv", "validation.csv", RECIPE)
+LOSSES = "losses.csv"
 
 
 @contextlib.contextmanager
@@ -47,7 +46,7 @@ def claimed(folder: Path, recipe: str, *, resume: bool) -> Iterator[None]:
                 f"Another training writes into {folder}; wait for it, or choose another folder "
                 "with -o."
             ) from error
-        traces = [name for name in TRACES if (folder / name).exists()]
+        traces = _traces(folder)
         if traces and not resume:
             raise ConfigError(
                 f"{folder} holds a run already ({', '.join(traces)}). Go on with it by --resume "
@@ -57,6 +56,17 @@ def claimed(folder: Path, recipe: str, *, resume: bool) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _traces(folder: Path) -> list[str]:
+    """Files that only a run which has done a step leaves."""
+    traces = [name for name in (LAST, BEST) if (folder / name).exists()]
+    log = folder / LOSSES
+    try:
+        done = log.is_file() and log.read_bytes().count(b"\n") > 1  # besides the header
+    except OSError:
+        done = True
+    return [*traces, LOSSES] if done else traces
 
 
 def _write_recipe(folder: Path, recipe: str) -> None:
