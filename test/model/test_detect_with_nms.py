@@ -73,6 +73,20 @@ def test_fast_nms_in_the_graph_equals_the_slow_loop(seed, limits):
     np.testing.assert_array_equal(coefficients[found], predictions.coefficients[priors])
 
 
+def test_nms_among_the_best_priors_is_exact_while_no_more_exceed_the_threshold(monkeypatch):
+    monkeypatch.setattr(detect_with_nms, "CANDIDATES", 40)
+    config = PostprocessConfig(score_threshold=0.4, top_k=200, max_detections=100)
+    predictions = random_predictions(3, priors=300)
+    quiet = torch.arange(300) % 8 != 0  # 38 priors can exceed the threshold
+    predictions.class_scores[quiet] *= 0.39
+    boxes, scores, class_ids, _ = fast_nms(predictions, config)
+    expected = slow_fast_nms(predictions.boxes.numpy(), predictions.class_scores.numpy(), config)
+    found = scores > 0
+    assert int(found.sum()) == len(expected) > 10
+    np.testing.assert_array_equal(class_ids[found], [class_id for _, class_id, _ in expected])
+    np.testing.assert_array_equal(boxes[found], predictions.boxes[[p for _, _, p in expected]])
+
+
 def test_a_suppressed_box_still_suppresses():
     # Each box overlaps its neighbour by 2/3, the first and the third only by 1/3.
     boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.2, 0.0, 1.2, 1.0], [0.4, 0.0, 1.4, 1.0]])

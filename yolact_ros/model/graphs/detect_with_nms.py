@@ -15,6 +15,9 @@ from yolact_ros.config import PostprocessConfig
 from yolact_ros.model.graphs.detect import Predictions, decode_boxes, normalise
 from yolact_ros.model.yolact import Yolact
 
+# Priors that take part in NMS. At a threshold of 0.05 networks leave a few hundred.
+CANDIDATES = 1000
+
 
 class DetectionTensors(NamedTuple):
     """N = max_detections rows, best first; rows without a detection have score -1.
@@ -88,6 +91,9 @@ def fast_nms(
     exceed `config.score_threshold` get score -1; they rank behind all others, so they cannot
     suppress any.
 
+    Only the `CANDIDATES` priors with the best class scores take part. The result is exact where no
+    more than that many priors exceed the threshold; otherwise the worst of them are left out.
+
     Args:
         predictions: every tensor with B in front.
         config: thresholds and limits.
@@ -96,23 +102,40 @@ def fast_nms(
         boxes (B, N, 4), scores (B, N), class_ids (B, N) int64, coefficients (B, N, K);
         N = max_detections.
     """
-    scores = predictions.class_scores.transpose(1, 2)  # (B, C, P)
-    batch, num_classes, num_priors = scores.shape
-    top_scores, top_priors = scores.topk(min(config.top_k, num_priors), dim=2)  # (B, C, k)
+    chosen, boxes, scores = _candidates(predictions)
+    scores = scores.transpose(1, 2)  # (B, C, n)
+    batch, num_classes, count = scores.shape
+    top_scores, top_rows = scores.topk(min(config.top_k, count), dim=2)  # (B, C, k)
     rank_count = top_scores.shape[2]
-    top_priors = top_priors.reshape(batch, -1, 1)
-    boxes = take_rows(predictions.boxes, top_priors[..., 0])
-    boxes = boxes.reshape(batch * num_classes, rank_count, 4)
-    overlap = box_iou(boxes).triu(diagonal=1).amax(dim=1)  # with any better-ranked box
+    top_rows = top_rows.reshape(batch, -1)
+    top_boxes = take_rows(boxes, top_rows).reshape(batch * num_classes, rank_count, 4)
+    overlap = box_iou(top_boxes).triu(diagonal=1).amax(dim=1)  # with any better-ranked box
     overlap = overlap.reshape(top_scores.shape)
     kept = (overlap <= config.nms_iou_threshold) & (top_scores > config.score_threshold)
     ranked = torch.where(kept, top_scores, torch.full_like(top_scores, -1.0)).reshape(batch, -1)
     best, places = ranked.topk(min(config.max_detections, ranked.shape[1]))  # (B, N)
-    priors = take_rows(top_priors, places)[..., 0]
+    rows = take_rows(top_rows[..., None], places)[..., 0]
     class_of_place = torch.arange(num_classes, device=places.device).repeat_interleave(rank_count)
     class_ids = class_of_place.index_select(0, places.reshape(-1)).reshape(places.shape)
-    boxes = take_rows(predictions.boxes, priors)
-    return boxes, best, class_ids, take_rows(predictions.coefficients, priors)
+    coefficients = take_rows(predictions.coefficients, take_rows(chosen[..., None], rows)[..., 0])
+    return take_rows(boxes, rows), best, class_ids, coefficients
+
+
+def _candidates(predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the `CANDIDATES` priors with the best class scores, best first.
+
+    What follows, for each class, then handles a fraction of the priors.
+
+    Returns:
+        Their indices (B, n) int64, boxes (B, n, 4) and class scores (B, n, C).
+    """
+    best = predictions.class_scores.amax(dim=2)  # (B, P)
+    chosen = best.topk(min(CANDIDATES, best.shape[1]), dim=1).indices
+    return (
+        chosen,
+        take_rows(predictions.boxes, chosen),
+        take_rows(predictions.class_scores, chosen),
+    )
 
 
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:
@@ -126,11 +149,15 @@ def take_rows(values: Tensor, rows: Tensor) -> Tensor:
 
 def box_iou(boxes: Tensor) -> Tensor:
     """(C, k, 4) x1 y1 x2 y2 to (C, k, k) intersection over union, no epsilon: 0/0 is NaN."""
-    top_left = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
-    bottom_right = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
-    sides = (bottom_right - top_left).clamp(min=0)
-    intersection = sides[..., 0] * sides[..., 1]
-    areas = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    # One plane a coordinate: slices of the last dimension would be copied, strided, for each pair.
+    x1, y1, x2, y2 = boxes.unbind(dim=-1)
+
+    def overlap(low: Tensor, high: Tensor) -> Tensor:
+        first = torch.maximum(low[:, :, None], low[:, None])
+        return (torch.minimum(high[:, :, None], high[:, None]) - first).clamp(min=0)
+
+    intersection = overlap(x1, x2) * overlap(y1, y2)
+    areas = (x2 - x1) * (y2 - y1)
     return intersection / (areas[:, :, None] + areas[:, None, :] - intersection)
 
 
