@@ -98,3 +98,19 @@ def test_the_readme_is_short_and_its_picture_small():
     assert len(readme.splitlines()) <= 130
     (picture,) = re.findall(r"\((docs/demo\.\w+)\)", readme)
     assert (ROOT / picture).stat().st_size < 3e6
+
+
+def test_messages_that_troubleshooting_quotes_are_those_of_the_node():
+    source = "\n".join(
+        path.read_text()
+        for folder in ("ros", "runtime")
+        for path in (ROOT / "yolact_ros" / folder).rglob("*.py")
+    )
+    source = re.sub(r'"\s+f?"', "", source)  # a sentence over several lines
+    source = " ".join(re.sub(r"\{[^{}]*(\{[^{}]*\}[^{}]*)*\}", "…", source).split())
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    quoted = re.findall(r'\*\*"([^"]+)"', " ".join(page.split()))
+    assert len(quoted) > 15
+    for message in quoted:
+        for part in message.split("…"):
+            assert part.strip(" ,;:.") in source, message
