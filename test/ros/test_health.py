@@ -33,6 +33,7 @@ GOOD = CameraStats(
     counts=FrameCounts(received=1000, processed=745, dropped=250, stale=2, failed=3),
     lost=7,
     counting_s=67.0,
+    space=FrameCounts(received=8, processed=5, failed=2, dropped=1),
     recent=FrameCounts(received=200, processed=150, dropped=50),
     times={"latency": Percentiles(38.0, 42.4, 61.0), "inference": Percentiles(30.0, 31.0, 40.0)},
     feature_age_s=Percentiles(0.1, 0.2, 0.2),
@@ -170,6 +171,7 @@ def test_the_values_have_rates_times_and_all_accounts():
         "stale": "2",
         "failed": "3",
         "lost": "7",
+        "3-D results": "5 published, 2 without depth, 1 replaced by newer ones",
         "counting since configure (s)": "67",
     }
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+import types
 from pathlib import Path
 
 import cv2
@@ -20,6 +23,7 @@ from rclpy.qos import (
 )
 from sensor_msgs.msg import CompressedImage, Image
 
+from yolact_ros.ros.outputs.space_thread import SpaceThread
 from yolact_ros.ros.outputs.topics import HAS_VISION_MSGS, image_topics, space_topics
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -93,6 +97,38 @@ def test_label_images_and_the_jpeg_show_what_the_instances_say(
     if not HAS_VISION_MSGS:
         assert node.output.count("vision_msgs is not installed") == 1
         assert not client.node.count_publishers(f"{client.namespace}/yolact/detections")
+
+
+def test_every_3d_result_is_counted_also_one_that_a_newer_one_replaces():
+    started, go = threading.Event(), threading.Event()
+    published = []
+
+    def publish(result):
+        started.set()
+        assert go.wait(20.0)
+        if result.view == "broken":
+            raise RuntimeError("no space")
+        published.append(result.view)
+
+    logged = []
+    logger = types.SimpleNamespace(error=lambda message, **_: logged.append(message))
+    thread = SpaceThread(publish, logger=logger)
+    for number, view in enumerate(["first", "second", "third", None, "broken", "last"]):
+        thread.submit(types.SimpleNamespace(view=view))
+        assert started.wait(20.0)
+        if number >= 2:  # the second one was still waiting
+            go.set()
+            deadline = time.monotonic() + 20.0
+            while thread.counts().in_flight and time.monotonic() < deadline:
+                time.sleep(0.005)
+    counts = thread.counts()
+    assert published == ["first", "third", None, "last"]
+    assert (counts.received, counts.processed, counts.failed, counts.dropped) == (6, 3, 2, 1)
+    assert len(logged) == 1 and "RuntimeError: no space" in logged[0]
+    assert thread.pause(1.0)
+    thread.submit(types.SimpleNamespace(view="while paused"))
+    assert thread.counts().dropped == 2
+    thread.end()
 
 
 def test_an_object_keeps_its_track_id_until_the_clock_jumps_back(start_node, client, image_with):

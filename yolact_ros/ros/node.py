@@ -243,7 +243,9 @@ class YolactNode(LifecycleNode):
             target=description.target,
             precision=description.precision,
         )
-        self.diagnostics.gauges = [CameraWindow(p.camera, p.meter) for p in self.pipelines]
+        self.diagnostics.gauges = [
+            CameraWindow(p.camera, p.meter, p.space_counts) for p in self.pipelines
+        ]
         self.diagnostics.state = "inactive"
 
     def _take_images(self) -> None:

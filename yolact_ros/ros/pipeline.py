@@ -104,6 +104,10 @@ class Pipeline:
         if self._stream is not None:
             self._stream.reset()
 
+    def space_counts(self) -> FrameCounts | None:
+        """Return what has happened to the 3-D results; None if the worker makes them."""
+        return self._outputs.space_counts()
+
     def pause(self, timeout: float) -> bool:
         """Start no 3-D results; return False if some are still in work after `timeout` seconds."""
         return self._outputs.pause(timeout)

@@ -56,6 +56,7 @@ class CameraStats:
         counting_s: seconds covered by `counts` and `lost`, since the transition configure.
         counts: of all images.
         lost: number of images that the middleware reported lost.
+        space: counts of the 3-D results; None if every image waits for them.
         recent: counts of the images in the window.
         recent_lost: images lost in the window.
         times: milliseconds of each of `STAGES`, and `latency` from stamp to publication.
@@ -73,6 +74,7 @@ class CameraStats:
     counting_s: float = 0.0
     counts: FrameCounts = FrameCounts()
     lost: int = 0
+    space: FrameCounts | None = None
     recent: FrameCounts = FrameCounts()
     recent_lost: int = 0
     times: Mapping[str, Percentiles] = field(default_factory=dict)
@@ -130,6 +132,11 @@ def camera_status(node: str, reading: CameraStats, limits: DiagnosticSettings) -
     for name in ("received", "processed", "dropped", "stale", "failed"):
         values[name] = str(getattr(reading.counts, name))
     values["lost"] = str(reading.lost)
+    if reading.space is not None and reading.space.received:
+        values["3-D results"] = (
+            f"{reading.space.processed} published, {reading.space.failed} without depth, "
+            f"{reading.space.dropped} replaced by newer ones"
+        )
     values["counting since configure (s)"] = f"{reading.counting_s:.0f}"
     if reading.error:
         values["last error"] = reading.error

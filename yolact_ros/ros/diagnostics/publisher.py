@@ -79,9 +79,15 @@ class CameraWindow:
         meter: its times.
     """
 
-    def __init__(self, camera: CameraInput, meter: LatencyRecorder) -> None:
+    def __init__(
+        self,
+        camera: CameraInput,
+        meter: LatencyRecorder,
+        space_counts: Callable[[], FrameCounts | None] = lambda: None,
+    ) -> None:
         self.camera = camera
         self.meter = meter
+        self._space_counts = space_counts
         self._past: deque[tuple[float, FrameCounts, int]] = deque()
         self._started = self._last_arrival = time.monotonic()
 
@@ -110,6 +116,7 @@ class CameraWindow:
             counting_s=now - self._started,
             counts=counts,
             lost=lost,
+            space=self._space_counts(),
             recent=difference(counts, before),
             recent_lost=lost - lost_before,
             times=times,

@@ -136,6 +136,10 @@ class Outputs:
                 if message is not None:
                     publisher.publish(message)
 
+    def space_counts(self) -> FrameCounts | None:
+        """Return what has happened to the 3-D results; None if the worker makes them."""
+        return None if self._space_thread is None else self._space_thread.counts()
+
     def pause(self, timeout: float) -> bool:
         """Start no 3-D results; return False if some are still in work after `timeout` seconds."""
         return self._space_thread is None or self._space_thread.pause(timeout)

@@ -36,7 +36,7 @@ class SpaceThread:
         self._mailbox.put(result)
 
     def counts(self) -> FrameCounts:
-        """Return what has happened to the submitted results."""
+        """Return what has happened to the submitted results; those without depth have failed."""
         return self._mailbox.counts()
 
     def pause(self, timeout: float) -> bool:
@@ -64,4 +64,4 @@ class SpaceThread:
                 )
                 mailbox.finish("failed")
             else:
-                mailbox.finish()
+                mailbox.finish("failed" if result.view is None else "processed")
