@@ -18,7 +18,7 @@ from yolact_ros.export.to_onnx import export_module
 from yolact_ros.model.graphs.detect_with_nms import DetectWithNmsGraph, soft_masks
 from yolact_ros.model.weights.checkpoint import load_model
 from yolact_ros.runtime.backends import Backend
-from yolact_ros.runtime.bundle import write_bundle
+from yolact_ros.runtime.bundle_writer import write_bundle
 from yolact_ros.runtime.masks import SoftMasks, assemble_masks, box_cells
 
 MAX_DETECTIONS = 100

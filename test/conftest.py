@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from yolact_ros.config import ModelConfig
-from yolact_ros.runtime.bundle import ModelDescription, write_bundle
+from yolact_ros.runtime.bundle import ModelDescription
+from yolact_ros.runtime.bundle_writer import write_bundle
 
 # Before any test loads torch: threads of OpenMP that spin at barriers make small networks many
 # times slower as soon as another process wants a core.

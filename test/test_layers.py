@@ -52,7 +52,14 @@ TABLE = {
         {"numpy", "cv2", "torch", "pycocotools", "yaml", "tqdm"},
     ),
     "export": (
-        {*BOTTOM, "model", "export", "runtime/bundle", "runtime/backends"},
+        {
+            *BOTTOM,
+            "model",
+            "export",
+            "runtime/bundle",
+            "runtime/bundle_writer",
+            "runtime/backends",
+        },
         {"numpy", "torch", "onnx", "onnxscript", "onnxruntime", "tqdm"},
     ),
     "evaluate": (

@@ -12,7 +12,8 @@ import pytest
 from mutations import mutate_bytes, mutate_json
 
 from yolact_ros.errors import BundleError, YolactError
-from yolact_ros.runtime.bundle import Bundle, checksum, exchange
+from yolact_ros.runtime.bundle import Bundle, checksum
+from yolact_ros.runtime.bundle_writer import exchange
 from yolact_ros.runtime.segmenter import Segmenter
 
 onnx = pytest.importorskip("onnx")

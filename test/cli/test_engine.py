@@ -11,7 +11,8 @@ import pytest
 from yolact_ros.cli.main import main
 from yolact_ros.runtime.backends.tensorrt.files import engine_identity, read_engine
 from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
-from yolact_ros.runtime.bundle import Bundle, write_bundle
+from yolact_ros.runtime.bundle import Bundle
+from yolact_ros.runtime.bundle_writer import write_bundle
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -22,6 +22,7 @@ from yolact_ros.ros.parameters.settings import (
     ModelSettings,
     Settings,
     StartSettings,
+    parameter_fields,
 )
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -88,7 +89,7 @@ def test_every_parameter_is_described_with_its_bounds(make_node):
 
 
 def check_descriptions(node, defaults):
-    for field in dataclasses.fields(defaults):
+    for field in parameter_fields(defaults):
         descriptor = node.describe_parameter(field.name)
         assert descriptor.description == field.metadata["doc"]
         bounds = [*descriptor.floating_point_range, *descriptor.integer_range]
@@ -171,7 +172,7 @@ def test_what_configure_reads_changes_before_it_and_not_after(make_node):
     assert result.successful
     assert live.current.model.model == "another" and live.current.frames.top_k == 7
     for table in READ_BY_CONFIGURE:
-        for field in dataclasses.fields(getattr(Settings(), table)):
+        for field in parameter_fields(getattr(Settings(), table)):
             constraints = node.describe_parameter(field.name).additional_constraints
             assert "read by the transition configure" in constraints
 
@@ -234,7 +235,7 @@ def test_the_parameter_file_has_all_parameters_with_their_defaults():
     written = yaml.safe_load(text)["/**"]["ros__parameters"]
     defaults: dict[str, object] = dataclasses.asdict(StartSettings())
     for table in TABLES:
-        defaults |= dataclasses.asdict(table)
+        defaults |= {f.name: getattr(table, f.name) for f in parameter_fields(table)}
     assert written == {**defaults, "cameras": list(defaults["cameras"])}
 
 
@@ -242,7 +243,7 @@ def test_the_readme_has_the_table_of_parameters():
     text = (REPOSITORY / "docs" / "parameters.md").read_text()
     assert text == parameter_table.with_table(text), f"write it: {WRITE}"
     for table in TABLES:
-        for field in dataclasses.fields(table):
+        for field in parameter_fields(table):
             assert f"| `{field.name}` |" in text and field.metadata["doc"] in text
 
 
@@ -256,3 +257,10 @@ def test_a_node_that_reads_the_parameter_file_has_the_defaults(ros):
     assert declare_constant(node, StartSettings()) == StartSettings()
     assert NodeParameters(node, Settings()).current == Settings()
     node.destroy_node()
+
+
+def test_settings_that_reproduce_papers_are_no_parameters(make_node):
+    node = make_node()
+    NodeParameters(node, Settings())
+    for name in ("crop_masks", "rescore_masks", "all_classes", "integer_boxes"):
+        assert hasattr(PostprocessConfig(), name) and not node.has_parameter(name)

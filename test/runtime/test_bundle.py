@@ -6,12 +6,8 @@ import re
 import pytest
 
 from yolact_ros.errors import BackendError, BundleError
-from yolact_ros.runtime.bundle import (
-    Bundle,
-    TensorInfo,
-    is_bundle,
-    write_bundle,
-)
+from yolact_ros.runtime.bundle import Bundle, TensorInfo, is_bundle
+from yolact_ros.runtime.bundle_writer import write_bundle
 
 
 def edit(bundle, **changes):

@@ -67,7 +67,7 @@ def write_squares(folder: Path, graph: str) -> Path:
     parser = pytest.importorskip("onnx.parser")
 
     from yolact_ros.config import ModelConfig
-    from yolact_ros.runtime.bundle import write_bundle
+    from yolact_ros.runtime.bundle_writer import write_bundle
 
     model = parser.parse_model(graph)
     onnx.checker.check_model(model)

@@ -14,9 +14,19 @@ def setting(
     *,
     range: tuple[float, float] | None = None,  # noqa: A002 - the name that metadata uses
     choices: tuple[str, ...] | None = None,
+    for_papers: bool = False,
 ) -> Any:
-    """A dataclass field that carries its own documentation and bounds."""
-    metadata: dict[str, Any] = {"doc": doc}
+    """Return a dataclass field that carries its own documentation and bounds.
+
+    Args:
+        default: its default.
+        doc: what it means, for people.
+        range: lowest and highest value.
+        choices: all allowed values.
+        for_papers: whether it only reproduces published numbers; such a setting is no parameter of
+            the node.
+    """
+    metadata: dict[str, Any] = {"doc": doc, "for_papers": for_papers}
     if range is not None:
         metadata["range"] = range
     if choices is not None:

@@ -77,17 +77,24 @@ class PostprocessConfig:
     mask_threshold: float = setting(
         0.5, "Soft mask value above which a pixel belongs to the object", range=(0.0, 1.0)
     )
-    crop_masks: bool = setting(True, "Crop each mask to its box plus one prototype cell")
+    crop_masks: bool = setting(
+        True, "Crop each mask to its box plus one prototype cell", for_papers=True
+    )
     rescore_masks: bool = setting(
-        True, "Multiply scores by the predicted mask IoU, if the network predicts it (YOLACT++)"
+        True,
+        "Multiply scores by the predicted mask IoU, if the network predicts it (YOLACT++)",
+        for_papers=True,
     )
     all_classes: bool = setting(
         False,
         "Multi-label NMS: keep every class of a prior whose best class passes the threshold "
         "(reproduces the published mAP)",
+        for_papers=True,
     )
     integer_boxes: bool = setting(
-        False, "Truncate box corners to whole pixels (reproduces the published mAP)"
+        False,
+        "Truncate box corners to whole pixels (reproduces the published mAP)",
+        for_papers=True,
     )
 
     def __post_init__(self) -> None:

@@ -19,7 +19,8 @@ from yolact_ros.export.to_int8 import (
     run_graph,
 )
 from yolact_ros.export.to_onnx import widen_weights
-from yolact_ros.runtime.bundle import Bundle, write_bundle
+from yolact_ros.runtime.bundle import Bundle
+from yolact_ros.runtime.bundle_writer import write_bundle
 
 # The images that the error of each layer is measured on; more change the ranking hardly.
 MEASURED_IMAGES = 4

@@ -16,7 +16,8 @@ from yolact_ros.export.half_precision import HALF_BORDERS, to_half
 from yolact_ros.export.to_onnx import export_module, halve_weights
 from yolact_ros.model.deform_conv import FORMS, set_deform_conv_form
 from yolact_ros.model.weights.checkpoint import load_model
-from yolact_ros.runtime.bundle import TARGETS, supported_warps, write_bundle
+from yolact_ros.runtime.bundle import TARGETS, supported_warps
+from yolact_ros.runtime.bundle_writer import write_bundle
 
 # The form of deformable convolution that runs wherever the target does.
 DEFORM_CONV_FORMS = {"onnxruntime": "deform_conv", "tensorrt": "grid_sample"}

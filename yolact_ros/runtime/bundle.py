@@ -17,18 +17,14 @@ for video lists its `warps`, the ways in which features of a keyframe can be mov
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolact_ros.config import WARPS, ModelConfig, model_from_plain, to_mapping
+from yolact_ros.config import WARPS, ModelConfig, model_from_plain
 from yolact_ros.errors import BundleError, ConfigError
 from yolact_ros.files import parse_json, read_file
 from yolact_ros.runtime.onnx_file import inspect_onnx
@@ -43,8 +39,6 @@ PRECISIONS = ("fp32", "fp16", "int8")
 # An output that another graph goes on from, where it is needed.
 ON_DEMAND = {"towers": "locate", "p3": "prototypes"}
 CHOICES = {"postprocess": POSTPROCESS, "target": TARGETS, "precision": PRECISIONS}
-# Of renameat2(2).
-AT_FDCWD, RENAME_EXCHANGE = -100, 2
 REPAIR = "Copy the bundle again, or export it anew: yolact export CHECKPOINT -o {folder}"
 
 
@@ -394,126 +388,3 @@ def _tensors(entries: Mapping[str, Any]) -> dict[str, TensorInfo]:
             raise ValueError(f"the shape of {name} is {shape!r}")
         tensors[str(name)] = TensorInfo(tuple(shape), str(entry["dtype"]))
     return tensors
-
-
-def write_bundle(
-    folder: str | Path,
-    model: ModelConfig,
-    *,
-    postprocess: str,
-    max_detections: int,
-    graphs: Mapping[str, bytes | Path],
-    source: Mapping[str, str],
-    versions: Mapping[str, str],
-    warps: Sequence[str] = (),
-    target: str = "onnxruntime",
-    precision: str = "fp32",
-    batch: int = 1,
-    quantization: Mapping[str, Any] | None = None,
-) -> Bundle:
-    """Write a bundle; it is there in whole or not at all.
-
-    A bundle of the same folder is replaced; other files in it stay.
-
-    Args:
-        folder: where to write.
-        model: the network.
-        postprocess: `host` or `graph`.
-        max_detections: most detections of one image.
-        graphs: name to ONNX model, as bytes or as the path of a file.
-        source: name and SHA-256 of the checkpoint.
-        versions: of the libraries that took part.
-        warps: see `ModelDescription`.
-        target: the same.
-        precision: the same.
-        batch: the same.
-        quantization: plain values that say how an int8 bundle was made.
-
-    Raises:
-        BundleError: the folder holds something else, or cannot be written.
-        BackendError: ONNX Runtime, which reads the graphs' inputs and outputs, is absent or
-            refuses a graph.
-    """
-    from yolact_ros.runtime.backends.onnxruntime import describe_graph
-
-    folder = Path(folder)
-    if folder.exists() and not is_bundle(folder) and (folder.is_file() or any(folder.iterdir())):
-        raise BundleError(
-            f"{folder} exists and is no bundle; choose another place, or remove it first."
-        )
-    entries: dict[str, Any] = {}
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            new = Path(scratch) / "new"
-            new.mkdir()
-            for name, graph in graphs.items():
-                content = graph if isinstance(graph, bytes) else Path(graph).read_bytes()
-                (new / f"{name}.onnx").write_bytes(content)
-                inputs, outputs = describe_graph(content)
-                entries[name] = {
-                    "file": f"{name}.onnx",
-                    "sha256": hashlib.sha256(content).hexdigest(),
-                    "inputs": {key: to_mapping(info) for key, info in inputs.items()},
-                    "outputs": {key: to_mapping(info) for key, info in outputs.items()},
-                }
-            description = {
-                "format": FORMAT,
-                "model": to_mapping(model),
-                "postprocess": postprocess,
-                "max_detections": max_detections,
-                "warps": list(warps),
-                "target": target,
-                "precision": precision,
-                "batch": batch,
-                "graphs": entries,
-                "source": dict(source),
-                "versions": dict(versions),
-            }
-            if quantization is not None:
-                description["quantization"] = dict(quantization)
-            description["checksum"] = checksum(description)
-            (new / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
-            _put_in_place(new, folder)
-    except OSError as error:
-        raise BundleError(f"The bundle {folder} cannot be written: {error}.") from error
-    return Bundle.open(folder)
-
-
-def _put_in_place(new: Path, folder: Path) -> None:
-    """Move `new` to `folder`; files of `folder` that are no part of a bundle move along.
-
-    Engines of the graphs that are replaced would serve nobody.
-    """
-    if folder.exists():
-        for path in folder.iterdir():
-            stale = path.suffix == ".onnx" or ".engine" in path.suffixes
-            if path.name != DESCRIPTION and not stale:
-                copy = shutil.copytree if path.is_dir() else shutil.copy2
-                copy(path, new / path.name)
-        exchange(new, folder)
-    else:
-        new.rename(folder)
-
-
-def exchange(first: Path, second: Path) -> None:
-    """Let two folders swap their names, so that an interrupt leaves each of them whole.
-
-    Linux does so in one step. Elsewhere, and on file systems that cannot, there are two, and an
-    exception between them is undone.
-    """
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except AttributeError:
-        rename = None
-    if rename is not None and not rename(
-        AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE
-    ):
-        return
-    old = first.with_name("old")
-    try:
-        second.rename(old)
-        first.rename(second)
-    finally:
-        if old.exists() and not second.exists():
-            old.rename(second)

@@ -8,7 +8,7 @@ import numpy as np
 
 from yolact_ros.config import BackendConfig, ModelConfig
 from yolact_ros.errors import BackendError
-from yolact_ros.runtime.bundle import write_bundle
+from yolact_ros.runtime.bundle_writer import write_bundle
 from yolact_ros.runtime.segmenter import Segmenter
 
 INSTANCES = 20

@@ -18,7 +18,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from yolact_ros.errors import ConfigError
-from yolact_ros.ros.parameters.settings import READ_BY_CONFIGURE, Settings
+from yolact_ros.ros.parameters.settings import READ_BY_CONFIGURE, Settings, parameter_fields
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class NodeParameters:
             values = getattr(defaults, table.name)
             note = READ_AT_CONFIGURE if table.name in READ_BY_CONFIGURE else ""
             tables[table.name] = _declare(node, values, note=note)
-            for field in dataclasses.fields(values):
+            for field in parameter_fields(values):
                 self._table_of[field.name] = table.name
         self.current = Settings(**tables)
         self._lock = threading.Lock()  # transitions and parameter services may have own threads
@@ -149,7 +149,7 @@ def _value(parameter: Parameter[Any]) -> Any:
 
 def _declare(node: Node, defaults: T, *, note: str, read_only: bool = False) -> T:
     values = {}
-    for field in dataclasses.fields(defaults):  # type: ignore[arg-type]
+    for field in parameter_fields(defaults):
         default = getattr(defaults, field.name)
         descriptor = _descriptor(field, default, note)
         descriptor.read_only = read_only

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from yolact_ros.config import (
     DEFAULT_MODEL,
@@ -204,3 +206,8 @@ class StartSettings:
         "Configure and activate the node at once; false = wait for a manager such as `ros2 "
         "lifecycle set`",
     )
+
+
+def parameter_fields(table: Any) -> tuple[dataclasses.Field[Any], ...]:
+    """Return the fields of a table of settings that are parameters of the node."""
+    return tuple(f for f in dataclasses.fields(table) if not f.metadata.get("for_papers"))

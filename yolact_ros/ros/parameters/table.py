@@ -14,7 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yolact_ros.ros.parameters.settings import READ_BY_CONFIGURE, Settings, StartSettings
+from yolact_ros.ros.parameters.settings import (
+    READ_BY_CONFIGURE,
+    Settings,
+    StartSettings,
+    parameter_fields,
+)
 
 BEGIN = "<!-- parameters: python3 -m yolact_ros.ros.parameters.table -->\n"
 END = "<!-- end of parameters -->\n"
@@ -35,7 +40,7 @@ def markdown() -> str:
     """Return the table for the documentation."""
     lines = ["| parameter | default | meaning |", "|---|---|---|"]
     for _, defaults in tables():
-        for field in dataclasses.fields(defaults):
+        for field in parameter_fields(defaults):
             value = json.dumps(_plain(getattr(defaults, field.name)))
             lines.append(
                 f"| `{field.name}` | `{value}` | {field.metadata['doc']}{_bounds(field)} |"
@@ -59,7 +64,7 @@ def parameters_usage(program: str, summary: str, settings: Sequence[Any]) -> str
         "parameters:",
     ]
     for defaults in settings:
-        for field in dataclasses.fields(defaults):
+        for field in parameter_fields(defaults):
             lines.append(f"  {field.name} (default: {_plain(getattr(defaults, field.name))!r})")
             doc = field.metadata["doc"] + _bounds(field)
             lines += textwrap.wrap(doc, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
@@ -79,7 +84,7 @@ def parameter_file() -> str:
     for when, defaults in tables():
         title = (type(defaults).__doc__ or "").splitlines()[0].rstrip(".")
         lines += ["", *_comment(f"{title} (read {when})")]
-        for field in dataclasses.fields(defaults):
+        for field in parameter_fields(defaults):
             lines += _comment(field.metadata["doc"] + _bounds(field))
             lines.append(f"    {field.name}: {json.dumps(_plain(getattr(defaults, field.name)))}")
     return "\n".join(lines) + "\n"
