@@ -154,7 +154,7 @@ def test_a_batch_finds_what_its_images_find_one_by_one(exported):
 
 def test_a_segmenter_refuses_a_bundle_for_several_images(exported):
     bundle, _ = exported(target="tensorrt", batch=2)
-    with pytest.raises(BackendError, match="2 images at once.*--batch 1"):
+    with pytest.raises(BackendError, match="batches of 2 images.*--batch 1"):
         Segmenter.open(bundle.folder)
 
 
