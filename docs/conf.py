@@ -6,10 +6,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from yolact_ros import __version__  # noqa: E402
+
 project = "yolact_ros"
 author = "The yolact_ros authors"
 copyright = "the yolact_ros authors, Apache-2.0"
-release = version = "0.1.0"
+release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 source_suffix = {".md": "markdown"}

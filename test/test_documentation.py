@@ -114,3 +114,15 @@ def test_messages_that_troubleshooting_quotes_are_those_of_the_node():
     for message in quoted:
         for part in message.split("…"):
             assert part.strip(" ,;:.") in source, message
+
+
+def test_every_file_that_states_the_version_states_the_same():
+    from yolact_ros import __version__
+
+    for name, pattern in (
+        ("setup.cfg", r"^version = (.+)$"),
+        ("CITATION.cff", r"^version: (.+)$"),
+        ("package.xml", r"<version>(.+)</version>"),
+    ):
+        stated = re.search(pattern, (ROOT / name).read_text(), re.MULTILINE)
+        assert stated and stated[1] == __version__, name
