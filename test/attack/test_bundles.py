@@ -184,7 +184,7 @@ def test_a_graph_that_is_exchanged_after_the_check_does_not_run(tiny_bundle):
 @pytest.mark.parametrize("in_one_step", [True, False])
 def test_exchanged_folders_are_whole(tmp_path, monkeypatch, in_one_step):
     if not in_one_step:
-        monkeypatch.setattr("yolact_ros.runtime.bundle.RENAME_EXCHANGE", 1 << 30)
+        monkeypatch.setattr("yolact_ros.runtime.bundle_writer.RENAME_EXCHANGE", 1 << 30)
     for name in ("scratch/new", "bundle"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "from").write_text(name)
@@ -194,7 +194,7 @@ def test_exchanged_folders_are_whole(tmp_path, monkeypatch, in_one_step):
 
 
 def test_an_interrupt_between_two_renames_keeps_the_old_bundle(tmp_path, monkeypatch):
-    monkeypatch.setattr("yolact_ros.runtime.bundle.RENAME_EXCHANGE", 1 << 30)
+    monkeypatch.setattr("yolact_ros.runtime.bundle_writer.RENAME_EXCHANGE", 1 << 30)
     (tmp_path / "scratch").mkdir()
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "from").write_text("old")
