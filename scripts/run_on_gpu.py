@@ -3,9 +3,12 @@
 
     python3 scripts/run_on_gpu.py out/tools/last.pth --images photographs/ -o out/gpu
     python3 scripts/run_on_gpu.py out/tools/last.pth --images photographs/ --annotations val.json
+    python3 scripts/run_on_gpu.py --bundles tools_fp16 tools_int8 --images photographs/ --quick
 
-For owners of a Jetson or another NVIDIA GPU. What is not there (TensorRT, torch with CUDA, a GPU)
-is named and left out; the numbers of half precision and int8 are then those of ONNX Runtime.
+For owners of a Jetson or another NVIDIA GPU. Bundles that were made on a PC (`yolact export
+--target tensorrt`) need no torch here; a checkpoint does. What is not there (TensorRT, torch with
+CUDA, a GPU) is named and left out; the numbers of half precision and int8 are then those of ONNX
+Runtime. Results are written after each part, and a part that fails does not end the others.
 """
 
 from __future__ import annotations
@@ -13,25 +16,22 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
 import statistics
+import subprocess
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from device_masks import export_device_masks, time_masks
 
 from yolact_ros.config import BackendConfig, PostprocessConfig
 from yolact_ros.errors import YolactError
-from yolact_ros.export.int8_bundle import quantize_bundle
-from yolact_ros.export.to_bundle import export_bundle
-from yolact_ros.model.deform_conv import DeformConv2d
-from yolact_ros.model.weights.checkpoint import load_model
 from yolact_ros.runtime.backends import Backend
 from yolact_ros.runtime.backends.open import open_backend
-from yolact_ros.runtime.backends.pytorch import TorchBackend
 from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
 from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt
 from yolact_ros.runtime.bundle import Bundle, ModelDescription
@@ -56,36 +56,51 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--images", type=Path, required=True, help="folder of like images")
+    parser.add_argument("checkpoint", type=Path, nargs="?", help="needs torch")
+    parser.add_argument("--bundles", type=Path, nargs="+", default=[], help="made on a PC")
+    parser.add_argument(
+        "--images", type=Path, required=True, help="folder of images like those to come"
+    )
     parser.add_argument("--annotations", type=Path, help="COCO's format, of those images: adds AP")
     parser.add_argument("-o", "--output", type=Path, default=Path("out/gpu"))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--runs", type=int, default=200, help="of each timing")
+    parser.add_argument(
+        "--quick", action="store_true", help="one bundle in fp16, no keyframes, no batches"
+    )
     arguments = parser.parse_args()
+    if (arguments.checkpoint is None) == (not arguments.bundles):
+        parser.error("name a checkpoint, or bundles with --bundles")
+    if arguments.quick:
+        arguments.precisions, arguments.batches = ["fp16"], []
+        arguments.bundles = arguments.bundles[:1]
     arguments.output.mkdir(parents=True, exist_ok=True)
     run = GpuRun(arguments)
-    for part in (
-        run.describe_machine,
-        run.make_bundles,
-        run.compare_with_torch,
-        run.time_torch,
-        run.time_bundles,
-        run.time_batches,
-        run.time_masks,
-        run.time_keyframes,
-    ):
-        print(f"\n== {part.__doc__.splitlines()[0]}", flush=True)  # type: ignore[union-attr]
-        part()
+    parts = [run.describe_machine, run.make_bundles]
+    if arguments.checkpoint is not None:
+        parts += [run.compare_with_torch, run.time_torch]
+    parts.append(run.time_bundles)
+    if arguments.checkpoint is not None and not arguments.quick:
+        parts += [run.time_batches, run.time_masks]
+    if not arguments.quick:
+        parts.append(run.time_keyframes)
     path = arguments.output / "gpu.json"
-    path.write_text(json.dumps(run.results, indent=1) + "\n")
+    for part in parts:
+        title = part.__doc__.splitlines()[0]  # type: ignore[union-attr]
+        print(f"\n== {title}", flush=True)
+        with run.attempt(title):
+            part()
+        path.write_text(json.dumps(run.results, indent=1) + "\n")
     print(f"\n-> {path}")
     return 0
 
 
 def is_deformable(checkpoint: Path) -> bool:
     """Whether a network has deformable convolutions, which have two forms to compare."""
+    from yolact_ros.model.deform_conv import DeformConv2d
+    from yolact_ros.model.weights.checkpoint import load_model
+
     return any(isinstance(module, DeformConv2d) for module in load_model(checkpoint).modules())
 
 
@@ -109,10 +124,20 @@ class GpuRun:
             self.backend = "tensorrt"
         except YolactError as error:
             found["missing"] = str(error)
-        import torch
+        if self.arguments.checkpoint is not None:
+            import torch
 
-        found["torch"] = torch.__version__
-        found["torch_cuda"] = torch.cuda.is_available()
+            found["torch"] = torch.__version__
+            found["torch_cuda"] = torch.cuda.is_available()
+        for name, command in {
+            "power_mode": "nvpmodel -q",
+            "clocks": "jetson_clocks --show",
+        }.items():
+            if shutil.which(command.split()[0]):
+                answer = subprocess.run(
+                    command.split(), capture_output=True, text=True, timeout=20
+                )
+                found[name] = answer.stdout.strip()
         found["backend"] = self.backend
         self.results["machine"] = found
         for name, value in found.items():
@@ -120,10 +145,18 @@ class GpuRun:
 
     def make_bundles(self) -> None:
         """Bundles and engines."""
+        if self.arguments.checkpoint is None:
+            for folder in self.arguments.bundles:
+                with self.attempt(f"{folder} bundle"):
+                    self.note_bundle(folder.name, folder)
+            return
+        from yolact_ros.export.int8_bundle import quantize_bundle
+        from yolact_ros.export.to_bundle import export_bundle
+
         checkpoint, output = self.arguments.checkpoint, self.arguments.output
-        export = {"target": "tensorrt", "keyframes": True}
+        export = {"target": "tensorrt", "keyframes": not self.arguments.quick}
         precisions = list(self.arguments.precisions)
-        if "fp16" in precisions and is_deformable(checkpoint):
+        if "fp16" in precisions and not self.arguments.quick and is_deformable(checkpoint):
             precisions.append(PLUGIN)
         for precision in precisions:
             folder = output / precision
@@ -140,12 +173,16 @@ class GpuRun:
                     )
                 else:
                     export_bundle(checkpoint, folder, precision=precision, **export)
-                started = time.perf_counter()
-                with self.open(folder):
-                    seconds = time.perf_counter() - started
-                self.bundles[precision] = folder
-                print(f"{precision}: opened after {seconds:.1f} s")
-                self.results.setdefault("open_seconds", {})[precision] = seconds
+                self.note_bundle(precision, folder)
+
+    def note_bundle(self, name: str, folder: Path) -> None:
+        """Open a bundle once, which builds its engines."""
+        started = time.perf_counter()
+        with self.open(folder):
+            seconds = time.perf_counter() - started
+        self.bundles[name] = folder
+        print(f"{name}: opened after {seconds:.1f} s")
+        self.results.setdefault("open_seconds", {})[name] = seconds
 
     def compare_with_torch(self) -> None:
         """Results against torch on the CPU: boxes in pixels, masks by IoU."""
@@ -172,6 +209,9 @@ class GpuRun:
         if not torch.cuda.is_available():
             print("left out: torch finds no GPU")
             return
+        from yolact_ros.model.weights.checkpoint import load_model
+        from yolact_ros.runtime.backends.pytorch import TorchBackend
+
         for name in ("eager", "compiled"):
             description = open_backend(self.arguments.checkpoint)[1]
             network = load_model(self.arguments.checkpoint)
@@ -189,6 +229,8 @@ class GpuRun:
 
     def time_batches(self) -> None:
         """Batches in half precision, milliseconds a run."""
+        from yolact_ros.export.to_bundle import export_bundle
+
         rows = self.results["batches"] = {}
         for batch in self.arguments.batches:
             folder = self.arguments.output / f"fp16_batch{batch}"
@@ -210,6 +252,10 @@ class GpuRun:
 
     def time_masks(self) -> None:
         """Masks made on the host or on the device, in half precision, milliseconds a frame."""
+        from device_masks import export_device_masks, time_masks
+
+        from yolact_ros.export.to_bundle import export_bundle
+
         plain = self.arguments.output / "fp16_batch1"
         folder = self.arguments.output / "fp16_masks"
         with self.attempt("masks on the device"):
@@ -238,6 +284,9 @@ class GpuRun:
         for precision, folder in self.bundles.items():
             with self.attempt(precision):
                 backend, description = self.open_backend(folder)
+                if not description.warps:
+                    backend.close()
+                    continue
                 model = description.model
                 image, _ = prepare_image(self.images[0], model)
                 keep = ("x4", "x5", "lateral")
@@ -311,7 +360,7 @@ class GpuRun:
 
 
 class Attempt:
-    """A context that reports a `YolactError` and ends there."""
+    """A context that reports any error and ends there; hours of other results stay."""
 
     def __init__(self, what: str, failures: dict[str, str]) -> None:
         self.what = what
@@ -321,10 +370,12 @@ class Attempt:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if not isinstance(error, YolactError):
+        if not isinstance(error, Exception):  # nothing, or somebody ends the program
             return False
-        self.failures[self.what] = str(error)
+        self.failures[self.what] = f"{type(error).__name__}: {error}"
         print(f"{self.what}: not possible: {error}")
+        if not isinstance(error, YolactError):
+            traceback.print_exception(error)
         return True
 
 
