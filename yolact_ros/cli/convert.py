@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--partial",
         action="store_true",
-        help="for fine-tuning on --classes: what hangs on the classes starts fresh",
+        help="fine-tune on --classes: weights that depend on the classes get new values",
     )
 
 

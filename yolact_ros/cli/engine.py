@@ -109,7 +109,7 @@ def _check_precision_and_batch(bundle: Bundle, arguments: argparse.Namespace) ->
         if wanted is not None and wanted != made:
             raise ConfigError(
                 f"{bundle.folder} was exported with {name} {made}, which is part of its graphs. "
-                "Export it anew with: yolact export CHECKPOINT -o BUNDLE --target tensorrt "
+                "Export it again with: yolact export CHECKPOINT -o BUNDLE --target tensorrt "
                 f"--{name} {wanted}"
             )
 

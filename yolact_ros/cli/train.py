@@ -28,13 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         type=Path,
-        help="folder of checkpoints and logs, which holds no run yet (default: out/train/CONFIG)",
+        help="new folder for checkpoints and logs (default: out/train/CONFIG)",
     )
     parser.add_argument(
         "--resume",
         type=Path,
         metavar="RUN",
-        help="go on with a run: its folder, or its last.pth",
+        help="continue a run: its folder, or its last.pth",
     )
     parser.add_argument(
         "--data",
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--settings",
         action="store_true",
-        help="print all settings of the run with what they mean, as YAML, and do not train",
+        help="print all settings of the run with their meaning as YAML, and do not train",
     )
 
 

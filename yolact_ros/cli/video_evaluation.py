@@ -49,15 +49,14 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         type=_counts,
         default=(0,),
         metavar="N,N,...",
-        help="to how many images behind each run of the network its detections are moved "
-        "(default: 0)",
+        help="images after each inference to which detections are propagated (default: 0)",
     )
     group.add_argument(
         "--change-threshold",
         type=float,
         default=1.0,
         metavar="X",
-        help="change of the picture above which a keyframe comes early (default: 1, never)",
+        help="change of the image that forces a keyframe (default: 1, never)",
     )
     group.add_argument(
         "-o", "--output", type=Path, metavar="PNG", help="draw AP against milliseconds"

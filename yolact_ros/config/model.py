@@ -58,7 +58,7 @@ class FlowConfig:
 
     channels: int = setting(
         64,
-        "width of the flow network's first stage; each of the two behind doubles it",
+        "Width of the flow network's first stage; each of the next two doubles it",
         range=(4, 1024),
     )
     spa: bool = setting(

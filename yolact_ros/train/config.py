@@ -28,25 +28,25 @@ MAX_RECIPE_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where annotated images lie; both paths empty means none."""
+    """Annotations and images of a data set; both empty = none."""
 
     annotations: str = setting("", "COCO annotation file")
-    images: str = setting("", "folder of its images")
+    images: str = setting("", "Folder of its images")
     learn_boxes: bool = setting(
         False,
-        "also learn from annotations that have a box and no mask, instead of leaving them out",
+        "Also learn from annotations that have a box and no mask",
     )
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How gradients change the weights; the defaults are the reference's."""
+    """Optimizer; the defaults are those of the reference."""
 
-    name: str = setting("sgd", "optimizer", choices=("sgd", "adamw"))
-    learning_rate: float = setting(1e-3, "largest learning rate", range=(0.0, 1.0))
+    name: str = setting("sgd", "Optimizer", choices=("sgd", "adamw"))
+    learning_rate: float = setting(1e-3, "Highest learning rate", range=(0.0, 1.0))
     backbone_rate: float = setting(
         1.0,
-        "the backbone's learning rate as a share of it; 0 keeps the backbone",
+        "Learning rate of the backbone as a fraction of learning_rate (0 = frozen)",
         range=(0.0, 1.0),
     )
     momentum: float = setting(0.9, "momentum of sgd; first beta of adamw", range=(0.0, 0.999))
@@ -54,7 +54,7 @@ class OptimizerConfig:
         5e-4, "pull towards zero; adamw spares biases and norms", range=(0.0, 1.0)
     )
     gradient_clip: float = setting(
-        0.0, "largest norm of the whole gradient; 0 is off", range=(0.0, 1e6)
+        0.0, "Maximum norm of the whole gradient (0 = off)", range=(0.0, 1e6)
     )
 
     def __post_init__(self) -> None:
@@ -63,15 +63,16 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How the learning rate moves; the defaults are the reference's for COCO."""
+    """Learning rate schedule; the defaults are those of the reference for COCO."""
 
-    name: str = setting("step", "shape after the warm-up", choices=("step", "cosine"))
-    warm_up_steps: int = setting(500, "steps of linear growth", range=(0, 1000000))
+    name: str = setting("step", "Schedule after the warm-up", choices=("step", "cosine"))
+    warm_up_steps: int = setting(500, "Steps of the linear warm-up", range=(0, 1000000))
     warm_up_start: float = setting(
-        0.1, "first learning rate as a share of the largest", range=(0.0, 1.0)
+        0.1, "Initial learning rate as a fraction of the highest", range=(0.0, 1.0)
     )
     drops: tuple[int, ...] = setting(
-        (280000, 600000, 700000, 750000), "steps from which on `step` is ten times smaller"
+        (280000, 600000, 700000, 750000),
+        "Steps at which the schedule `step` divides the learning rate by ten",
     )
 
     def __post_init__(self) -> None:
@@ -80,7 +81,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run. The defaults are the reference's recipe (YOLACT section 5)."""
+    """Settings of a training run; the defaults are the recipe of the paper (YOLACT section 5)."""
 
     model: ModelConfig = YOLACT_RESNET50
     training: DataConfig = DataConfig()
@@ -91,60 +92,57 @@ class TrainConfig:
     """Train the partial feature transform on pairs of keyframe and frame; None: on images."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
-    pretrained: bool = setting(True, "start the backbone from ImageNet weights")
+    pretrained: bool = setting(True, "Initialise the backbone with ImageNet weights")
     start_from: str = setting(
-        "", "checkpoint of a like network whose fitting entries are the start (other classes)"
+        "",
+        "Initialise from this checkpoint; weights with matching name and shape are copied "
+        "(transfer learning)",
     )
     freeze_batch_norm: bool | None = setting(
         None,
-        "keep the batch norms of the backbone as they are; `auto` (None): with fewer than six "
-        "images for each process",
+        "Freeze the backbone's batch norms; auto (None) = with fewer than six images per process",
     )
     frozen: tuple[str, ...] = setting(
-        (), "parts that are not trained, by the start of their parameters' names: backbone.stem"
+        (), "Parts that are not trained: prefixes of parameter names, e.g. backbone.stem"
     )
     trained: tuple[str, ...] = setting(
-        (), "parts that alone are trained, named likewise; empty: all that are not frozen"
+        (), "Train these parts alone, by prefix (empty = all that are not frozen)"
     )
-    steps: int = setting(800000, "optimisation steps", range=(1, 100000000))
-    batch_size: int = setting(8, "images of a step, of all processes", range=(1, 4096))
+    steps: int = setting(800000, "Optimisation steps", range=(1, 100000000))
+    batch_size: int = setting(8, "Global batch size (all processes)", range=(1, 4096))
     recipe_batch_size: int = setting(
         0,
-        "batch size that learning rate, steps and drops are meant for; for another they are "
-        "scaled; 0: they are taken as they are",
+        "Batch size for which learning rate, steps and drops are given; they are scaled for "
+        "another batch size (0 = never)",
         range=(0, 4096),
     )
     repeat_threshold: float = setting(
-        0.0, "share of the images below which a class is rare and its images are repeated",
+        0.0, "Fraction of images below which a class is rare and its images are repeated",
         range=(0.0, 1.0),
     )  # fmt: skip
     ema_decay: float = setting(
-        0.0, "decay of the running mean of the weights, which is what is kept; 0 is off",
+        0.0, "EMA decay; checkpoints hold the EMA weights (0 = off)",
         range=(0.0, 0.99999),
     )  # fmt: skip
     precision: str = setting(
-        "float32", "of the network's forward pass, auto: the GPU's fast one; losses are float32",
+        "float32", "Precision of the forward pass; auto = the GPU's fast one; losses are float32",
         choices=("auto", "float32", "bfloat16", "float16"),
     )  # fmt: skip
     device: str = setting(
-        "auto", "auto takes a GPU if there is one", choices=("auto", "cpu", "cuda")
+        "auto", "Device; auto = a GPU if there is one", choices=("auto", "cpu", "cuda")
     )
-    seed: int = setting(0, "of all randomness", range=(0, 2**31))
-    checkpoint_interval: int = setting(10000, "steps between checkpoints", range=(1, 100000000))
-    validation_interval: int = setting(10000, "steps between validations", range=(1, 100000000))
+    seed: int = setting(0, "Random seed", range=(0, 2**31))
+    checkpoint_interval: int = setting(10000, "Steps between checkpoints", range=(1, 100000000))
+    validation_interval: int = setting(10000, "Steps between validations", range=(1, 100000000))
     validation_images: int = setting(
-        5000, "images of a validation, spread over the data set", range=(1, 10000000)
+        5000, "Images per validation, spread over the data set", range=(1, 10000000)
     )
     validation_ap: bool = setting(
-        True, "also compute COCO's box and mask AP of the validation images, to choose best.pth by"
+        True, "Compute COCO box and mask AP on the validation images, which select best.pth"
     )
-    log_interval: int = setting(20, "steps whose mean is one line of the log", range=(1, 100000))
-    workers: int = setting(
-        2, "processes that prepare samples; 0 prepares them inline", range=(0, 256)
-    )
-    threads: int = setting(
-        0, "CPU threads of the network; 0 leaves torch's choice", range=(0, 1024)
-    )
+    log_interval: int = setting(20, "Steps per line of the log", range=(1, 100000))
+    workers: int = setting(2, "Processes that prepare samples (0 = none)", range=(0, 256))
+    threads: int = setting(0, "CPU threads (0 = the choice of torch)", range=(0, 1024))
 
     def __post_init__(self) -> None:
         check_settings(self)
