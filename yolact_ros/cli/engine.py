@@ -1,4 +1,7 @@
-"""`yolact engine`: compile the graphs of a bundle with TensorRT or TensorRT-RTX."""
+"""`yolact engine`: compile the graphs of a bundle with TensorRT or TensorRT-RTX.
+
+Experimental: compiled in tests, not yet run on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from yolact_ros.runtime.bundle import Bundle
 
 # Seconds that an interrupted build has to end.
-STOP_SECONDS = 10.0
+STOP_SECONDS = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,13 +60,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workspace",
         type=int,
         metavar="MiB",
-        help="most memory of the GPU that the build may use (default: all)",
+        help="most memory of the GPU that the build may use (default: all; where the CPU shares "
+        "it, as on a Jetson, half of what is free)",
     )
     parser.add_argument(
         "--timing-cache",
         type=Path,
         metavar="FILE",
-        help="remember times of kernels here, so that the next build is shorter",
+        help="remember times of kernels here, so that the next build is shorter (default: beside "
+        "the engines)",
     )
     parser.add_argument(
         "--rebuild", action="store_true", help="build engines that are already there once more"
@@ -84,9 +89,13 @@ def run(arguments: argparse.Namespace) -> int:
     _check_precision_and_batch(bundle, arguments)
     library = import_tensorrt(arguments.library)
     gpus = _targets(arguments, library)
-    settings = BuildSettings(arguments.workspace, arguments.timing_cache)
     print(f"{library.label}, {bundle.description.precision}, batch {bundle.description.batch}")
     for gpu in gpus:
+        usual = BuildSettings.for_gpu(gpu, library, bundle.folder)
+        settings = BuildSettings(
+            arguments.workspace or usual.workspace_mib,
+            arguments.timing_cache or usual.timing_cache,
+        )
         for graph in bundle.graphs:
             open_one = partial(
                 open_engine,

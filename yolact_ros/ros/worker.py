@@ -15,6 +15,7 @@ from yolact_ros.config import BackendConfig
 from yolact_ros.errors import ConfigError, MessageError, YolactError
 from yolact_ros.ros.inputs.camera import CameraFrame
 from yolact_ros.ros.inputs.mailbox import Inbox, Mailbox, Outcome
+from yolact_ros.ros.logs import logging_to
 from yolact_ros.ros.outputs.publishers import milliseconds_since
 from yolact_ros.ros.parameters.settings import Settings
 from yolact_ros.ros.pipeline import Finished, Pipeline
@@ -105,7 +106,8 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            segmenter = self._open_segmenter()
+            with logging_to(self._logger):
+                segmenter = self._open_segmenter()
         except Exception as error:  # noqa: BLE001 - raised again by `open`
             self._error = error
             self._opened.set()

@@ -195,3 +195,32 @@ def test_full_tensorrt_gets_its_plugins(monkeypatch):
 )
 def test_versions_are_read_as_numbers(version, numbers):
     assert version_numbers(version) == numbers
+
+
+def test_progress_is_logged_with_the_time_left(monkeypatch, caplog):
+    from yolact_ros.runtime.backends.tensorrt import progress
+
+    clock = iter([100.0, 101.0, 120.0, 121.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    report = progress.LoggedProgress("engine 2 of 3 (keyframe)")
+    with caplog.at_level("INFO"):
+        assert all(report(fraction) for fraction in (0.0, 0.01, 0.25, 0.26))
+    assert [record.getMessage() for record in caplog.records] == [
+        "building engine 2 of 3 (keyframe): 25 %, about 60 s left"
+    ]
+
+
+def test_a_build_on_a_jetson_shares_a_timing_cache_and_the_memory(tmp_path, monkeypatch):
+    from yolact_ros.runtime.backends.tensorrt import build as module
+    from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
+    from yolact_ros.runtime.backends.tensorrt.library import TensorRt
+
+    monkeypatch.setattr(module, "default_workspace", lambda gpu: 1000)
+    orin = Gpu("Orin", "8.7", 8, True, 0)
+    full = TensorRt("tensorrt", "10.3.0", None)
+    assert BuildSettings.for_gpu(orin, full, tmp_path) == BuildSettings(
+        1000, tmp_path / "tensorrt-10.3.0-sm87x8.timing"
+    )
+    rtx = TensorRt("tensorrt_rtx", "1.7.1", None)
+    assert BuildSettings.for_gpu(orin, rtx, tmp_path).timing_cache is None
+    assert BuildSettings.for_gpu(orin, full, tmp_path / "absent").timing_cache is None
