@@ -11,7 +11,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("pycocotools")
 pytest.importorskip("pybullet")
 
-from yolact_ros.config import PostprocessConfig  # noqa: E402
+from yolact_ros.config import SHIPPED_MODELS, PostprocessConfig  # noqa: E402
 from yolact_ros.datasets.coco import CocoDataset  # noqa: E402
 from yolact_ros.evaluate.coco_map import evaluate_coco  # noqa: E402
 from yolact_ros.runtime.bundle import Bundle  # noqa: E402
@@ -21,7 +21,7 @@ from yolact_ros.simulate.generate import write_images  # noqa: E402
 MODELS = Path(__file__).resolve().parents[2] / "models"
 
 
-@pytest.mark.parametrize("name", ["tabletop", "tools"])
+@pytest.mark.parametrize("name", SHIPPED_MODELS)
 def test_a_shipped_model_is_small_and_says_what_it_is(name):
     bundle = Bundle.open(MODELS / name)
     assert bundle.description.model.name == name

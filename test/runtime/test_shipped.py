@@ -35,7 +35,7 @@ def test_a_path_is_left_to_the_one_who_opens_it():
 
 
 def test_an_unknown_name_lists_the_shipped_ones():
-    with pytest.raises(BundleError, match="no model 'table_top'.*tabletop, tools"):
+    with pytest.raises(BundleError, match="no model 'table_top'.*tabletop, tools, everyday"):
         find_model("table_top")
 
 

@@ -11,7 +11,7 @@ from yolact_ros.errors import ConfigError
 WARPS = ("learned", "dis", "none")
 
 # Models that come with the package.
-SHIPPED_MODELS = ("tabletop", "tools")
+SHIPPED_MODELS = ("tabletop", "tools", "everyday")
 DEFAULT_MODEL = "tabletop"
 
 BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt", "torch")
