@@ -29,6 +29,10 @@ from yolact_ros.ros.program import init_ros
 
 CAMERA_TOPIC = "/camera/image_raw"
 QOS = QoSProfile(depth=10)
+OTHER_VIDEOS = """\
+People and everyday things in a video of yours: make demo CLIP=video.mp4 MODEL=everyday
+From a webcam: ros2 run v4l2_camera v4l2_camera_node
+               ros2 launch yolact_ros yolact.launch.py model:=everyday image:=/image_raw"""
 START_S = 60.0  # for the node to open its model
 SETTLE_S = 3.0  # for the last images, after the clip
 
@@ -170,6 +174,7 @@ def run(clip: Path, model: str, *, output: Path) -> int:
         raise ConfigError(f"OpenCV cannot write {output / 'demo.png'}; is there space left?")
     _print_summary(listener.stats)
     print(f"Wrote {output / 'demo.mp4'} and {output / 'demo.png'}")
+    print(OTHER_VIDEOS)
     return 0
 
 
