@@ -403,3 +403,35 @@ def test_random_yolo_files_give_a_sentence_or_an_account(tmp_path, bring):
             data = bytes(draw.randrange(256) for _ in range(40))
         (root / "labels" / "train" / "a.txt").write_bytes(data)
         assert bring("yolo", root)[0] in (0, 1)
+
+
+def test_random_voc_masks_give_a_sentence_or_an_account(tmp_path, bring):
+    root = voc(tmp_path / "v", coloured(128, 0, 0), coloured(128, 0, 0), split="train")
+    path = root / "SegmentationClass" / "a.png"
+    whole = path.read_bytes()
+    draw = random.Random(6)
+    for number in range(60):
+        data = bytearray(whole)
+        if number % 3 == 0:
+            data = data[: draw.randrange(len(data))]
+        elif number % 3 == 1:
+            data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        else:
+            data[16:24] = (60000).to_bytes(4, "big") * 2
+        path.write_bytes(data)
+        lines = draw.choice([b"a\n", b"\xff\xfe", b"x" * 300, b"\0", b"my a\na 1\n", b""])
+        (root / "ImageSets" / "Segmentation" / "train.txt").write_bytes(lines)
+        assert bring("voc", root)[0] in (0, 1)
+
+
+def test_file_names_that_are_not_utf8_are_imported(tmp_path, bring):
+    import os
+
+    folder = tmp_path / "set"
+    picture(folder / "a.png")
+    os.rename(bytes(folder / "a.png"), bytes(folder) + b"/\xff.png")
+    labelme(folder / "a.json", imagePath="\udcff.png")
+    labelme(folder / "b.json", imagePath="\udcfe.png")
+    status, printed, split = bring("labelme", folder)
+    assert status == 0 and "labels without an image" in printed
+    check_square(split())
