@@ -96,7 +96,9 @@ def forth_and_back(path: str, *, most_bytes: int = MEMORY) -> Iterator[np.ndarra
             size += encoded.nbytes
     while size <= most_bytes and len(kept) > 1:
         for encoded in (*reversed(kept[:-1]), *kept[1:]):
-            yield cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+            decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+            assert decoded is not None  # it was encoded above
+            yield decoded
     kept.clear()
     while True:
         yield from read_video(path)

@@ -172,8 +172,8 @@ class Diagnostics:
 
     def _clock_fault(self) -> str:
         """Explain why simulated time does not run; empty if the node's clock is usable."""
-        clock = self._node.get_clock()
-        if not clock.ros_time_is_active or clock.now().nanoseconds:
+        is_simulated = self._node.get_parameter("use_sim_time").value
+        if not is_simulated or self._node.get_clock().now().nanoseconds:
             return ""
         return (
             "use_sim_time is true, but no time has arrived on /clock "

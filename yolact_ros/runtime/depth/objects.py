@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import EllipsisType
 
 import cv2
 import numpy as np
@@ -180,16 +181,18 @@ def place_object(mask: np.ndarray, origin: np.ndarray, view: DepthView) -> Objec
     )
 
 
-def points_of(rays: np.ndarray, metres: np.ndarray, where: np.ndarray) -> np.ndarray:
+def points_of(
+    rays: np.ndarray, metres: np.ndarray, where: np.ndarray | EllipsisType
+) -> np.ndarray:
     """Points of some pixels.
 
     Args:
         rays: (h, w, 2).
         metres: (h, w).
-        where: (h, w) bool, the M pixels.
+        where: (h, w) bool, the M pixels; or `...` for all of them.
 
     Returns:
-        (3, M) float32 x y z in the optical frame, row by row.
+        (3, M) float32 x y z in the optical frame in row order; (3, h, w) for all pixels.
     """
     z = metres[where]
     return np.stack([rays[..., 0][where] * z, rays[..., 1][where] * z, z])
