@@ -114,7 +114,7 @@ class WideBridge:
 
     def imgmsg_to_cv2(self, message, encoding):
         assert encoding == "bgr8"
-        if message.encoding == "bgr16":
+        if message.encoding == "16UC3":
             high = np.frombuffer(bytes(message.data), "<u2") >> 8
             return high.astype(np.uint8).reshape(message.height, message.width, 3)
         if message.encoding == "32FC3":
@@ -124,7 +124,7 @@ class WideBridge:
 
 def test_cv_bridge_serves_encodings_that_are_not_ours(monkeypatch):
     monkeypatch.setattr(images, "_cv_bridge", WideBridge)
-    message = image_message("bgr16", channels=6)
+    message = image_message("16UC3", channels=6)
     expected = np.frombuffer(bytes(message.data), np.uint8)[1::2].reshape(3, 5, 3)
     assert np.array_equal(bgr_from_message(message), expected)
 

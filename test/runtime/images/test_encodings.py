@@ -98,6 +98,20 @@ def test_mono16_is_scaled_to_eight_bits(padding):
     assert all(found[..., channel].tolist() == expected for channel in range(3))
 
 
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize(
+    ("wide", "narrow", "channels"),
+    [("rgb16", "rgb8", 3), ("bgr16", "bgr8", 3)]
+    + [(f"bayer_{p}16", f"bayer_{p}8", 1) for p in ("rggb", "bggr", "gbrg", "grbg")],
+)
+def test_16_bits_give_what_their_high_bytes_give_as_8_bits(wide, narrow, channels, padding):
+    levels = np.random.default_rng(3).integers(0, 256, (6, 8 * channels), np.uint8)
+    data, step = padded((levels.astype("<u2") * 257).view(np.uint8), padding)
+    found = bgr_from_samples(data, wide, height=6, width=8, step=step)
+    expected = bgr_from_samples(levels.tobytes(), narrow, height=6, width=8, step=levels.shape[1])
+    assert np.array_equal(found, expected)
+
+
 def test_big_endian_samples_of_16_bits_are_refused():
     with pytest.raises(MessageError, match="flagged big-endian; mono16 .* little-endian"):
         bgr_from_samples(bytes(8), "mono16", height=2, width=2, step=4, is_bigendian=True)

@@ -10,6 +10,9 @@ from yolact_ros.runtime.images.decoding import decode_samples
 from yolact_ros.runtime.images.encodings import ENCODINGS, bgr_from_samples
 from yolact_ros.runtime.images.headers import JPEG_START, PNG_START
 
+# What video transports write into `format`; their packets cannot be decoded one by one.
+VIDEO_FORMATS = frozenset(("h264", "h265", "hevc", "vp9", "av1", "avc", "mpeg4"))
+
 
 def bgr_from_compressed(
     data: bytes | bytearray | memoryview | np.ndarray, form: str, *, limit: int | None = None
@@ -49,6 +52,11 @@ def _check_file(data: bytes, form: str) -> None:
             f"The compressed image has format {form!r}, which is depth; "
             "remap `image` to a camera's colour or grey image."
         )
+    if form.strip().lower() in VIDEO_FORMATS:
+        raise MessageError(
+            f"The compressed image has format {form!r}, a video stream, which is not supported; "
+            "let image_transport republish it as raw or compressed (JPEG)."
+        )
     if not data.startswith((JPEG_START, PNG_START)):
         raise MessageError(
             f"The compressed image (format {form!r}, {len(data)} bytes) is neither JPEG nor PNG; "
@@ -65,7 +73,7 @@ def _as_bgr(image: np.ndarray, encoding: str, stored: str) -> np.ndarray:
         mosaic = encoding.startswith("bayer_") and encoding in ENCODINGS
         return bgr_from_samples(
             np.ascontiguousarray(image).reshape(-1),
-            encoding if mosaic else "mono8",
+            encoding.replace("16", "8") if mosaic else "mono8",  # 8 bits by now
             height=height,
             width=width,
             step=width,

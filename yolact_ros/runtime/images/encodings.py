@@ -49,6 +49,12 @@ ENCODINGS: dict[str, Layout] = {
     "bayer_bggr8": Layout(1, cv2.COLOR_BayerRG2BGR, smallest=3),
     "bayer_gbrg8": Layout(1, cv2.COLOR_BayerGR2BGR, smallest=3),
     "bayer_grbg8": Layout(1, cv2.COLOR_BayerGB2BGR, smallest=3),
+    "rgb16": Layout(3, cv2.COLOR_RGB2BGR, sample_bytes=2),
+    "bgr16": Layout(3, None, sample_bytes=2),
+    "bayer_rggb16": Layout(1, cv2.COLOR_BayerBG2BGR, sample_bytes=2, smallest=3),
+    "bayer_bggr16": Layout(1, cv2.COLOR_BayerRG2BGR, sample_bytes=2, smallest=3),
+    "bayer_gbrg16": Layout(1, cv2.COLOR_BayerGR2BGR, sample_bytes=2, smallest=3),
+    "bayer_grbg16": Layout(1, cv2.COLOR_BayerGB2BGR, sample_bytes=2, smallest=3),
     "yuv422": Layout(2, cv2.COLOR_YUV2BGR_UYVY, even_width=True),
     "uyvy": Layout(2, cv2.COLOR_YUV2BGR_UYVY, even_width=True),
     "yuv422_yuy2": Layout(2, cv2.COLOR_YUV2BGR_YUY2, even_width=True),
@@ -107,9 +113,11 @@ def bgr_from_samples(
             f"{encoding} has {width * pixel_bytes}."
         )
     if layout.sample_bytes == 2:
-        lines = np.ndarray((rows, 2 * width), np.uint8, buffer=data, strides=(step, 1))
-        samples = np.ascontiguousarray(lines).view("<u2")
-        return cv2.cvtColor(cv2.convertScaleAbs(samples, alpha=255 / 65535), cv2.COLOR_GRAY2BGR)
+        lines = np.ndarray((rows, width * pixel_bytes), np.uint8, buffer=data, strides=(step, 1))
+        samples = np.ascontiguousarray(lines).view("<u2").reshape(rows, width, layout.channels)
+        # Scaled first: OpenCV demosaics and reorders 8 bits as well as 16, and faster.
+        pixels = cv2.convertScaleAbs(samples, alpha=255 / 65535).reshape(samples.shape)
+        return pixels if layout.conversion is None else cv2.cvtColor(pixels, layout.conversion)
     pixels = np.ndarray(
         (rows, width, layout.channels),
         np.uint8,
