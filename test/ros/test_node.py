@@ -237,7 +237,7 @@ def test_the_subscription_obeys_qos_overrides(start, client, squares_bundle):
     assert info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_node_cleanly(start_node, client, image_with, number):
     node = start_node()
     client.ask(image_with(SQUARE, (256, 256)))

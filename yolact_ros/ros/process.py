@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -16,7 +15,7 @@ from rclpy.logging import get_logger
 from yolact_ros.errors import YolactError
 from yolact_ros.ros.node import BROKEN, NAME, SUCCESS, YolactNode
 from yolact_ros.ros.parameters.table import parameters_usage, tables
-from yolact_ros.ros.program import init_ros
+from yolact_ros.ros.program import handle_signals, init_ros
 
 FAILED = "failed"
 TOLD_TO_END = "told to end"
@@ -36,8 +35,7 @@ class Events:
     def __init__(self) -> None:
         self.ending = False
         self._queue: SimpleQueue[str] = SimpleQueue()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+        handle_signals(self._on_signal)
 
     def put(self, event: str) -> None:
         """Announce an event; any thread may."""
@@ -65,8 +63,8 @@ def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to end.
 
     Returns:
-        The process's exit status: 0 after SIGINT, SIGTERM or the transition shutdown, 1 when the
-        node cannot do its work; it has then logged why.
+        The process's exit status: 0 after SIGINT, SIGTERM, SIGHUP or the transition shutdown, 1
+        when the node cannot do its work; it has then logged why.
     """
     events = Events()
     try:

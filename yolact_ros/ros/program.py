@@ -7,9 +7,23 @@ import itertools
 import os
 import signal
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from yolact_ros.errors import ConfigError
+
+
+def handle_signals(handler: Callable[..., Any] | signal.Handlers) -> None:
+    """Install one handler for every signal that asks a program to end.
+
+    SIGHUP comes when a terminal is closed; under `nohup`, where it is ignored, it stays ignored.
+
+    Args:
+        handler: as for `signal.signal`.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def run(module: str) -> NoReturn:
@@ -21,8 +35,7 @@ def run(module: str) -> NoReturn:
     Args:
         module: name of the module.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: os._exit(0))
+    handle_signals(lambda *_: os._exit(0))
     program = importlib.import_module(module)
     asked = list(itertools.takewhile(lambda word: word != "--ros-args", sys.argv[1:]))
     if {"-h", "--help"} & set(asked) and hasattr(program, "usage"):
@@ -31,8 +44,7 @@ def run(module: str) -> NoReturn:
     status = program.main()
     # The interpreter gives handlers up when it ends; a second signal, as when both terminal and
     # launch send one, would then change the status.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    handle_signals(signal.SIG_IGN)
     sys.exit(status)
 
 

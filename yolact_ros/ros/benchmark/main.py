@@ -31,7 +31,7 @@ from yolact_ros.ros.benchmark.model import write_benchmark_model
 from yolact_ros.ros.demo.child_process import Subprogram
 from yolact_ros.ros.demo.fastdds import image_profile
 from yolact_ros.ros.diagnostics.publisher import memory_mb
-from yolact_ros.ros.program import init_ros
+from yolact_ros.ros.program import handle_signals, init_ros
 
 RATE = 30.0  # images a second
 SOAK_RATE = 120.0
@@ -205,8 +205,7 @@ def main() -> int:
     # Fast DDS in its own settings loses most images of a best-effort camera.
     os.environ.setdefault(*image_profile())
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt
+    handle_signals(signal.default_int_handler)  # raises KeyboardInterrupt
     try:
         init_ros([])
         with tempfile.TemporaryDirectory() as folder:

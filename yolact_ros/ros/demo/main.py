@@ -25,7 +25,7 @@ from yolact_ros.ros.demo.fastdds import image_profile
 from yolact_ros.ros.demo.overlay_video import OverlayVideo
 from yolact_ros.ros.demo.video_camera import video_rate
 from yolact_ros.ros.messages.images import bgr_from_message
-from yolact_ros.ros.program import init_ros
+from yolact_ros.ros.program import handle_signals, init_ros
 
 CAMERA_TOPIC = "/camera/image_raw"
 QOS = QoSProfile(depth=10)
@@ -219,8 +219,7 @@ def main() -> int:
     os.environ.setdefault(*image_profile())
     # Nothing here needs to leave this machine.
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt
+    handle_signals(signal.default_int_handler)  # raises KeyboardInterrupt
     try:
         init_ros([])
         return run(arguments.clip, arguments.model, output=arguments.output)

@@ -22,7 +22,7 @@ from yolact_ros.errors import ConfigError, YolactError
 from yolact_ros.ros.messages.images import message_from_bgr
 from yolact_ros.ros.parameters.declare import declare_constant
 from yolact_ros.ros.parameters.table import parameters_usage
-from yolact_ros.ros.program import init_ros
+from yolact_ros.ros.program import handle_signals, init_ros
 
 IMAGE = "~/image_raw"
 MEMORY = 256 * 2**20  # bytes of JPEGs for playing a video backwards
@@ -161,8 +161,7 @@ def main(args: list[str] | None = None) -> int:
         The process's exit status: 0 at the end of the video or after SIGINT or SIGTERM, 1 when it
         cannot be played.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt
+    handle_signals(signal.default_int_handler)  # raises KeyboardInterrupt
     try:
         init_ros(args)
         camera = VideoCamera()
