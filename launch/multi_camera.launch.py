@@ -1,6 +1,6 @@
 """Several cameras, one node, one model; results of the camera `front` are on /yolact/front/...
 
-ros2 launch yolact_ros multi_camera.launch.py cameras:='[front, rear]' images:=/{camera}/image_raw
+ros2 launch yolact_ros multi_camera.launch.py cameras:='[front, rear]' images:={camera}/image_raw
 """
 
 import yaml
@@ -12,9 +12,9 @@ from launch_ros.substitutions import FindPackageShare
 
 # Argument -> name of the topic in the node, after the camera's name; default; what it carries.
 TOPICS = {
-    "images": ("image", "/{camera}/image_raw", "images"),
-    "depths": ("depth/image", "/{camera}/depth/image_raw", "depth images, for 3-D results"),
-    "camera_infos": ("camera_info", "/{camera}/camera_info", "calibration"),
+    "images": ("image", "{camera}/image_raw", "images"),
+    "depths": ("depth/image", "{camera}/depth/image_raw", "depth images, for 3-D results"),
+    "camera_infos": ("camera_info", "{camera}/camera_info", "calibration"),
 }
 
 
@@ -29,7 +29,8 @@ def generate_launch_description() -> LaunchDescription:
                 DeclareLaunchArgument(
                     argument,
                     default_value=default,
-                    description=f"Topic of a camera's {content}; {{camera}} stands for its name.",
+                    description=f"Topic of a camera's {content}; {{camera}} stands for its name; "
+                    "a relative topic lies in the namespace.",
                 )
                 for argument, (_, default, content) in TOPICS.items()
             ),
