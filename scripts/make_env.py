@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Make .venv with everything that runs the node, and build the package into install/.
+"""Create a virtual environment that runs the node, and build the package with colcon.
 
-ROS 2 Kilted comes as Python wheels, unless an installed ROS 2 has been sourced (ROS_DISTRO is
-set): then that one is used. Does nothing when nothing changed. `make env` and `make test` call it.
+ROS 2 comes as Python wheels (Kilted, or Jazzy with `--distro jazzy`), unless an installed ROS 2 has
+been sourced (ROS_DISTRO is set): then that one is used. Kilted's environment is .venv and its build
+install/; Jazzy's are the same folders below .jazzy/. Does nothing if nothing changed. `make env`
+and `make test` call it.
 """
 
 import argparse
@@ -19,14 +21,11 @@ from collections import deque
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
-PYTHON = VENV / "bin" / "python"
 LOG = ROOT / "log" / "make_env.log"
-PACKAGE_STAMPS = {"run": VENV / "made_for_run", "test": VENV / "made_for_test"}
-BUILD_STAMP = VENV / "built"
 
-EXTRAS = {"run": "onnxruntime", "test": "onnxruntime,dev"}
-ROS_WHEELS = [
+# What the environment is for -> extras of setup.cfg. A use includes those before it.
+EXTRAS = {"run": "onnxruntime", "ros-test": "onnxruntime,ros-test", "test": "onnxruntime,dev"}
+KILTED_WHEELS = [
     "ros-kilted-rclpy",
     "ros-kilted-sensor-msgs",
     "ros-kilted-diagnostic-msgs",
@@ -41,12 +40,39 @@ ROS_WHEELS = [
     "ros-kilted-rosidl-core-generators",
     "ros-kilted-rosidl-default-generators",
 ]
+ROS_WHEELS = {
+    "kilted": KILTED_WHEELS,
+    # Jazzy has ament_cmake_ros in one package, and it requires three more.
+    "jazzy": [
+        name.replace("kilted", "jazzy").replace("-ros-core", "-ros") for name in KILTED_WHEELS
+    ]
+    + [
+        "ros-jazzy-ament-cmake-gmock",
+        "ros-jazzy-ament-cmake-gtest",
+        "ros-jazzy-ament-cmake-pytest",
+        "ros-jazzy-python-cmake-module",
+    ],
+}
 BUILD_TOOLS = ["colcon-common-extensions", "cmake"]
 
 # What decides whether the build is still good: the content of these files, and the names of the
 # files in these folders (they are linked into install/, so their content may change freely).
 BUILT_FILES = ["package.xml", "CMakeLists.txt", "msg/*.msg", "srv/*.srv", "scripts/make_env"]
 LINKED_FOLDERS = ["yolact_ros", "launch", "config", "models"]
+
+
+def use_distro(distro):
+    """Set the folders of one ROS 2 distribution's environment."""
+    global DISTRO, HOME, VENV, PYTHON, PACKAGE_STAMPS, BUILD_STAMP
+    DISTRO = distro
+    HOME = ROOT if distro == "kilted" else ROOT / f".{distro}"
+    VENV = HOME / ".venv"
+    PYTHON = VENV / "bin" / "python"
+    PACKAGE_STAMPS = {use: VENV / f"made_for_{use}" for use in EXTRAS}
+    BUILD_STAMP = VENV / "built"
+
+
+use_distro("kilted")
 
 
 class Failure(Exception):
@@ -56,9 +82,17 @@ class Failure(Exception):
 def main():
     """Run the script and return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--use", choices=["run", "test"], default="run", help="what it is for")
-    use = parser.parse_args().use
+    parser.add_argument("--use", choices=list(EXTRAS), default="run", help="what it is for")
+    parser.add_argument(
+        "--distro",
+        choices=list(ROS_WHEELS),
+        default="kilted",
+        help="which ROS 2 to install where none has been sourced",
+    )
+    arguments = parser.parse_args()
+    use = arguments.use
     check_interpreter()
+    use_distro(arguments.distro)
     started = time.monotonic()
     try:
         work = install_packages(use) | build()
@@ -74,7 +108,7 @@ def main():
 
 
 def check_interpreter():
-    """Go on with Python 3.10 to 3.13, started anew with another interpreter if need be."""
+    """Continue with Python 3.10 to 3.13; restart this script with another one if need be."""
     if (3, 10) <= sys.version_info[:2] <= (3, 13):
         return
     for name in ["python3.12", "python3.11", "python3.13", "python3.10"]:
@@ -99,7 +133,7 @@ def install_packages(use):
     """Make the virtual environment and install into it; False if it was up to date."""
     wanted = digest(
         [ROOT / "setup.cfg", ROOT / "setup.py", ROOT / "scripts/constraints.txt", Path(__file__)],
-        [str(ROOT), sys.version, ros_distro()],
+        [str(ROOT), sys.version, ros_distro(), DISTRO],
     )
     stamp = PACKAGE_STAMPS[use]
     if stamp.is_file() and stamp.read_text() == wanted:
@@ -115,13 +149,13 @@ def install_packages(use):
                 f"{platform.system()} on {platform.machine()}. Install ROS 2, source its "
                 "setup.bash and run this again; it then uses that installation."
             )
-        packages = ROS_WHEELS + BUILD_TOOLS
+        packages = ROS_WHEELS[DISTRO] + BUILD_TOOLS
     make_venv(wanted)
-    what = "packages for the tests" if use == "test" else "ROS 2 Kilted, ONNX Runtime and colcon"
-    if ros_distro():
-        what = what.replace("ROS 2 Kilted, ", "")
+    what = "ONNX Runtime and colcon" if use == "run" else "packages for the tests"
+    if not ros_distro():
+        what = f"ROS 2 {DISTRO.title()}, {what}"
     run(
-        f"Installing {what} into .venv",
+        f"Installing {what} into {VENV.relative_to(ROOT)}",
         [PYTHON, "-m", "pip", "install", "--no-input", "--constraint", "scripts/constraints.txt"]
         + packages
         + ["--editable", f".[{EXTRAS[use]}]"],
@@ -137,34 +171,37 @@ def install_packages(use):
             f"{check.stderr.strip().splitlines()[-1]}. ROS 2 needs the Python it was built for: "
             "make env PYTHON=/usr/bin/python3"
         )
-    for done in PACKAGE_STAMPS if use == "test" else [use]:
+    for done in EXTRAS:
         PACKAGE_STAMPS[done].write_text(wanted)
-    return True
+        if done == use:
+            return True
+    raise AssertionError(use)
 
 
 def make_venv(wanted):
-    """Create .venv; one of another interpreter, place or kind of ROS is replaced."""
+    """Create the environment; replace one of another interpreter, folder or ROS 2."""
     identity = digest([], [str(ROOT), sys.version, ros_distro()])
     made_with = VENV / "made_with"
     if made_with.is_file() and made_with.read_text() == identity:
         return
     if VENV.exists():
-        print("Replacing .venv: it was made in another place, or for another Python or ROS 2.")
+        print(f"Replacing {VENV}: it was made in another folder, or for another Python or ROS 2.")
         shutil.rmtree(VENV)
     for folder in ["build", "install"]:
-        shutil.rmtree(ROOT / folder, ignore_errors=True)
+        shutil.rmtree(HOME / folder, ignore_errors=True)
+    HOME.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "venv", VENV]
     if ros_distro():
         command.append("--system-site-packages")
     try:
-        run(f"Making .venv with Python {platform.python_version()}", command)
+        run(f"Making {VENV.relative_to(ROOT)} with Python {platform.python_version()}", command)
     except Failure as failure:
         raise Failure(f"{failure} On Ubuntu and Debian: apt install python3-venv") from None
     made_with.write_text(identity)
 
 
 def mend_wheels():
-    """Replace two paths of the machine that built the ROS 2 wheels by those of this one."""
+    """Replace two paths of the machine that built the ROS 2 wheels with those of this one."""
     headers, packages = python_path("include"), python_path("purelib")
     for path in VENV.glob("share/*/cmake/*Export.cmake"):
         text = path.read_text()
@@ -191,7 +228,7 @@ def build():
     ]
     files = [path for pattern in BUILT_FILES for path in sorted(ROOT.glob(pattern))]
     wanted = digest(files, [str(ROOT), ros_distro(), *names])
-    installed = (ROOT / "install/yolact_ros/share/yolact_ros/package.xml").exists()
+    installed = (HOME / "install/yolact_ros/share/yolact_ros/package.xml").exists()
     if installed and BUILD_STAMP.is_file() and BUILD_STAMP.read_text() == wanted:
         return False
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
@@ -207,10 +244,11 @@ def build():
             "On Ubuntu and Debian: apt install python3-dev"
         )
     # A file that is gone from the sources must go from install/ too; messages stay compiled.
-    shutil.rmtree(ROOT / "install", ignore_errors=True)
+    shutil.rmtree(HOME / "install", ignore_errors=True)
     run(
         "Building messages and package with colcon",
         [shutil.which("colcon", path=build_env()["PATH"]), "build", "--symlink-install"]
+        + ["--build-base", HOME / "build", "--install-base", HOME / "install"]
         + ["--packages-select", "yolact_ros", "--executor", "sequential"]
         + ["--event-handlers", "console_direct+"]
         + ["--cmake-args", f"-DPython3_EXECUTABLE={PYTHON}", "-DBUILD_TESTING=OFF"],
@@ -246,12 +284,12 @@ def digest(files, words):
 
 
 def run(title, command, progress=None, env=None):
-    """Run a command; show what it is at, keep its output in a log file.
+    """Run a command; show its progress, keep its output in a log file.
 
     Args:
         title: what is done, for the user.
         command: the command and its arguments.
-        progress: a regular expression; what its first group found is shown behind the title.
+        progress: a regular expression; what its first group found is shown after the title.
         env: environment of the command.
 
     Raises:

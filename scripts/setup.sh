@@ -2,6 +2,10 @@
 #
 #     source scripts/setup.sh
 #
+# After `python3 scripts/make_env.py --distro jazzy`:
+#
+#     YOLACT_DISTRO=jazzy source scripts/setup.sh
+#
 # Then `yolact`, `python` and ROS 2 programs find yolact_ros and its messages.
 
 if [ -n "${BASH_VERSION:-}" ]; then
@@ -11,8 +15,10 @@ elif [ -n "${ZSH_VERSION:-}" ]; then
 else
     _yolact_root=$PWD
 fi
-_yolact_venv=$_yolact_root/.venv
-_yolact_prefix=$_yolact_root/install/yolact_ros
+_yolact_home=$_yolact_root
+[ "${YOLACT_DISTRO:-kilted}" = kilted ] || _yolact_home=$_yolact_root/.$YOLACT_DISTRO
+_yolact_venv=$_yolact_home/.venv
+_yolact_prefix=$_yolact_home/install/yolact_ros
 
 _yolact_prepend() { # NAME FOLDER: put FOLDER first in the path list NAME, once
     eval "_yolact_list=\${$1:-}"
@@ -23,7 +29,7 @@ _yolact_prepend() { # NAME FOLDER: put FOLDER first in the path list NAME, once
 }
 
 if [ ! -d "$_yolact_prefix" ]; then
-    echo "yolact_ros is not built yet: run \`make env\` in $_yolact_root first." >&2
+    echo "yolact_ros is not built yet: run \`python3 scripts/make_env.py\` in $_yolact_root first." >&2
 else
     _yolact_site=$(echo "$_yolact_venv"/lib/python3.*/site-packages)
     if [ -d "$_yolact_venv/share/rclpy" ]; then # ROS 2 came as wheels into the environment
@@ -47,4 +53,4 @@ else
     export VIRTUAL_ENV=$_yolact_venv
 fi
 unset -f _yolact_prepend
-unset _yolact_root _yolact_venv _yolact_prefix _yolact_site _yolact_list _yolact_libs
+unset _yolact_root _yolact_home _yolact_venv _yolact_prefix _yolact_site _yolact_list _yolact_libs
