@@ -47,7 +47,7 @@ class Sample:
         boxes: (N, 4) float32 x1 y1 x2 y2 in pixels of `image`.
         masks: (N, H, W) uint8, 0 or 1; `MaskCrops` as read from a file, an array once resized.
         class_ids: (N,) int64, 0-based.
-        crowd: (N,) bool; such an instance covers a group, and is neither learnt nor counted.
+        crowd: (N,) bool; such an instance covers a group, and is neither learned nor counted.
         image_id: the image's id in its annotation file.
         file_name: the image's file, relative to the image folder.
         track_ids: (N,) int64, in a video the ids of the objects; empty for single images.

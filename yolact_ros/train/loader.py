@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Motion(NamedTuple):
-    """The keyframes behind the images of a batch."""
+    """The keyframes that belong to the images of a batch."""
 
     keyframes: Tensor
     """(B, H, W, 3) uint8 BGR."""
@@ -145,7 +145,7 @@ def repeat_factors(classes: Sequence[Collection[int]], *, threshold: float) -> n
 
     Args:
         classes: for each of the N images the class ids it shows.
-        threshold: share of the images, 0 to 1, below which a class counts as rare.
+        threshold: fraction of the images, 0 to 1, below which a class counts as rare.
 
     Returns:
         (N,) float64, at least 1.

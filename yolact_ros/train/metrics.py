@@ -46,7 +46,7 @@ class MeanLosses:
         return not self._weight
 
     def take(self) -> dict[str, float]:
-        """The means since the last call, and `total`, their sum; then start anew."""
+        """The means since the last call, and `total`, their sum; then start again from zero."""
         means = {name: total / self._weight for name, total in self._sums.items()}
         self._sums, self._weight = {}, 0.0
         return {**means, "total": sum(means.values())}

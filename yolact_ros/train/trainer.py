@@ -61,7 +61,7 @@ class Trainer:
     weights of the largest mask AP on the validation images, or of the smallest loss where AP is
     not computed. The weights of both are those to use, that is their
     running mean where there is one. `losses.csv` and `validation.csv` are the logs, and
-    `transfer.txt` tells what a run took from the checkpoint that it started from.
+    `transfer.txt` lists what a run took from the checkpoint that it started from.
 
     Several processes (`processes.join_processes`) do the same steps as one would: each takes its
     part of every batch, and the first alone writes the files.
