@@ -42,7 +42,7 @@ def test_a_converted_file_is_the_authors_network(official, parity, tmp_path, cap
     assert origin["file"] == "edge.pth" and len(origin["sha256"]) == 64
 
 
-def test_for_fine_tuning_only_what_hangs_on_the_classes_starts_fresh(
+def test_for_fine_tuning_only_what_depends_on_the_classes_starts_fresh(
     official, parity, tmp_path, capsys
 ):
     output = tmp_path / "out.pth"

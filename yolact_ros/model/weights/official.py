@@ -27,7 +27,7 @@ from yolact_ros.model.yolact import Yolact
 from yolact_ros.variants import TABLETOP_MODEL, VARIANTS
 
 OFFICIAL_VARIANTS = tuple(name for name in VARIANTS if name != TABLETOP_MODEL.name)
-FRESH = "hangs on the classes, starts fresh"
+FRESH = "depends on the classes, starts fresh"
 
 
 @dataclass(frozen=True)

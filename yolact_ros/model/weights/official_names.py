@@ -103,7 +103,7 @@ _BACKBONES: dict[str, tuple[Rules, Rules]] = {
     "mobilenet_v2": (MOBILENET_RENAMES, MOBILENET_LEFTOVERS),
 }
 
-# Our entries whose shape or meaning hangs on the classes.
+# Our entries whose shape or meaning depends on the classes.
 CLASS_ENTRIES = (
     r"head\.class_logits\..*",
     r"semantic_head\..*",
@@ -147,5 +147,5 @@ def reason_to_leave(rules: Rules, name: str) -> str | None:
 
 
 def depends_on_classes(ours: str) -> bool:
-    """Tell whether one of our entries hangs on the classes, by shape or by meaning."""
+    """Return whether one of our entries depends on the classes, by shape or by meaning."""
     return any(re.fullmatch(pattern, ours) for pattern in CLASS_ENTRIES)
