@@ -132,21 +132,6 @@ def test_a_validation_is_told_in_one_line():
     assert describe(values) == "validation loss 1.500, mask AP 25.00, box AP 50.00"
 
 
-def test_runs_of_before_ap_was_computed_go_on(config, tmp_path):
-    Trainer(config, tmp_path).run(until=1)
-    made = load_checkpoint(tmp_path / "last.pth")
-    extra = {name: value for name, value in made.extra.items() if name != "best"}
-    save_checkpoint(
-        tmp_path / "last.pth", load_model(tmp_path / "last.pth"), step=1,
-        optimizer=made.optimizer, extra={**extra, "best_loss": 0.5},
-    )  # fmt: skip
-    (tmp_path / "validation.csv").write_text("step,box,total\n1,0.25,0.5\n2,0.125,0.25\n")
-    trainer = Trainer(config, tmp_path, resume=tmp_path / "last.pth")
-    assert trainer.best == (-1.0, -0.5)
-    (row,) = rows_of(tmp_path / "validation.csv")
-    assert (row["step"], row["box"], row["total"], row["mask_ap"]) == ("1", "0.25", "0.5", "")
-
-
 def test_a_log_leaves_open_what_is_not_known(tmp_path):
     log = CsvLog(tmp_path / "log.csv", ("step", "total", "mask_ap"), last_step=0)
     log.write({"step": 3, "total": 1.25, "mask_ap": None})

@@ -382,9 +382,7 @@ class Trainer:
         try:
             self.learner.load_optimizer(checkpoint.optimizer)
             self.learner.load_scale(extra.get("loss_scale", {}))
-            # Runs of before AP was computed chose by the loss.
-            old = (WORST[0], -float(extra.get("best_loss", float("inf"))))
-            ap, loss = extra.get("best", old)
+            ap, loss = extra.get("best", WORST)
             self.best = (float(ap), float(loss))
             self.validated = int(extra.get("validated", self.step))
         except Exception as error:  # whatever torch makes of another structure
