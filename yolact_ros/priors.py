@@ -86,19 +86,3 @@ def decode_boxes(box_offsets: np.ndarray, priors: np.ndarray) -> np.ndarray:
     sizes = priors[:, 2:] * np.exp(box_offsets[:, 2:] * np.float32(SIZE_VARIANCE))
     top_left = centres - sizes / 2
     return np.concatenate([top_left, top_left + sizes], axis=1)
-
-
-def encode_boxes(boxes: np.ndarray, priors: np.ndarray) -> np.ndarray:
-    """Turn boxes into offsets: the inverse of `decode_boxes`.
-
-    Args:
-        boxes: (N, 4) float32 x1 y1 x2 y2 as fractions of the image, of positive size.
-        priors: (N, 4) float32, centre form.
-
-    Returns:
-        (N, 4) float32 offsets.
-    """
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 - priors[:, :2]
-    centres /= np.float32(CENTRE_VARIANCE) * priors[:, 2:]
-    sizes = np.log((boxes[:, 2:] - boxes[:, :2]) / priors[:, 2:]) / np.float32(SIZE_VARIANCE)
-    return np.concatenate([centres, sizes], axis=1)

@@ -93,7 +93,7 @@ def _intersections(first: Tensor, second: Tensor) -> Tensor:
 
 
 def encode_offsets(boxes: Tensor, priors: Tensor) -> Tensor:
-    """Offsets that decode to `boxes` (`yolact_ros.priors.encode_boxes`, for tensors).
+    """Turn boxes into offsets: the inverse of `yolact_ros.priors.decode_boxes`.
 
     Args:
         boxes: (N, 4) x1 y1 x2 y2, fractions of the image, of positive size.

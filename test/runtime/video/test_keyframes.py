@@ -8,7 +8,6 @@ import pytest
 
 from yolact_ros.config import KeyframeConfig
 from yolact_ros.errors import ConfigError
-from yolact_ros.runtime.video import keyframes
 from yolact_ros.runtime.video.keyframes import KeyframePolicy
 
 SIZE = (480, 640)
@@ -146,11 +145,6 @@ def test_the_interval_may_change_between_two_images():
     reasons(chosen, [None] * 4)
     chosen.config = KeyframeConfig(keyframe_interval=2)
     assert reasons(chosen, [None] * 3) == ["interval", None, "interval"]
-
-
-def test_every_reason_is_listed():
-    constants = {value for name, value in vars(keyframes).items() if name.isupper()}
-    assert constants - {keyframes.REASONS} == set(keyframes.REASONS)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ TIME_JUMP = "time_jump"  # stamps go back, or there is a gap in the stream
 FEATURE_AGE = "feature_age"  # the features are too old
 INTERVAL = "interval"  # it is its turn
 SCENE_CHANGE = "scene_change"  # too much has changed since the keyframe
-REASONS = (FIRST, REQUESTED, SIZE_CHANGE, TIME_JUMP, FEATURE_AGE, INTERVAL, SCENE_CHANGE)
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Decision:
     """What an image is.
 
     Attributes:
-        reason: why it is a keyframe, one of `REASONS`; None if it is not.
+        reason: why it is a keyframe, one of the constants above; None if it is not.
     """
 
     reason: str | None
