@@ -116,7 +116,7 @@ def build_page(models: tuple[str, ...], backend: BackendConfig) -> Any:
         segment = explained(bench.segment)
         picture.input(segment, inputs, [overlay, table], api_name="segment")
         for control in (model, score, mask):
-            control.change(segment, inputs, [overlay, table], api_name=False)
+            control.change(segment, inputs, [overlay, table])
         show.click(explained(bench.prototypes), [picture, model], sheet, api_name="prototypes")
     return page
 
