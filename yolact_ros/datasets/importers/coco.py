@@ -66,13 +66,10 @@ def read_coco(
 
 
 def _take_findings(content: AnnotationFile, findings: Findings, crowd_as_objects: bool) -> None:
-    """Add what was found in a file, but for what the writer counts again."""
+    """Add what was found in a file."""
     for severity, kind, places in content.findings.ordered():
-        if kind == CROWD:
-            if crowd_as_objects:
-                for place in places:
-                    findings.add(NOTE, "crowd (iscrowd 1), taken as an object", place)
-            continue
+        if kind == CROWD and crowd_as_objects:
+            kind = "crowd (iscrowd 1), taken as an object"
         if crowd_as_objects and kind.startswith("file with many crowds"):
             continue
         for place in places:

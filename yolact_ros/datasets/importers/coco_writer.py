@@ -16,7 +16,7 @@ from pycocotools import mask as rle_masks
 
 from yolact_ros.datasets.annotations import clean_name
 from yolact_ros.datasets.files import shown
-from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings, format_findings
+from yolact_ros.datasets.findings import ERROR, WARNING, Findings, format_findings
 from yolact_ros.datasets.importers.foreign import ForeignImage, ForeignInstance, fit_to_picture
 from yolact_ros.datasets.masks import read_segmentation, segmentation_rle
 from yolact_ros.errors import DatasetError
@@ -205,9 +205,7 @@ class _SplitWriter:
         if not area:
             findings.add(ERROR, "annotation whose mask has no pixel", where)
             return
-        if instance.crowd:
-            findings.add(NOTE, "crowd (iscrowd 1), neither object nor background", where)
-        else:
+        if not instance.crowd:  # its reader has counted a crowd
             self.report.instances[split] += 1
         rest = {
             "segmentation": shape.segmentation,
