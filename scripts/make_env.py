@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Create a virtual environment that runs the node, and build the package with colcon.
 
-ROS 2 comes as Python wheels (Kilted, or Jazzy with `--distro jazzy`), unless an installed ROS 2 has
-been sourced (ROS_DISTRO is set): then that one is used. Kilted's environment is .venv and its build
-install/; Jazzy's are the same folders below .jazzy/. Does nothing if nothing changed. `make env`
-and `make test` call it.
+ROS 2 comes as Python wheels (Kilted, or Jazzy with `--distro jazzy`), unless an installed ROS 2
+has been sourced (ROS_DISTRO is set): then that one is used. Kilted's environment is .venv and its
+build install/; Jazzy's are the same folders below .jazzy/. Does nothing if nothing changed.
+`make env` and `make test` call it.
 """
 
 import argparse

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import re
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
@@ -47,3 +51,52 @@ def test_neither_torch_nor_tensorrt_is_pulled_in_by_ros():
     package = ElementTree.parse(REPOSITORY / "package.xml").getroot()
     needed = " ".join(tag.text or "" for tag in package if tag.tag.endswith("depend"))
     assert "torch" not in needed and "tensorrt" not in needed
+
+
+# Where a module comes from that has another name than its package in rosdep.
+KEYS = {"cv2": "python3-opencv", "yaml": "python3-yaml"}
+# From pip, or used only where it is installed.
+NO_KEY = {"cv_bridge", "onnx", "simplejpeg", "supervision"}
+
+
+def test_every_import_of_the_node_is_a_dependency_in_package_xml():
+    package = ElementTree.parse(REPOSITORY / "package.xml").getroot()
+    needed = {tag.text for tag in package if tag.tag in ("depend", "exec_depend")}
+    sources = [
+        *(REPOSITORY / "yolact_ros/ros").rglob("*.py"),
+        *(REPOSITORY / "yolact_ros/runtime").glob("*.py"),
+        *(REPOSITORY / "launch").glob("*.py"),
+    ]
+    for path in sources:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            for top in {name.partition(".")[0] for name in names} - NO_KEY - {"yolact_ros"}:
+                if top not in sys.stdlib_module_names:
+                    keys = {KEYS.get(top, top), f"python3-{top}"}
+                    assert keys & needed, f"{path.name} imports {top}: not in package.xml"
+
+
+def test_every_program_that_a_launch_file_starts_is_a_dependency_in_package_xml():
+    package = ElementTree.parse(REPOSITORY / "package.xml").getroot()
+    needed = {tag.text for tag in package if tag.tag in ("depend", "exec_depend")}
+    for path in (REPOSITORY / "launch").glob("*.py"):
+        started = set(re.findall(r'package="(\w+)"', path.read_text()))
+        assert started <= needed | {"yolact_ros"}, path.name
+
+
+def test_the_faulty_opencv_is_excluded_on_arm_alone():
+    config = configparser.ConfigParser()
+    config.read(REPOSITORY / "setup.cfg")
+    lines = [
+        Requirement(line) for line in config["options"]["install_requires"].split("\n") if line
+    ]
+    for machine, allowed in (("aarch64", False), ("x86_64", True)):
+        (opencv,) = (
+            line
+            for line in lines
+            if line.name == "opencv-python-headless"
+            and line.marker.evaluate({"platform_machine": machine})
+        )
+        assert opencv.specifier.contains("5.0.0.93") == allowed
+        assert opencv.specifier.contains("4.11.0.86")
