@@ -2,7 +2,7 @@
 # make demo   the node on a camera stream; CLIP=video.mp4 and MODEL=folder for your own
 # make test   every test
 # make docs   the documentation site, in out/docs
-# make check  ruff: errors, style, format
+# make check  ruff: errors, style, format; mypy: types
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -25,7 +25,7 @@ test:
 
 check:
 	@$(PYTHON) scripts/make_env.py --use test
-	@$(SETUP) && ruff check . && ruff format --check .
+	@$(SETUP) && ruff check . && ruff format --check . && mypy yolact_ros
 
 docs:
 	@$(PYTHON) scripts/make_env.py --use test

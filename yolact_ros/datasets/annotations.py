@@ -211,8 +211,8 @@ def _read_categories(entries: list[Any], read: AnnotationFile) -> dict[int | str
         owner = first.setdefault(label, key)
         meaning[key] = numbers[owner]
         if owner != key:
-            place = f"{label} (ids {owner} and {key})"
-            read.findings.add(WARNING, "categories of one name, taken as one class", place)
+            where = f"{label} (ids {owner} and {key})"
+            read.findings.add(WARNING, "categories of one name, taken as one class", where)
             continue
         read.names[numbers[key]] = label
         if name is None:

@@ -132,8 +132,8 @@ def evaluate_video(
         for clip in clips:
             _run_clip(segmenter, clip, everything, limit=limit, first_id=first_id, bar=bar)
             first_id += len(clip)
-    bar = tqdm(everything, desc="score", unit="row", mininterval=0.5)
-    summaries = {id(run): _summary(run, full) for run in bar}
+    scoring = tqdm(everything, desc="score", unit="row", mininterval=0.5)
+    summaries = {id(run): _summary(run, full) for run in scoring}
     rows = []
     for warp in warps or ("none",):
         for moved in propagated_frames:

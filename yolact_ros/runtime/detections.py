@@ -199,7 +199,7 @@ class Detections:
         masks = np.zeros((len(self), *self.image_size), bool)
         for mask, crop, (x1, y1, x2, y2) in zip(masks, self.masks, self.mask_rois, strict=True):
             mask[y1:y2, x1:x2] = crop
-        data = {"mask_score": self.mask_scores}
+        data: dict[str, Any] = {"mask_score": self.mask_scores}
         if self.class_names:
             names = np.array(self.class_names, dtype=np.str_)
             data["class_name"] = names[self.class_ids]

@@ -227,7 +227,8 @@ def cut_and_resize(
     image = resample(sample.image, (0, 0), window, size, LETTERBOX_FILL_BGR)
     corner = np.asarray([window.left, window.top] * 2, np.float32)
     limit = np.asarray([window.right - window.left, window.bottom - window.top] * 2, np.float32)
-    kept, boxes = [], []
+    kept: list[int] = []
+    boxes: list[np.ndarray] = []
     inside = np.flatnonzero(_inside((sample.boxes[:, :2] + sample.boxes[:, 2:]) / 2, window))
     masks = np.zeros((len(inside), *size), np.uint8)
     for i in inside:
@@ -240,7 +241,7 @@ def cut_and_resize(
         box = box * scale
         if min(box[2] - box[0], box[3] - box[1]) <= smallest_box or not mask.any():
             continue
-        kept.append(i)
+        kept.append(int(i))
         boxes.append(box)
     return dataclasses.replace(
         sample,
@@ -311,7 +312,10 @@ def resample(
         return cv2.resize(part, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
     # Where the part ends with the window, its border pixels go on, as in `cv2.resize`.
     edges = (y == 0, y + part.shape[0] == tall, x == 0, x + part.shape[1] == wide)
-    part = cv2.copyMakeBorder(part, *map(int, edges), cv2.BORDER_REPLICATE)
+    widths = int(edges[0]), int(edges[1]), int(edges[2]), int(edges[3])
+    part = cv2.copyMakeBorder(
+        part, widths[0], widths[1], widths[2], widths[3], cv2.BORDER_REPLICATE
+    )
     x, y = x - int(edges[2]), y - int(edges[0])
     step_x, step_y = wide / size[1], tall / size[0]
     shrink = -(-max(part.shape[:2]) // MAX_WARP_SIDE)

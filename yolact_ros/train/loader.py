@@ -265,11 +265,11 @@ def validation_loader(
 
 def collate(samples: Sequence[Sample | Pair | None]) -> Batch | None:
     """Put samples, or pairs, of one size into a batch; None if there are none."""
-    samples = [sample for sample in samples if sample is not None]
-    if not samples:
+    present = [sample for sample in samples if sample is not None]
+    if not present:
         return None
-    frames = [sample.frame if isinstance(sample, Pair) else sample for sample in samples]
-    pairs = [sample for sample in samples if isinstance(sample, Pair)]
+    frames = [sample.frame if isinstance(sample, Pair) else sample for sample in present]
+    pairs = [sample for sample in present if isinstance(sample, Pair)]
     motion = None
     if pairs:
         motion = Motion(

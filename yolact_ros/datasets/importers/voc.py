@@ -124,7 +124,7 @@ def _images(
             if pngs[1].shape[:2] != size or header is None:
                 findings.add(ERROR, "masks of classes and objects of different sizes", shown(name))
                 continue
-            objects = find_objects(*pngs, names, colours, findings, name=shown(name))
+            objects = find_objects(pngs[0], pngs[1], names, colours, findings, name=shown(name))
             yield ForeignImage(split, image, size, objects)
 
 

@@ -177,8 +177,8 @@ class _Reader:
             except (OSError, DatasetError):
                 continue
         severity = NOTE if split == "test" else ERROR
-        place = f"{split}: {shown(entry)} (looked for in {shown(self.roots[0])} and around it)"
-        self.findings.add(severity, "split without images", place)
+        where = f"{split}: {shown(entry)} (looked for in {shown(self.roots[0])} and around it)"
+        self.findings.add(severity, "split without images", where)
         return []
 
     def _listed(self, place: Path) -> list[Path]:

@@ -87,7 +87,10 @@ class SubscriptionWatch:
         """
         self._asked = qos
         self._clash = ""
-        events = {"incompatible_qos": self._on_incompatible, "message_lost": self._on_lost}
+        events: dict[str, Callable[[Any], None]] = {
+            "incompatible_qos": self._on_incompatible,
+            "message_lost": self._on_lost,
+        }
         return _with_events(
             lambda callbacks: self._node.create_subscription(
                 kind,
