@@ -86,7 +86,7 @@ def calibration_images(
     """Read `count` images, spread evenly over all, as the network's input.
 
     Raises:
-        BundleError: there is no image at the paths.
+        BundleError: there is no image at the paths, or one of those chosen cannot be decoded.
     """
     from tqdm import tqdm
 
@@ -100,7 +100,17 @@ def calibration_images(
     count = min(count, total)
     wanted = {round(i * (total - 1) / max(count - 1, 1)) for i in range(count)}
     frames = tqdm(read_frames(files), total=total, desc="read", unit="image", leave=False)
-    return [prepare_image(frame.image, model)[0] for i, frame in enumerate(frames) if i in wanted]
+    tensors = []
+    for number, frame in enumerate(frames):
+        if number not in wanted:
+            continue
+        if frame.image is None:
+            raise BundleError(
+                f"{frame.path} holds no picture that can be decoded; take it out of the "
+                "calibration images."
+            )
+        tensors.append(prepare_image(frame.image, model)[0])
+    return tensors
 
 
 def _print_graph(graph: QuantizedGraph) -> None:
