@@ -11,6 +11,8 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from onnx import TensorProto  # noqa: E402
+
 from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.config import FlowConfig, KeyframeConfig, PostprocessConfig  # noqa: E402
 from yolact_ros.errors import BackendError, ConfigError  # noqa: E402
@@ -136,6 +138,26 @@ def test_tensorrts_plugin_is_there_for_those_who_ask(exported):
     assert_same_rows(ours, theirs, boxes=2e-3, scores=5e-3)
 
 
+def test_half_sampling_halves_what_deformable_layers_move_and_finds_the_same(exported):
+    in_float, _ = exported(target="tensorrt", precision="fp16")
+    in_half, report = exported(target="tensorrt", precision="fp16", sampling="half")
+    for bundle, kind in ((in_float, TensorProto.FLOAT), (in_half, TensorProto.FLOAT16)):
+        graph = onnx.shape_inference.infer_shapes(onnx.load(bundle.graphs["detect"].path)).graph
+        types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+        samplers = [node for node in graph.node if node.op_type == "GridSample"]
+        assert len(samplers) == 2
+        for sampler in samplers:
+            assert {types[name] for name in [*sampler.input, *sampler.output]} == {kind}
+            # The positions are computed in float, and rounded once.
+            makers = {name: node for node in graph.node for name in node.output}
+            if kind == TensorProto.FLOAT16:
+                cast = makers[sampler.input[1]]
+                assert cast.op_type == "Cast" and types[cast.input[0]] == TensorProto.FLOAT
+    assert max(row.error for row in report.rows) < 1e-3
+    ours, theirs = (run(b, "detect", {"image": images(1)}) for b in (in_half, in_float))
+    assert_same_rows(ours, theirs, boxes=4e-3, scores=1e-2)
+
+
 def test_a_batch_finds_what_its_images_find_one_by_one(exported):
     alone, _ = exported(target="tensorrt")
     together, report = exported(target="tensorrt", batch=2)
@@ -225,6 +247,7 @@ def test_options_that_do_not_go_together_are_refused(checkpoint, tmp_path, capsy
         ({"target": "tensorrt", "batch": 0}, "batch is 0"),
         ({"target": "tensorrt", "half_weights": True}, "--precision fp16"),
         ({"target": "tensorrt", "precision": "fp4"}, "fp32 or fp16"),
+        ({"target": "tensorrt", "sampling": "half"}, "together with precision fp16"),
         ({"deform_conv": "plugin"}, "expected one of: grid_sample, deform_conv"),
         ({"target": "openvino"}, "expected one of: onnxruntime, tensorrt"),
     ]:

@@ -70,6 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "deform_conv for onnxruntime, grid_sample for tensorrt)",
     )
     parser.add_argument(
+        "--sampling",
+        choices=("float", "half"),
+        default="float",
+        help="arithmetic of GridSample with --precision fp16; half moves half the bytes in "
+        "deformable layers and rounds sampling positions (default: %(default)s)",
+    )
+    parser.add_argument(
         "--compare",
         action="store_true",
         help="compare with torch on more images, and print the largest difference of each output",
@@ -91,6 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         batch=arguments.batch,
         deform_conv=arguments.deform_conv,
+        sampling=arguments.sampling,
         images=THOROUGH_IMAGES if arguments.compare else QUICK_IMAGES,
     )
     if arguments.compare:

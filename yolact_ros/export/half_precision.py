@@ -33,13 +33,17 @@ QUANTISERS = {"QuantizeLinear", "DequantizeLinear"}
 FLOAT_INPUTS = {"Resize": (1, 2)}
 
 
-def to_half(content: bytes, *, half_borders: Collection[str]) -> bytes:
+def to_half(
+    content: bytes, *, half_borders: Collection[str], half_sampling: bool = False
+) -> bytes:
     """Convert a float32 ONNX model.
 
     Args:
         content: the serialised model.
         half_borders: inputs and outputs of the graph that become float16; all others keep their
             types.
+        half_sampling: GridSample computes in half too, which halves what it reads and writes; its
+            positions, still computed in float, are rounded to half just before it.
 
     Returns:
         The converted model, serialised.
@@ -55,19 +59,26 @@ def to_half(content: bytes, *, half_borders: Collection[str]) -> bytes:
     types = {info.name: info.type.tensor_type.elem_type for info in infos}
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
     floats = {name for name, kind in types.items() if kind == onnx.TensorProto.FLOAT}
-    _Rewriter(model.graph, floats, half_borders).rewrite()
+    _Rewriter(model.graph, floats, half_borders, half_sampling=half_sampling).rewrite()
     del model.graph.value_info[:]  # their types are the old ones
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
 
-def half_nodes(graph: Any, floats: Collection[str], half_borders: Collection[str]) -> set[int]:
-    """Which nodes of a graph compute in half, by index; the module's docstring has the rule.
+def half_nodes(
+    graph: Any,
+    floats: Collection[str],
+    half_borders: Collection[str],
+    *,
+    half_sampling: bool = False,
+) -> set[int]:
+    """Return the indices of nodes that compute in half; the module's docstring has the rule.
 
     Args:
         graph: an `onnx.GraphProto`.
         floats: names of its float32 tensors.
         half_borders: see `to_half`.
+        half_sampling: see `to_half`.
     """
     nodes = list(graph.node)
     makers = {name: i for i, node in enumerate(nodes) for name in node.output}
@@ -98,7 +109,8 @@ def half_nodes(graph: Any, floats: Collection[str], half_borders: Collection[str
     positions = [nodes[i].input[place] for i, place in samplers.items()]
     half -= walk([makers[n] for n in positions if n in makers], convolutions) - convolutions
     half -= _normalisation(graph, nodes, floats, convolutions | quantizers)
-    half -= samplers.keys() | {i for i, node in enumerate(nodes) if node.op_type in SOURCES}
+    half -= {i for i in samplers if not (half_sampling and nodes[i].op_type == "GridSample")}
+    half -= {i for i, node in enumerate(nodes) if node.op_type in SOURCES}
     for i, node in enumerate(nodes):  # in order, so that chains of movements follow
         made = before(i)
         if node.op_type in MOVEMENTS and node.output[0] in floats and made:
@@ -122,13 +134,15 @@ def _normalisation(
 
 
 class _Rewriter:
-    """Writes the nodes anew, with a Cast wherever a value changes its type."""
+    """Rewrites the nodes, with a Cast wherever a value changes its type."""
 
-    def __init__(self, graph: Any, floats: set[str], half_borders: Collection[str]) -> None:
+    def __init__(
+        self, graph: Any, floats: set[str], half_borders: Collection[str], *, half_sampling: bool
+    ) -> None:
         self.graph = graph
         self.floats = floats
         self.half_borders = set(half_borders)
-        self.half = half_nodes(graph, floats, half_borders)
+        self.half = half_nodes(graph, floats, half_borders, half_sampling=half_sampling)
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         self.scales = {n.input[1] for n in graph.node if n.op_type in QUANTISERS}
         self.stored_half = {v.name for v in graph.input if v.name in self.half_borders & floats}

@@ -61,6 +61,7 @@ def export_bundle(
     precision: str = "fp32",
     batch: int = 1,
     deform_conv: str | None = None,
+    sampling: str = "float",
     images: int = 2,
 ) -> ExportReport:
     """Write the bundle of a checkpoint.
@@ -78,6 +79,8 @@ def export_bundle(
         batch: images of one run.
         deform_conv: form of deformable convolution, of `model.deform_conv.FORMS`; by default the
             one that runs wherever the target does.
+        sampling: `float` or `half`: what GridSample computes in, in half precision (see
+            `half_precision.to_half`).
         images: how many inputs each graph is compared with torch on.
 
     Raises:
@@ -89,6 +92,10 @@ def export_bundle(
     if target == "tensorrt":
         nms = "graph"
     _check_options(target=target, precision=precision, batch=batch, half_weights=half_weights)
+    if sampling not in ("float", "half") or (sampling == "half" and precision != "fp16"):
+        raise ConfigError(
+            f"sampling is {sampling!r}; expected float, or half together with precision fp16."
+        )
     form = DEFORM_CONV_FORMS[target] if deform_conv is None else deform_conv
     if form not in FORMS:
         raise ConfigError(f"deform_conv is {form!r}; expected one of: {', '.join(FORMS)}.")
@@ -115,7 +122,7 @@ def export_bundle(
         if half_weights:
             stored = halve_weights(content)
         elif precision == "fp16":
-            stored = to_half(content, half_borders=HALF_BORDERS)
+            stored = to_half(content, half_borders=HALF_BORDERS, half_sampling=sampling == "half")
         rows += _compare(graph, content, stored, images=images, half=precision == "fp16")
         contents[graph.name] = stored
     write_bundle(
