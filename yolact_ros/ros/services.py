@@ -115,7 +115,7 @@ class Services:
         self._mailbox: Mailbox[Any] | None = None  # the same, while questions are taken
         self._waiting: set[SegmentRequest] = set()
         # In a group of its own: while one waits for the worker, others are answered.
-        node.create_service(
+        node.create_service(  # type: ignore[misc]  # its type is generated
             Segment, SEGMENT, self._on_segment, callback_group=ReentrantCallbackGroup()
         )
         node.create_service(Trigger, FORCE_KEYFRAME, self._on_force_keyframe)
