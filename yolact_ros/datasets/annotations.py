@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,16 +24,14 @@ from yolact_ros.datasets.files import (
 )
 from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
 from yolact_ros.datasets.masks import MAX_AREA, read_segmentation
+from yolact_ros.datasets.values import clean_name, flag, whole_number
 from yolact_ros.datasets.youtube_vis import frames_as_images, is_video_format
 from yolact_ros.errors import DatasetError
 
-WHOLE_NUMBER = re.compile(r"\s*[+-]?\d{1,18}(\.0*)?\s*")
 # A side of a box may differ from that of its mask by the larger of these.
 BOX_PIXELS = 2.0
 BOX_FRACTION = 0.1
 MANY_CROWDS = 0.1  # fraction of the annotations; COCO itself has 0.01
-TRUE = {"1", "true", "yes"}
-FALSE = {"0", "false", "no", "none", ""}
 
 
 @dataclass(frozen=True)
@@ -137,32 +134,6 @@ def read_json(path: Path, limit: int = MAX_ANNOTATION_BYTES) -> Any:
     except (ValueError, RecursionError) as error:
         reason = "it nests too deeply" if isinstance(error, RecursionError) else error
         raise DatasetError(f"The annotation file {shown(path)} is not JSON: {reason}.") from error
-
-
-def whole_number(value: Any) -> int | None:
-    """An id or a count: 7, 7.0, "7" and "7.0" are 7; None for anything else."""
-    if isinstance(value, str) and WHOLE_NUMBER.fullmatch(value):
-        value = int(value.partition(".")[0])
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**62:
-        return None
-    return value
-
-
-def flag(value: Any) -> bool | None:
-    """A yes or no, also as text; None for anything else."""
-    if value is None or isinstance(value, bool):
-        return bool(value)
-    if isinstance(value, str):
-        word = value.strip().lower()
-        value = 1 if word in TRUE else 0 if word in FALSE else whole_number(word)
-    return bool(value) if value in (0, 1) else None
-
-
-def clean_name(name: Any) -> str:
-    """A class name without blanks at its ends and with single ones inside."""
-    return " ".join(str(name).split())
 
 
 def _key(value: Any) -> int | str | None:

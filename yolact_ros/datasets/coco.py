@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from yolact_ros.datasets.annotations import AnnotationFile, clean_name, read_annotation_file
+from yolact_ros.datasets.annotations import AnnotationFile, read_annotation_file
 from yolact_ros.datasets.files import (
     MAX_PICTURE_BYTES,
     PictureFinder,
@@ -33,6 +33,7 @@ from yolact_ros.datasets.findings import (
 )
 from yolact_ros.datasets.masks import MaskCrops, crop_mask
 from yolact_ros.datasets.records import SharedRecords
+from yolact_ros.datasets.values import clean_name
 from yolact_ros.errors import DatasetError
 
 logger = logging.getLogger(__name__)

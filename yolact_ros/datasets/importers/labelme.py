@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from yolact_ros.datasets.annotations import clean_name, read_json, whole_number
+from yolact_ros.datasets.annotations import read_json
 from yolact_ros.datasets.files import (
     IMAGE_SUFFIXES,
     MAX_PICTURE_BYTES,
@@ -30,6 +30,7 @@ from yolact_ros.datasets.files import (
 from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
 from yolact_ros.datasets.importers.foreign import ForeignImage, ForeignInstance, encode_mask
 from yolact_ros.datasets.masks import read_segmentation, segmentation_rle
+from yolact_ros.datasets.values import clean_name, whole_number
 from yolact_ros.errors import DatasetError
 
 CIRCLE_CORNERS = 32

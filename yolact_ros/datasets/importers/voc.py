@@ -14,7 +14,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from yolact_ros.datasets.annotations import clean_name
 from yolact_ros.datasets.files import (
     IMAGE_SUFFIXES,
     MAX_PICTURE_BYTES,
@@ -28,6 +27,7 @@ from yolact_ros.datasets.files import (
 )
 from yolact_ros.datasets.findings import ERROR, WARNING, Findings
 from yolact_ros.datasets.importers.foreign import ForeignImage, ForeignInstance, encode_mask
+from yolact_ros.datasets.values import clean_name
 from yolact_ros.errors import DatasetError
 
 LISTS = Path("ImageSets") / "Segmentation"

@@ -16,7 +16,6 @@ from typing import Any
 
 import yaml
 
-from yolact_ros.datasets.annotations import clean_name, whole_number
 from yolact_ros.datasets.files import (
     MAX_PICTURE_BYTES,
     PictureFinder,
@@ -30,6 +29,7 @@ from yolact_ros.datasets.files import (
 )
 from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
 from yolact_ros.datasets.importers.foreign import ForeignImage, ForeignInstance
+from yolact_ros.datasets.values import clean_name, whole_number
 from yolact_ros.errors import DatasetError
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
