@@ -335,3 +335,13 @@ def test_the_shipped_model_finds_objects_in_the_shipped_clip(start_node, client)
             assert mask.sum() == instance.area
     video.release()
     assert found >= 3
+
+
+def test_a_node_that_cannot_write_its_log_names_the_variable_to_set(start, monkeypatch):
+    """As in a container whose user has no home directory."""
+    monkeypatch.setenv("HOME", "/proc/no_home")
+    for name in ("ROS_LOG_DIR", "ROS_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    node = start("yolact_node")
+    assert node.wait() == 1
+    assert "Set ROS_LOG_DIR to a folder" in node.output and "Traceback" not in node.output

@@ -63,4 +63,9 @@ def init_ros(arguments: list[str] | None = None) -> None:
     try:
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # the library does not export its exception type
+        if "logging" in str(error):
+            raise ConfigError(
+                "ROS cannot write its log: there is no home directory, or it is read-only. Set "
+                f"ROS_LOG_DIR to a folder that this user may write to ({error})."
+            ) from error
         raise ConfigError(f"ROS does not understand the command line: {error}") from error

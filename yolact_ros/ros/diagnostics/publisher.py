@@ -24,11 +24,13 @@ from yolact_ros.ros.diagnostics.health import (
     model_status,
 )
 from yolact_ros.ros.inputs.camera import CameraInput
+from yolact_ros.ros.inputs.graph import count_namesakes
 from yolact_ros.ros.inputs.mailbox import FrameCounts
 from yolact_ros.ros.parameters.settings import DiagnosticSettings
 
 TOPIC = "/diagnostics"
 PERIOD_S = 1.0
+NAMESAKE_PERIOD_S = 30.0  # between two warnings
 WINDOW_S = 10.0  # that rates and times cover
 MOST_FRAMES = 2000  # with recorded times
 
@@ -154,6 +156,14 @@ class Diagnostics:
         clock_fault = self._clock_fault()
         if clock_fault and state == ACTIVE:
             self._node.get_logger().warning(clock_fault, once=True)
+        namesakes = count_namesakes(self._node)
+        if namesakes:
+            self._node.get_logger().warning(
+                f"{namesakes} other node{'s' if namesakes > 1 else ''} of this name "
+                f"(/{self._name}): their topics, services and parameters mix. Give each a name or "
+                "namespace of its own (-r __node:=NAME; launch argument name or namespace).",
+                throttle_duration_sec=NAMESAKE_PERIOD_S,
+            )
         if not self._publisher.get_subscription_count():
             return
         model = replace(self.model, state=state, fault=self.fault, memory_mb=memory_mb())
@@ -164,7 +174,7 @@ class Diagnostics:
             full = replace(
                 reading,
                 publishers=publishers,
-                clash=camera.watch.clash(),
+                clash=camera.watch.clash() or camera.explain_silence(),
                 clock_fault=clock_fault,
             )
             message.status.append(camera_status(self._name, full, limits))

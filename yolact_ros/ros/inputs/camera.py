@@ -14,6 +14,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
+from yolact_ros.ros.inputs.graph import COMPRESSED_TYPE, IMAGE_TYPE, explain_silence
 from yolact_ros.ros.inputs.mailbox import Inbox, Mailbox
 from yolact_ros.ros.inputs.qos import SubscriptionWatch
 from yolact_ros.ros.parameters.settings import InputSettings
@@ -82,6 +83,11 @@ class CameraInput:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+
+    def explain_silence(self) -> str:
+        """Explain why the graph's publishers cannot be heard; empty if nothing is wrong."""
+        expected = COMPRESSED_TYPE if self._type is CompressedImage else IMAGE_TYPE
+        return explain_silence(self._node, self.topic, expected)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         stamp = self._node.get_clock().now().to_msg()
