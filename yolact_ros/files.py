@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 from yolact_ros.errors import DatasetError, YolactError
 
 MAX_BYTES = 4 << 30
+# How `yolact --max-megapixels` reaches every process that reads images.
+LIMIT_VARIABLE = "YOLACT_MAX_MEGAPIXELS"
 
 
 def read_file(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -29,12 +30,16 @@ def open_bag(path: Path) -> Iterator[Reader]:
     Raises:
         DatasetError: there is none, or it cannot be read.
     """
-    if path.is_dir() and not (path / "metadata.yaml").exists():
+    with _reading(path):
+        metadata = path.is_dir() and (path / "metadata.yaml").exists()
+    if path.is_dir() and not metadata:
         raise DatasetError(
             f"The folder {path} has no metadata.yaml, so it is no complete bag. Name the .mcap "
             f"or .db3 file itself, or repair the bag: ros2 bag reindex {path}"
         )
-    if not path.is_dir() and path.suffix not in STORAGES:
+    if not path.is_dir() and (
+        path.suffix not in STORAGES or (path.exists() and not path.is_file())
+    ):
         raise DatasetError(
             f"{path} is no bag; expected a folder as `ros2 bag record` makes it, or a file "
             f"that ends in {' or '.join(STORAGES)}."
@@ -43,9 +48,48 @@ def open_bag(path: Path) -> Iterator[Reader]:
         reader = Reader(path)
         reader.open()
     try:
+        _check_promises(path, reader)
         yield reader
     finally:
         reader.close()
+
+
+def _check_promises(path: Path, reader: Reader) -> None:
+    """Check that a bag can be read as a whole, as far as its metadata say.
+
+    Raises:
+        DatasetError: files are listed twice or not at all, counts are no numbers, messages are
+            not in CDR, or a database has a log that was not written back.
+    """
+    inner: Any = reader.storage
+    storages = [storage.path for storage in getattr(inner, "storages", [inner])]
+    files = [file for file in storages if isinstance(file, Path)]
+    different = {file.resolve() for file in files}
+    if not storages or len(different) < len(files):
+        raise DatasetError(
+            f"The bag {path} lists {len(storages)} files, of which {len(different)} differ; "
+            f"expected each once. Repair it: ros2 bag reindex {path}"
+        )
+    for file in files:
+        for suffix in ("-wal", "-journal"):
+            log = file.with_name(file.name + suffix)
+            if log.exists() and log.stat().st_size:
+                raise DatasetError(
+                    f"The recording of {file} was cut off: {log.name} holds messages that are not "
+                    f"in it. Write them back first: sqlite3 {file} 'PRAGMA wal_checkpoint;'"
+                )
+    for connection in reader.connections:
+        form = getattr(connection.ext, "serialization_format", "cdr")
+        if type(connection.msgcount) is not int or connection.msgcount < 0:
+            raise DatasetError(
+                f"The bag {path} counts {connection.msgcount!r} messages on {connection.topic}; "
+                f"expected a number. Repair it: ros2 bag reindex {path}"
+            )
+        if form != "cdr":
+            raise DatasetError(
+                f"The bag {path} has messages in the encoding {form!r} on {connection.topic}; "
+                "expected cdr, as ROS 2 records them."
+            )
 
 
 def read_messages(
@@ -161,7 +205,8 @@ class Workplace:
     def bag(self) -> Path:
         """The growing bag; its own name is in the names of its files."""
         is_file = self.target.suffix in STORAGES
-        return self.folder / (self.target.stem if is_file else self.target.name)
+        # A folder of its own, for a bag may have the name of the journal beside it.
+        return self.folder / "bag" / (self.target.stem if is_file else self.target.name)
 
     def prepare(self) -> None:
         """Make the folder, without an unfinished bag.
@@ -169,10 +214,10 @@ class Workplace:
         Raises:
             DatasetError: the target exists, or the folder cannot be made.
         """
-        if self.target.exists():
+        if os.path.lexists(self.target):  # also a link to nothing
             raise DatasetError(f"{self.target} exists; remove it or name another place.")
         with self.writing():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.bag.parent.mkdir(parents=True, exist_ok=True)
 
     def clear_bag(self) -> None:
         """Remove an unfinished bag; what it was made from stays."""

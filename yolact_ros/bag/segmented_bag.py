@@ -115,6 +115,13 @@ def segment_bag(
             _check_room(source, workplace)
             run = _Run(reader, images, segmenter, stream, options, known, workplace)
             failures = run.write(storage_of(source, target, reader), progress)
+            if run.done != run.total or not run.done:
+                raise DatasetError(
+                    f"The bag {source} promises {run.total} images on {images[0].topic} and gave "
+                    f"{run.done}; it is damaged, or its metadata are another recording's. Repair "
+                    f"it: ros2 bag reindex, or mcap recover. What was computed is kept in "
+                    f"{workplace.folder}."
+                )
     workplace.finish()
     return BagReport(images[0].topic, run.done, len(known), failures)
 
@@ -135,7 +142,7 @@ class _Run:
         self.done = 0
         self._reader = reader
         self._images = {connection.id for connection in images}
-        self._total = sum(connection.msgcount for connection in images)
+        self.total = sum(connection.msgcount for connection in images)
         self._segmenter = segmenter
         self._options = options
         self._journal = known
@@ -145,7 +152,7 @@ class _Run:
 
     def write(self, storage: Any, progress: Callable[[int, int], None]) -> dict[int, str]:
         """Write the bag; gives the failures."""
-        workplace, total = self._workplace, self._total
+        workplace, total = self._workplace, self.total
         failures: dict[int, str] = {}
         workplace.clear_bag()
         writer = Writer(workplace.bag, version=BAG_VERSION, storage_plugin=storage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from yolact_ros.cli.settings import (
     read_tracker_settings,
 )
 from yolact_ros.config import DEFAULT_MODEL, PostprocessConfig
+from yolact_ros.errors import ConfigError
 
 SHOWN_FAILURES = 5
 
@@ -68,6 +70,11 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.bag.segmented_bag import BagOptions, BagReport, segment_bag
     from yolact_ros.runtime.segmenter import Segmenter
 
+    if not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", arguments.result_topic, re.ASCII):
+        raise ConfigError(
+            f"--result-topic is {arguments.result_topic[:80]!r}; expected a name of ROS, such as "
+            "/yolact/instances."
+        )
     options = BagOptions(
         topic=arguments.topic,
         result_topic=f"/{arguments.result_topic.lstrip('/')}",

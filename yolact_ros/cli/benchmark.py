@@ -61,8 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
-    if arguments.frames < 1:
-        raise ConfigError(f"--frames is {arguments.frames}; expected 1 or more.")
+    if not 1 <= arguments.frames <= 1_000_000:
+        raise ConfigError(f"--frames is {arguments.frames}; expected 1 to 1000000.")
     check_writable(arguments.json)
     content = (
         _measure_postprocess(arguments) if arguments.postprocess else _measure_model(arguments)

@@ -86,6 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_writable(arguments.json)
     check_writable(arguments.output)
     _check_report(arguments)
+    if not 0 <= arguments.report_score <= 1:
+        raise ConfigError(f"--report-score is {arguments.report_score}; expected 0 to 1.")
     config = read_postprocess_settings(arguments, DEFAULTS)
     with Segmenter.open(
         arguments.model,

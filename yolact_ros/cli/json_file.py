@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,24 @@ def check_writable(path: Path | None) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON.
+    """Write `content` as JSON, so that the file is the old one or the new one.
 
     Raises:
         DatasetError: the file cannot be written.
     """
     try:
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=1) + "\n"
+        if path.exists() and not path.is_file():  # /dev/stdout
+            path.write_text(text, encoding="utf-8")
+            return
+        handle, part = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+        try:
+            with open(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                os.fchmod(handle, 0o644)
+            os.replace(part, path)
+        except BaseException:
+            os.unlink(part)
+            raise
     except OSError as error:
         raise DatasetError(f"{path} cannot be written: {error}.") from error

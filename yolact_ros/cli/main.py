@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
 from yolact_ros import __version__
+from yolact_ros.cli.interrupts import Terminated, stoppable
+from yolact_ros.cli.outputs import check_outputs
 from yolact_ros.errors import YolactError
+from yolact_ros.files import LIMIT_VARIABLE
 
 # Verb -> what it does. `yolact_ros/cli/<verb>.py` (dashes are underscores there) has
 # add_arguments(parser) and run(arguments).
@@ -53,12 +58,19 @@ EXTRAS = {
 }
 
 
+def _megapixels(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1e5:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and up to 100000")
+    return value
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
         The process's exit status: 0, 1 for an error that the package explains in one sentence,
-        2 for arguments that cannot be understood, 130 when interrupted.
+        2 for arguments that cannot be understood, 130 when interrupted, 143 when terminated.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     words[:1] = [ALIASES.get(word, word) for word in words[:1]]
@@ -71,19 +83,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="yolact", description="Real-time instance segmentation: YOLACT, YOLACT++, YolactEdge."
     )
     parser.add_argument("--version", action="version", version=f"yolact_ros {__version__}")
+    parser.add_argument(
+        "--max-megapixels",
+        type=_megapixels,
+        metavar="N",
+        help="largest image that is decoded, in millions of pixels (default: 64)",
+    )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, summary in VERBS.items():
         sentence = f"{summary[0].upper()}{summary[1:]}."
         subparser = verbs.add_parser(verb, help=summary, description=sentence)
-        if words and words[0] == verb:  # only the verb that is called pays for its imports
+        if verb in words[:3]:  # only the verb that is called pays for its imports
             module = importlib.import_module(f"yolact_ros.cli.{verb.replace('-', '_')}")
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
+    for stream in (sys.stdout, sys.stderr):  # names of files may be any bytes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     arguments = parser.parse_args(words)
+    if arguments.max_megapixels is not None:
+        os.environ[LIMIT_VARIABLE] = str(arguments.max_megapixels)
     try:
-        return int(arguments.run(arguments) or 0)
+        with stoppable():
+            check_outputs(arguments)
+            return int(arguments.run(arguments) or 0)
     except YolactError as error:
         print(f"yolact {arguments.verb}: {error}", file=sys.stderr)
+        return 1
+    except (OSError, MemoryError) as error:  # of a place that no check thought of
+        reason = f"{error}" or "there is not enough memory for it"
+        print(f"yolact {arguments.verb}: {reason}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
@@ -94,6 +123,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+    except Terminated:
+        print(f"yolact {arguments.verb}: terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print(f"yolact {arguments.verb}: interrupted", file=sys.stderr)
         return 130

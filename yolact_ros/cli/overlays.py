@@ -64,7 +64,12 @@ class Overlays:
             return
         path = self._path(frame.name, video=False)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(path), drawn):
+        written, data = cv2.imencode(path.suffix, drawn)
+        try:
+            path.write_bytes(data)  # OpenCV does not take every name of a file
+        except OSError:
+            written = False
+        if not written:
             raise DatasetError(f"OpenCV cannot write the overlay {path}; is there space left?")
 
     def close(self) -> None:

@@ -29,11 +29,17 @@ def run(arguments: argparse.Namespace) -> int:
     import cv2
 
     from yolact_ros.config import BackendConfig, PostprocessConfig
-    from yolact_ros.errors import YolactError
+    from yolact_ros.errors import ConfigError, YolactError
     from yolact_ros.evaluate.prototypes import draw_assembly_sheet, take_apart
     from yolact_ros.runtime.images.decoding import read_bgr
     from yolact_ros.runtime.segmenter import Segmenter
 
+    if arguments.output.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ConfigError(
+            f"{arguments.output} is no name of a picture; expected one that ends in .png."
+        )
+    if not 1 <= arguments.instances <= 100:
+        raise ConfigError(f"--instances is {arguments.instances}; expected 1 to 100.")
     image = read_bgr(arguments.image)
     with Segmenter.open(
         arguments.model,
@@ -44,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         names = segmenter.description.model.classes
     sheet = draw_assembly_sheet(image, assembly, class_names=names, instances=arguments.instances)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(arguments.output), sheet):
+    if not cv2.imwrite(str(arguments.output), sheet):  # its suffix was checked
         raise YolactError(
             f"{arguments.output} cannot be written; name a .png in a folder of yours."
         )

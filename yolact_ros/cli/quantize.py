@@ -105,10 +105,7 @@ def calibration_images(
         if number not in wanted:
             continue
         if frame.image is None:
-            raise BundleError(
-                f"{frame.path} holds no picture that can be decoded; take it out of the "
-                "calibration images."
-            )
+            raise BundleError(f"{frame.fault} Take it out of the calibration images.")
         tensors.append(prepare_image(frame.image, model)[0])
     return tensors
 

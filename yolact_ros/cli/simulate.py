@@ -9,6 +9,8 @@ from pathlib import Path
 
 from yolact_ros.errors import ConfigError
 
+LARGEST_SIDE = 4096
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--frames", type=_positive, default=100, metavar="N")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
+    parser.add_argument("--seed", type=_seed, default=0, help="the same seed gives the same bytes")
     parser.add_argument(
         "--size",
         type=_size,
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WIDTHxHEIGHT",
         help="of the pictures in pixels (default: 640x480)",
     )
-    parser.add_argument("--fps", type=float, default=20.0, help="of a clip (default: %(default)s)")
+    parser.add_argument("--fps", type=_rate, default=20.0, help="of a clip (default: %(default)s)")
     parser.add_argument(
         "--processes",
         type=_positive,
@@ -105,16 +107,30 @@ def _write_stills(arguments: argparse.Namespace) -> int:
 
 
 def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match or min(int(side) for side in match.groups()) < 32:
+    match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text)
+    if not match or not all(32 <= int(side) <= LARGEST_SIDE for side in match.groups()):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no size; expected WIDTHxHEIGHT of 32 pixels or more, e.g. 640x480"
+            f"{text[:40]!r} is no size; expected WIDTHxHEIGHT of 32 to {LARGEST_SIDE} pixels, "
+            "e.g. 640x480"
         )
     width, height = (int(side) for side in match.groups())
     return height, width
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    if not re.fullmatch("[0-9]{1,7}", text) or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number of 1 to 1000000")
     return int(text)
+
+
+def _seed(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number of 0 to 2^31 - 1")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0.1 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of 0.1 to 1000")
+    return value

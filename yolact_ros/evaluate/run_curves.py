@@ -118,7 +118,9 @@ def _top(panel: str, runs: Sequence[Run]) -> float | None:
     if panel in ("AP", RATE, SPEED):
         return None
     logs = [log for run in runs for log in (run.training, run.validation) if _known(log, panel)]
-    return 1.2 * max(float(np.nanquantile(log[panel], 0.95)) for log in logs) or None
+    finite = [log[panel][np.isfinite(log[panel])] for log in logs]  # a run may have diverged
+    top = max((float(np.quantile(values, 0.95)) for values in finite), default=0.0)
+    return 1.2 * top if 0 < top < 1e300 else None
 
 
 def _loss_names(run: Run) -> list[str]:
@@ -133,7 +135,7 @@ def _read_log(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-    except OSError as error:
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: no UTF-8
         raise DatasetError(
             f"{path} cannot be read: {error}. Expected the folder of a `yolact train`."
         ) from error

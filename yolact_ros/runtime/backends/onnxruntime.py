@@ -41,6 +41,16 @@ PROVIDERS = {
 }
 
 
+# Options of the runs in progress, in whichever thread.
+_running: set[Any] = set()
+
+
+def stop_runs() -> None:
+    """Ask ONNX Runtime to give up all runs in progress; they fail at their next operator."""
+    for options in tuple(_running):
+        options.terminate = True
+
+
 class OnnxRuntimeBackend:
     """Serves the graphs of a bundle; each is loaded when it is first run.
 
@@ -95,16 +105,25 @@ class OnnxRuntimeBackend:
         info, session = self.bundle.graphs[graph], self._sessions[graph]
         check_inputs(graph, info, inputs)
         kept = set(keep) & set(info.outputs)
+        options = self._library.RunOptions()
+        _running.add(options)
         try:
             if kept or self._device_type != "cpu" or any(_is_handle(x) for x in inputs.values()):
-                return self._run_bound(session, info, inputs, kept)
-            outputs = session.run(list(info.outputs), dict(inputs))
+                return self._run_bound(session, info, inputs, kept, options)
+            outputs = session.run(list(info.outputs), dict(inputs), options)
         except Exception as error:  # the library does not export its exception types
             raise BackendError(f"ONNX Runtime failed in the graph {graph!r}: {error}") from error
+        finally:
+            _running.discard(options)
         return dict(zip(info.outputs, outputs, strict=True))
 
     def _run_bound(
-        self, session: Any, info: GraphInfo, inputs: Mapping[str, Any], kept: Collection[str]
+        self,
+        session: Any,
+        info: GraphInfo,
+        inputs: Mapping[str, Any],
+        kept: Collection[str],
+        options: Any,
     ) -> dict[str, Any]:
         """Run with inputs and outputs where they are, or where they are to stay."""
         binding = session.io_binding()
@@ -118,7 +137,7 @@ class OnnxRuntimeBackend:
                 binding.bind_output(name, self._device_type, self._device)
             else:
                 binding.bind_output(name, "cpu")
-        session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding, options)
         values = dict(zip(info.outputs, binding.get_outputs(), strict=True))
         return {n: value if n in kept else value.numpy() for n, value in values.items()}
 

@@ -18,12 +18,10 @@ import numpy as np
 import simplejpeg
 
 from yolact_ros.errors import ConfigError, DatasetError
-from yolact_ros.files import read_file
+from yolact_ros.files import LIMIT_VARIABLE, read_file
 from yolact_ros.runtime.images.headers import ImageHeader, read_header
 
 DEFAULT_MEGAPIXELS = 64.0
-# How `yolact --max-megapixels` reaches every process that reads images.
-LIMIT_VARIABLE = "YOLACT_MAX_MEGAPIXELS"
 
 # Cameras often pad a whole JPEG with a few bytes before its end mark.
 _PADDING = 4

@@ -1,0 +1,55 @@
+"""Ctrl-C and SIGTERM: both end a verb the same way, also while a library computes."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import NoReturn
+
+BACKEND = "yolact_ros.runtime.backends.onnxruntime"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived; whoever keeps results on Ctrl-C keeps them now."""
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM raise `Terminated`, and both signals end a run of ONNX Runtime.
+
+    Python handles a signal when a library returns, and a graph may never: the byte that Python
+    writes at once wakes a thread, which asks the library to give up.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    watcher = threading.Thread(target=_watch, args=(reader,), daemon=True)
+    watcher.start()
+    before = signal.signal(signal.SIGTERM, _terminate)
+    wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        signal.signal(signal.SIGTERM, before)
+        writer.close()
+        watcher.join()
+        reader.close()
+
+
+def _terminate(_: int, __: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _watch(reader: socket.socket) -> None:
+    while received := reader.recv(64):
+        backend = sys.modules.get(BACKEND)
+        if backend is not None and {signal.SIGINT, signal.SIGTERM} & set(received):
+            backend.stop_runs()

@@ -1,0 +1,86 @@
+"""One check for every path that a verb writes: it can be written, and it is none of the inputs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from yolact_ros.errors import ConfigError
+
+# Destinations of arguments that are written; every other path is read.
+WRITTEN = ("output", "json", "overlay", "report", "target")
+# Folders that a verb both reads and writes: of a run that goes on, and of its curves.
+SHARED = ("resume", "runs")
+
+
+def check_outputs(arguments: argparse.Namespace) -> None:
+    """Find out before the work, not after it, that a result has no place.
+
+    Raises:
+        ConfigError: an output is an input, or a file of one, or cannot be written; the message
+            says which.
+    """
+    inputs = [path for name, path in _paths(arguments) if name not in (*WRITTEN, *SHARED)]
+    for name, path in _paths(arguments):
+        if name not in WRITTEN:
+            continue
+        try:
+            _check(path, inputs)
+        except (OSError, ValueError) as error:  # a name that no file can have
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{shown(path)} cannot be written: {reason}.") from error
+
+
+def shown(path: object) -> str:
+    """Give a path as text that every terminal can print."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def _paths(arguments: argparse.Namespace) -> Iterator[tuple[str, Path]]:
+    for name, value in vars(arguments).items():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, Path):
+                yield name, item
+            elif isinstance(item, str) and item and name in ("model", "output", "checkpoint"):
+                yield name, Path(item)
+
+
+def _check(path: Path, inputs: list[Path]) -> None:
+    path.lstat() if path.is_symlink() else path.exists()  # raises for an impossible name
+    os.stat(path.parent) if path.parent.exists() else None
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{shown(path)} cannot be written: its name is not UTF-8, which OpenCV does not take."
+        ) from None
+    for source in inputs:
+        if _same(path, source):
+            raise ConfigError(
+                f"{shown(path)} is an input; it would be overwritten. Name another output."
+            )
+        inside = source.is_dir() and path.is_file() and _contains(source, path)
+        if inside:
+            raise ConfigError(
+                f"{shown(path)} is a file of the input {shown(source)}; it would be overwritten. "
+                "Name another output, or remove it first."
+            )
+    if os.path.lexists(path) and not path.exists():
+        raise ConfigError(f"{shown(path)} is a link to nothing; remove it first.")
+    above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if above != path and not above.is_dir():
+        raise ConfigError(f"{shown(path)} cannot be written: {shown(above)} is no folder.")
+    if not os.access(above, os.W_OK):
+        raise ConfigError(f"{shown(path)} cannot be written: no permission for {shown(above)}.")
+
+
+def _same(first: Path, second: Path) -> bool:
+    if first.exists() and second.exists():
+        return first.samefile(second)
+    return os.path.realpath(first) == os.path.realpath(second)
+
+
+def _contains(folder: Path, path: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
