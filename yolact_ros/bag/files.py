@@ -217,11 +217,11 @@ class Workplace:
         if os.path.lexists(self.target):  # also a link to nothing
             raise DatasetError(f"{self.target} exists; remove it or name another place.")
         with self.writing():
-            self.bag.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     def clear_bag(self) -> None:
         """Remove an unfinished bag; what it was made from stays."""
-        shutil.rmtree(self.bag, ignore_errors=True)
+        shutil.rmtree(self.bag.parent, ignore_errors=True)
 
     def finish(self) -> None:
         """Move the complete bag to its place and remove the rest.

@@ -155,8 +155,9 @@ class _Run:
         workplace, total = self._workplace, self.total
         failures: dict[int, str] = {}
         workplace.clear_bag()
-        writer = Writer(workplace.bag, version=BAG_VERSION, storage_plugin=storage)
         with workplace.writing():
+            workplace.bag.parent.mkdir()
+            writer = Writer(workplace.bag, version=BAG_VERSION, storage_plugin=storage)
             writer.open()
         complete = False
         try:
