@@ -21,7 +21,7 @@ pytest.importorskip("pycocotools")
 onnx = pytest.importorskip("onnx")
 
 from yolact_ros.cli.main import main
-from yolact_ros.runtime.bundle import write_bundle
+from yolact_ros.runtime.bundle_writer import write_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from yolact_ros.errors import BackendError
+from yolact_ros.files import parse_json, read_file
 from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
 from yolact_ros.runtime.bundle import Bundle
 
 # 2: bilinear GridSample whatever the parser, and no TF32; engines of format 1 may sample wrongly.
 # 3: multiprocessors and integrated memory are part of the identity.
+MAX_SIDECAR_BYTES = 1 << 20
 SIDECAR_FORMAT = "yolact_ros engine 3"
 OLDER_FORMATS = ("yolact_ros engine 1", "yolact_ros engine 2")
 SUFFIX = ".engine"
@@ -210,14 +212,12 @@ def _remove_useless(folder: Path, graph: str, sha256: str) -> None:
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
     where = sidecar_path(path)
-    try:
-        sidecar = json.loads(where.read_bytes())
-    except FileNotFoundError as error:
+    if not where.exists():
         raise BackendError(
             f"The engine {path} has no sidecar {where.name}: nobody knows what it was made from."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise BackendError(f"The sidecar {where} cannot be read: {error}.") from error
+        )
+    content = read_file(where, limit=MAX_SIDECAR_BYTES, error=BackendError)
+    sidecar = parse_json(content, where=f"The sidecar {where}", error=BackendError)
     found = sidecar.get("format") if isinstance(sidecar, dict) else None
     if found != SIDECAR_FORMAT:
         raise BackendError(f"{where} has format {found!r}; expected {SIDECAR_FORMAT!r}.")
