@@ -20,6 +20,9 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 HALF = len(CONTENT) // 2
 
 
+ETAG = '"version 2"'
+
+
 class Files(BaseHTTPRequestHandler):
     """The first part of the path says how the server behaves; see the tests."""
 
@@ -46,6 +49,13 @@ class Files(BaseHTTPRequestHandler):
 
     def send_file(self, behaviour):
         start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        if behaviour == "replaced" and self.headers.get("If-Range", ETAG) != ETAG:
+            start = 0
+        if behaviour == "empty":
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if start and behaviour == "no-ranges":
             start = 0
         elif start >= len(CONTENT):
@@ -59,6 +69,8 @@ class Files(BaseHTTPRequestHandler):
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
         self.send_header("Content-Type", "application/octet-stream")
+        if behaviour == "replaced":
+            self.send_header("ETag", ETAG)
         self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
         body = CONTENT[start:]
@@ -152,6 +164,32 @@ def test_the_hash_that_a_hub_promises_in_its_redirect_is_held_against_the_file(s
     assert download(f"{server.url}/hub/weights.pth", path) == SHA256
     with pytest.raises(WeightsError, match="0" * 64):
         download(f"{server.url}/lying-hub/weights.pth", path.with_name("other.pth"))
+
+
+def test_halves_of_two_versions_are_never_joined(server, path):
+    part = path.with_name(f"{path.name}.part")
+    part.parent.mkdir()
+    part.write_bytes(b"a half of version 1")
+    part.with_name(f"{part.name}.etag").write_text('"version 1"')
+    download(f"{server.url}/replaced/file", path)
+    assert path.read_bytes() == CONTENT
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_the_rest_of_the_same_version_is_fetched(server, path):
+    part = path.with_name(f"{path.name}.part")
+    part.parent.mkdir()
+    part.write_bytes(CONTENT[:7])
+    part.with_name(f"{part.name}.etag").write_text(ETAG)
+    download(f"{server.url}/replaced/file", path)
+    assert path.read_bytes() == CONTENT
+    assert server.ranges == ["bytes=7-"]
+
+
+def test_an_empty_answer_is_no_file(server, path):
+    with pytest.raises(WeightsError, match="empty answer"):
+        download(f"{server.url}/empty/file", path)
+    assert not list(path.parent.iterdir())
 
 
 def test_a_web_page_is_not_taken_for_a_file(server, path):

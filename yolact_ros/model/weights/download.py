@@ -90,6 +90,12 @@ def download(url: str, path: Path, *, sha256: str | None = None) -> str:
             "the command again."
         ) from error
     size = part.stat().st_size
+    if not size:
+        part.unlink()
+        raise WeightsError(
+            f"{url} gives an empty answer. Look whether the authors moved the file, and run the "
+            "command again."
+        )
     if promise.size is not None and size < promise.size:
         raise WeightsError(
             f"The connection to {url} broke after {size} of {promise.size} bytes, which are kept "
@@ -97,6 +103,7 @@ def download(url: str, path: Path, *, sha256: str | None = None) -> str:
         )
     actual = file_sha256(part)
     expected = sha256 or promise.sha256
+    _etag_file(part).unlink(missing_ok=True)
     too_long = promise.size is not None and size > promise.size
     if too_long or (expected is not None and actual != expected):
         part.unlink()
@@ -115,6 +122,8 @@ def _fetch(url: str, part: Path, promise: ExpectedFile) -> None:
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
     if start:
         request.add_header("Range", f"bytes={start}-")
+        if _etag_file(part).is_file():  # of another version the server sends all
+            request.add_header("If-Range", _etag_file(part).read_text())
     try:
         response = urllib.request.build_opener(_Redirects(promise)).open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
@@ -134,6 +143,11 @@ def _fetch(url: str, part: Path, promise: ExpectedFile) -> None:
                 "whether the network asks for a login."
             )
         resumed = response.status == 206
+        etag = response.headers.get("ETag", "")
+        if etag.startswith('"'):  # a weak one does not promise equal bytes
+            _etag_file(part).write_text(etag)
+        else:
+            _etag_file(part).unlink(missing_ok=True)
         length = response.headers.get("Content-Length", "")
         if promise.size is None and not resumed and length.isdigit():
             promise.size = int(length)
@@ -150,6 +164,11 @@ def _fetch(url: str, part: Path, promise: ExpectedFile) -> None:
             while block := response.read(BLOCK):
                 file.write(block)
                 bar.update(len(block))
+
+
+def _etag_file(part: Path) -> Path:
+    """Where the version that `part` is of is kept, as the server names it."""
+    return part.with_name(part.name + ".etag")
 
 
 def file_sha256(path: str | Path) -> str:
