@@ -12,7 +12,7 @@ import pytest
 rclpy = pytest.importorskip("rclpy")
 
 from builtin_interfaces.msg import Time
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -47,7 +47,9 @@ def camera(ros):
             assert time.monotonic() < deadline
             rclpy.spin_once(node, timeout_sec=0.02)
 
-    yield SimpleNamespace(depth=depth, wanted=wanted, publishers=publishers, spin_until=spin_until)
+    yield SimpleNamespace(
+        node=node, depth=depth, wanted=wanted, publishers=publishers, spin_until=spin_until
+    )
     depth.close()
     node.destroy_node()
 
@@ -126,6 +128,24 @@ def test_nothing_is_taken_when_nobody_wants_it_any_more(camera):
     assert info.get_subscription_count() == 1
     camera.wanted.info = False
     camera.spin_until(lambda: not info.get_subscription_count())
+
+
+def test_calibration_that_was_latched_before_is_heard(camera):
+    _, volatile = camera.publishers
+    camera.wanted.info = False
+    camera.spin_until(lambda: not volatile.get_subscription_count())
+    camera.node.destroy_publisher(volatile)
+    latched = camera.node.create_publisher(
+        CameraInfo,
+        "front/camera_info",
+        QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
+    )
+    latched.publish(info_message(width=6))
+    assert camera.depth.info is None
+    camera.wanted.info = True
+    camera.spin_until(lambda: camera.depth.info)
+    camera.wanted.info = False
+    camera.spin_until(lambda: not latched.get_subscription_count())
 
 
 def test_rectified_images_have_the_pinhole_of_p_and_no_distortion():

@@ -10,12 +10,12 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
 from yolact_ros.errors import MessageError
 from yolact_ros.ros.inputs.camera import WhileThereIsRoom, image_qos
-from yolact_ros.ros.inputs.qos import SubscriptionWatch
+from yolact_ros.ros.inputs.qos import SubscriptionEventCallbacks, SubscriptionWatch
 from yolact_ros.ros.inputs.stamp_matcher import Pairing
 from yolact_ros.ros.parameters.settings import DepthSettings
 from yolact_ros.runtime.depth.objects import DepthView, depth_in_metres, view_of
@@ -63,6 +63,7 @@ class DepthInput:
         self._topic = node.resolve_topic_name(prefix + DEPTH)
         self._info_topic = node.resolve_topic_name(prefix + CAMERA_INFO)
         self._subscriptions: dict[str, Any] = {}
+        self._latched: Any = None  # a second subscription to the calibration
         self._lock = threading.Lock()  # the executor and transitions may have threads of their own
         self._closed = False
         self._keeps_all = keeps_all
@@ -88,6 +89,7 @@ class DepthInput:
             for subscription in self._subscriptions.values():
                 self._node.destroy_subscription(subscription)
             self._subscriptions = {}
+            self._unlatch()
 
     def expect(self, stamp: Time, *, settings: DepthSettings) -> None:
         """Announce which image is worked on next."""
@@ -195,7 +197,38 @@ class DepthInput:
                 )
             elif subscription is not None and not wanted():
                 self._node.destroy_subscription(self._subscriptions.pop(topic))
+                if self._kinds[topic] is CameraInfo:
+                    self._unlatch()
                 self._images = self._new_pairing()  # frees the depth images
+            if wanted() and self._kinds[topic] is CameraInfo and self._latched is None:
+                self._latch(topic)
+
+    def _latch(self, topic: str) -> None:
+        """Hear calibration that was published once, long ago, if somebody publishes it so.
+
+        A transient local subscription hears no volatile publisher, and a volatile one gets nothing
+        that was published before it; so there are two. Drivers with a volatile publisher would
+        warn of the second one, so it is made only for those that latch.
+        """
+        name = self._node.resolve_topic_name(topic)
+        publishers = self._node.get_publishers_info_by_topic(name)
+        if not any(
+            publisher.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+            for publisher in publishers
+        ):
+            return
+        self._latched = self._node.create_subscription(
+            CameraInfo,
+            topic,
+            self._on_info,
+            QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+        )
+
+    def _unlatch(self) -> None:
+        if self._latched is not None:
+            self._node.destroy_subscription(self._latched)
+            self._latched = None
 
     def _new_pairing(self) -> Pairing[Image]:
         return Pairing(on_room=self._on_room if self._keeps_all else None)
