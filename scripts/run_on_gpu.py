@@ -388,9 +388,11 @@ def agreement(found: Sequence[Detections], expected: Sequence[Detections]) -> Ro
         for i in range(len(theirs)):
             candidates = [j for j in free if ours.class_ids[j] == theirs.class_ids[i]]
             best = max(
-                candidates, key=lambda j: box_iou(ours.boxes[j], theirs.boxes[i]), default=None
+                candidates,
+                key=lambda j: single_box_iou(ours.boxes[j], theirs.boxes[i]),
+                default=None,
             )
-            if best is None or box_iou(ours.boxes[best], theirs.boxes[i]) < SAME_INSTANCE:
+            if best is None or single_box_iou(ours.boxes[best], theirs.boxes[i]) < SAME_INSTANCE:
                 missed += 1
                 continue
             free.remove(best)
@@ -406,7 +408,7 @@ def agreement(found: Sequence[Detections], expected: Sequence[Detections]) -> Ro
     }  # fmt: skip
 
 
-def box_iou(a: np.ndarray, b: np.ndarray) -> float:
+def single_box_iou(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of two x1 y1 x2 y2."""
     sides = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
     areas = [float(np.prod(box[2:] - box[:2])) for box in (a, b)]

@@ -8,10 +8,10 @@ import pytest
 from yolact_ros.config import PostprocessConfig
 from yolact_ros.runtime.postprocess import (
     best_first,
-    box_iou,
     fast_nms,
     select_detections,
     select_finished,
+    self_iou,
 )
 
 
@@ -112,14 +112,14 @@ def test_one_box_may_be_found_as_two_classes():
 
 def test_iou_equal_to_the_threshold_is_allowed():
     boxes = np.array([[0, 0, 2, 1], [0, 0, 1, 1]], np.float32)
-    assert box_iou(boxes)[0, 1] == 0.5
+    assert self_iou(boxes)[0, 1] == 0.5
     assert fast_nms(boxes, 0.5).all()
     assert fast_nms(boxes, 0.49).tolist() == [True, False]
 
 
 def test_second_of_two_boxes_without_area_falls():
     point = np.full((2, 4), 0.5, np.float32)
-    assert np.isnan(box_iou(point)).all()
+    assert np.isnan(self_iou(point)).all()
     assert fast_nms(point, 0.5).tolist() == [True, False]
 
 

@@ -39,7 +39,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 # An output that another graph goes on from, where it is needed.
 ON_DEMAND = {"towers": "locate", "p3": "prototypes"}
 CHOICES = {"postprocess": POSTPROCESS, "target": TARGETS, "precision": PRECISIONS}
-REPAIR = "Copy the bundle again, or export it anew: yolact export CHECKPOINT -o {folder}"
+REPAIR = "Copy the bundle again, or export it again: yolact export CHECKPOINT -o {folder}"
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _read_description(folder: Path) -> tuple[dict[str, Any], str]:
         found = content.get("format") if isinstance(content, dict) else None
         raise BundleError(
             f"{path} has format {found!r}; this version of yolact_ros reads format {FORMAT}. "
-            f"Update yolact_ros, or export the bundle anew: yolact export CHECKPOINT -o {folder}"
+            f"Update yolact_ros, or export the bundle again: yolact export CHECKPOINT -o {folder}"
         )
     return content, hashlib.sha256(raw).hexdigest()
 

@@ -13,7 +13,7 @@ from yolact_ros.config import ModelConfig
 from yolact_ros.runtime.backends import Array, Backend
 
 # Cells of P3 around a part of it that its prototypes depend on: three for the convolutions at
-# P3's size, one for the enlargement together with the convolution behind it.
+# P3's size, one for the enlargement together with the convolution after it.
 HALO = 4
 
 

@@ -157,7 +157,7 @@ def fast_nms(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
     Returns:
         (n,) bool: which are kept.
     """
-    fits = box_iou(boxes) <= iou_threshold
+    fits = self_iou(boxes) <= iou_threshold
     kept: np.ndarray = np.logical_and.reduce(np.tri(len(boxes), dtype=bool) | fits, axis=0)
     return kept
 
@@ -168,7 +168,7 @@ def greedy_nms(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
     Unlike the reference's, which counts boxes of the network's input with one pixel added to each
     side, this is the usual definition. Arguments and result are those of `fast_nms`.
     """
-    overlaps = box_iou(boxes) > iou_threshold  # False for 0/0
+    overlaps = self_iou(boxes) > iou_threshold  # False for 0/0
     kept = np.ones(len(boxes), bool)
     for i in range(len(boxes)):
         if kept[i]:
@@ -176,7 +176,7 @@ def greedy_nms(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
     return kept
 
 
-def box_iou(boxes: np.ndarray) -> np.ndarray:
+def self_iou(boxes: np.ndarray) -> np.ndarray:
     """Intersection over union of all pairs of (n, 4) boxes: (n, n), NaN for 0/0."""
     x1, y1, x2, y2 = boxes.T
     widths = np.minimum(x2[:, None], x2) - np.maximum(x1[:, None], x1)

@@ -8,7 +8,7 @@ import pytest
 from yolact_ros.config import TrackerConfig
 from yolact_ros.errors import ConfigError
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.runtime.video.tracking import Tracker, box_iou, mask_iou
+from yolact_ros.runtime.video.tracking import Tracker, mask_iou, pairwise_box_iou
 
 SIZE = (240, 320)
 
@@ -165,8 +165,8 @@ def test_overlaps_agree_with_counting_pixels():
         assert mask_iou(masks[0], origins[0], masks[1], origins[1]) == pytest.approx(expected)
     boxes = np.array([[0, 0, 2, 2], [1, 1, 3, 3], [5, 5, 5, 5]], float)
     expected = [[1, 1 / 7, 0], [1 / 7, 1, 0], [0, 0, 0]]
-    np.testing.assert_allclose(box_iou(boxes, boxes), expected)
-    assert box_iou(boxes[:0], boxes).shape == (0, 3)
+    np.testing.assert_allclose(pairwise_box_iou(boxes, boxes), expected)
+    assert pairwise_box_iou(boxes[:0], boxes).shape == (0, 3)
 
 
 def test_a_value_out_of_range_gets_a_sentence():

@@ -67,8 +67,8 @@ class KeyframePolicy:
         """Decide on the next image.
 
         Args:
-            stamp: when it was taken, in seconds of any clock; None if unknown, then no rule of
-                time holds.
+            stamp: when it was taken, in seconds of any clock; None disables the
+                time-based rules.
             image_size: (height, width) in pixels.
             change: measures the change since the keyframe as a fraction, see
                 `KeyframeConfig.change_threshold`; called only if nothing else asks for a keyframe.
@@ -114,5 +114,5 @@ class KeyframePolicy:
 
 
 def _within(earlier: float | None, later: float | None, longest: float) -> bool:
-    """Whether a stamp lies 0 to `longest` seconds behind another; yes if one is unknown."""
+    """Whether a stamp lies 0 to `longest` seconds after another; yes if one is unknown."""
     return earlier is None or later is None or 0 <= later - earlier <= longest

@@ -1,4 +1,4 @@
-"""How far two images of a stream are apart: dense optical flow (DIS), and measures of change."""
+"""Measure motion and change between two images of a stream, by dense optical flow (DIS)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def grey_image(tensor: np.ndarray) -> np.ndarray:
 def grey_difference(first: np.ndarray, second: np.ndarray) -> float:
     """Mean difference of two grey images, 0 to 1; what is brighter all over does not count.
 
-    Cameras change their exposure all the time, and the network hardly minds.
+    Cameras change their exposure all the time, which hardly affects the network.
     """
     difference = first.astype(np.float32) - second
     return float(np.abs(difference - difference.mean()).mean()) / 255
@@ -106,7 +106,7 @@ def flow_at_cells(flow: np.ndarray, model: ModelConfig) -> np.ndarray:
 
 
 def flow_change(flow: np.ndarray, current: np.ndarray, keyframe: np.ndarray) -> float:
-    """How much has changed, as far as features moved by `flow` are concerned.
+    """Measure the change that warping features by `flow` does not make up for.
 
     Args:
         flow: (h, w, 2), see `OpticalFlow.between`.

@@ -1,4 +1,4 @@
-"""Detections of one image carried to the images behind it by optical flow, without the network.
+"""Propagate detections to later images by optical flow, without running the network.
 
 Flow is measured from each image to the next one, where motion is small. Each instance moves as a
 plane: one affine map, fitted to the flow inside its mask, so that its outline stays sharp where
@@ -25,7 +25,7 @@ IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float64)
 
 
 class PropagatedDetections:
-    """Soft masks and boxes on their way through a stream."""
+    """Soft masks and boxes that follow the optical flow of a stream."""
 
     def __init__(self, selection: Selection, soft: SoftMasks, *, grey: np.ndarray) -> None:
         """Take what the network found.

@@ -1,4 +1,4 @@
-"""Numbers that objects keep from image to image: association of masks by overlap.
+"""Multi-object tracking: mask-IoU association with a constant-velocity model.
 
 A track is an object seen before: its box with a velocity (a g-h filter, which is the steady state
 of a Kalman filter with constant velocity), and its last mask. In each image the mask is moved to
@@ -144,7 +144,9 @@ class Tracker:
         boxes = np.array([track.box for track in self._tracks])
         classes = np.array([track.class_id for track in self._tracks])
         shared = detections.class_ids[:, None] == classes
-        near = box_iou(detections.boxes.astype(np.float64), boxes) >= self.config.track_iou
+        near = (
+            pairwise_box_iou(detections.boxes.astype(np.float64), boxes) >= self.config.track_iou
+        )
         for index, number in np.argwhere(shared & near):
             track = self._tracks[number]
             overlap = mask_iou(
@@ -163,7 +165,7 @@ def common_velocity(tracks: Iterable[Track]) -> np.ndarray:
     return np.median(known, axis=0) if known else np.zeros(2)
 
 
-def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def pairwise_box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(N, M) IoU of boxes (N, 4) and (M, 4), x1 y1 x2 y2; 0 between boxes without area."""
     low = np.maximum(first[:, None, :2], second[:, :2])
     high = np.minimum(first[:, None, 2:], second[:, 2:])
