@@ -66,7 +66,7 @@ class Overlays:
         path.parent.mkdir(parents=True, exist_ok=True)
         written, data = cv2.imencode(path.suffix, drawn)
         try:
-            path.write_bytes(data)  # OpenCV does not take every name of a file
+            path.write_bytes(data.tobytes())  # OpenCV does not take every name of a file
         except OSError:
             written = False
         if not written:
