@@ -25,9 +25,9 @@ MAX_DETECTIONS = 100
 
 
 class DeviceMasksGraph(nn.Module):
-    """The graph `detect` with masks in the place of prototypes and coefficients."""
+    """The graph `detect` with masks instead of prototypes."""
 
-    outputs = ("boxes", "scores", "mask_scores", "class_ids", "masks")
+    outputs = (*DetectWithNmsGraph.outputs, "masks")
 
     def __init__(self, detect: DetectWithNmsGraph) -> None:
         super().__init__()
@@ -37,7 +37,8 @@ class DeviceMasksGraph(nn.Module):
         """(1, H, W, 3) uint8 BGR to the outputs; masks are (N, Hp, Wp) uint8, 255 times soft."""
         found = self.detect(image)
         masks = soft_masks(found.prototypes[None], found.coefficients[None], found.boxes[None])[0]
-        return (*found[:4], (masks * 255).round().to(torch.uint8))
+        # One cell of the prototypes, which a bundle has to have, costs nothing to copy.
+        return (*found[:5], found.prototypes[:1, :1], (masks * 255).round().to(torch.uint8))
 
 
 def export_device_masks(checkpoint: Path, folder: Path) -> None:
