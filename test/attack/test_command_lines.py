@@ -147,11 +147,11 @@ def status_of(words, seconds=20):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_lines(place, capsys, seed):
     random = np.random.default_rng(seed)
     refused = 0
-    for _ in range(50):
+    for _ in range(40):
         words = draw_line(random)
         shutil.rmtree("new", ignore_errors=True)
         try:
@@ -162,7 +162,7 @@ def test_random_lines(place, capsys, seed):
         assert status in (0, 1, 2), words
         assert status == 0 or len(text) > 20, words
         refused += status != 0
-    assert refused > 25
+    assert refused > 20
 
 
 @pytest.mark.parametrize(
@@ -221,8 +221,14 @@ def endless_bundle(folder, tiny):
     )
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("model, done", [("endless", 0), ("tabletop", 1)])
+@pytest.mark.parametrize(
+    "model, done, number, status",
+    [
+        ("endless", 0, signal.SIGINT, 130),
+        ("endless", 0, signal.SIGTERM, 143),
+        ("tabletop", 1, signal.SIGTERM, 143),
+    ],
+)
 def test_a_signal_ends_predict_and_keeps_what_was_done(place, tiny, model, done, number, status):
     endless_bundle(place, tiny)
     for i in range(2, 3000):
