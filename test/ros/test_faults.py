@@ -7,8 +7,10 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,12 +20,14 @@ pytest.importorskip("rclpy")
 from ament_index_python.packages import get_package_prefix
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState
+from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from yolact_ros.msg import InstanceArray
+from yolact_ros.ros import process
 from yolact_ros.ros.diagnostics.publisher import memory_mb
 from yolact_ros.ros.inputs.camera import CameraFrame
 from yolact_ros.ros.inputs.mailbox import FrameCounts
@@ -127,6 +131,39 @@ def test_an_image_is_accounted_for_once_whatever_breaks_down_behind_it(
             assert getattr(after, name) == getattr(before, name) + outcome.get(name, 0)
     assert work_on_one().in_flight == 0
     assert capfd.readouterr().err.count("ZeroDivisionError: a defect") == 2
+    assert node.trigger_deactivate() == SUCCESS and node.trigger_cleanup() == SUCCESS
+    node.destroy_node()
+
+
+def test_an_image_for_which_there_is_no_memory_fails_and_the_next_one_is_taken(
+    ros, squares_bundle, image_with, monkeypatch
+):
+    node = YolactNode()
+    node.set_parameters([Parameter("model", value=str(squares_bundle))])
+    assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+    (pipeline,) = node.pipelines
+    camera = node.create_publisher(Image, "image", EVERYTHING)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    take, left = Executor._take_subscription, [1]
+
+    def take_without_memory(self, subscription):
+        if subscription.topic_name.endswith("/image") and left and left.pop():
+            raise MemoryError
+        return take(self, subscription)
+
+    monkeypatch.setattr(Executor, "_take_subscription", take_without_memory)
+    events = SimpleNamespace(put=lambda event: pytest.fail(event))
+    spinner = threading.Thread(target=process._spin, args=(executor, node, events), daemon=True)
+    spinner.start()
+    deadline = time.monotonic() + 30.0
+    while not (counts := pipeline.camera.mailbox.counts()).processed:
+        assert time.monotonic() < deadline, counts
+        camera.publish(message_from_bgr(image_with(GOOD, (64, 64)), Header()))
+        time.sleep(0.2)
+    assert counts.failed == 1
+    executor.shutdown(5.0)
+    spinner.join(5.0)
     assert node.trigger_deactivate() == SUCCESS and node.trigger_cleanup() == SUCCESS
     node.destroy_node()
 

@@ -76,7 +76,9 @@ def main(args: list[str] | None = None) -> int:
         return 1
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    spinner = threading.Thread(target=_spin, args=(executor, events), name="executor", daemon=True)
+    spinner = threading.Thread(
+        target=_spin, args=(executor, node, events), name="executor", daemon=True
+    )
     spinner.start()
     status = _serve(node, events)
     executor.shutdown(JOIN_S)
@@ -114,9 +116,13 @@ def _start(node: YolactNode) -> bool:
     return node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
 
 
-def _spin(executor: SingleThreadedExecutor, events: Events) -> None:
+def _spin(executor: SingleThreadedExecutor, node: YolactNode, events: Events) -> None:
     try:
-        executor.spin()
+        while True:
+            try:
+                return executor.spin()
+            except MemoryError:  # while an image was taken from the middleware
+                node.recover_from_lost_image()
     except Exception:  # noqa: BLE001 - without an executor the process must not stay as a shell
         get_logger(NAME).fatal(f"The executor broke down:\n{traceback.format_exc()}")
         events.put(FAILED)

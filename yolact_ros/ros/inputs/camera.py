@@ -59,6 +59,7 @@ class CameraInput:
         self._node = node
         self._keeps_all = settings.queue_policy == "all"
         self._subscription: Subscription[Any] | None = None
+        self._group: WhileThereIsRoom | None = None
         keep = settings.queue_size if self._keeps_all else 0
         self.mailbox: Mailbox[CameraFrame] = inbox.new_mailbox(keep=keep, on_room=self._on_room)
 
@@ -72,9 +73,9 @@ class CameraInput:
         if self._subscription is not None:
             return
         qos = image_qos(keeps_all=self._keeps_all)
-        group = WhileThereIsRoom(lambda: self.mailbox.is_full)
+        self._group = WhileThereIsRoom(lambda: self.mailbox.is_full)
         self._subscription = self.watch.subscribe(
-            self._type, self._on_image, qos, callback_group=group
+            self._type, self._on_image, qos, callback_group=self._group
         )
         self._node.get_logger().info(f"Waiting for images on {self.topic}.")
 
@@ -83,6 +84,14 @@ class CameraInput:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+
+    def abandon_take(self) -> bool:
+        """Unsubscribe if taking an image broke off, and count that image as failed."""
+        if self._group is None or not self._group.is_taking:
+            return False
+        self.unsubscribe()
+        self.mailbox.note_failure()
+        return True
 
     def explain_silence(self) -> str:
         """Explain why the graph's publishers cannot be heard; empty if nothing is wrong."""
@@ -107,11 +116,23 @@ class WhileThereIsRoom(MutuallyExclusiveCallbackGroup):
 
     def __init__(self, is_full: Callable[[], bool]) -> None:
         super().__init__()
+        self.is_taking = False  # stays true if taking a message raises
         self._is_full = is_full
 
     def can_execute(self, entity: Any) -> bool:
         """Whether the executor may take something from `entity`."""
         return not self._is_full() and super().can_execute(entity)
+
+    def beginning_execution(self, entity: Any) -> bool:
+        """Note that the executor takes a message."""
+        begins = super().beginning_execution(entity)
+        self.is_taking = self.is_taking or begins
+        return begins
+
+    def ending_execution(self, entity: Any) -> None:
+        """Note that the message has been handled."""
+        super().ending_execution(entity)
+        self.is_taking = False
 
 
 def image_topic(

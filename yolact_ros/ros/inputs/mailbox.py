@@ -157,6 +157,12 @@ class Mailbox(Generic[T]):
             self._changed.notify_all()
             return self._accounts()
 
+    def note_failure(self) -> None:
+        """Count an item that could not be received as failed."""
+        with self._changed:
+            self._count("received")
+            self._count("failed")
+
     def counts(self) -> FrameCounts:
         """Return the counts of this instant."""
         with self._changed:
