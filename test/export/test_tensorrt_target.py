@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,6 +157,22 @@ def test_half_sampling_halves_what_deformable_layers_move_and_finds_the_same(exp
     assert max(row.error for row in report.rows) < 1e-3
     ours, theirs = (run(b, "detect", {"image": images(1)}) for b in (in_half, in_float))
     assert_same_rows(ours, theirs, boxes=4e-3, scores=1e-2)
+
+
+def test_masks_of_the_device_are_those_of_the_host(checkpoint, exported, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    import device_masks
+
+    monkeypatch.setattr(device_masks, "MAX_DETECTIONS", 20)  # as in `exported`
+    device_masks.export_device_masks(checkpoint, tmp_path / "masks")
+    plain, _ = exported(target="tensorrt", precision="fp16")
+    backends = [
+        OnnxRuntimeBackend(bundle, threads=1)
+        for bundle in (plain, Bundle.open(tmp_path / "masks"))
+    ]
+    row = device_masks.time_masks(*backends, [images(1)], runs=1)
+    assert row["instances"] > 0
+    assert row["largest_difference"] < 0.02  # 8 bits, and prototypes in half on the way
 
 
 def test_a_batch_finds_what_its_images_find_one_by_one(exported):
