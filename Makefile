@@ -1,6 +1,7 @@
 # make env    everything that runs the node, in .venv and install/
 # make demo   the node on a camera stream; CLIP=video.mp4 and MODEL=folder for your own
 # make test   every test
+# make test-jazzy  the node's main tests on Jazzy's wheels
 # make docs   the documentation site, in out/docs
 # make check  ruff: errors, style, format; mypy: types
 
@@ -10,7 +11,7 @@ CLIP ?=
 MODEL ?=
 SETUP := source scripts/setup.sh
 
-.PHONY: env demo test check docs clean
+.PHONY: env demo test test-jazzy check docs clean
 
 env:
 	@$(PYTHON) scripts/make_env.py
@@ -23,6 +24,14 @@ test:
 	@$(PYTHON) scripts/make_env.py --use test
 	@$(SETUP) && pytest $(PYTEST_ARGS)
 
+# Part of the node's tests; JAZZY_ARGS=test/ros for all that need no torch.
+JAZZY_ARGS ?= test/ros/test_parameters.py test/ros/test_qos.py test/ros/test_graph.py \
+	test/ros/test_services.py
+
+test-jazzy:
+	@$(PYTHON) scripts/make_env.py --distro jazzy --use ros-test
+	@YOLACT_DISTRO=jazzy && $(SETUP) && pytest $(JAZZY_ARGS)
+
 check:
 	@$(PYTHON) scripts/make_env.py --use test
 	@$(SETUP) && ruff check . && ruff format --check . && mypy yolact_ros
@@ -33,4 +42,4 @@ docs:
 	@echo "out/docs/index.html"
 
 clean:
-	rm -rf .venv build install log out
+	rm -rf .venv .jazzy build install log out
