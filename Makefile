@@ -30,7 +30,8 @@ JAZZY_ARGS ?= test/ros/test_parameters.py test/ros/test_qos.py test/ros/test_gra
 
 test-jazzy:
 	@$(PYTHON) scripts/make_env.py --distro jazzy --use ros-test
-	@YOLACT_DISTRO=jazzy && $(SETUP) && pytest $(JAZZY_ARGS)
+	@export YOLACT_DISTRO=jazzy FASTRTPS_DEFAULT_PROFILES_FILE=$(CURDIR)/config/fastdds_shm.xml && \
+		$(SETUP) && pytest $(JAZZY_ARGS)
 
 check:
 	@$(PYTHON) scripts/make_env.py --use test

@@ -26,8 +26,7 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 DOMAIN_ID = int(os.environ["ROS_DOMAIN_ID"])
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-for variable in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
-    os.environ[variable] = str(REPOSITORY / "config" / "fastdds_shm.xml")
+os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(REPOSITORY / "config" / "fastdds_shm.xml")
 
 
 @pytest.fixture(scope="session")
