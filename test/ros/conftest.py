@@ -29,6 +29,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(REPOSITORY / "config" / "fastdds_shm.xml")
 
 
+def heed_signals() -> None:
+    """Undo what `nohup` and a shell's background do: ignored signals are inherited."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="session")
 def squares_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real bundle whose network finds one rectangle of each of three colours."""
@@ -94,6 +100,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=heed_signals,
         )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
