@@ -200,7 +200,7 @@ from yolact_ros.runtime.backends.tensorrt.files import EngineIdentity
 
 identity = EngineIdentity("ab" * 32, "tensorrt", "10.3.0", "Orin", "8.7", "fp16", 1)
 folders = [Path(word) for word in sys.argv[2:]]
-b"".decode("utf-8-sig")  # loads the codec while the interpreter's own folder can be read
+b"{}".decode("utf-8-sig")  # loads the codec while the interpreter's own folder can be read
 if os.geteuid() == 0:
     os.setgid(65534)
     os.setuid(65534)
