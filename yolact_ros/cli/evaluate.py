@@ -84,7 +84,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None and arguments.limit < 1:
         raise DatasetError(f"--limit is {arguments.limit}; expected 1 or more.")
     check_writable(arguments.json)
-    check_writable(arguments.output)
     _check_report(arguments)
     if not 0 <= arguments.report_score <= 1:
         raise ConfigError(f"--report-score is {arguments.report_score}; expected 0 to 1.")

@@ -1,13 +1,10 @@
-"""`yolact simulate`: annotated images and clips of a simulated table top; clips of photographs."""
+"""`yolact simulate`: annotated images and clips of a simulated table top."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
 from pathlib import Path
-
-from yolact_ros.errors import ConfigError
 
 LARGEST_SIDE = 4096
 
@@ -16,15 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument(
         "what",
-        choices=("images", "clip", "stills"),
-        help="single pictures; a moving camera; a camera that moves over annotated photographs",
-    )
-    parser.add_argument(
-        "--annotations", type=Path, metavar="JSON", help="stills: of the photographs, as COCO's"
-    )
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="stills: the photographs")
-    parser.add_argument(
-        "--clips", type=_positive, default=10, metavar="N", help="stills: photographs to use"
+        choices=("images", "clip"),
+        help="single pictures, or a video by a moving camera",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--frames", type=_positive, default=100, metavar="N")
@@ -50,9 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the data and say where they are."""
-    if arguments.what == "stills":
-        return _write_stills(arguments)
+    """Write the data and print where they are."""
     from yolact_ros.simulate.generate import write_clip, write_images
 
     if arguments.what == "clip":
@@ -76,41 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _write_stills(arguments: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from yolact_ros.datasets.coco import CocoDataset
-    from yolact_ros.simulate.stills import Photograph, write_stills
-
-    if not arguments.annotations or not arguments.images:
-        raise ConfigError("stills needs --annotations and --images: the photographs.")
-    dataset = CocoDataset(arguments.annotations, arguments.images)
-    found = [i for i in range(len(dataset)) if dataset.has_instances(i)]
-    count = min(arguments.clips, len(found))
-    chosen = [found[i * len(found) // count] for i in range(count)]
-
-    def photographs() -> Iterator[Photograph]:
-        for index in tqdm(chosen, desc="stills", unit="clip", mininterval=0.5):
-            sample = dataset.load(index)
-            kept = ~sample.crowd
-            yield Photograph(sample.image, sample.masks[kept], sample.class_ids[kept])
-
-    write_stills(
-        arguments.output,
-        photographs(),
-        classes=dataset.classes,
-        frames=arguments.frames,
-        seed=arguments.seed,
-    )
-    print(f"{count} clips of {arguments.frames} frames, instances.json in {arguments.output}")
-    return 0
-
-
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text)
     if not match or not all(32 <= int(side) <= LARGEST_SIDE for side in match.groups()):
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is no size; expected WIDTHxHEIGHT of 32 to {LARGEST_SIDE} pixels, "
+            f"{text[:40]!r} is not a size; expected WIDTHxHEIGHT of 32 to {LARGEST_SIDE} pixels, "
             "e.g. 640x480"
         )
     width, height = (int(side) for side in match.groups())

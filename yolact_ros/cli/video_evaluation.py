@@ -1,4 +1,4 @@
-"""`yolact evaluate --video`: what reuse of features between keyframes costs and saves."""
+"""`yolact evaluate --video`: accuracy and time of feature reuse and propagation on clips."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ INTERVALS = (1, 2, 3, 5, 8)
 
 
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what the evaluation on clips takes."""
-    group = parser.add_argument_group("clips, with a model that has graphs for keyframes")
+    """Declare the arguments of the evaluation on clips."""
+    group = parser.add_argument_group("clips, with a model that was exported with --keyframes")
     group.add_argument(
         "--video",
         nargs="+",
         type=Path,
         metavar="CLIP",
-        help="folders of `yolact simulate clip` or `stills`, or annotations in YouTube-VIS form "
-        "with --images; takes the place of --annotations",
+        help="folders of `yolact simulate clip`, or YouTube-VIS annotations with --images; "
+        "replaces --annotations",
     )
     group.add_argument(
         "--intervals",
         type=_intervals,
         default=INTERVALS,
         metavar="N,N,...",
-        help="every how many frames is a keyframe; 1, the full pass, is always measured too "
+        help="keyframe intervals; 1, the full pass, is always measured "
         f"(default: {','.join(map(str, INTERVALS))})",
     )
     group.add_argument(
@@ -42,7 +42,7 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         type=_warps,
         metavar="W,W,...",
-        help=f"how features move: {', '.join(WARPS)} (default: all that the model has)",
+        help=f"how features are moved: {', '.join(WARPS)} (default: all that the model has)",
     )
     group.add_argument(
         "--propagated-frames",
@@ -56,20 +56,16 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="X",
-        help="change of the image that forces a keyframe (default: 1, never)",
-    )
-    group.add_argument(
-        "-o", "--output", type=Path, metavar="PNG", help="draw AP against milliseconds"
+        help="change of the image that forces a keyframe (default: 1 = never)",
     )
 
 
 def evaluate_clips(
     arguments: argparse.Namespace, segmenter: Segmenter, config: PostprocessConfig
 ) -> dict[str, Any]:
-    """Evaluate, print, draw; returns the content of the JSON file."""
+    """Evaluate and print; return the content of the JSON file."""
     from yolact_ros.evaluate.clips import read_clips
     from yolact_ros.evaluate.machine import describe_machine
-    from yolact_ros.evaluate.trade_off import draw_trade_off
     from yolact_ros.evaluate.video import evaluate_video
 
     description = segmenter.description
@@ -89,9 +85,6 @@ def evaluate_clips(
         f"{rows[0].frames} frames of {len(clips)} clips; "
         + ", ".join(f"{key} {value}" for key, value in machine.items())
     )
-    if arguments.output:
-        draw_trade_off(rows, arguments.output, title=description.model.name)
-        print(f"AP against milliseconds: {arguments.output}")
     return {
         "model": {"name": description.model.name, "identity": description.identity},
         "settings": {
@@ -105,25 +98,24 @@ def evaluate_clips(
 
 
 def format_rows(rows: Sequence[VideoRow]) -> str:
-    """A table for people: AP and stability in per cent, the full pass once."""
+    """Format a table with AP and J in percent; the full pass appears once."""
     lines = [
-        f"{'interval':>8}  {'warp':<8}{'moved':>5}{'mask AP':>8}{'AP50':>8}{'box AP':>8}"
-        f"{'non-key':>9}{'(full)':>8}{'J':>7}{'steady':>8}{'lost':>7}"
-        f"{'ms':>9}{'key':>8}{'non-key':>9}{'share':>7}{'p50':>6}"
+        f"{'interval':>8}  {'warp':<8}{'propagated':>10}{'mask AP':>8}{'AP50':>8}{'box AP':>8}"
+        f"{'non-key':>9}{'(full)':>8}{'J':>7}{'ms':>9}{'key':>8}{'non-key':>9}"
+        f"{'relative':>9}{'p50':>6}"
     ]
     for row in rows:
         if row.interval == 1 and row is not rows[0]:
             continue
         warp = "-" if row.interval == 1 else row.warp
+        between = "-" if row.non_keyframe_ms is None else f"{row.non_keyframe_ms:.1f}"
         lines.append(
-            f"{row.interval:>8}  {warp:<8}{row.propagated_frames:>5}"
+            f"{row.interval:>8}  {warp:<8}{row.propagated_frames:>10}"
             f"{_percent(row.mask_ap):>8}{_percent(row.mask_ap50):>8}"
             f"{_percent(row.box_ap):>8}{_percent(row.mask_ap_non_key):>9}"
             f"{_percent(row.full_pass_ap_non_key):>8}{_percent(row.region_similarity):>7}"
-            f"{_percent(row.temporal_stability):>8}"
-            f"{_percent(row.lost_share):>7}{row.mean_ms:>9.1f}{row.keyframe_ms:>8.1f}"
-            f"{'-' if row.non_keyframe_ms is None else f'{row.non_keyframe_ms:.1f}':>9}"
-            f"{row.relative_ms:>7.2f}{row.relative_p50:>6.2f}"
+            f"{row.mean_ms:>9.1f}{row.keyframe_ms:>8.1f}{between:>9}"
+            f"{row.relative_ms:>9.2f}{row.relative_p50:>6.2f}"
         )
     return "\n".join(lines)
 
@@ -133,19 +125,18 @@ def _percent(value: float | None) -> str:
 
 
 def _intervals(text: str) -> tuple[int, ...]:
-    words = text.split(",")
-    if not all(word.strip().isdigit() and 1 <= int(word) <= 1000 for word in words):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of intervals; expected numbers from 1 to 1000, e.g. 1,2,5"
-        )
-    return tuple(int(word) for word in words)
+    return _numbers(text, 1, 1000)
 
 
 def _counts(text: str) -> tuple[int, ...]:
+    return _numbers(text, 0, 100)
+
+
+def _numbers(text: str, low: int, high: int) -> tuple[int, ...]:
     words = text.split(",")
-    if not all(word.strip().isdigit() and int(word) <= 100 for word in words):
+    if not all(word.strip().isdigit() and low <= int(word) <= high for word in words):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of numbers of images; expected 0 to 100, e.g. 0,1"
+            f"{text!r} is not a list of whole numbers from {low} to {high}, e.g. 1,2"
         )
     return tuple(dict.fromkeys(int(word) for word in words))
 
@@ -155,23 +146,18 @@ def _warps(text: str) -> list[str]:
     wrong = [word for word in words if word not in WARPS]
     if wrong:
         raise argparse.ArgumentTypeError(
-            f"{', '.join(wrong)} is no warp; expected some of: {', '.join(WARPS)}"
+            f"{', '.join(wrong)} is not a warp; expected some of: {', '.join(WARPS)}"
         )
     return words
 
 
 def check_video_arguments(arguments: argparse.Namespace) -> None:
-    """Refuse what does not go together.
+    """Check that the arguments name either images or clips.
 
     Raises:
-        ConfigError: neither images nor clips are named, both are, or a picture is asked for that
-            does not exist.
+        ConfigError: they name neither, or both.
     """
-    if arguments.video:
-        if arguments.annotations:
-            raise ConfigError("Both --video and --annotations are given; give one of them.")
-        return
-    if not arguments.annotations or not arguments.images:
+    if arguments.video and arguments.annotations:
+        raise ConfigError("Both --video and --annotations are given; give one of them.")
+    if not arguments.video and not (arguments.annotations and arguments.images):
         raise ConfigError("Give --annotations and --images, or --video.")
-    if arguments.output:
-        raise ConfigError("-o draws AP against milliseconds of clips; it goes with --video.")

@@ -1,4 +1,4 @@
-"""Reuse of features between keyframes: accuracy, steadiness and milliseconds, all in one run."""
+"""Evaluation on clips: accuracy and milliseconds of feature reuse and propagation, in one run."""
 
 from __future__ import annotations
 
@@ -8,42 +8,41 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as rle_masks
 from tqdm import tqdm
 
-from yolact_ros.config import KeyframeConfig
+from yolact_ros.config import KeyframeConfig, PostprocessConfig
+from yolact_ros.datasets.coco import Sample
 from yolact_ros.errors import ConfigError
 from yolact_ros.evaluate.clips import Clip
 from yolact_ros.evaluate.coco_tables import CocoTables
-from yolact_ros.evaluate.stability import Stability, best_ious
 from yolact_ros.runtime.detections import KEYFRAME, Detections
+from yolact_ros.runtime.output.rle import encode_rle
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.stream import Stream
 
 FOREVER = 3600.0  # seconds; the frames of a clip carry no stamps here
+SHOWN = PostprocessConfig().score_threshold  # J ignores detections with a lower mask score
 
 
 @dataclass(frozen=True)
 class VideoRow:
-    """One way to run a model on clips; AP and stability in [0, 1], None where not known.
+    """One way to run a model on clips; AP and J are in [0, 1], None where unknown.
 
     Attributes:
-        interval: every how many frames is a keyframe; 1 is the full pass on every frame.
-        warp: how features moved; the full pass, which has none, is listed once with each warp.
-        propagated_frames: images after each inference whose detections were propagated.
-        mask_ap, mask_ap50, box_ap: on all frames.
-        mask_ap_non_key: on the frames that were no keyframes.
-        full_pass_ap_non_key: of the full pass on just these frames, to compare with.
-        region_similarity: J of DAVIS, see `stability.best_ious`, the mean over frames and objects.
-        temporal_stability: see `stability.Stability`; None without true motion.
-        lost_share: the share of objects found in only one of two consecutive frames.
-        mean_ms, keyframe_ms, non_keyframe_ms: mean of `Segmenter.segment` over all frames, and
-            over each type.
-        keyframe_p50_ms, non_keyframe_p50_ms: the medians of each type.
-        relative_ms: `mean_ms` as a share of that of the full pass.
-        relative_p50: the same by the medians of the types, which interruptions hardly touch;
-            frames to which detections were moved count as a type of their own.
-        frames: all frames.
-        keyframes: how many of them were keyframes.
+        interval: keyframe interval; 1 is the full pass on every frame.
+        warp: how features are moved; the full pass, which moves none, appears once per warp.
+        propagated_frames: images after each inference whose detections are propagated.
+        mask_ap, mask_ap50, box_ap: AP on all frames.
+        mask_ap_non_key: AP on the frames that are not keyframes.
+        full_pass_ap_non_key: AP of the full pass on the same frames, for comparison.
+        region_similarity: J of DAVIS, see `best_ious`; mean over frames and objects.
+        mean_ms, keyframe_ms, non_keyframe_ms: mean time of all frames and of each type.
+        relative_ms: `mean_ms` as a fraction of that of the full pass.
+        relative_p50: the same from the medians of each type, which interruptions hardly affect;
+            frames with propagated detections count as a type of their own.
+        frames: number of frames.
+        keyframes: number of keyframes.
     """
 
     interval: int
@@ -55,13 +54,9 @@ class VideoRow:
     mask_ap_non_key: float | None
     full_pass_ap_non_key: float | None
     region_similarity: float | None
-    temporal_stability: float | None
-    lost_share: float | None
     mean_ms: float
     keyframe_ms: float
     non_keyframe_ms: float | None
-    keyframe_p50_ms: float
-    non_keyframe_p50_ms: float | None
     relative_ms: float
     relative_p50: float
     frames: int
@@ -78,23 +73,23 @@ def evaluate_video(
     change_threshold: float = 1.0,
     limit: int | None = None,
 ) -> list[VideoRow]:
-    """Run all configurations on the same frames, one after another on each frame.
+    """Run every configuration on every frame before going on to the next frame.
 
-    Their order changes from frame to frame, so that whatever else the machine does hits all
+    Their order rotates from frame to frame, so that other load on the machine affects all of them
     alike. The full pass always takes part.
 
     Args:
-        segmenter: of a model with graphs for video.
-        clips: annotated with the model's classes.
+        segmenter: segmenter of a model with graphs for video.
+        clips: clips annotated with the model's classes.
         intervals: keyframe intervals.
-        warps: which of the model's warps; all of them by default.
+        warps: warps of the model; all of them by default.
         propagated_frames: see `KeyframeConfig`.
-        change_threshold: see `KeyframeConfig`; 1 leaves the interval alone to decide.
-        limit: use only so many frames of each clip, the first ones.
+        change_threshold: see `KeyframeConfig`; with 1, only the interval decides.
+        limit: number of frames to use from the start of each clip.
 
     Returns:
-        For each warp and number of moved frames a row for each interval, ascending; 1 is always
-        among them.
+        For each warp and number of propagated frames one row per interval, in ascending order;
+        interval 1 is always included.
 
     Raises:
         ConfigError: the model does not have a warp, or an interval is out of range.
@@ -109,18 +104,18 @@ def evaluate_video(
     class_ids = sorted({c for clip in clips for c in clip.dataset.category_ids})
     full = _Run(None, CocoTables(class_ids, segmenter.description.model.classes))
     runs = {
-        (warp, moved, interval): _Run(
+        (warp, count, interval): _Run(
             KeyframeConfig(
                 keyframe_interval=interval,
                 warp=warp,
-                propagated_frames=moved,
+                propagated_frames=count,
                 change_threshold=change_threshold,
                 max_feature_age=FOREVER,
             ),
             full.tables.alike(),
         )
         for warp in warps
-        for moved in propagated_frames
+        for count in propagated_frames
         for interval in sorted({*intervals} - {1})
     }
     everything = [full, *runs.values()]
@@ -136,11 +131,11 @@ def evaluate_video(
     summaries = {id(run): _summary(run, full) for run in scoring}
     rows = []
     for warp in warps or ("none",):
-        for moved in propagated_frames:
+        for count in propagated_frames:
             series = [(1, full)]
-            series += [(i, run) for (w, m, i), run in runs.items() if (w, m) == (warp, moved)]
+            series += [(i, run) for (w, m, i), run in runs.items() if (w, m) == (warp, count)]
             rows += [
-                VideoRow(interval=i, warp=warp, propagated_frames=moved, **summaries[id(run)])
+                VideoRow(interval=i, warp=warp, propagated_frames=count, **summaries[id(run)])
                 for i, run in series
             ]
     return rows
@@ -148,12 +143,11 @@ def evaluate_video(
 
 @dataclass
 class _Run:
-    """One configuration and what has come out so far; None is the full pass on every frame."""
+    """One configuration and its results so far; without a configuration, the full pass."""
 
     config: KeyframeConfig | None
     tables: CocoTables
     ious: list[float] = field(default_factory=list)  # of the best mask of each true instance
-    stability: Stability = field(default_factory=Stability)
     stream: Stream | None = None
     milliseconds: list[float] = field(default_factory=list)
     keyframe: list[bool] = field(default_factory=list)
@@ -181,26 +175,19 @@ def _run_clip(
     first_id: int,
     bar: tqdm,
 ) -> None:
-    for run in runs:  # their tables have images and truth in common
+    for run in runs:  # their tables share images and ground truth
         run.stream = segmenter.stream(run.config) if run.config else None
-        run.stability.begin_clip()
-    before = None
-    for place, index in enumerate(clip.indices[:limit]):
+    for number, index in enumerate(clip.indices[:limit]):
         truth = clip.dataset.load(index)
-        image_id = first_id + place
+        image_id = first_id + number
         runs[0].tables.add_image(image_id, (truth.image.shape[0], truth.image.shape[1]))
         runs[0].tables.add_truth(image_id, clip.dataset.annotations(index))
-        tracked = len(truth.track_ids) == len(truth)
-        motion = clip.motion(truth, before) if clip.motion and before is not None else None
         for turn in range(len(runs)):
-            run = runs[(turn + place) % len(runs)]
+            run = runs[(turn + number) % len(runs)]
             found = run.step(segmenter, truth.image)
             run.image_ids.append(image_id)
             run.tables.add_found(image_id, found)
             run.ious += best_ious(truth, found)
-            if clip.motion and tracked:
-                run.stability.add(truth, found, motion)
-        before = truth
         bar.update()
 
 
@@ -221,15 +208,30 @@ def _summary(run: _Run, full: _Run) -> dict[str, Any]:
             full.tables.score("segm", between).summary["ap"] if between else None
         ),
         "region_similarity": float(np.mean(run.ious)) if run.ious else None,
-        "temporal_stability": run.stability.mean,
-        "lost_share": run.stability.lost_share,
         "mean_ms": float(times.mean()),
         "keyframe_ms": float(keys.mean()),
         "non_keyframe_ms": float(others.mean()) if between else None,
-        "keyframe_p50_ms": float(np.median(keys)),
-        "non_keyframe_p50_ms": float(np.median(others)) if between else None,
         "relative_ms": float(times.mean() / np.mean(full.milliseconds)),
         "relative_p50": typical / (len(times) * float(np.median(full.milliseconds))),
         "frames": len(times),
         "keyframes": len(keys),
     }
+
+
+def best_ious(truth: Sample, found: Detections) -> list[float]:
+    """Return the mask IoU of the best-fitting detection for each true instance.
+
+    This is the J of DAVIS (Perazzi et al., CVPR 2016) of one frame. Classes are ignored, as are
+    detections with a mask score below `SHOWN` and crowds. An instance without a detection counts
+    as 0.
+    """
+    objects = np.flatnonzero(~truth.crowd)
+    shown = np.flatnonzero(found.mask_scores >= SHOWN)
+    if not len(objects) or not len(shown):
+        return [0.0] * len(objects)
+    size = found.image_size
+    detected = [encode_rle(found.masks[i], found.mask_rois[i], size) for i in shown]
+    true = [rle_masks.encode(np.asfortranarray(truth.masks[i])) for i in objects]
+    ious = np.asarray(rle_masks.iou(detected, true, [0] * len(true)))
+    best: list[float] = ious.reshape(len(detected), len(true)).max(axis=0).tolist()
+    return best
