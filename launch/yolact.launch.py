@@ -33,6 +33,7 @@ PARAMETERS = {
     "backend": str,
     "cameras": list,
     "image_transport": str,
+    "depth_transport": str,
     "queue_policy": str,
     "max_frame_age": float,
     "score_threshold": float,
@@ -97,6 +98,12 @@ def generate_launch_description() -> LaunchDescription:
             default_value="",
             choices=["", "raw", "compressed"],
             description="Form of the images: raw on the topic, or compressed on TOPIC/compressed.",
+        ),
+        DeclareLaunchArgument(
+            "depth_transport",
+            default_value="",
+            choices=["", "raw", "compressedDepth"],
+            description="The same for depth: raw, or compressedDepth on TOPIC/compressedDepth.",
         ),
         DeclareLaunchArgument(
             "queue_policy",

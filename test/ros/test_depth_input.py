@@ -6,6 +6,7 @@ import threading
 import time
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ rclpy = pytest.importorskip("rclpy")
 
 from builtin_interfaces.msg import Time
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from yolact_ros.errors import MessageError
@@ -97,6 +98,29 @@ def test_depth_is_found_by_its_stamp_and_words_say_what_is_missing(camera):
     camera.spin_until(lambda: camera.depth.info.width == 12)
     with pytest.raises(MessageError, match="images of 12x4"):
         find(STAMP, (4, 6), settings=AT_ONCE)
+
+
+def test_compressed_depth_is_found_on_the_plugins_topic_and_named_where_it_is_not_heard(camera):
+    node, wanted = camera.node, {"wants_depth": lambda: True, "wants_info": lambda: True}
+    name = f"{node.get_namespace()}/rear/depth/image"
+    plugin = node.create_publisher(CompressedImage, f"{name}/compressedDepth", 1)
+    raw = DepthInput(node, "rear", keeps_all=False, **wanted)
+    camera.spin_until(lambda: node.count_publishers(f"{name}/compressedDepth"))
+    with pytest.raises(MessageError, match="parameter depth_transport to compressedDepth"):
+        raw.find(STAMP, (4, 6), settings=AT_ONCE)
+    raw.close()
+    depth = DepthInput(node, "rear", keeps_all=False, transport="compressedDepth", **wanted)
+    info = node.create_publisher(CameraInfo, "rear/camera_info", 1)
+    camera.spin_until(lambda: plugin.get_subscription_count() and info.get_subscription_count())
+    message = CompressedImage(header=Header(stamp=STAMP), format="16UC1; compressedDepth png")
+    png = cv2.imencode(".png", np.full((4, 6), 1500, np.uint16))[1]
+    message.data.frombytes(bytes(12) + png.tobytes())
+    plugin.publish(message)
+    info.publish(info_message())
+    camera.spin_until(lambda: depth.info and depth._images._items)
+    view = depth.find(STAMP, (4, 6), settings=AT_ONCE)
+    np.testing.assert_allclose(view.metres, 1.5, rtol=1e-6)
+    depth.close()
 
 
 def test_nobody_waits_for_depth_that_nobody_publishes(ros):

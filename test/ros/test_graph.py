@@ -11,34 +11,29 @@ rclpy = pytest.importorskip("rclpy")
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-from yolact_ros.ros.inputs.graph import (
-    COMPRESSED_TYPE,
-    IMAGE_TYPE,
-    count_namesakes,
-    explain_silence,
-)
+from yolact_ros.ros.inputs.graph import count_namesakes, explain_silence
 
 # Published type, published name, subscribed name, subscribed type, words (empty: nothing wrong).
 CASES = {
-    "right": (Image, "/image", "/image", IMAGE_TYPE, ""),
+    "right": (Image, "/image", "/image", Image, ""),
     "raw on a compressed topic": (
-        *(CompressedImage, "/image/compressed", "/image/compressed", IMAGE_TYPE),
-        "image_transport to compressed and remap image to the name without",
+        *(CompressedImage, "/image/compressed", "/image/compressed", Image),
+        "image_transport to compressed and remap to the name without",
     ),
     "raw, only compressed there": (
-        *(CompressedImage, "/image/compressed", "/image", IMAGE_TYPE),
+        *(CompressedImage, "/image/compressed", "/image", Image),
         "set the parameter image_transport to compressed",
     ),
     "compressed, only raw there": (
-        *(Image, "/image", "/image/compressed", COMPRESSED_TYPE),
+        *(Image, "/image", "/image/compressed", CompressedImage),
         "set the parameter image_transport to raw",
     ),
     "compressed twice": (
-        *(CompressedImage, "/image/compressed", "/image/compressed/compressed", COMPRESSED_TYPE),
+        *(CompressedImage, "/image/compressed", "/image/compressed/compressed", CompressedImage),
         "ends in /compressed twice",
     ),
-    "another type": (String, "/image", "/image", IMAGE_TYPE, "std_msgs/msg/String"),
-    "nobody": (String, "/other", "/image", IMAGE_TYPE, ""),
+    "another type": (String, "/image", "/image", Image, "std_msgs/msg/String"),
+    "nobody": (String, "/other", "/image", Image, ""),
 }
 
 

@@ -243,6 +243,7 @@ class YolactNode(LifecycleNode):
             keeps_all=keeps_all,
             wants_depth=outputs.wants_depth,
             wants_info=outputs.wants_info,
+            transport=settings.inputs.depth_transport,
         )
         images = CameraInput(self, camera, inbox=self._inbox, settings=settings.inputs)
         return Pipeline(images, outputs, depth)

@@ -6,7 +6,6 @@ import pytest
 from yolact_ros.errors import MessageError
 from yolact_ros.runtime.depth.objects import (
     DepthView,
-    depth_in_metres,
     place_object,
     place_objects,
     points_of,
@@ -17,49 +16,6 @@ from yolact_ros.runtime.detections import Detections
 
 SIZE = (120, 160)
 PINHOLE = Intrinsics(SIZE, (200.0, 0, 80, 0, 200, 60, 0, 0, 1))
-
-
-def read(stored: np.ndarray, encoding: str, *, pad: int = 0, is_bigendian: bool = False):
-    order = ">" if is_bigendian else "<"
-    stored = stored.astype(stored.dtype.newbyteorder(order))
-    rows = b"".join(row.tobytes() + b"\xff" * pad for row in stored)
-    height, width = stored.shape
-    return depth_in_metres(
-        rows,
-        encoding,
-        height=height,
-        width=width,
-        step=width * stored.itemsize + pad,
-        is_bigendian=is_bigendian,
-    )
-
-
-@pytest.mark.parametrize("is_bigendian", [False, True])
-@pytest.mark.parametrize("pad", [0, 6])
-def test_the_encoding_decides_about_the_unit(pad, is_bigendian):
-    metres = [[0.5, 1.25, np.nan], [65.535, np.nan, 2.0]]
-    millimetres = np.array([[500, 1250, 0], [65535, 0, 2000]], np.uint16)
-    floats = np.array([[0.5, 1.25, np.inf], [65.535, -1, 2.0]], np.float32)
-    for encoding, stored in {"16UC1": millimetres, "mono16": millimetres, "32FC1": floats}.items():
-        found = read(stored, encoding, pad=pad, is_bigendian=is_bigendian)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, metres, rtol=1e-6)
-
-
-def test_depths_beyond_the_limit_are_unknown_and_the_unit_can_be_given():
-    largest = np.finfo(np.float32).max
-    stored = np.array([[0.5, 99.5, 100.5, largest, -largest, 1e37]], np.float32)
-    good = {"height": 1, "width": 6, "step": 24, "is_bigendian": False}
-    found = depth_in_metres(stored.tobytes(), "32FC1", longest=100.0, **good)
-    np.testing.assert_allclose(found, [[0.5, 99.5] + [np.nan] * 4])
-    millimetres = np.array([[500, 1500, 99500, 100500, 0, np.nan]], np.float32)
-    found = depth_in_metres(millimetres.tobytes(), "32FC1", longest=100.0, unit=0.001, **good)
-    np.testing.assert_allclose(found, [[0.5, 1.5, 99.5, np.nan, np.nan, np.nan]], rtol=1e-6)
-    quarters = np.array([[4000]], np.uint16).tobytes()
-    found = depth_in_metres(
-        quarters, "16UC1", height=1, width=1, step=2, is_bigendian=False, unit=0.00025
-    )
-    assert found.tolist() == [[1.0]]
 
 
 @pytest.mark.filterwarnings("error")
@@ -80,18 +36,6 @@ def test_a_calibration_with_infinite_values_gets_a_sentence():
             pixel_rays(Intrinsics((4, 4), matrix))
     with pytest.raises(MessageError, match="infinite or not a number"):
         pixel_rays(Intrinsics((4, 4), (2, 0, 1, 0, 2, 1, 0, 0, 1), "plumb_bob", (np.inf, 0, 0, 0)))
-
-
-def test_bad_depth_images_get_a_sentence():
-    with pytest.raises(MessageError, match="16UC1 .millimetres. or 32FC1 .metres."):
-        read(np.zeros((2, 2), np.uint8), "8UC1")
-    good = {"height": 2, "width": 3, "is_bigendian": False}
-    with pytest.raises(MessageError, match="need 12"):
-        depth_in_metres(b"12345", "16UC1", step=6, **good)
-    with pytest.raises(MessageError, match="a row of 3 pixels in 32FC1 has 12"):
-        depth_in_metres(bytes(12), "32FC1", step=6, **good)
-    with pytest.raises(MessageError, match="empty"):
-        depth_in_metres(b"", "16UC1", height=0, width=0, step=0, is_bigendian=False)
 
 
 def test_rays_of_a_pinhole_are_those_of_its_formula():

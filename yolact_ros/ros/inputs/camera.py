@@ -14,7 +14,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
-from yolact_ros.ros.inputs.graph import COMPRESSED_TYPE, IMAGE_TYPE, explain_silence
+from yolact_ros.ros.inputs.graph import explain_silence
 from yolact_ros.ros.inputs.mailbox import Inbox, Mailbox
 from yolact_ros.ros.inputs.qos import SubscriptionWatch
 from yolact_ros.ros.parameters.settings import InputSettings
@@ -95,8 +95,7 @@ class CameraInput:
 
     def explain_silence(self) -> str:
         """Explain why the graph's publishers cannot be heard; empty if nothing is wrong."""
-        expected = COMPRESSED_TYPE if self._type is CompressedImage else IMAGE_TYPE
-        return explain_silence(self._node, self.topic, expected)
+        return explain_silence(self._node, self.topic, self._type)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         stamp = self._node.get_clock().now().to_msg()
@@ -143,12 +142,12 @@ def image_topic(
     Args:
         node: whose names they are.
         base: name of the raw images.
-        transport: `raw` or `compressed`, as the plugins of image_transport are called.
+        transport: a plugin of image_transport: `raw`, `compressed` or `compressedDepth`.
     """
-    if transport == "compressed":
-        # Resolved first: a user who remaps `image` means the camera's compressed images, too.
-        return CompressedImage, f"{node.resolve_topic_name(base)}/compressed"
-    return Image, base
+    if transport == "raw":
+        return Image, base
+    # Resolved first: a user who remaps `image` means the camera's compressed images, too.
+    return CompressedImage, f"{node.resolve_topic_name(base)}/{transport}"
 
 
 def image_qos(*, keeps_all: bool) -> QoSProfile:

@@ -11,14 +11,16 @@ from builtin_interfaces.msg import Time
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from yolact_ros.errors import MessageError
-from yolact_ros.ros.inputs.camera import WhileThereIsRoom, image_qos
+from yolact_ros.ros.inputs.camera import WhileThereIsRoom, image_qos, image_topic
+from yolact_ros.ros.inputs.graph import explain_silence
 from yolact_ros.ros.inputs.qos import SubscriptionEventCallbacks, SubscriptionWatch
 from yolact_ros.ros.inputs.stamp_matcher import Pairing
 from yolact_ros.ros.parameters.settings import DepthSettings
-from yolact_ros.runtime.depth.objects import DepthView, depth_in_metres, view_of
+from yolact_ros.runtime.depth.images import compressed_depth_in_metres, depth_in_metres
+from yolact_ros.runtime.depth.objects import DepthView, view_of
 from yolact_ros.runtime.depth.pinhole import Intrinsics, pixel_rays
 
 DEPTH = "depth/image"
@@ -43,6 +45,7 @@ class DepthInput:
         keeps_all: bool,
         wants_depth: Callable[[], bool],
         wants_info: Callable[[], bool],
+        transport: str = "raw",
     ) -> None:
         """Check every `LOOK_S` seconds whether there are subscribers.
 
@@ -54,14 +57,17 @@ class DepthInput:
             keeps_all: whether no image of the camera may be dropped, and so no depth image either.
             wants_depth: returns whether a topic that needs depth has a subscriber.
             wants_info: returns whether a topic that needs the calibration has a subscriber.
+            transport: of the depth images, `raw` or `compressedDepth`.
         """
         prefix = f"{camera}/" if camera else ""
+        info = prefix + CAMERA_INFO
+        self._kind, depth = image_topic(node, prefix + DEPTH, transport)
         self._node = node
-        self._wanted = {prefix + DEPTH: wants_depth, prefix + CAMERA_INFO: wants_info}
-        self._kinds = {prefix + DEPTH: Image, prefix + CAMERA_INFO: CameraInfo}
-        self._callbacks = {prefix + DEPTH: self._on_depth, prefix + CAMERA_INFO: self._on_info}
-        self._topic = node.resolve_topic_name(prefix + DEPTH)
-        self._info_topic = node.resolve_topic_name(prefix + CAMERA_INFO)
+        self._wanted = {depth: wants_depth, info: wants_info}
+        self._kinds = {depth: self._kind, info: CameraInfo}
+        self._callbacks = {depth: self._on_depth, info: self._on_info}
+        self._topic = node.resolve_topic_name(depth)
+        self._info_topic = node.resolve_topic_name(info)
         self._subscriptions: dict[str, Any] = {}
         self._latched: Any = None  # a second subscription to the calibration
         self._lock = threading.Lock()  # the executor and transitions may have threads of their own
@@ -105,7 +111,8 @@ class DepthInput:
             if not self._node.count_publishers(self._topic):
                 if not self._unpublished:
                     self._node.get_logger().info(
-                        f"No 3-D results: nobody publishes depth images on {self._topic}."
+                        f"No 3-D results: nobody publishes depth images on {self._topic}. "
+                        + self._explain_silence()
                     )
                 self._unpublished = True
                 return None
@@ -141,42 +148,39 @@ class DepthInput:
         if message is None:
             raise MessageError(
                 f"No depth image on {self._topic} has the stamp of the image "
-                f"({publishers} publishers, waited {settings.depth_wait:g} s). Increase "
-                "depth_wait if depth comes late, or depth_tolerance if its stamps differ."
+                f"({publishers} publishers, waited {settings.depth_wait:g} s). "
+                + (
+                    self._explain_silence()
+                    or "Increase depth_wait if depth comes late, or depth_tolerance if its stamps "
+                    "differ."
+                )
             )
         if self._info is None:
             raise MessageError(
                 f"There is depth, but no camera info on {self._info_topic} "
                 f"({self._node.count_publishers(self._info_topic)} publishers)."
             )
-        if (message.height, message.width) != image_size:
+        metres = metres_of(message, settings)
+        height, width = metres.shape
+        if metres.shape != image_size:
             raise MessageError(
-                f"The depth image on {self._topic} is {message.width}x{message.height}, but the "
-                f"image {image_size[1]}x{image_size[0]}; publish depth that is registered to the "
-                "image (aligned; see depth_image_proc)."
+                f"The depth image on {self._topic} is {width}x{height}, but the image "
+                f"{image_size[1]}x{image_size[0]}; publish depth that is registered to the image "
+                "(aligned; see depth_image_proc)."
             )
-        return self._view(message, self._info, settings)
-
-    def _view(self, message: Image, info: CameraInfo, settings: DepthSettings) -> DepthView:
-        metres = depth_in_metres(
-            message.data,
-            message.encoding,
-            height=message.height,
-            width=message.width,
-            step=message.step,
-            is_bigendian=bool(message.is_bigendian),
-            unit=settings.depth_unit,
-            longest=settings.depth_max,
-        )
+        info = self._info
         if (info.height, info.width) != metres.shape:
             raise MessageError(
                 f"The camera info on {self._info_topic} belongs to images of {info.width}x"
-                f"{info.height}, but the depth image is {message.width}x{message.height}."
+                f"{info.height}, but the depth image is {width}x{height}."
             )
         intrinsics = intrinsics_of(info, rectified=settings.rectified)
         if self._rays is None or self._rays[0] != intrinsics:
             self._rays = intrinsics, pixel_rays(intrinsics)
         return view_of(metres, self._rays[1])
+
+    def _explain_silence(self) -> str:
+        return explain_silence(self._node, self._topic, self._kind, parameter="depth_transport")
 
     def follow_demand(self) -> None:
         """Subscribe to what is needed, and to nothing else; called by the executor."""
@@ -188,7 +192,7 @@ class DepthInput:
         for topic, wanted in self._wanted.items():
             subscription = self._subscriptions.get(topic)
             if wanted() and subscription is None:
-                in_lockstep = self._keeps_all and self._kinds[topic] is Image
+                in_lockstep = self._keeps_all and self._kinds[topic] is not CameraInfo
                 qos = image_qos(keeps_all=True) if in_lockstep else depth_qos()
                 group = WhileThereIsRoom(lambda: self._images.is_full) if in_lockstep else None
                 watch = SubscriptionWatch(self._node, topic)
@@ -230,14 +234,14 @@ class DepthInput:
             self._node.destroy_subscription(self._latched)
             self._latched = None
 
-    def _new_pairing(self) -> Pairing[Image]:
+    def _new_pairing(self) -> Pairing[Image | CompressedImage]:
         return Pairing(on_room=self._on_room if self._keeps_all else None)
 
     def _on_room(self) -> None:
         if self._node.executor is not None:
             self._node.executor.wake()
 
-    def _on_depth(self, message: Image) -> None:
+    def _on_depth(self, message: Image | CompressedImage) -> None:
         self._images.put(nanoseconds(message.header.stamp), message)
 
     def _on_info(self, message: CameraInfo) -> None:
@@ -247,6 +251,26 @@ class DepthInput:
 def nanoseconds(stamp: Time) -> int:
     """Return a stamp as one number."""
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+
+
+def metres_of(message: Image | CompressedImage, settings: DepthSettings) -> np.ndarray:
+    """Return a depth image as (H, W) float32 metres; see `runtime.depth.images`.
+
+    Raises:
+        MessageError: it cannot be read.
+    """
+    limits = {"unit": settings.depth_unit, "longest": settings.depth_max}
+    if isinstance(message, CompressedImage):
+        return compressed_depth_in_metres(message.data, message.format, **limits)
+    return depth_in_metres(
+        message.data,
+        message.encoding,
+        height=message.height,
+        width=message.width,
+        step=message.step,
+        is_bigendian=bool(message.is_bigendian),
+        **limits,
+    )
 
 
 def intrinsics_of(info: CameraInfo, *, rectified: bool) -> Intrinsics:

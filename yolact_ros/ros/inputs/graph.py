@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
-SUFFIX = "/compressed"
+# Parameter -> plugin of image_transport, whose name ends that of its topic.
+PLUGINS = {"image_transport": "compressed", "depth_transport": "compressedDepth"}
 
 
-def explain_silence(node: Node, topic: str, expected: str) -> str:
+def explain_silence(
+    node: Node, topic: str, kind: type, *, parameter: str = "image_transport"
+) -> str:
     """Explain why no image can arrive, and name the parameter to change; empty if unknown.
 
     Args:
         node: any node of the graph.
         topic: full name of the subscribed topic.
-        expected: type of the subscription, `sensor_msgs/msg/Image` or `.../CompressedImage`.
+        kind: message type of the subscription, `Image` or `CompressedImage`.
+        parameter: that chooses the type, a key of `PLUGINS`.
     """
+    suffix = f"/{PLUGINS[parameter]}"
+    expected = COMPRESSED_TYPE if kind is CompressedImage else IMAGE_TYPE
     types = _types(node, topic)
     if expected in types:
         return ""
     if types:
-        return f"{topic} carries {', '.join(sorted(types))}, not {expected}. " + _hint(types)
-    if topic.endswith(SUFFIX * 2):
-        return (
-            f"The name ends in {SUFFIX} twice: remap image to the topic of the raw images; "
-            f"image_transport compressed appends {SUFFIX}."
+        return f"{topic} carries {', '.join(sorted(types))}, not {expected}. " + _hint(
+            types, parameter
         )
-    base = topic.removesuffix(SUFFIX)
+    if topic.endswith(suffix * 2):
+        return (
+            f"The name ends in {suffix} twice: remap to the topic of the raw images; "
+            f"{parameter} appends {suffix}."
+        )
+    base = topic.removesuffix(suffix)
     if expected == COMPRESSED_TYPE and IMAGE_TYPE in _types(node, base):
-        return f"{base} carries raw images: set the parameter image_transport to raw."
-    if expected == IMAGE_TYPE and COMPRESSED_TYPE in _types(node, topic + SUFFIX):
-        return f"{topic}{SUFFIX} carries images: set the parameter image_transport to compressed."
+        return f"{base} carries raw images: set the parameter {parameter} to raw."
+    if expected == IMAGE_TYPE and COMPRESSED_TYPE in _types(node, topic + suffix):
+        return f"{topic}{suffix} carries images: set the parameter {parameter} to {suffix[1:]}."
     return ""
 
 
@@ -45,14 +54,14 @@ def _types(node: Node, topic: str) -> set[str]:
     return {info.topic_type for info in node.get_publishers_info_by_topic(topic)}
 
 
-def _hint(types: set[str]) -> str:
+def _hint(types: set[str], parameter: str) -> str:
     if COMPRESSED_TYPE in types:
+        plugin = PLUGINS[parameter]
         return (
-            "Set the parameter image_transport to compressed and remap image to the name without "
-            f"{SUFFIX}."
+            f"Set the parameter {parameter} to {plugin} and remap to the name without /{plugin}."
         )
     if IMAGE_TYPE in types:
-        return "Set the parameter image_transport to raw."
+        return f"Set the parameter {parameter} to raw."
     if any("CompressedVideo" in kind or "FFMPEGPacket" in kind for kind in types):
         return "Video streams are not supported; let image_transport republish it as raw."
-    return "Remap image to the topic of a camera's images."
+    return "Remap to the topic of a camera's images."

@@ -45,6 +45,12 @@ class InputSettings:
         "PNG) on image/compressed, after remapping of image",
         choices=("raw", "compressed"),
     )
+    depth_transport: str = setting(
+        "raw",
+        "raw: sensor_msgs/Image on depth/image; compressedDepth: sensor_msgs/CompressedImage (16 "
+        "or 32 bits in a PNG) on depth/image/compressedDepth, after remapping of depth/image",
+        choices=("raw", "compressedDepth"),
+    )
     queue_policy: str = setting(
         "latest",
         "latest: process the newest image and drop older ones; all: process every image in "

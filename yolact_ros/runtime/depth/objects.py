@@ -5,23 +5,13 @@ Everything is in metres in the camera's optical frame: z forward, x right, y dow
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from types import EllipsisType
 
 import cv2
 import numpy as np
 
-from yolact_ros.errors import MessageError
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.runtime.images.encodings import check_rows
-
-# Encoding -> type of a sample and metres of one unit (REP 118).
-DEPTH_ENCODINGS = {
-    "16UC1": (np.uint16, 0.001),
-    "mono16": (np.uint16, 0.001),
-    "32FC1": (np.float32, 1.0),
-}
 
 ERODED = 0.03  # of the square root of a mask's area; its border shows what is behind, too
 OUTLIER = 3.0  # standard deviations from the median depth, estimated by the median deviation
@@ -62,56 +52,6 @@ class ObjectPose3D:
     high: np.ndarray
     inside: np.ndarray
     origin: tuple[int, int]
-
-
-def depth_in_metres(
-    data: object,
-    encoding: str,
-    *,
-    height: int,
-    width: int,
-    step: int,
-    is_bigendian: bool,
-    unit: float = 0.0,
-    longest: float = math.inf,
-) -> np.ndarray:
-    """Read a depth image (REP 118).
-
-    Args:
-        data: bytes of the rows.
-        encoding: a key of `DEPTH_ENCODINGS`: millimetres as integers or metres as floats.
-        height: in pixels.
-        width: in pixels.
-        step: bytes from one row to the next.
-        is_bigendian: byte order of the samples.
-        unit: metres of one unit; 0 for that of the encoding.
-        longest: metres above which a depth is unknown; cameras mark missing depth by FLT_MAX, too.
-
-    Returns:
-        (height, width) float32; NaN where the depth is 0, negative, infinite, not a number or
-        above `longest`.
-
-    Raises:
-        MessageError: the encoding is another one, or size, step and data contradict each other.
-    """
-    if encoding not in DEPTH_ENCODINGS:
-        raise MessageError(
-            f"Depth encoding {encoding!r} is not supported; publish depth as 16UC1 (millimetres) "
-            "or 32FC1 (metres)."
-        )
-    kind, usual_unit = DEPTH_ENCODINGS[encoding]
-    dtype = np.dtype(kind).newbyteorder(">" if is_bigendian else "<")
-    check_rows(len(data), step, height=height, width=width)  # type: ignore[arg-type]
-    if step < width * dtype.itemsize:
-        raise MessageError(
-            f"The depth image's step is {step} bytes; a row of {width} pixels in {encoding} has "
-            f"{width * dtype.itemsize}."
-        )
-    stored = np.ndarray((height, width), dtype, buffer=data, strides=(step, dtype.itemsize))  # type: ignore[arg-type]
-    metres = stored.astype(np.float32)
-    metres *= np.float32(unit or usual_unit)
-    metres[~((metres > 0) & (metres < np.inf) & (metres <= longest))] = np.nan
-    return metres
 
 
 def view_of(metres: np.ndarray, rays: np.ndarray) -> DepthView:
