@@ -54,6 +54,17 @@ def read_file(
         raise error(f"{path} does not fit into memory.") from fault
 
 
+def user_cache() -> Path | None:
+    """Return this package's folder in the user's cache; None for a user without a home."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if not cache:
+        try:
+            cache = str(Path.home() / ".cache")
+        except RuntimeError:
+            return None
+    return Path(cache) / "yolact_ros"
+
+
 def parse_json(
     content: bytes, *, where: str | Path, error: type[YolactError] = DatasetError
 ) -> Any:

@@ -21,8 +21,11 @@ from yolact_ros.errors import BundleError, ConfigError
 from yolact_ros.variants import variant
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
+    import numpy as np
+
+    from yolact_ros.evaluate.backend_comparison import ComparisonRow
     from yolact_ros.evaluate.speed import SpeedReport, Times
 
 CLIP = Path("models") / "demo" / "tabletop.mp4"
@@ -49,6 +52,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     parser.add_argument(
+        "--compare",
+        type=Path,
+        nargs="*",
+        metavar="BUNDLE",
+        help="measure every library and precision that this machine has, side by side; also on "
+        "these other bundles of the model, e.g. one in int8",
+    )
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        metavar="JSON",
+        help="with --compare and --images: add the mask AP of each, in COCO's format",
+    )
+    parser.add_argument(
+        "--store",
+        action="store_true",
+        help="with --compare: let `backend: auto` take the fastest on this machine that loses at "
+        "most 0.5 mask AP; without --annotations, the fastest in float32",
+    )
+    parser.add_argument(
         "--postprocess",
         metavar="VARIANT",
         help="measure post-processing alone, on synthetic scenes at 1280x720 for a network like "
@@ -64,35 +87,29 @@ def run(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.frames <= 1_000_000:
         raise ConfigError(f"--frames is {arguments.frames}; expected 1 to 1000000.")
     check_writable(arguments.json)
-    content = (
-        _measure_postprocess(arguments) if arguments.postprocess else _measure_model(arguments)
-    )
+    if arguments.compare is None and (arguments.annotations or arguments.store):
+        raise ConfigError("--annotations and --store go with --compare.")
+    if arguments.annotations and not arguments.images:
+        raise ConfigError("--annotations needs --images, the folder of its images.")
+    if arguments.postprocess:
+        content = _measure_postprocess(arguments)
+    elif arguments.compare is not None:
+        content = _compare(arguments)
+    else:
+        content = _measure_model(arguments)
     if arguments.json:
         write_json(arguments.json, content)
     return 0
 
 
 def _measure_model(arguments: argparse.Namespace) -> dict[str, Any]:
-    from itertools import repeat
-
-    from yolact_ros.evaluate.speed import endless_images, measure_speed
-    from yolact_ros.evaluate.synthetic import synthetic_image
+    from yolact_ros.evaluate.speed import measure_speed
     from yolact_ros.runtime.images.files import is_video
     from yolact_ros.runtime.segmenter import Segmenter
-    from yolact_ros.runtime.shipped import shipped_file
 
     keyframes = read_keyframe_settings(arguments)
     model = arguments.model
-    source = arguments.images
-    if source is None:
-        try:
-            source = shipped_file(CLIP)
-        except BundleError:
-            print(
-                "No --images, and the clip of the package is not there: the input is a synthetic "
-                "picture, in which a network finds other things than in a camera's."
-            )
-    images = endless_images(source) if source else repeat(synthetic_image(SYNTHETIC_SIZE))
+    source, images = _input(arguments)
     with Segmenter.open(
         model,
         postprocess=read_postprocess_settings(arguments, PostprocessConfig()),
@@ -107,6 +124,91 @@ def _measure_model(arguments: argparse.Namespace) -> dict[str, Any]:
     print(format_times(report.stages))
     print(format_report(report))
     return {"model": name, "input": str(source or "synthetic"), **dataclasses.asdict(report)}
+
+
+def _input(arguments: argparse.Namespace) -> tuple[Path | None, Iterator[np.ndarray]]:
+    """Where the images come from, None for a synthetic one, and the endless images."""
+    from itertools import repeat
+
+    from yolact_ros.evaluate.speed import endless_images
+    from yolact_ros.evaluate.synthetic import synthetic_image
+    from yolact_ros.runtime.shipped import shipped_file
+
+    source = arguments.images
+    if source is None:
+        try:
+            source = shipped_file(CLIP)
+        except BundleError:
+            print(
+                "No --images, and the clip of the package is not there: the input is a synthetic "
+                "picture, in which a network finds other things than in a camera's."
+            )
+    return source, endless_images(source) if source else repeat(synthetic_image(SYNTHETIC_SIZE))
+
+
+def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
+    from yolact_ros.evaluate.backend_comparison import (
+        best_choice,
+        compare_backends,
+        with_mask_ap,
+    )
+    from yolact_ros.evaluate.machine import describe_machine
+    from yolact_ros.runtime.backends.choice import label, store_choice
+    from yolact_ros.runtime.backends.onnxruntime import physical_cores
+    from yolact_ros.runtime.bundle import Bundle
+    from yolact_ros.runtime.shipped import find_model
+
+    models = {str(model): find_model(model) for model in (arguments.model, *arguments.compare)}
+    most = arguments.threads or physical_cores()
+    source, images = _input(arguments)
+    comparison = compare_backends(
+        models,
+        images,
+        frames=arguments.frames,
+        threads=sorted({arguments.threads or 1, most}),
+        postprocess=read_postprocess_settings(arguments, PostprocessConfig()),
+    )
+    rows: Sequence[ComparisonRow] = comparison.rows
+    if arguments.annotations:
+        from yolact_ros.cli.evaluate import DEFAULTS
+        from yolact_ros.datasets.coco import CocoDataset
+
+        classes = Bundle.open(models[rows[0].model]).description.model.classes
+        dataset = CocoDataset(arguments.annotations, arguments.images, classes=classes)
+        settings = read_postprocess_settings(arguments, DEFAULTS)
+        rows = with_mask_ap(rows, models, dataset, settings)
+    machine = describe_machine()
+    print(f"{rows[0].model} on {source or 'a synthetic picture'}, {arguments.frames} frames")
+    print("\n".join((format_comparison(rows), *comparison.failures, format_machine(machine))))
+    if arguments.store:
+        best = best_choice([row for row in rows if row.config.threads == most])
+        path = store_choice(Bundle.open(models[rows[0].model]).description.identity, best)
+        print(f"backend: auto takes {label(best)} on this machine; delete {path} to forget that")
+    return {
+        "input": str(source or "synthetic"),
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "failures": comparison.failures,
+        "machine": machine,
+    }
+
+
+def format_comparison(rows: Sequence[ComparisonRow]) -> str:
+    """A table of all ways to run a model: milliseconds, accuracy in per cent."""
+    from yolact_ros.runtime.backends.choice import label
+
+    width = max(len("model"), *(len(row.model) for row in rows))
+    lines = [
+        f"{'model':<{width}}  {'weights':<7}  {'backend':<20}{'threads':>7}{'p50 ms':>9}"
+        f"{'least':>9}{'ratio':>7}{'agreement':>11}{'mask AP':>9}"
+    ]
+    for row in rows:
+        ap = "-" if row.mask_ap is None else f"{100 * row.mask_ap:.2f}"
+        lines.append(
+            f"{row.model:<{width}}  {row.weights:<7}  {label(row.config):<20}"
+            f"{row.config.threads:>7}{row.times.p50:>9.2f}{row.times.least:>9.2f}"
+            f"{row.ratio:>7.2f}{100 * row.agreement:>11.2f}{ap:>9}"
+        )
+    return "\n".join(lines)
 
 
 def _measure_postprocess(arguments: argparse.Namespace) -> dict[str, Any]:

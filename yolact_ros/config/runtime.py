@@ -27,7 +27,8 @@ class BackendConfig:
     backend: str = setting(
         "auto",
         "Library that runs the network; auto: PyTorch for a checkpoint, TensorRT for a bundle "
-        "that was exported for it if there is a GPU, otherwise ONNX Runtime",
+        "that was exported for it if there is a GPU, otherwise what `yolact benchmark --compare "
+        "--store` found fastest on this machine, or ONNX Runtime",
         choices=BACKENDS,
     )
     threads: int = setting(0, "CPU threads of the backend (0 = its own choice)", range=(0, 256))

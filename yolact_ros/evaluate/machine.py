@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from pathlib import Path
+
+from yolact_ros.runtime.backends.choice import cpu_name
 
 # Libraries whose version matters to speed, if they take part.
-LIBRARIES = ("numpy", "cv2", "onnxruntime", "torch")
+LIBRARIES = ("numpy", "cv2", "onnxruntime", "openvino", "torch")
 
 
 def describe_machine() -> dict[str, str]:
     """CPU, cores, load, system, and versions of the libraries that are loaded."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     description = {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": f"{usable} usable of {os.cpu_count()}",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
@@ -36,15 +37,3 @@ def peak_memory_mb() -> float:
         return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
-def _cpu_name() -> str:
-    for path, key in (("/proc/device-tree/model", ""), ("/proc/cpuinfo", "model name")):
-        try:
-            lines = Path(path).read_text(errors="replace").strip("\0\n").splitlines()
-        except OSError:
-            continue
-        found = next((line for line in lines if line.startswith(key)), "")
-        if found:
-            return found.rpartition(": ")[2] if key else found
-    return platform.processor() or platform.machine()

@@ -197,6 +197,16 @@ class OnnxRuntimeBackend:
         return session
 
 
+def available_providers() -> list[str]:
+    """Return the keys of `PROVIDERS` that this build of ONNX Runtime has, the CPU first.
+
+    Raises:
+        BackendError: ONNX Runtime is not installed.
+    """
+    available = _import_library().get_available_providers()
+    return [name for name, (providers, _) in PROVIDERS.items() if providers[0] in available]
+
+
 def provider_options(names: Sequence[str], info: GraphInfo, *, device: int) -> list[Any]:
     """Return what a session takes for one graph: names of providers, with their options.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from yolact_ros.config import BackendConfig
 from yolact_ros.errors import BackendError, BundleError
 from yolact_ros.runtime.backends import Backend
+from yolact_ros.runtime.backends.choice import stored_choice
 from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
 from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt
 from yolact_ros.runtime.bundle import Bundle, ModelDescription, is_bundle, supported_warps
@@ -51,6 +52,8 @@ def open_backend(
 
         opened = open_tensorrt(bundle, device=config.device, build=config.build_engine)
         return opened, bundle.description
+    if config.backend == "auto" and (config.provider, config.precision) == ("cpu", "f32"):
+        config = stored_choice(bundle, config)
     if config.backend == "openvino":
         from yolact_ros.runtime.backends.openvino import OpenVinoBackend
 

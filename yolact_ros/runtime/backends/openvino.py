@@ -21,6 +21,25 @@ INSTALL = "OpenVINO is not installed; install it with: pip install 'yolact_ros[o
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 
 
+# Values of the setting `precision`, with the capability that a device names for it.
+CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
+
+
+def available_devices() -> dict[str, list[str]]:
+    """Return the keys of `DEVICES` on this machine, each with the precisions of its hardware.
+
+    Raises:
+        BackendError: OpenVINO is not installed.
+    """
+    core = _import_library().Core()
+    found = {}
+    for key, device in DEVICES.items():
+        if any(name.split(".")[0] == device for name in core.available_devices):
+            has = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+            found[key] = [name for name, capability in CAPABILITIES.items() if capability in has]
+    return found
+
+
 class OpenVinoBackend:
     """Serves the graphs of a bundle; each is compiled when it is first run.
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from yolact_ros.errors import BackendError
+from yolact_ros.files import user_cache
 from yolact_ros.runtime.backends.tensorrt.files import (
     EngineIdentity,
     engine_path,
@@ -93,13 +94,8 @@ def engine_folders(bundle: Path, identity: str) -> tuple[Path, ...]:
         bundle: the bundle's folder, which an installation may have made read-only.
         identity: of the model, so that two bundles do not meet in the cache.
     """
-    cache = os.environ.get("XDG_CACHE_HOME")
-    if not cache:
-        with contextlib.suppress(RuntimeError):  # a user without a home directory
-            cache = str(Path.home() / ".cache")
-    if not cache:
-        return (bundle,)
-    return bundle, Path(cache) / "yolact_ros" / f"{bundle.name}-{identity}"
+    cache = user_cache()
+    return (bundle,) if cache is None else (bundle, cache / f"{bundle.name}-{identity}")
 
 
 def _writable(folders: Sequence[Path]) -> Path:

@@ -1,0 +1,221 @@
+"""One model on every library and precision that this machine has, side by side in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from tqdm import tqdm
+
+from yolact_ros.config import BackendConfig, PostprocessConfig
+from yolact_ros.datasets.coco import CocoDataset
+from yolact_ros.errors import BackendError, ConfigError
+from yolact_ros.evaluate.coco_map import evaluate_coco
+from yolact_ros.evaluate.speed import WARM_UP, Times
+from yolact_ros.runtime.backends.choice import candidates
+from yolact_ros.runtime.bundle import Bundle
+from yolact_ros.runtime.detections import Detections, Instance
+from yolact_ros.runtime.segmenter import Segmenter
+from yolact_ros.runtime.video.tracking import mask_iou
+
+MATCH_IOU = 0.5  # from which on two masks are the same object
+
+# What `backend: auto` may never cost: mask AP, and without annotations agreement with float32.
+MAX_AP_LOSS = 0.005
+MIN_AGREEMENT = 0.98
+MIN_GAIN = 0.03  # a smaller gain is noise
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One way to run a model.
+
+    Attributes:
+        model: as the user names it.
+        config: library, device, precision and threads.
+        weights: `fp32`, or `int8` for a quantized bundle.
+        times: milliseconds of `Segmenter.segment`.
+        ratio: median time relative to the first row with as many threads.
+        agreement: panoptic quality (Kirillov et al. 2019, equation 1, all classes together) of the
+            detections, with those of the first row as the truth; 0 to 1.
+        mask_ap: COCO's, 0 to 1; None where it was not measured.
+    """
+
+    model: str
+    config: BackendConfig
+    weights: str
+    times: Times
+    ratio: float
+    agreement: float
+    mask_ap: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows of every way that runs, and a sentence for each that does not."""
+
+    rows: tuple[ComparisonRow, ...]
+    failures: tuple[str, ...]
+
+
+def compare_backends(
+    models: Mapping[str, Path],
+    images: Iterable[np.ndarray],
+    *,
+    frames: int,
+    threads: Sequence[int],
+    postprocess: PostprocessConfig,
+) -> Comparison:
+    """Segment the same images in every way, one way after another on each image.
+
+    Their order changes from image to image, so that whatever else the machine does hits all alike.
+
+    Args:
+        models: folders of bundles by their names, all with the same classes; the first row is the
+            first of them on ONNX Runtime in float32.
+        images: (H, W, 3) uint8 BGR, `frames + WARM_UP` of them or more.
+        frames: how many to count.
+        threads: numbers of CPU threads, measured one after another.
+        postprocess: thresholds and limits.
+
+    Raises:
+        BundleError: one of the models is no bundle, or is incomplete.
+        ConfigError: their classes differ.
+        BackendError: none of the ways runs.
+    """
+    bundles = [(name, Bundle.open(folder)) for name, folder in models.items()]
+    if len({bundle.description.model.classes for _, bundle in bundles}) > 1:
+        raise ConfigError("The bundles have different classes; compare bundles of one model.")
+    ways = [(name, bundle, way) for name, bundle in bundles for way in candidates(bundle)]
+    chosen = list(islice(images, frames + WARM_UP))
+    rows: list[ComparisonRow] = []
+    failures: dict[str, None] = {}
+    for count in threads:
+        with ExitStack() as stack:
+            running = []
+            for name, bundle, way in ways:
+                config = replace(way, threads=count)
+                try:
+                    segmenter = Segmenter.open(
+                        bundle.folder, backend=config, postprocess=postprocess
+                    )
+                    stack.enter_context(segmenter)
+                    segmenter.warm_up()
+                except BackendError as error:
+                    failures[f"{name}: {error}"] = None
+                    continue
+                running.append((name, bundle, config, segmenter))
+            rows += _measure(running, chosen)
+    if not rows:
+        raise BackendError(" ".join(failures))
+    return Comparison(tuple(rows), tuple(failures))
+
+
+def _measure(
+    running: Sequence[tuple[str, Bundle, BackendConfig, Segmenter]], images: Sequence[np.ndarray]
+) -> list[ComparisonRow]:
+    times: list[list[float]] = [[] for _ in running]
+    scores: list[list[tuple[float, float]]] = [[] for _ in running]
+    for number, image in enumerate(tqdm(images, desc="compare", unit="image", mininterval=0.5)):
+        found: dict[int, Detections] = {}
+        for turn in range(len(running)):
+            way = (turn + number) % len(running)
+            started = perf_counter()
+            found[way] = running[way][3].segment(image)
+            if number >= WARM_UP:
+                times[way].append((perf_counter() - started) * 1e3)
+        for way in found:
+            scores[way].append(matched_iou(found[0], found[way]))
+    rows = []
+    for (name, bundle, config, _), way_times, way_scores in zip(
+        running, times, scores, strict=True
+    ):
+        matched, objects = np.sum(way_scores, axis=0)
+        rows.append(
+            ComparisonRow(
+                model=name,
+                config=config,
+                weights=bundle.description.precision,
+                times=Times.of(way_times),
+                ratio=float(np.median(way_times) / np.median(times[0])),
+                agreement=float(matched / objects) if objects else 1.0,
+            )
+        )
+    return rows
+
+
+def with_mask_ap(
+    rows: Sequence[ComparisonRow],
+    models: Mapping[str, Path],
+    dataset: CocoDataset,
+    postprocess: PostprocessConfig,
+) -> list[ComparisonRow]:
+    """Measure the mask AP of every row; the number of threads plays no part.
+
+    Args:
+        rows: of `compare_backends`.
+        models: folders of the bundles by their names.
+        dataset: annotations with the model's classes.
+        postprocess: thresholds and limits.
+    """
+    known: dict[tuple[str, BackendConfig], float | None] = {}
+    for row in rows:
+        way = row.model, replace(row.config, threads=0)
+        if way not in known:
+            with Segmenter.open(
+                models[row.model], backend=way[1], postprocess=postprocess
+            ) as segmenter:
+                known[way] = evaluate_coco(segmenter.segment, dataset).mask["ap"]
+    return [replace(r, mask_ap=known[r.model, replace(r.config, threads=0)]) for r in rows]
+
+
+def matched_iou(first: Detections, second: Detections) -> tuple[float, float]:
+    """Sum of the mask IoUs of all objects that both have, and the mean number of objects.
+
+    Pairs are of one class and have an IoU above `MATCH_IOU`; the best pairs come first.
+    """
+
+    def iou(a: Instance, b: Instance) -> float:
+        if not a.crop.any() and not b.crop.any():
+            return 1.0
+        return mask_iou(a.crop, a.mask_roi[:2], b.crop, b.mask_roi[:2])
+
+    pairs = [
+        (iou(a, b), i, j)
+        for i, a in enumerate(first)
+        for j, b in enumerate(second)
+        if a.class_id == b.class_id
+    ]
+    total, free = 0.0, (set(range(len(first))), set(range(len(second))))
+    for overlap, i, j in sorted(pairs, reverse=True):
+        if overlap > MATCH_IOU and i in free[0] and j in free[1]:
+            total += overlap
+            free[0].remove(i)
+            free[1].remove(j)
+    return total, (len(first) + len(second)) / 2
+
+
+def best_choice(rows: Sequence[ComparisonRow]) -> BackendConfig:
+    """The fastest way to run the first row's model that costs no accuracy.
+
+    With mask AP, at most `MAX_AP_LOSS` below the first row's. Without, float32 alone is allowed,
+    and it has to agree with the first row.
+
+    Args:
+        rows: of `compare_backends`, all with as many threads.
+    """
+    first = rows[0]
+
+    def right(row: ComparisonRow) -> bool:
+        if row.mask_ap is not None and first.mask_ap is not None:
+            return row.mask_ap >= first.mask_ap - MAX_AP_LOSS
+        return row.config.precision == "f32" and row.agreement >= MIN_AGREEMENT
+
+    allowed = [row for row in rows if row.model == first.model and right(row)]
+    best = min(allowed, key=lambda row: row.times.p50)
+    return (best if best.ratio < 1 - MIN_GAIN else first).config

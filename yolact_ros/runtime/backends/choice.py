@@ -1,0 +1,131 @@
+"""The libraries that can run a bundle on this machine, and the one that a measurement has chosen.
+
+`yolact benchmark --compare --store` measures and stores; `backend: auto` reads it. The choice is a
+small file in the user's cache, for one bundle on one kind of CPU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+from dataclasses import replace
+from pathlib import Path
+
+from yolact_ros.config import BackendConfig
+from yolact_ros.errors import BackendError, ConfigError
+from yolact_ros.files import parse_json, read_file, user_cache
+from yolact_ros.runtime.backends.onnxruntime import available_providers, physical_cores
+from yolact_ros.runtime.bundle import Bundle
+
+LOG = logging.getLogger(__name__)
+
+STORED = ("backend", "provider", "precision")  # settings that make a choice
+
+
+def candidates(bundle: Bundle) -> list[BackendConfig]:
+    """Return every installed way to run a bundle; ONNX Runtime on the CPU in float32 comes first.
+
+    A precision is listed where the hardware computes in it.
+    """
+    found = []
+    try:
+        found += [BackendConfig("onnxruntime", provider=p) for p in available_providers()]
+    except BackendError as error:
+        LOG.info("%s", error)
+    try:
+        from yolact_ros.runtime.backends.openvino import available_devices
+
+        found += [
+            BackendConfig("openvino", provider=device, precision=precision)
+            for device, precisions in available_devices().items()
+            for precision in precisions
+        ]
+    except BackendError as error:
+        LOG.info("%s", error)
+    if bundle.description.target == "tensorrt":
+        found.append(BackendConfig("tensorrt"))
+    return found
+
+
+def choice_file(identity: str) -> Path:
+    """Return where the choice for a bundle on this machine is stored.
+
+    Args:
+        identity: of the model, `ModelDescription.identity`.
+
+    Raises:
+        BackendError: this user has no folder for caches.
+    """
+    cache = user_cache()
+    if cache is None:
+        raise BackendError("This user has no home directory; set XDG_CACHE_HOME to a folder.")
+    machine = hashlib.sha256(_machine().encode()).hexdigest()[:8]
+    return cache / f"backend-{identity}-{machine}.json"
+
+
+def store_choice(identity: str, config: BackendConfig) -> Path:
+    """Let `backend: auto` run a bundle this way on this machine from now on.
+
+    Returns:
+        The file that says so; without it, the choice is forgotten.
+
+    Raises:
+        BackendError: it cannot be written.
+    """
+    path = choice_file(identity)
+    content = {"machine": _machine(), **{name: getattr(config, name) for name in STORED}}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise BackendError(f"The choice of a backend cannot be stored: {error}.") from error
+    return path
+
+
+def stored_choice(bundle: Bundle, config: BackendConfig) -> BackendConfig:
+    """Return `config` with the library, device and precision that were stored for a bundle.
+
+    A choice that cannot be read, or whose library is gone, is ignored with a warning; without one,
+    `config` comes back.
+    """
+    try:
+        path = choice_file(bundle.description.identity)
+        if not path.exists():
+            return config
+        content = parse_json(read_file(path, error=BackendError), where=path, error=BackendError)
+        chosen = BackendConfig(**{name: content[name] for name in STORED})
+        if chosen not in candidates(bundle):
+            raise BackendError(f"{path} names {label(chosen)}, which this machine does not have.")
+    except (BackendError, ConfigError, KeyError, TypeError, OSError) as error:
+        LOG.warning("The stored choice of a backend is ignored: %s", error)
+        return config
+    LOG.info("%s runs on %s, as %s says", bundle.folder, label(chosen), path)
+    return replace(config, **{name: getattr(chosen, name) for name in STORED})
+
+
+def label(config: BackendConfig) -> str:
+    """Name a library, its device unless that is the CPU, and the precision."""
+    device = "" if config.provider == "cpu" else f" {config.provider}"
+    return f"{config.backend}{device} {config.precision}"
+
+
+def cpu_name() -> str:
+    """Return the name that the CPU, or the board around it, gives itself."""
+    for path, key in (("/proc/device-tree/model", ""), ("/proc/cpuinfo", "model name")):
+        try:
+            lines = Path(path).read_text(errors="replace").strip("\0\n").splitlines()
+        except OSError:
+            continue
+        found = next((line for line in lines if line.startswith(key)), "")
+        if found:
+            return found.rpartition(": ")[2] if key else found
+    return platform.processor() or platform.machine()
+
+
+def _machine() -> str:
+    return f"{cpu_name()}, {physical_cores()} cores"
