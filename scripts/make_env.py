@@ -78,6 +78,14 @@ use_distro("kilted")
 class Failure(Exception):
     """Something that the user has to know, in one sentence."""
 
+    status = 1
+
+
+class NoPackages(Failure):
+    """The packages cannot be installed here, e.g. because the machine is offline."""
+
+    status = 3  # lets a caller tell this from a package that does not build
+
 
 def main():
     """Run the script and return its exit status."""
@@ -98,7 +106,7 @@ def main():
         work = install_packages(use) | build()
     except Failure as failure:
         print(f"make env: {failure}", file=sys.stderr)
-        return 1
+        return failure.status
     except KeyboardInterrupt:
         print("make env: interrupted; run it again to go on", file=sys.stderr)
         return 130
@@ -144,7 +152,7 @@ def install_packages(use):
         packages += [] if shutil.which("cmake") else ["cmake"]
     else:
         if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-            raise Failure(
+            raise NoPackages(
                 "the ROS 2 wheels exist for Linux on x86_64 only, and this is "
                 f"{platform.system()} on {platform.machine()}. Install ROS 2, source its "
                 "setup.bash and run this again; it then uses that installation."
@@ -160,6 +168,7 @@ def install_packages(use):
         + packages
         + ["--editable", f".[{EXTRAS[use]}]"],
         progress=re.compile(r"^\s*(?:Collecting|Downloading) ([\w.-]+)|^(Installing) collected"),
+        failure=NoPackages,
     )
     mend_wheels()
     check = subprocess.run(
@@ -283,7 +292,7 @@ def digest(files, words):
     return total.hexdigest()
 
 
-def run(title, command, progress=None, env=None):
+def run(title, command, progress=None, env=None, failure=Failure):
     """Run a command; show its progress, keep its output in a log file.
 
     Args:
@@ -291,6 +300,7 @@ def run(title, command, progress=None, env=None):
         command: the command and its arguments.
         progress: a regular expression; what its first group found is shown after the title.
         env: environment of the command.
+        failure: what to raise.
 
     Raises:
         Failure: the command failed; its last lines have been printed.
@@ -333,7 +343,7 @@ def run(title, command, progress=None, env=None):
     print("" if terminal else f"  done in {time.monotonic() - started:.0f} s")
     if process.returncode:
         print("".join(lines), end="", file=sys.stderr)
-        raise Failure(
+        raise failure(
             f"`{Path(command[0]).name}` ended with status {process.returncode}; its last lines "
             f"are above, all of them in {LOG.relative_to(ROOT)}."
         )
