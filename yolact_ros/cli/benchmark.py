@@ -1,4 +1,4 @@
-"""`yolact benchmark`: milliseconds per stage, frames per second, memory."""
+"""`yolact benchmark`: measure milliseconds per stage, frames per second, and memory."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolact_ros.cli.json_file import check_writable, write_json
-from yolact_ros.cli.settings import (
-    add_backend_arguments,
-    add_keyframe_arguments,
-    add_postprocess_arguments,
-    read_backend_settings,
-    read_keyframe_settings,
-    read_postprocess_settings,
+from yolact_ros.cli.inference import (
+    DETECTIONS,
+    MODEL,
+    add_segmenter_arguments,
+    add_stream_arguments,
+    open_segmenter,
 )
-from yolact_ros.config import DEFAULT_MODEL, PostprocessConfig
+from yolact_ros.cli.json_file import write_json
+from yolact_ros.cli.settings import read_postprocess_settings, read_settings
+from yolact_ros.config import DEFAULT_MODEL, KeyframeConfig
 from yolact_ros.errors import BundleError, ConfigError
 from yolact_ros.variants import variant
 
@@ -34,21 +34,21 @@ SCENES = (0, 20, 100)  # instances
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
+    """Declare the arguments of `yolact benchmark`."""
     parser.add_argument(
         "model",
         nargs="?",
         default=DEFAULT_MODEL,
-        help="shipped model, bundle folder or checkpoint file (default: %(default)s)",
+        help=f"{MODEL} (default: %(default)s)",
     )
     parser.add_argument(
         "--images",
         type=Path,
         metavar="FOLDER|VIDEO",
-        help="what to segment (default: the clip that comes with the package)",
+        help="images to segment (default: the demo clip of the package)",
     )
     parser.add_argument(
-        "--frames", type=int, default=100, metavar="N", help="frames to count (%(default)s)"
+        "--frames", type=int, default=100, metavar="N", help="frames to measure (%(default)s)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     parser.add_argument(
@@ -74,19 +74,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--postprocess",
         metavar="VARIANT",
-        help="measure post-processing alone, on synthetic scenes at 1280x720 for a network like "
-        "this one, e.g. yolact_resnet50; no model is run",
+        help="measure post-processing alone, on synthetic 1280x720 scenes for this network, e.g. "
+        "yolact_resnet50; no model is run",
     )
-    add_backend_arguments(parser)
-    add_postprocess_arguments(parser, PostprocessConfig())
-    add_keyframe_arguments(parser)
+    add_segmenter_arguments(parser)
+    add_stream_arguments(parser, tracker=False)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
     if not 1 <= arguments.frames <= 1_000_000:
         raise ConfigError(f"--frames is {arguments.frames}; expected 1 to 1000000.")
-    check_writable(arguments.json)
     if arguments.compare is None and (arguments.annotations or arguments.store):
         raise ConfigError("--annotations and --store go with --compare.")
     if arguments.annotations and not arguments.images:
@@ -105,22 +103,18 @@ def run(arguments: argparse.Namespace) -> int:
 def _measure_model(arguments: argparse.Namespace) -> dict[str, Any]:
     from yolact_ros.evaluate.speed import measure_speed
     from yolact_ros.runtime.images.files import is_video
-    from yolact_ros.runtime.segmenter import Segmenter
 
-    keyframes = read_keyframe_settings(arguments)
-    model = arguments.model
+    keyframes = read_settings(arguments, KeyframeConfig())
     source, images = _input(arguments)
-    with Segmenter.open(
-        model,
-        postprocess=read_postprocess_settings(arguments, PostprocessConfig()),
-        backend=read_backend_settings(arguments),
-    ) as segmenter:
+    with open_segmenter(arguments) as segmenter:
         stream = segmenter.stream(keyframes) if source and is_video(source) else None
         segmenter.warm_up(keyframes if stream else None)
         segment = stream.detect if stream else segmenter.segment
         report = measure_speed(segment, images, frames=arguments.frames)
         name = segmenter.description.model.name
-    print(f"{name} ({model}) on {source or 'a synthetic picture'}, {report.frames} frames")
+    print(
+        f"{name} ({arguments.model}) on {source or 'a synthetic picture'}, {report.frames} frames"
+    )
     print(format_times(report.stages))
     print(format_report(report))
     return {"model": name, "input": str(source or "synthetic"), **dataclasses.asdict(report)}
@@ -140,8 +134,8 @@ def _input(arguments: argparse.Namespace) -> tuple[Path | None, Iterator[np.ndar
             source = shipped_file(CLIP)
         except BundleError:
             print(
-                "No --images, and the clip of the package is not there: the input is a synthetic "
-                "picture, in which a network finds other things than in a camera's."
+                "No --images, and this installation lacks the demo clip: the input is a synthetic "
+                "picture, whose detections differ from those in camera images."
             )
     return source, endless_images(source) if source else repeat(synthetic_image(SYNTHETIC_SIZE))
 
@@ -166,7 +160,7 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
         images,
         frames=arguments.frames,
         threads=sorted({arguments.threads or 1, most}),
-        postprocess=read_postprocess_settings(arguments, PostprocessConfig()),
+        postprocess=read_postprocess_settings(arguments, DETECTIONS),
     )
     rows: Sequence[ComparisonRow] = comparison.rows
     if arguments.annotations:
@@ -238,7 +232,7 @@ def _measure_postprocess(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def format_times(stages: Mapping[str, Times]) -> str:
-    """A table of milliseconds, one line for each stage."""
+    """Format a table of milliseconds, one line per stage."""
     lines = [f"{'ms':<14}{'p50':>9}{'p95':>9}{'mean':>9}{'least':>9}"]
     lines += [
         f"{stage:<14}{t.p50:>9.2f}{t.p95:>9.2f}{t.mean:>9.2f}{t.least:>9.2f}"
@@ -248,7 +242,7 @@ def format_times(stages: Mapping[str, Times]) -> str:
 
 
 def format_report(report: SpeedReport) -> str:
-    """Everything but the times."""
+    """Format the rest of a report."""
     return (
         f"{report.frames_per_second:.1f} frames/s, {report.instances:.1f} instances a frame, "
         f"peak memory {report.peak_memory_mb:.0f} MB\n{format_machine(report.machine)}"
@@ -256,5 +250,5 @@ def format_report(report: SpeedReport) -> str:
 
 
 def format_machine(machine: Mapping[str, str]) -> str:
-    """One line on what it ran on."""
+    """Format the machine on one line."""
     return ", ".join(f"{key} {value}" for key, value in machine.items())

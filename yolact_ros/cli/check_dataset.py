@@ -7,7 +7,7 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_ros.cli.json_file import check_writable, write_json
+from yolact_ros.cli.json_file import write_json
 from yolact_ros.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ def run(arguments: argparse.Namespace) -> int:
             f"There are {len(arguments.against)} --against and {len(folders)} --against-images; "
             "give one folder for each annotation file, or none."
         )
-    check_writable(arguments.json)
     paths = [arguments.annotations, *arguments.against]
     labels = [
         name.removesuffix(".json") or str(p)

@@ -1,4 +1,4 @@
-"""`yolact evaluate`: COCO box and mask AP of a model."""
+"""`yolact evaluate`: measure the COCO box and mask AP of a model."""
 
 from __future__ import annotations
 
@@ -7,13 +7,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolact_ros.cli.json_file import check_writable, write_json
-from yolact_ros.cli.settings import (
-    add_backend_arguments,
-    add_postprocess_arguments,
-    read_backend_settings,
-    read_postprocess_settings,
-)
+from yolact_ros.cli.inference import MODEL, add_segmenter_arguments, open_segmenter
+from yolact_ros.cli.json_file import write_json
 from yolact_ros.cli.video_evaluation import (
     add_video_arguments,
     check_video_arguments,
@@ -26,7 +21,7 @@ if TYPE_CHECKING:
     from yolact_ros.evaluate.coco_map import CocoScores
     from yolact_ros.runtime.segmenter import Segmenter
 
-# Average precision ranks all detections: a high threshold would cut its tail off (reference:
+# AP ranks all detections, so a high threshold would cut off its tail (reference:
 # `nms_conf_thresh`).
 DEFAULTS = PostprocessConfig(score_threshold=0.05)
 
@@ -39,16 +34,16 @@ COLUMNS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("model", help="shipped model, bundle folder or checkpoint file")
-    parser.add_argument("--annotations", type=Path, metavar="JSON", help="in COCO's format")
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="that the annotations name")
+    """Declare the arguments of `yolact evaluate`."""
+    parser.add_argument("model", help=MODEL)
+    parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO annotations")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="images of the annotations")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     parser.add_argument(
         "--limit",
         type=int,
         metavar="N",
-        help="evaluate on the first N images only, or frames of each clip",
+        help="evaluate only the first N images, or the first N frames of each clip",
     )
     parser.add_argument(
         "--report",
@@ -62,50 +57,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=PostprocessConfig().score_threshold,
         metavar="S",
-        help="class score from which on a detection is shown, for the report's confusion matrix "
-        "and mistakes (default: %(default)s, as in the node)",
+        help="minimum class score of the detections in the report's confusion matrix and mistakes "
+        "(default: %(default)s, as in the node)",
     )
     add_video_arguments(parser)
-    add_backend_arguments(parser)
-    add_postprocess_arguments(parser, DEFAULTS)
+    add_segmenter_arguments(parser, DEFAULTS)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate and print."""
+    """Evaluate and print the results."""
     try:
         import pycocotools  # noqa: F401
     except ImportError as error:
         raise BackendError(
             "Evaluating needs pycocotools; install it with: pip install 'yolact_ros[evaluate]'"
         ) from error
-    from yolact_ros.runtime.segmenter import Segmenter
-
     check_video_arguments(arguments)
     if arguments.limit is not None and arguments.limit < 1:
         raise DatasetError(f"--limit is {arguments.limit}; expected 1 or more.")
-    check_writable(arguments.json)
     _check_report(arguments)
     if not 0 <= arguments.report_score <= 1:
         raise ConfigError(f"--report-score is {arguments.report_score}; expected 0 to 1.")
-    config = read_postprocess_settings(arguments, DEFAULTS)
-    with Segmenter.open(
-        arguments.model,
-        postprocess=config,
-        backend=read_backend_settings(arguments),
-    ) as segmenter:
+    with open_segmenter(arguments, DEFAULTS) as segmenter:
         evaluate = evaluate_clips if arguments.video else _evaluate_images
-        content = evaluate(arguments, segmenter, config)
+        content = evaluate(arguments, segmenter)
     if arguments.json:
         write_json(arguments.json, content)
     return 0
 
 
 def _check_report(arguments: argparse.Namespace) -> None:
-    """Find out before the work, not after it, that a report cannot be written."""
+    """Fail before the evaluation if the report cannot be written."""
     if arguments.report is None:
         return
     if arguments.video:
-        raise ConfigError("--report is about images; it does not go with --video.")
+        raise ConfigError("--report is for images; it cannot be combined with --video.")
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -115,13 +101,11 @@ def _check_report(arguments: argparse.Namespace) -> None:
     try:
         arguments.report.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DatasetError(f"The folder {arguments.report} cannot be made: {error}.") from error
+        raise DatasetError(f"The folder {arguments.report} cannot be created: {error}.") from error
 
 
-def _evaluate_images(
-    arguments: argparse.Namespace, segmenter: Segmenter, config: PostprocessConfig
-) -> dict[str, Any]:
-    """Evaluate, print, report; returns the content of the JSON file."""
+def _evaluate_images(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
+    """Evaluate, print and report; return the content of the JSON file."""
     from yolact_ros.datasets.coco import CocoDataset
     from yolact_ros.evaluate.coco_map import evaluate_dataset
     from yolact_ros.evaluate.machine import describe_machine
@@ -135,7 +119,7 @@ def _evaluate_images(
     print(format_scores(scores))
     content = {
         "model": {"name": description.model.name, "identity": description.identity},
-        "settings": dataclasses.asdict(config),
+        "settings": dataclasses.asdict(segmenter.postprocess),
         **dataclasses.asdict(scores),
         "machine": describe_machine(),
     }
@@ -154,7 +138,7 @@ def _evaluate_images(
 
 
 def format_scores(scores: CocoScores) -> str:
-    """A table for people, in per cent."""
+    """Format a table in percent."""
     lines = [" " * 6 + "".join(f"{title:>8}" for title, _ in COLUMNS)]
     for kind, values in (("box", scores.box), ("mask", scores.mask)):
         cells = "".join(f"{_percent(values[key]):>8}" for _, key in COLUMNS)

@@ -11,23 +11,6 @@ from typing import Any
 from yolact_ros.errors import DatasetError
 
 
-def check_writable(path: Path | None) -> None:
-    """Find out before the work, not after it, that a result cannot be written.
-
-    Raises:
-        DatasetError: `path` cannot be written; None is fine.
-    """
-    if path is None:
-        return
-    existed = path.exists()
-    try:
-        path.open("a").close()
-        if not existed:
-            path.unlink()
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be written: {error}.") from error
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON, so that the file is the old one or the new one.
 

@@ -28,6 +28,8 @@ def check_outputs(arguments: argparse.Namespace) -> None:
             continue
         try:
             _check(path, inputs)
+            if name == "json":
+                _probe(path)
         except (OSError, ValueError) as error:  # a name that no file can have
             reason = getattr(error, "strerror", None) or error
             raise ConfigError(f"{shown(path)} cannot be written: {reason}.") from error
@@ -74,6 +76,14 @@ def _check(path: Path, inputs: list[Path]) -> None:
         raise ConfigError(f"{shown(path)} cannot be written: {shown(above)} is no folder.")
     if not os.access(above, os.W_OK):
         raise ConfigError(f"{shown(path)} cannot be written: no permission for {shown(above)}.")
+
+
+def _probe(path: Path) -> None:
+    """Open a file for writing, without changing it or leaving a new one."""
+    existed = path.exists()
+    path.open("a").close()
+    if not existed:
+        path.unlink()
 
 
 def _same(first: Path, second: Path) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolact_ros.config import WARPS, PostprocessConfig
+from yolact_ros.config import WARPS
 from yolact_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,9 +60,7 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def evaluate_clips(
-    arguments: argparse.Namespace, segmenter: Segmenter, config: PostprocessConfig
-) -> dict[str, Any]:
+def evaluate_clips(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
     """Evaluate and print; return the content of the JSON file."""
     from yolact_ros.evaluate.clips import read_clips
     from yolact_ros.evaluate.machine import describe_machine
@@ -88,7 +86,7 @@ def evaluate_clips(
     return {
         "model": {"name": description.model.name, "identity": description.identity},
         "settings": {
-            **dataclasses.asdict(config),
+            **dataclasses.asdict(segmenter.postprocess),
             "change_threshold": arguments.change_threshold,
         },
         "clips": [{"name": clip.name, "frames": len(clip)} for clip in clips],

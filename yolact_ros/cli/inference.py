@@ -1,0 +1,144 @@
+"""Arguments and steps shared by the verbs that run a model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yolact_ros.cli.settings import (
+    add_backend_arguments,
+    add_postprocess_arguments,
+    add_settings,
+    read_backend_settings,
+    read_postprocess_settings,
+    read_settings,
+)
+from yolact_ros.config import DEFAULT_MODEL, KeyframeConfig, PostprocessConfig, TrackerConfig
+
+if TYPE_CHECKING:
+    from yolact_ros.runtime.detections import Detections
+    from yolact_ros.runtime.images.files import Frame
+    from yolact_ros.runtime.segmenter import Segmenter
+    from yolact_ros.runtime.stream import Stream
+
+MODEL = "shipped model, bundle folder or checkpoint file"
+DETECTIONS = PostprocessConfig()
+
+
+def add_images_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the images and videos that `segment_files` reads."""
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE|FOLDER|VIDEO", help="what to segment"
+    )
+
+
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--model`."""
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, metavar="MODEL", help=f"{MODEL} (default: %(default)s)"
+    )
+
+
+def add_segmenter_arguments(
+    parser: argparse.ArgumentParser, detections: PostprocessConfig = DETECTIONS
+) -> None:
+    """Add the flags that `open_segmenter` reads, except the model.
+
+    Args:
+        parser: parser of the verb.
+        detections: the verb's defaults.
+    """
+    add_backend_arguments(parser)
+    add_postprocess_arguments(parser, detections)
+
+
+def add_stream_arguments(parser: argparse.ArgumentParser, *, tracker: bool = True) -> None:
+    """Add the flags that `open_stream` reads; those of the tracker are optional."""
+    title = "videos (feature reuse requires a model that was exported with --keyframes)"
+    add_settings(parser.add_argument_group(title), KeyframeConfig())
+    if tracker:
+        add_settings(parser.add_argument_group("tracking, in videos"), TrackerConfig())
+
+
+def open_segmenter(
+    arguments: argparse.Namespace, detections: PostprocessConfig = DETECTIONS
+) -> Segmenter:
+    """Open the model that the arguments name.
+
+    Args:
+        arguments: parsed arguments of `add_segmenter_arguments`, with `model`.
+        detections: the verb's defaults.
+
+    Raises:
+        YolactError: the model cannot be opened or does not support the settings.
+    """
+    from yolact_ros.runtime.segmenter import Segmenter
+
+    return Segmenter.open(
+        arguments.model,
+        postprocess=read_postprocess_settings(arguments, detections),
+        backend=read_backend_settings(arguments),
+    )
+
+
+def open_stream(arguments: argparse.Namespace, segmenter: Segmenter) -> Stream:
+    """Begin a stream with the settings of `add_stream_arguments`.
+
+    Raises:
+        ConfigError: the model does not support the settings, or a value is out of range.
+    """
+    return segmenter.stream(
+        read_settings(arguments, KeyframeConfig()),
+        tracker=read_settings(arguments, TrackerConfig()),
+    )
+
+
+def segment_files(
+    arguments: argparse.Namespace, segmenter: Segmenter, files: Sequence[Path]
+) -> Iterator[tuple[Frame, Detections | None]]:
+    """Segment images and videos, with a progress bar; each video is a stream of its own.
+
+    Args:
+        arguments: parsed arguments of `add_stream_arguments`, with the name of the verb.
+        segmenter: open segmenter.
+        files: image and video files.
+
+    Yields:
+        Each frame with its detections, or with None if the file cannot be read.
+    """
+    from tqdm import tqdm
+
+    from yolact_ros.runtime.images.files import count_frames, is_video, read_frames
+
+    streams = {file: open_stream(arguments, segmenter) for file in files if is_video(file)}
+    bar = tqdm(
+        read_frames(files),
+        total=count_frames(files),
+        desc=arguments.verb,
+        unit="image",
+        mininterval=0.5,
+    )
+    with bar:
+        for frame in bar:
+            if frame.image is None:
+                yield frame, None
+            elif stream := streams.get(frame.path):
+                yield frame, stream.segment(frame.image, frame.stamp)
+            else:
+                yield frame, segmenter.segment(frame.image)
+
+
+def report_faults(arguments: argparse.Namespace, faults: Sequence[str], *, total: int) -> int:
+    """Print which files could not be read, and why; return the exit status."""
+    for fault in faults:
+        print(f"yolact {arguments.verb}: {fault}", file=sys.stderr)
+    if faults:
+        print(
+            f"yolact {arguments.verb}: {len(faults)} of {total} files could not be read; all "
+            "others were segmented.",
+            file=sys.stderr,
+        )
+    return 1 if faults else 0
