@@ -42,7 +42,8 @@ PAPER = {
     },
     "losses": {
         "box_weight": 1.5, "class_weight": 1.0, "mask_weight": 6.125, "semantic_weight": 1.0,
-        "mask_iou_weight": 25.0, "negatives_per_positive": 3, "masks_to_train": 100,
+        "mask_iou_weight": 25.0, "negatives_per_positive": 3, "min_negatives": 0,
+        "masks_to_train": 100,
         "smallest_rescored_area": 25,
     },
     "augmentation": {

@@ -26,7 +26,7 @@ PLAIN = AugmentConfig(expand_probability=0.0, crop_probability=0.0)
 def stream_of(tmp_path):
     """Makes the stream of pictures that show the given categories (1 bolt, 2 nut)."""
 
-    def make(*shown, threshold=0.0, seed=0):
+    def make(*shown, threshold=0.0, seed=0, keep_empty=False):
         images, annotations = [], []
         for i, categories in enumerate(shown):
             cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((32, 32, 3), 10 * i, np.uint8))
@@ -44,7 +44,12 @@ def stream_of(tmp_path):
         (tmp_path / "instances.json").write_text(json.dumps(content))
         dataset = CocoDataset(tmp_path / "instances.json", tmp_path, MODEL.classes)
         return TrainingStream(
-            dataset, model=MODEL, config=PLAIN, seed=seed, repeat_threshold=threshold
+            dataset,
+            model=MODEL,
+            config=PLAIN,
+            seed=seed,
+            repeat_threshold=threshold,
+            keep_empty=keep_empty,
         )
 
     return make
@@ -86,6 +91,13 @@ def test_each_epoch_shows_every_image_with_instances_once_in_its_own_order(strea
     for names in epochs:
         assert sorted(names) == ["0.png", "1.png", "3.png", "4.png", "5.png"]
     assert len({tuple(names) for names in epochs}) > 1
+
+
+def test_images_without_instances_are_kept_on_request(stream_of):
+    stream = stream_of([1], [], [2], keep_empty=True, threshold=0.1)
+    samples = {stream[k].file_name: stream[k] for k in range(3)}
+    assert sorted(samples) == ["0.png", "1.png", "2.png"]
+    assert samples["1.png"].boxes.shape == (0, 4)
 
 
 def test_a_sample_depends_on_seed_and_position_alone(stream_of):

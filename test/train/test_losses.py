@@ -270,20 +270,21 @@ def test_re_scoring_learns_the_iou_that_fine_masks_have():
     assert float(too_small) == 0
 
 
-def test_ohem_learns_three_of_the_hardest_negatives_for_each_positive():
+@pytest.mark.parametrize("at_least", [0, 2, 9, 100])
+def test_ohem_learns_three_of_the_hardest_negatives_for_each_positive(at_least):
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(2, 40, 4, generator=generator)
     labels = torch.zeros(2, 40, dtype=torch.int64)
     labels[0, [3, 7]] = torch.tensor([1, 3])
     labels[0, 5] = -1
-    loss = class_loss(logits, labels, negatives_per_positive=3)
+    loss = class_loss(logits, labels, negatives_per_positive=3, min_negatives=at_least)
     probabilities = logits.softmax(dim=2)
     expected = 0.0
     for image in range(2):
         positive = [i for i in range(40) if labels[image, i] > 0]
         negative = [i for i in range(40) if labels[image, i] == 0]
         negative.sort(key=lambda i, image=image: float(probabilities[image, i, 0]))
-        for i in positive + negative[: 3 * len(positive)]:
+        for i in positive + negative[: max(3 * len(positive), at_least)]:
             expected -= float(torch.log(probabilities[image, i, labels[image, i]]))
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 

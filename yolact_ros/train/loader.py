@@ -67,15 +67,17 @@ class TrainingStream(Dataset):
         config: AugmentConfig,
         seed: int,
         repeat_threshold: float = 0.0,
+        keep_empty: bool = False,
     ) -> None:
         """Prepare the sequence.
 
         Args:
-            dataset: images without instances are left out, as in the reference.
+            dataset: images without instances are left out, as in the reference, or kept.
             model: gives the size of the network's input, and how images are brought to it.
             config: augmentation.
             seed: of order and augmentation.
             repeat_threshold: see `TrainConfig.repeat_threshold`.
+            keep_empty: keep images without instances, see `LossConfig.min_negatives`.
 
         Raises:
             DatasetError: no image has an instance.
@@ -90,6 +92,8 @@ class TrainingStream(Dataset):
                 f"{dataset.annotations_path}: no image has an instance of the classes "
                 f"{', '.join(dataset.classes)}; there is nothing to learn."
             )
+        if keep_empty:
+            self.indices = list(range(len(dataset)))
         if repeat_threshold:
             self.indices = self._repeated(repeat_threshold)
         self._order = (-1, np.zeros(0, np.int64))  # epoch, permutation

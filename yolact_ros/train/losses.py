@@ -34,6 +34,12 @@ class LossConfig:
     negatives_per_positive: int = setting(
         3, "background priors that are learnt for each positive one", range=(1, 1000)
     )
+    min_negatives: int = setting(
+        0,
+        "Background priors learned at least in each image; above 0, images without objects are "
+        "learned too (0 = off, as the reference)",
+        range=(0, 1000),
+    )
     masks_to_train: int = setting(
         100,
         "positive priors of an image, drawn at random, whose masks are learnt",
@@ -122,7 +128,10 @@ def yolact_losses(
         / num_positive,
         "class": config.class_weight
         * class_loss(
-            output.class_logits, labels, negatives_per_positive=config.negatives_per_positive
+            output.class_logits,
+            labels,
+            negatives_per_positive=config.negatives_per_positive,
+            min_negatives=config.min_negatives,
         )
         / num_positive,
     }
@@ -249,22 +258,25 @@ def box_loss(
     return total
 
 
-def class_loss(class_logits: Tensor, labels: Tensor, *, negatives_per_positive: int) -> Tensor:
-    """Sum of cross entropy over positives and the hardest negatives of each image (OHEM).
+def class_loss(
+    class_logits: Tensor, labels: Tensor, *, negatives_per_positive: int, min_negatives: int = 0
+) -> Tensor:
+    """Sum cross entropy over positives and the hardest negatives of each image (OHEM).
 
     An image learns `negatives_per_positive` times as many background priors as it has positive
-    ones: those whose background probability is lowest.
+    ones, and at least `min_negatives`: those whose background probability is lowest.
 
     Args:
         class_logits: (B, P, C + 1), background first.
         labels: (B, P) int64: class id + 1, 0 background, -1 left out.
         negatives_per_positive: as above.
+        min_negatives: as above; 0 leaves images without objects out, as the reference does.
     """
     with torch.no_grad():
         hardness = torch.logsumexp(class_logits, dim=2) - class_logits[..., 0]
         hardness[labels != 0] = -1.0  # below any background prior's
         learnt = labels > 0
-        limits = negatives_per_positive * learnt.sum(dim=1)
+        limits = (negatives_per_positive * learnt.sum(dim=1)).clamp(min=min_negatives)
         for i, limit in enumerate(limits.tolist()):
             limit = min(limit, int((labels[i] == 0).sum()))
             learnt[i, hardness[i].topk(limit).indices] = True

@@ -333,6 +333,7 @@ class Trainer:
             config=config.augmentation,
             seed=config.seed,
             repeat_threshold=config.repeat_threshold,
+            keep_empty=config.losses.min_negatives > 0,
         )
         if config.pairs is None:
             return stream
