@@ -1,4 +1,4 @@
-"""`yolact fetch`: download a checkpoint from where its authors publish it."""
+"""`yolact fetch`: download a checkpoint that its authors publish."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from yolact_ros.errors import WeightsError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact fetch`."""
     parser.add_argument(
-        "name", nargs="?", metavar="NAME", help="variant, e.g. yolact_plus_base; none lists all"
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="variant, e.g. yolact_plus_base; without it, all are listed",
     )
     parser.add_argument(
         "-o",
@@ -19,17 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("weights"),
         metavar="FOLDER",
-        help="folder to put the file in (default: %(default)s)",
+        help="folder for the file (default: %(default)s)",
     )
     parser.add_argument(
         "--mirror",
         metavar="URL",
-        help="address of a folder with copies of the authors' files, to fetch from instead",
+        help="address of a folder with copies of the authors' files, to use instead",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fetch one file, or list what there is."""
+    """Fetch one file, or list all of them."""
     from yolact_ros.model.weights.download import download
     from yolact_ros.model.weights.published import PUBLISHED, published_file
 
@@ -45,12 +48,12 @@ def run(arguments: argparse.Namespace) -> int:
         url = published.url
     else:
         raise WeightsError(
-            f"{published.file} lies where only a browser can fetch it; open "
-            f"{published.readme}, download it from there, and give it to `yolact convert`."
+            f"{published.file} can only be downloaded with a browser; open "
+            f"{published.readme}, download it there, and pass it to `yolact convert`."
         )
     path = arguments.output / published.file
     if path.is_file():
-        print(f"{path} is there already; delete it to fetch it again.")
+        print(f"{path} already exists; delete it to fetch it again.")
         return 0
     digest = download(url, path)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {digest}")

@@ -1,10 +1,10 @@
-"""Checkpoints that carry their configuration, and where fresh weights come from."""
+"""Checkpoints that carry their configuration, and the initialisation of new networks."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,20 +31,20 @@ from yolact_ros.model.yolact import Yolact
 MAX_STEP = 10**12
 CHECKPOINT_FORMAT = "yolact_ros.checkpoint/1"
 
-# The layer of mask re-scoring that has an output for each class.
+# The layer of mask re-scoring that has one output per class.
 RESCORED_CLASSES = "mask_rescoring.layers.10."
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file of weights with all that is needed to use or to go on training them.
+    """Weights with everything that is needed to use them or to continue their training.
 
     Attributes:
-        config: the network.
-        weights: entry name to tensor, as `Yolact.state_dict` gives them.
-        step: optimisation steps done.
-        optimizer: state of the optimizer, or None where training is over.
-        extra: whatever the trainer needs besides (plain values and tensors).
+        config: configuration of the network.
+        weights: tensors by entry name, as in `Yolact.state_dict`.
+        step: number of optimisation steps done.
+        optimizer: state of the optimizer; None after the end of the training.
+        extra: further state of the trainer (plain values and tensors).
     """
 
     config: ModelConfig
@@ -62,7 +62,7 @@ def save_checkpoint(
     optimizer: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint so that `path` holds the old file or the new one, never half of one.
+    """Write a checkpoint atomically: `path` holds either the old file or the new one.
 
     Raises:
         WeightsError: it cannot be written.
@@ -79,10 +79,11 @@ def save_checkpoint(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, content)
-    # RuntimeError: what torch makes of a full disk.
+    # torch raises RuntimeError when the disk is full.
     except (OSError, RuntimeError) as error:
         raise WeightsError(
-            f"The checkpoint {path} cannot be written: {error}. Make room, or name another folder."
+            f"The checkpoint {path} cannot be written: {error}. Free some space, or name another "
+            "folder."
         ) from error
 
 
@@ -101,17 +102,17 @@ def _replace(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
+    """Return the umask of the process, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def read_entries(path: str | Path) -> dict[str, Any]:
-    """Read a file that `torch.save` made, without running code from it.
+    """Read a file written by `torch.save`, without executing code from it.
 
     Raises:
-        WeightsError: the file is missing, or is no checkpoint of tensors and plain values.
+        WeightsError: the file is missing, or does not consist of tensors and plain values.
     """
     path = Path(path)
     try:
@@ -124,8 +125,8 @@ def read_entries(path: str | Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a foreign or broken file
         raise WeightsError(
-            f"{path} is no checkpoint that can be read safely ({type(error).__name__}); expected "
-            "a file written by `yolact train`, or tensors saved by torch.save."
+            f"{path} is not a checkpoint that can be read safely ({type(error).__name__}); "
+            "expected a file written by `yolact train`, or tensors saved by torch.save."
         ) from error
     if not isinstance(content, dict):
         raise WeightsError(
@@ -146,8 +147,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if content and all(isinstance(value, Tensor) for value in content.values()):
         raise WeightsError(
             f"{path} is a bare state dict, as the authors publish theirs; turn it into a "
-            f"checkpoint first: yolact convert {path} -o CONVERTED.pth (with --partial and "
-            "--classes for other classes)."
+            f"checkpoint first: yolact convert {path} -o CONVERTED.pth"
         )
     if content.get("format") != CHECKPOINT_FORMAT:
         raise WeightsError(
@@ -157,16 +157,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     missing = {"config", "weights", "step", "optimizer", "extra"} - set(content)
     if missing:
         raise WeightsError(
-            f"{path} is an incomplete checkpoint: no {', '.join(sorted(missing))}. Take another "
-            "copy of it."
+            f"{path} is incomplete: it lacks {', '.join(sorted(missing))}. Use another copy."
         )
     optimizer, extra, step = content["optimizer"], content["extra"], content["step"]
     if not isinstance(content["config"], dict):
-        raise WeightsError(f"{path}: the network's configuration is no mapping.")
+        raise WeightsError(f"{path}: the configuration of the network is not a mapping.")
     if not isinstance(optimizer, (dict, type(None))) or not isinstance(extra, dict):
-        raise WeightsError(f"{path}: the state of its training is no mapping; take another copy.")
+        raise WeightsError(f"{path}: the training state is not a mapping; use another copy.")
     if type(step) is not int or not 0 <= step <= MAX_STEP:
-        raise WeightsError(f"{path}: step is {step!r}; expected a whole number from 0 on.")
+        raise WeightsError(f"{path}: step is {step!r}; expected a non-negative integer.")
     return Checkpoint(
         config=model_from_plain(content["config"]),
         weights=check_tensors(content["weights"], source=str(path)),
@@ -177,28 +176,28 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def check_tensors(weights: Any, *, source: str) -> dict[str, Tensor]:
-    """Check that an entry of a file holds weights by name, all of them finite numbers.
+    """Check that a value holds tensors of finite numbers by name.
 
     Raises:
-        WeightsError: it does not; the message names the first entry that is none.
+        WeightsError: it does not; the message names the first wrong entry.
     """
     if not isinstance(weights, Mapping):
-        raise WeightsError(f"{source}: the weights are no mapping; expected tensors by name.")
+        raise WeightsError(f"{source}: the weights are not a mapping; expected tensors by name.")
     for name, tensor in weights.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise WeightsError(f"{source}: the entry {name!r} of its weights is no tensor.")
+            raise WeightsError(f"{source}: the entry {name!r} of its weights is not a tensor.")
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise WeightsError(f"{source}: {name} is no plain tensor ({tensor.layout}).")
+            raise WeightsError(f"{source}: {name} is not a dense CPU tensor ({tensor.layout}).")
         if tensor.is_complex() or not bool(torch.isfinite(tensor).all()):
             raise WeightsError(
                 f"{source}: {name} holds NaN, infinity or complex numbers; the training diverged "
-                "or the file is damaged. Take an earlier checkpoint."
+                "or the file is damaged. Use an earlier checkpoint."
             )
     return dict(weights)
 
 
 def load_model(path: str | Path) -> Yolact:
-    """Build the network that a checkpoint describes, with its weights, in evaluation mode.
+    """Build the network of a checkpoint with its weights, in evaluation mode.
 
     Raises:
         WeightsError: see `load_checkpoint`, or the entries do not fit the network.
@@ -213,7 +212,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
     """Fill every entry of `model` from `weights`.
 
     Raises:
-        WeightsError: an entry is missing, left over or of another shape; all are listed.
+        WeightsError: an entry is missing, unexpected or of another shape; all are listed.
     """
     expected = model.state_dict()
     problems = [f"missing: {name}" for name in expected if name not in weights]
@@ -235,15 +234,15 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
 
 @dataclass(frozen=True)
 class Transfer:
-    """What became of the entries of a checkpoint that a like network was started from.
+    """Account of the entries of a checkpoint that another network was initialised from.
 
     Attributes:
         source: the checkpoint.
         taken: entries that were copied.
-        averaged: entries whose every class is the mean of the checkpoint's classes.
-        fresh: entries of the network that the checkpoint lacks, has in another shape or has for
+        averaged: entries in which every class is the mean of the checkpoint's classes.
+        fresh: entries of the network that the checkpoint lacks, or has in another shape or for
             other classes.
-        unused: entries of the checkpoint that the network cannot take, for the same reasons.
+        unused: entries of the checkpoint that do not fit the network, for the same reasons.
     """
 
     source: str
@@ -254,19 +253,19 @@ class Transfer:
 
     def __str__(self) -> str:
         return (
-            f"Took {len(self.taken)} of "
+            f"Copied {len(self.taken)} of "
             f"{len(self.taken) + len(self.averaged) + len(self.fresh)} entries from "
-            f"{self.source}, {len(self.averaged)} as a mean of its classes; {len(self.fresh)} "
-            f"start fresh, {len(self.unused)} of the file are not used."
+            f"{self.source}; {len(self.averaged)} are the mean of its classes, {len(self.fresh)} "
+            f"are initialised, {len(self.unused)} of the file are not used."
         )
 
     def report(self) -> str:
-        """The account in full: one line an entry."""
+        """Return the full account, one line per entry."""
         lines = [str(self)]
         for title, names in (
-            ("taken", self.taken),
-            ("taken as a mean of the classes", self.averaged),
-            ("fresh", self.fresh),
+            ("copied", self.taken),
+            ("mean of the classes", self.averaged),
+            ("initialised", self.fresh),
             ("not used", self.unused),
         ):
             lines += ["", f"{title} ({len(names)}):", *(f"  {name}" for name in names)]
@@ -274,21 +273,21 @@ class Transfer:
 
 
 def load_partial_weights(model: Yolact, path: str | Path) -> Transfer:
-    """Start a network from a checkpoint of one with other classes, or other parts.
+    """Initialise a network from a checkpoint with other classes or other parts.
 
-    Entries of equal name and shape are copied; all others of `model` keep their values, and so
-    do, for other classes, those whose values mean classes. Mask re-scoring is the exception: how
-    well a mask fits hardly depends on the class, so each new class starts as the mean of the old
-    ones. A random start behind trained layers leaves many classes dead, for it ends in a ReLU.
+    Entries of equal name and shape are copied, except that entries whose values belong to classes
+    keep their initial values if the classes differ. Mask re-scoring is an exception: how well a
+    mask fits hardly depends on the class, so each new class starts as the mean of the old ones.
+    A random last layer after trained ones would leave many classes dead, because a ReLU follows.
 
     Raises:
-        WeightsError: the checkpoint cannot be read, or its backbone is another one.
+        WeightsError: the checkpoint cannot be read, or it has another backbone.
     """
     checkpoint = load_checkpoint(path)
     theirs, ours = checkpoint.config.backbone.name, model.config.backbone.name
     if theirs != ours:
         raise WeightsError(
-            f"{path} has the backbone {theirs!r}, and {model.config.name!r} has {ours!r}; start "
+            f"{path} has the backbone {theirs!r}, but {model.config.name!r} has {ours!r}; start "
             f"from a checkpoint with {ours!r}."
         )
     weights, own = checkpoint.weights, model.state_dict()
@@ -323,38 +322,34 @@ def load_official_weights(
     entries: Mapping[str, Tensor],
     *,
     source: str = "the official checkpoint",
-    fresh: Collection[str] = (),
 ) -> Conversion:
     """Fill a network from the entries of an official state dict.
 
     Args:
         model: the network.
-        entries: official name to tensor.
-        source: what the error message calls them.
-        fresh: entries of `model` that keep the values they have.
+        entries: tensors by official name.
+        source: name of the file in error messages.
 
     Returns:
-        What became of each entry.
+        Account of every entry.
 
     Raises:
-        WeightsError: an entry has no counterpart here, is missing or has another shape.
+        WeightsError: an entry is unknown, missing or of another shape.
     """
-    conversion = convert_official(entries, model.config, fresh=fresh)
+    conversion = convert_official(entries, model.config)
     if conversion.problems:
         raise WeightsError(
             f"{source} is not {model.config.name}; it has {describe_problems(conversion.problems)}"
         )
-    own = model.state_dict()
-    kept = {name: own[name] for name in fresh}
-    load_weights(model, {**conversion.weights, **conversion.counters, **kept}, source=source)
+    load_weights(model, {**conversion.weights, **conversion.counters}, source=source)
     return conversion
 
 
 def initialise_weights(model: Yolact) -> None:
-    """Xavier-uniform weights and zero biases outside the backbone (reference: `init_weights`).
+    """Initialise everything but the backbone (reference: `init_weights`).
 
-    Deformable convolutions keep their own start, at which no tap moves. A feature transform
-    starts by keeping the keyframe's features as they are.
+    Weights are Xavier-uniform and biases zero. Deformable convolutions keep their own
+    initialisation, in which no tap is shifted. A feature transform starts as the identity.
     """
     moving = [m.offset_mask for m in model.modules() if isinstance(m, DeformConv2d)]
     for name, module in model.named_modules():
@@ -371,8 +366,9 @@ def initialise_weights(model: Yolact) -> None:
 def load_imagenet_backbone(model: Yolact) -> None:
     """Fill the backbone with ImageNet weights.
 
-    EfficientNet-Lite0's come with the extra `train`, those of the ResNets with torchvision. What
-    a deformable convolution has besides its kernel keeps its fresh values, as in the reference.
+    Those of EfficientNet-Lite0 come with the extra `train`, those of the ResNets with torchvision.
+    Deformable convolutions load only their kernel; offsets and masks keep their initial values,
+    as in the reference.
 
     Raises:
         WeightsError: the weights are not installed, or none are known for this backbone.
@@ -388,4 +384,4 @@ def load_imagenet_backbone(model: Yolact) -> None:
             f"No ImageNet weights are known for backbone {model.config.backbone.name!r}; "
             "start from a checkpoint, or train from scratch with `pretrained: false`."
         )
-    load_weights(backbone, entries, source=f"ImageNet's {model.config.backbone.name}")
+    load_weights(backbone, entries, source=f"the ImageNet weights of {model.config.backbone.name}")

