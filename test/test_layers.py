@@ -71,6 +71,7 @@ TABLE = {
         {"numpy", "cv2", "gradio", "rerun"},
     ),
     "bag": ({*BOTTOM, "runtime", "bag"}, {"numpy", "rosbags"}),
+    "batch": ({*BOTTOM, "runtime", "bag", "batch"}, {"fsspec", "pyarrow", "ray"}),
     "ros/benchmark/model": ({*BOTTOM, "runtime"}, {"numpy", "onnx"}),
     "ros": (
         {*BOTTOM, "runtime", "ros", "msg", "srv"},  # msg, srv: generated

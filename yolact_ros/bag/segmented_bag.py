@@ -79,8 +79,9 @@ def segment_bag(
     *,
     options: BagOptions = BagOptions(),  # noqa: B008 - frozen
     progress: Callable[[int, int], None] = lambda done, total: None,
+    result: Callable[[int, float | None, Detections], None] = lambda place, stamp, found: None,
 ) -> BagReport:
-    """Copy a bag and add an `InstanceArray` behind every image of a topic.
+    """Copy a bag and add an `InstanceArray` after every image of a topic.
 
     Results have the images' headers and times of recording. The same bag, model and settings give
     the same bytes. A run that was interrupted, by a full disk too, leaves its results beside
@@ -92,6 +93,7 @@ def segment_bag(
         segmenter: the model.
         options: what goes into the bag.
         progress: called with the images done and all of them, at the start and after each image.
+        result: called with each image's place in its topic, stamp in seconds, and detections.
 
     Raises:
         DatasetError: the bag cannot be read or written, or has no such topic.
@@ -113,7 +115,7 @@ def segment_bag(
             known = Journal(workplace.folder / "results", identity)
         with known:
             _check_room(source, workplace)
-            run = _Run(reader, images, segmenter, stream, options, known, workplace)
+            run = _Run(reader, images, segmenter, stream, options, known, workplace, result)
             failures = run.write(storage_of(source, target, reader), progress)
             if run.done != run.total or not run.done:
                 raise DatasetError(
@@ -138,6 +140,7 @@ class _Run:
         options: BagOptions,
         known: Journal,
         workplace: Workplace,
+        result: Callable[[int, float | None, Detections], None],
     ) -> None:
         self.done = 0
         self._reader = reader
@@ -148,6 +151,7 @@ class _Run:
         self._journal = known
         self._workplace = workplace
         self._stream = stream
+        self._give = result
         self._keyframe_stamp: Any = None
 
     def write(self, storage: Any, progress: Callable[[int, int], None]) -> dict[int, str]:
@@ -215,7 +219,9 @@ class _Run:
         """The message of an image's result; called for every image in its order."""
         if detections.frame_type == KEYFRAME:
             self._keyframe_stamp = header.stamp
-        detections = self._stream.track(detections, seconds_of(header.stamp))
+        stamp = seconds_of(header.stamp)
+        detections = self._stream.track(detections, stamp)
+        self._give(self.done, stamp, detections)
         return serialize_result(
             detections,
             self._segmenter.description.model.classes,

@@ -19,7 +19,7 @@ from yolact_ros.config import KeyframeConfig, TrackerConfig
 from yolact_ros.errors import ConfigError
 
 if TYPE_CHECKING:
-    from yolact_ros.bag.segmented_bag import BagReport
+    from yolact_ros.bag.segmented_bag import BagOptions, BagReport
 
 SHOWN_FAILURES = 5
 
@@ -36,6 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="new bag: a file if the name ends in .mcap or .db3, otherwise a folder with the "
         "storage of IN",
     )
+    add_bag_arguments(parser)
+    add_model_argument(parser)
+    add_segmenter_arguments(parser)
+    add_stream_arguments(parser)
+
+
+def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that `read_bag_options` reads, except those of `add_stream_arguments`."""
     parser.add_argument(
         "--topic",
         metavar="NAME",
@@ -53,29 +61,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="bits",
         help="encoding of the masks (default: %(default)s)",
     )
-    add_model_argument(parser)
-    add_segmenter_arguments(parser)
-    add_stream_arguments(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Process the bag; return 1 if an image has no result."""
-    from tqdm import tqdm
+def read_bag_options(arguments: argparse.Namespace) -> BagOptions:
+    """Return what to write into the copy of a bag.
 
-    from yolact_ros.bag.segmented_bag import BagOptions, segment_bag
+    Raises:
+        ConfigError: a value is out of range, or the topic is not a ROS name.
+    """
+    from yolact_ros.bag.segmented_bag import BagOptions
 
     if not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", arguments.result_topic, re.ASCII):
         raise ConfigError(
             f"--result-topic is {arguments.result_topic[:80]!r}; expected a ROS topic name, e.g. "
             "/yolact/instances."
         )
-    options = BagOptions(
+    return BagOptions(
         topic=arguments.topic,
         result_topic=f"/{arguments.result_topic.lstrip('/')}",
         mask_encoding=arguments.mask_encoding,
         keyframes=read_settings(arguments, KeyframeConfig()),
         tracker=read_settings(arguments, TrackerConfig()),
     )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Process the bag; return 1 if an image has no result."""
+    from tqdm import tqdm
+
+    from yolact_ros.bag.segmented_bag import segment_bag
+
+    options = read_bag_options(arguments)
     with (
         open_segmenter(arguments) as segmenter,
         tqdm(desc="bag", unit="image", mininterval=0.5, delay=0.01) as bar,

@@ -25,6 +25,7 @@ VERBS = {
     "evaluate-tracks": "measure how well objects in videos keep their track ids",
     "benchmark": "measure milliseconds per stage, frames per second, and memory",
     "bag": "copy a recorded ROS 2 bag and add the instances of every image",
+    "batch": "segment many bags, videos and pictures on every core or a Ray cluster",
     "import-dataset": "convert exports of labelling programs to COCO format",
     "check-dataset": "find faults in annotations and images, and draw them",
     "train": "train a network",
@@ -54,6 +55,9 @@ EXTRAS = {
     "rerun": "view",
     "pybullet": "simulate",
     "rosbags": "bag",
+    "ray": "batch",
+    "fsspec": "batch",
+    "pyarrow": "batch",
     "motmetrics": "evaluate-tracks",
 }
 

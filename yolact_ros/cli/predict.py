@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.cli.overlays import Overlays
     from yolact_ros.runtime.images.files import find_files
     from yolact_ros.runtime.output.draw import draw_detections
+    from yolact_ros.runtime.output.entries import describe
 
     files = find_files(arguments.images)
     overlays = Overlays(arguments.overlay, files) if arguments.overlay else None
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
                 if overlays:
                     overlays.write(frame, draw_detections(frame.image, found, classes))
                 if arguments.json:
-                    entries.append(describe(frame.name, found, classes))
+                    entries.append(describe(frame.name, found, classes, frame.stamp))
                 if not overlays and not arguments.json:
                     tqdm.write(summarise(frame.name, found, classes), file=sys.stdout)
         finally:  # an interrupted run keeps its results
@@ -68,38 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.json:
                 write_json(arguments.json, entries)
     return report_faults(arguments, faults, total=len(files))
-
-
-def describe(name: str, found: Detections, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return the entry of one image in the JSON file: boxes in pixels, masks as COCO RLE.
-
-    `class_id` starts at 1, as in the node's messages. `keyframe_reason` is null for single images
-    and for frames that are not keyframes; `track_id` is 0 for single images and for objects of a
-    video that are not confirmed yet.
-    """
-    from yolact_ros.runtime.output.rle import encode_rle
-
-    instances = [
-        {
-            "track_id": 0 if found.track_ids is None else int(found.track_ids[i]),
-            "class_id": int(found.labels[i]),
-            "class_name": classes[found.class_ids[i]],
-            "score": round(float(found.scores[i]), 6),
-            "mask_score": round(float(found.mask_scores[i]), 6),
-            "box": [round(float(value), 3) for value in found.boxes[i]],
-            "segmentation": encode_rle(found.masks[i], found.mask_rois[i], found.image_size),
-        }
-        for i in range(len(found))
-    ]
-    height, width = found.image_size
-    return {
-        "image": name,
-        "height": height,
-        "width": width,
-        "frame_type": found.frame_type,
-        "keyframe_reason": found.keyframe_reason,
-        "instances": instances,
-    }
 
 
 def summarise(name: str, found: Detections, classes: tuple[str, ...]) -> str:

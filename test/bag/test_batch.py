@@ -1,0 +1,239 @@
+"""Many inputs over real Ray workers give what one process gives."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from yolact_ros.bag.segmented_bag import BagOptions
+from yolact_ros.cli.main import main
+from yolact_ros.config import BackendConfig, PostprocessConfig
+from yolact_ros.errors import DatasetError
+
+if importlib.util.find_spec("ray") is None:
+    pytest.skip(
+        "`yolact batch` is NOT tested: Ray is not installed (pip install 'yolact_ros[batch]')",
+        allow_module_level=True,
+    )
+
+from pyarrow.parquet import read_table  # noqa: E402
+
+from yolact_ros.batch.plan import find_sources, make_tasks  # noqa: E402
+from yolact_ros.batch.storage import Storage, locate  # noqa: E402
+from yolact_ros.batch.table import write_table  # noqa: E402
+from yolact_ros.batch.worker import Settings, Worker  # noqa: E402
+
+# Runs four tasks: the worker of the first dies once, that of the second whenever it is tried.
+LOSE_WORKERS = """
+import json, os, sys
+from pathlib import Path
+import yolact_ros.batch.pool as pool
+from yolact_ros.batch.plan import find_sources, make_tasks
+from yolact_ros.batch.storage import Storage, locate
+from yolact_ros.batch.table import write_table  # noqa: E402
+from yolact_ros.batch.worker import Settings
+from yolact_ros.bag.segmented_bag import BagOptions
+from yolact_ros.config import BackendConfig, PostprocessConfig
+
+folder, model = Path(sys.argv[1]), sys.argv[2]
+
+class Mortal(pool.Worker):
+    def run(self, task):
+        name = task.sources[0].name
+        died = (folder / f"{name}.died").exists()
+        if name == "1.avi" or name == "0.avi" and not died:
+            (folder / f"{name}.died").touch()
+            os._exit(9)
+        return super().run(task)
+
+pool.Worker = Mortal
+storage = Storage(*locate(str(folder / "out")))
+settings = Settings(model, BackendConfig(threads=1), PostprocessConfig(), BagOptions(), storage, 0)
+tasks = make_tasks(find_sources([str(folder / "clips")], storage), {})
+config = pool.PoolConfig(workers=2)
+with pool.connected(config) as workers:
+    ended = [(t.sources[0].name, f) for t, f in pool.run_tasks(tasks, settings, config, workers)]
+print(json.dumps(sorted(ended)))
+"""
+
+
+@pytest.fixture
+def sources(tmp_path: Path, record, images) -> Path:
+    """A bag, a video and three pictures in folders, and one of each that cannot be read."""
+    folder = tmp_path / "sources"
+    (folder / "pictures" / "more").mkdir(parents=True)
+    for number, image in enumerate(images[:3]):
+        name = f"{number}.png" if number else "more/0.png"
+        cv2.imwrite(str(folder / "pictures" / name), image)
+    (folder / "pictures" / "bad.jpg").write_text("no picture")
+    write_clip(folder / "pictures" / "clip.avi", images)
+    (folder / "pictures" / "bad.avi").write_text("no video")
+    record(spoiled=(2,)).rename(folder / "ride")
+    (folder / "bad.mcap").write_text("no bag")
+    return folder
+
+
+def write_clip(path: Path, images: list[np.ndarray]) -> None:
+    size = images[0].shape[1::-1]
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, size)
+    for image in images:
+        video.write(image)
+    video.release()
+
+
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run Python as a process of its own, which also ends whatever Ray starts."""
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def batch(*words: object) -> subprocess.CompletedProcess[str]:
+    return run("-m", "yolact_ros.cli.main", "batch", *words, "--workers", 2)
+
+
+def test_two_workers_give_what_one_process_gives(tmp_path, sources, tiny_bundle, capsys):
+    out, model = tmp_path / "out", ("--model", tiny_bundle.folder)
+    result = batch(sources, "-o", out, *model)
+    assert result.returncode == 1, result.stderr
+    for name in ("bad.jpg", "bad.avi", "bad.mcap", "ride: image 2"):
+        assert name in result.stderr
+    assert "14 images of 8 files, 4 failures" in result.stdout
+
+    words = ["--model", str(tiny_bundle.folder), "--threads", "1"]
+    copy = tmp_path / "alone" / "ride.mcap"
+    assert main(["bag", str(sources / "ride"), str(copy), *words]) == 1
+    assert (out / "bags" / "ride.mcap").read_bytes() == copy.read_bytes()
+    pictures = sources / "pictures"
+    files = [pictures / name for name in ("1.png", "2.png", "clip.avi", "more/0.png")]
+    main(["predict", *map(str, files), "--json", str(tmp_path / "alone.json"), *words])
+    entries = json.loads((out / "instances.json").read_text())
+    rides = [entry for entry in entries if entry["image"].startswith("ride#")]
+    assert [entry for entry in entries if entry not in rides] == json.loads(
+        (tmp_path / "alone.json").read_text()
+    )
+    assert [entry["image"] for entry in rides] == [f"ride#{i}" for i in (0, 1, 3, 4, 5)]
+    assert [entry["stamp"] for entry in rides] == pytest.approx([100, 101, 103, 104, 105])
+
+    # What is complete is not done again; what is not, or has changed, is.
+    first = (out / "instances.json").read_bytes()
+    states = {path: path.stat().st_mtime_ns for path in out.rglob("*.mcap")}
+    lost = next(p for p in (out / "parts").iterdir() if "clip.avi" in p.read_text())
+    lost.unlink()
+    again = batch(sources, "-o", out, *model)
+    assert "(6 of them done before)" in again.stdout and again.returncode == 1
+    assert (out / "instances.json").read_bytes() == first and lost.exists()
+    assert states == {path: path.stat().st_mtime_ns for path in out.rglob("*.mcap")}
+    assert not [*(out / "unfinished").iterdir()]
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_table_has_a_row_for_each_instance(tmp_path, images, tiny_bundle, remote):
+    """On this machine's disk, and on a file system where files are copied there and back."""
+    folder, out = tmp_path / "sources", str(tmp_path / "out")
+    write_table(tmp_path / "none.parquet", [])
+    assert read_table(tmp_path / "none.parquet").num_rows == 0
+    folder.mkdir()
+    write_clip(folder / "clip.avi", images)
+    cv2.imwrite(str(folder / "black.png"), np.zeros((48, 60, 3), np.uint8))
+    (folder / "bad.png").write_text("no picture")
+    source = str(folder)
+    if remote:
+        source, out = f"memory:/{folder}", f"memory:/{out}"
+        fs, path = locate(source)
+        fs.put(str(folder), path, recursive=True)
+    storage = Storage(*locate(out))
+    model, backend = str(tiny_bundle.folder), BackendConfig(threads=1)
+    worker = Worker(Settings(model, backend, PostprocessConfig(), BagOptions(), storage, True))
+    tasks = make_tasks(find_sources([source], storage), {})
+    assert [worker.run(task) for task in tasks] == ["", ""]
+    worker.close()
+    assert storage.names("parts") == {f"{task.key}.json" for task in tasks}
+    records = [json.loads(storage.read(f"parts/{task.key}.json")) for task in tasks]
+    assert [record["images"] for record in records] == [1, 6]
+    assert f"{folder}/bad.png" in records[0]["faults"][0]
+
+    words = ["--model", model, "--threads", "1", "--json", str(tmp_path / "alone.json")]
+    main(["predict", str(folder), *words])
+    expected = [
+        (entry["image"], entry["stamp"], i["class_name"], i["segmentation"])
+        for entry in json.loads((tmp_path / "alone.json").read_text())
+        for i in entry["instances"]
+    ]
+    if remote:
+        storage.fs.get(storage.root, str(tmp_path / "out"), recursive=True)
+    found = [
+        (r["image"], r["stamp"], r["class_name"], {"size": [48, 60], "counts": r["rle"]})
+        for r in read_table(tmp_path / "out" / "instances").to_pylist()
+    ]
+    assert sorted(found, key=str) == sorted(expected, key=str) and len(found) > 6
+
+
+def test_a_lost_worker_is_replaced_and_its_task_done(tmp_path, images, tiny_bundle):
+    (tmp_path / "clips").mkdir()
+    for number in range(4):
+        write_clip(tmp_path / "clips" / f"{number}.avi", images)
+    result = run("-c", LOSE_WORKERS, tmp_path, tiny_bundle.folder)
+    assert result.returncode == 0, result.stderr
+    faults = dict(json.loads(result.stdout.splitlines()[-1]))
+    assert "lost 3 times" in faults.pop("1.avi")
+    assert faults == {"0.avi": "", "2.avi": "", "3.avi": ""}
+    assert (tmp_path / "0.avi.died").exists()
+    assert len([*(tmp_path / "out" / "parts").iterdir()]) == 3
+
+
+def plan(*addresses: object, out: Path, settings=None):
+    sources = find_sources(map(str, addresses), Storage(*locate(str(out))))
+    return make_tasks(sources, settings or {})
+
+
+def test_the_plan_holds_everything_once_in_order(tmp_path, sources):
+    tasks = plan(sources, sources / "ride", out=sources / "out")
+    names = [[source.name for source in task.sources] for task in tasks]
+    assert names == [
+        ["bad.mcap"],
+        *(["1.png", "2.png"], ["bad.avi"], ["bad.jpg"], ["clip.avi"], ["0.png"]),
+        ["ride"],
+    ]
+    (sources / "out").mkdir()
+    (sources / "out" / "result.png").touch()
+    assert plan(sources, out=sources / "out") == tasks
+    keys = {task.key for task in tasks}
+    assert len(keys) == len(tasks)
+    assert keys.isdisjoint(
+        task.key for task in plan(sources, out=sources / "out", settings={"a": 1})
+    )
+    (sources / "bad.mcap").write_text("still no bag")
+    assert len(keys - {task.key for task in plan(sources, out=sources / "out")}) == 1
+
+
+def test_nothing_to_do_is_an_error(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for address in (tmp_path / "empty", tmp_path / "absent", "nonsense://a"):
+        with pytest.raises(DatasetError):
+            plan(address, out=tmp_path / "out")
+
+
+def test_pictures_come_in_pieces(tmp_path):
+    for number in range(130):
+        (tmp_path / f"{number:03}.png").touch()
+    tasks = plan(tmp_path, out=tmp_path / "out")
+    assert [len(task.sources) for task in tasks] == [64, 64, 2]
+
+
+def test_copies_of_two_bags_never_have_one_name(tmp_path, sources):
+    (sources / "ride.mcap").touch()
+    with pytest.raises(DatasetError, match="2 bags"):
+        plan(sources, out=tmp_path / "out")

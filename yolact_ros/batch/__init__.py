@@ -1,0 +1,1 @@
+"""Many bags, videos and pictures over the workers of a Ray cluster."""

@@ -1,0 +1,115 @@
+"""Workers on a Ray cluster, or on the cores of this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import ray
+from ray.exceptions import ActorDiedError, RayError
+
+from yolact_ros.batch.plan import Task
+from yolact_ros.batch.worker import Settings, Worker
+from yolact_ros.errors import BackendError, ConfigError
+
+RETRIES: Final = 2  # of a task whose worker was lost
+STORE_BYTES: Final = 100_000_000  # of shared memory; results go to files, and not through Ray
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """The workers.
+
+    Attributes:
+        address: of a Ray cluster; None for this machine alone.
+        workers: how many; 0 for as many as there is room for.
+        cpus, gpus: what each of them takes; a GPU may be divided.
+    """
+
+    address: str | None = None
+    workers: int = 0
+    cpus: int = 1
+    gpus: float = 0.0
+
+
+@contextmanager
+def connected(config: PoolConfig) -> Iterator[int]:
+    """Start Ray on this machine, or join a cluster; gives the number of workers.
+
+    Raises:
+        BackendError: there is no such cluster, or it has no room for a worker.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's makers
+    here: dict[str, Any] = {
+        # A cluster that happens to run on this machine is not joined unless it is named.
+        "address": "local",
+        "num_cpus": int(config.workers * config.cpus) or None,
+        "include_dashboard": False,
+        "object_store_memory": STORE_BYTES,
+    }
+    try:
+        ray.init(
+            **({"address": config.address} if config.address else here),
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise BackendError(f"Ray cannot be reached at {config.address}: {error}.") from error
+    try:
+        has = ray.cluster_resources()
+        room = int(has.get("CPU", 0) / config.cpus)
+        if config.gpus:
+            room = min(room, int(has.get("GPU", 0) / config.gpus))
+        if room < max(config.workers, 1):
+            raise ConfigError(
+                f"{max(config.workers, 1)} workers need {config.cpus:g} CPUs and {config.gpus:g} "
+                f"GPUs each; Ray has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs."
+            )
+        yield config.workers or room
+    finally:
+        ray.shutdown()
+
+
+def run_tasks(
+    tasks: Iterable[Task], settings: Settings, config: PoolConfig, workers: int
+) -> Iterator[tuple[Task, str]]:
+    """Give each task, as soon as it has ended, and why it has no result; empty if it has one.
+
+    A worker that is lost is started again, on another machine if need be, and its task with it. A
+    task that has lost `RETRIES` + 1 workers has failed.
+
+    Raises:
+        BackendError: no worker can open the model.
+    """
+    actor: Any = ray.remote(Worker)
+    actor = actor.options(
+        num_cpus=config.cpus,
+        num_gpus=config.gpus,
+        max_restarts=-1,
+        max_task_retries=RETRIES,
+    )
+    waiting = deque(tasks)
+    idle = [actor.remote(settings) for _ in range(min(workers, len(waiting)))]
+    running: dict[Any, tuple[Any, Task]] = {}
+    while waiting or running:
+        while idle and waiting:
+            worker, task = idle.pop(), waiting.popleft()
+            running[worker.run.remote(task)] = worker, task
+        ended, _ = ray.wait(list(running))
+        worker, task = running.pop(ended[0])
+        try:
+            fault = ray.get(ended[0])
+        except ActorDiedError as error:  # for good: its model cannot be opened there
+            waiting.appendleft(task)
+            if not idle and not running:
+                raise BackendError(f"No worker can open {settings.model}: {error}") from error
+            continue
+        except RayError as error:
+            fault = f"Its worker was lost {RETRIES + 1} times: {error}"
+        idle.append(worker)
+        yield task, fault

@@ -1,0 +1,96 @@
+"""Files on any file system that fsspec knows: this machine, S3, Google Cloud and others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from yolact_ros.errors import DatasetError
+
+
+def locate(address: str) -> tuple[AbstractFileSystem, str]:
+    """Find the file system of a path or URL, and the path there.
+
+    Raises:
+        DatasetError: the protocol is unknown, or its library is not installed.
+    """
+    if "://" not in address:
+        return LocalFileSystem(), os.path.abspath(address)
+    try:
+        return url_to_fs(address)
+    except (ValueError, ImportError) as error:
+        raise DatasetError(f"{address} cannot be reached: {error}.") from error
+
+
+@contextmanager
+def local_copy(fs: AbstractFileSystem, path: str) -> Iterator[Path]:
+    """Give a file or folder as one of this machine; a local one as it is."""
+    if isinstance(fs, LocalFileSystem):
+        yield Path(path)
+        return
+    with TemporaryDirectory(prefix="yolact-") as folder:
+        copy = Path(folder) / Path(path).name
+        fs.get(path, str(copy), recursive=True)
+        yield copy
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A folder of results, on a file system that every worker reaches.
+
+    Attributes:
+        fs: the file system.
+        root: the folder's path there.
+    """
+
+    fs: Any
+    root: str
+
+    @contextmanager
+    def workplace(self) -> Iterator[Path]:
+        """Give a local folder for files that are not complete yet.
+
+        On a local file system it stays, so that the next run can continue a bag.
+        """
+        if isinstance(self.fs, LocalFileSystem):
+            folder = Path(self.root) / "unfinished"
+            folder.mkdir(parents=True, exist_ok=True)
+            yield folder
+        else:
+            with TemporaryDirectory(prefix="yolact-") as temporary:
+                yield Path(temporary)
+
+    def keep(self, file: Path, name: str) -> None:
+        """Move a complete file from the workplace into the folder; readers see all or nothing."""
+        target = f"{self.root}/{name}"
+        if isinstance(self.fs, LocalFileSystem):
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
+        else:
+            self.fs.put_file(str(file), target)
+            file.unlink()
+
+    def names(self, folder: str) -> set[str]:
+        """Names of the files in one of its folders; none if there is no such folder."""
+        path = f"{self.root}/{folder}"
+        self.fs.invalidate_cache()
+        if not self.fs.isdir(path):
+            return set()
+        return {Path(file).name for file in self.fs.ls(path, detail=False)}
+
+    def read(self, name: str) -> bytes:
+        """Read a whole file."""
+        return bytes(self.fs.cat_file(f"{self.root}/{name}"))
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        self.fs.rm_file(f"{self.root}/{name}")

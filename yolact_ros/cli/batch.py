@@ -1,0 +1,161 @@
+"""`yolact batch`: many bags, videos and pictures, on every core or on a Ray cluster."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from yolact_ros import __version__
+from yolact_ros.cli.bag import add_bag_arguments, read_bag_options
+from yolact_ros.cli.inference import (
+    add_model_argument,
+    add_segmenter_arguments,
+    add_stream_arguments,
+    open_segmenter,
+)
+from yolact_ros.cli.json_file import write_json
+from yolact_ros.cli.settings import read_backend_settings
+from yolact_ros.errors import ConfigError
+
+if TYPE_CHECKING:
+    from yolact_ros.batch.plan import Task
+    from yolact_ros.batch.worker import Settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="bag, video or picture, or a folder of them at any depth; a path or a URL "
+        "(s3://, gs://, ...)",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FOLDER",
+        help="results, as a path or a URL that every worker reaches; what is complete there is "
+        "not done again",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("json", "parquet"),
+        default="json",
+        help="instances in one file as `yolact predict --json` writes it, or in a folder of "
+        "Parquet files with one row an instance (default: %(default)s)",
+    )
+    add_model_argument(parser)
+    workers = parser.add_argument_group("workers")
+    workers.add_argument(
+        "--address", metavar="HOST:PORT", help="of a Ray cluster (default: this machine alone)"
+    )
+    workers.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="(default: as many as there is room)"
+    )
+    workers.add_argument(
+        "--cpus", type=int, default=1, metavar="N", help="of each worker (default: %(default)s)"
+    )
+    workers.add_argument(
+        "--gpus",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="of each worker; 0.5 lets two share one (default: %(default)g)",
+    )
+    add_bag_arguments(parser)
+    add_segmenter_arguments(parser)
+    add_stream_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what is not done yet, and join the results; 1 if an input has none."""
+    from tqdm import tqdm
+
+    from yolact_ros.batch.plan import find_sources, make_tasks
+    from yolact_ros.batch.pool import PoolConfig, connected, run_tasks
+    from yolact_ros.batch.storage import Storage, locate
+    from yolact_ros.batch.worker import Settings
+
+    if arguments.workers < 0 or arguments.cpus < 1 or arguments.gpus < 0:
+        raise ConfigError("--workers and --gpus are 0 or more, --cpus 1 or more.")
+    if os.path.exists(arguments.model):  # workers may have another working directory
+        arguments.model = os.path.abspath(arguments.model)
+    with open_segmenter(arguments) as segmenter:  # finds faults before the workers start
+        description, postprocess = segmenter.description, segmenter.postprocess
+    backend = read_backend_settings(arguments)
+    settings = Settings(
+        model=arguments.model,
+        backend=dataclasses.replace(backend, threads=backend.threads or arguments.cpus),
+        postprocess=postprocess,
+        bag=read_bag_options(arguments),
+        storage=Storage(*locate(arguments.output)),
+        table=arguments.format == "parquet",
+    )
+    sources = find_sources(arguments.sources, settings.storage)
+    tasks = make_tasks(
+        sources,
+        {
+            "version": __version__,
+            "model": description.identity,
+            "target": description.target,
+            "backend": dataclasses.asdict(dataclasses.replace(backend, threads=0, device=0)),
+            "postprocess": dataclasses.asdict(settings.postprocess),
+            "bag": dataclasses.asdict(settings.bag),
+            "table": settings.table,
+        },
+    )
+    done = settings.storage.names("parts")
+    left = [task for task in tasks if f"{task.key}.json" not in done]
+    failures: list[str] = []
+    with tqdm(
+        total=len(sources), initial=len(sources) - _count(left), desc="batch", unit="file"
+    ) as bar:
+        if left:
+            config = PoolConfig(
+                arguments.address, arguments.workers, arguments.cpus, arguments.gpus
+            )
+            with connected(config) as workers:
+                for task, fault in run_tasks(left, settings, config, workers):
+                    bar.update(len(task.sources))
+                    if fault:
+                        failures += [f"{source.name}: {fault}" for source in task.sources]
+    images, faults = _join(tasks, settings)
+    for fault in [*failures, *faults]:
+        print(f"yolact batch: {fault}", file=sys.stderr)
+    words = f"{images} images of {len(sources)} files"
+    if len(left) < len(tasks):
+        words += f" ({len(sources) - _count(left)} of them done before)"
+    print(f"{arguments.output}: {words}, {len(failures) + len(faults)} failures.")
+    return 1 if failures or faults else 0
+
+
+def _count(tasks: list[Task]) -> int:
+    return sum(len(task.sources) for task in tasks)
+
+
+def _join(tasks: list[Task], settings: Settings) -> tuple[int, list[str]]:
+    """Make one result of those of the tasks; gives the number of images, and what failed."""
+    storage = settings.storage
+    done = storage.names("parts")
+    images, faults, entries = 0, [], []
+    for task in tasks:
+        if f"{task.key}.json" in done:
+            record: dict[str, Any] = json.loads(storage.read(f"parts/{task.key}.json"))
+            images += record["images"]
+            faults += record["faults"]
+            entries += record["entries"]
+    if settings.table:
+        # A folder is read as one table: tables of sources that have changed since go.
+        for name in storage.names("instances") - {f"{task.key}.parquet" for task in tasks}:
+            storage.remove(f"instances/{name}")
+    else:
+        with storage.workplace() as folder:
+            write_json(folder / "instances.json", entries)
+            storage.keep(folder / "instances.json", "instances.json")
+    return images, faults

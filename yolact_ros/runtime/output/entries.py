@@ -1,0 +1,47 @@
+"""What was found in one image, as an entry of a JSON file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from yolact_ros.runtime.detections import Detections
+from yolact_ros.runtime.output.rle import encode_rle
+
+
+def describe(
+    name: str, found: Detections, classes: tuple[str, ...], stamp: float | None
+) -> dict[str, Any]:
+    """Describe one image: boxes in pixels, masks as COCO RLE.
+
+    `class_id` starts at 1, as in the node's messages. `keyframe_reason` is null for single images
+    and for frames that are not keyframes; `track_id` is 0 for single images and for objects of a
+    video that are not confirmed yet.
+
+    Args:
+        name: of the image.
+        found: in that image.
+        classes: of the model.
+        stamp: seconds, of a video since its start, of a bag as in its messages; None without one.
+    """
+    instances = [
+        {
+            "track_id": 0 if found.track_ids is None else int(found.track_ids[i]),
+            "class_id": int(found.labels[i]),
+            "class_name": classes[found.class_ids[i]],
+            "score": round(float(found.scores[i]), 6),
+            "mask_score": round(float(found.mask_scores[i]), 6),
+            "box": [round(float(value), 3) for value in found.boxes[i]],
+            "segmentation": encode_rle(found.masks[i], found.mask_rois[i], found.image_size),
+        }
+        for i in range(len(found))
+    ]
+    height, width = found.image_size
+    return {
+        "image": name,
+        "height": height,
+        "width": width,
+        "stamp": stamp,
+        "frame_type": found.frame_type,
+        "keyframe_reason": found.keyframe_reason,
+        "instances": instances,
+    }
