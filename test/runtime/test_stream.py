@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -310,3 +311,54 @@ def test_after_a_failure_nothing_is_moved(video):
         stream.detect(black())
     assert stream.detect(black()).keyframe_reason == "first"
     assert len(runs) == 3
+
+
+def test_an_image_that_was_planned_on_features_that_never_came_is_a_keyframe(video):
+    segmenter, runs = video("none", fail_at=(0,))
+    stream = segmenter.stream(KeyframeConfig(keyframe_interval=5, change_threshold=1.0))
+    first = stream.prepare(black(), 0.0, source="a")
+    stream.submit(first)
+    second = stream.prepare(black(), 0.1, source="b")
+    assert second.step.graph == "non_keyframe_flow"
+    with pytest.raises(BackendError, match="gone"):
+        stream.fetch(first)
+    stream.submit(second)
+    stream.fetch(second)
+    found = stream.finish(second)
+    assert (found.keyframe_reason, found.keyframe_stamp, found.keyframe_source) == (
+        "first",
+        0.1,
+        "b",
+    )
+    assert [graph for graph, _ in runs] == ["keyframe", "keyframe"]
+    assert stream.detect(black(), 0.2).frame_type == "partial"
+
+
+def test_what_an_image_reuses_is_what_it_was_planned_with(video):
+    """The image after it may be planned as a keyframe before it is finished."""
+    segmenter, runs = video("learned")
+    stream = segmenter.stream(KeyframeConfig(keyframe_interval=2, change_threshold=1.0))
+    frames = [stream.prepare(black(), i / 10, source=i) for i in (0, 1)]
+    stream.submit(frames[0])
+    stream.fetch(frames[0])
+    stream.submit(frames[1])
+    stream.finish(frames[0])
+    third = stream.prepare(black(), 0.2, source=2)
+    stream.fetch(frames[1])
+    stream.submit(third)
+    partial = stream.finish(frames[1])
+    assert (partial.keyframe_stamp, partial.keyframe_source) == (0.0, 0)
+    assert (third.step.reason, runs[1][1]["x4"]) == ("interval", ("x4", 0))
+    assert 0 <= frames[1].waited_s < 60
+
+
+def test_only_finished_detections_of_a_device_let_images_overlap(video, tiny):
+    segmenter, _ = video("none", on_gpu=True)
+    assert not segmenter.stream().overlaps, "its backend returns when everything is there"
+    segmenter.network.backend.submit = lambda *_, **__: None
+    assert not segmenter.stream().overlaps, "box head and prototypes follow on the device"
+    segmenter.network.description = replace(segmenter.description, postprocess="graph")
+    assert segmenter.stream().overlaps
+    assert not segmenter.stream(KeyframeConfig(propagated_frames=1)).overlaps
+    segmenter.network.backend.on_gpu = False
+    assert not segmenter.stream(KeyframeConfig(propagated_frames=0)).overlaps

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define MAX 65536
 #define PINNED 1
@@ -16,15 +17,18 @@
 #define INVALID_VALUE 1
 #define OUT_OF_MEMORY 2
 #define INVALID_CONTEXT 201
+#define INVALID_HANDLE 400
+#define NOT_READY 600
 #define NOT_PERMITTED 900
 
 typedef struct { char *start; size_t size; int kind, live; } Block;
+typedef struct { int recorded; double passed; } Event;
 typedef struct { int kind; char *target, *source; size_t size; void (*call)(void *); void *data; } Op;
 typedef struct { Op ops[256]; int count; } List;
 typedef struct { List queue, recording; int capturing, broken; } Stream;
 
 static Block blocks[MAX];
-static int block_count, violations, streams, graphs, executables, contexts;
+static int block_count, violations, streams, graphs, executables, contexts, events;
 static char message[512];
 static char failing[64];
 static int failing_after, failing_status;
@@ -33,7 +37,7 @@ static __thread int current;
 int fake_violations(void) { return violations; }
 const char *fake_message(void) { return message; }
 int fake_live(void) {
-    int live = streams + graphs + executables + contexts;
+    int live = streams + graphs + executables + contexts + events;
     for (int i = 0; i < block_count; i++) live += blocks[i].live;
     return live;
 }
@@ -131,12 +135,36 @@ static int put(Stream *stream, Op op) {
     list->ops[list->count++] = op;
     return 0;
 }
+static double now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1e3 + t.tv_nsec * 1e-6;
+}
+int cuEventCreate(Event **event, unsigned flags) {
+    ENTER("cuEventCreate")
+    *event = calloc(1, sizeof **event); events++;
+    return 0;
+}
+int cuEventDestroy_v2(Event *event) { ENTER("cuEventDestroy_v2") events--; free(event); return 0; }
+int cuEventRecord(Event *event, Stream *stream) {
+    ENTER("cuEventRecord")
+    event->passed = 0; event->recorded = 1;
+    return put(stream, (Op){4, (char *)event, 0, 0, 0, 0});
+}
+int cuEventElapsedTime(float *milliseconds, Event *first, Event *second) {
+    ENTER("cuEventElapsedTime")
+    if (!first->recorded || !second->recorded) return INVALID_HANDLE;
+    if (!first->passed || !second->passed) return NOT_READY;
+    *milliseconds = second->passed - first->passed;
+    return 0;
+}
 int cuStreamSynchronize(Stream *stream) {
     ENTER("cuStreamSynchronize")
     if (stream->capturing) { stream->broken = 1; return NOT_PERMITTED; }
     for (int i = 0; i < stream->queue.count; i++) {
         Op *op = stream->queue.ops + i;
         if (op->call) { op->call(op->data); continue; }
+        if (op->kind == 4) { ((Event *)op->target)->passed = now_ms(); continue; }
         /* HtoD 1, DtoH 2, DtoD 3 */
         if (!find(op->target, op->size, op->kind == 2 ? PINNED : DEVICE)) {
             violate("a copy writes outside of live memory"); continue;

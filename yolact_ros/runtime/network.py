@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from yolact_ros.config import PostprocessConfig
 from yolact_ros.errors import BackendError, ConfigError
-from yolact_ros.runtime.backends import Array, Backend
+from yolact_ros.runtime.backends import Array, AsyncBackend, Backend, Run
 from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.lazy_heads import locate_priors, prototypes_inside
 from yolact_ros.runtime.masks import SoftMasks, assemble_masks, box_cells
@@ -34,13 +34,11 @@ class Inference:
     Attributes:
         selection: N instances, boxes in fractions of the network's input.
         soft: their masks at the resolution of the prototypes.
-        features: outputs that later images may reuse, by name; empty unless a keyframe.
         seconds: spent in the backend.
     """
 
     selection: Selection
     soft: SoftMasks
-    features: Mapping[str, Array]
     seconds: float
 
 
@@ -76,22 +74,41 @@ class Network:
         most = self.description.max_detections
         return config if config.max_detections <= most else replace(config, max_detections=most)
 
-    def infer(
-        self, graph: str, inputs: Mapping[str, Array], config: PostprocessConfig
-    ) -> Inference:
-        """Run one graph on an image and assemble the soft masks of what it finds.
+    @property
+    def overlaps(self) -> bool:
+        """Whether all of a run is on a device, so that the CPU can work on other images."""
+        backend, graph = self.backend, self.description.postprocess == "graph"
+        return graph and backend.on_gpu and isinstance(backend, AsyncBackend)
+
+    def submit(self, graph: str, inputs: Mapping[str, Array]) -> Run:
+        """Begin to run one graph on an image.
 
         Args:
             graph: `whole_graph`, `non_keyframe` or `non_keyframe_flow`.
             inputs: `image` (1, H, W, 3) uint8 BGR, and a keyframe's features where the graph
                 takes them.
-            config: thresholds and limits.
 
         Raises:
             BackendError: the backend fails.
         """
-        backend = Stopwatch(self.backend)
-        outputs = backend.run(graph, inputs, keep=KEPT)
+        if isinstance(self.backend, AsyncBackend):
+            return self.backend.submit(graph, inputs, keep=KEPT)
+        return BlockingRun(partial(self.backend.run, graph, inputs, keep=KEPT))
+
+    def interpret(
+        self, outputs: Mapping[str, Array], config: PostprocessConfig, *, seconds: float
+    ) -> Inference:
+        """Select the detections among a graph's outputs and assemble their soft masks.
+
+        Args:
+            outputs: what `Run.fetch` returned.
+            config: thresholds and limits.
+            seconds: that the run took.
+
+        Raises:
+            BackendError: the backend fails in one of the graphs that follow.
+        """
+        backend = Stopwatch(self.backend, seconds)
         config = self.limited(config)
         selection = self.select(backend, outputs, config)
         prototypes = self.prototypes(backend, outputs, selection, whole=not config.crop_masks)
@@ -102,8 +119,7 @@ class Network:
             selection = replace(selection, mask_scores=selection.scores)
         elif self._rescores and len(selection):
             selection = replace(selection, mask_scores=_rescore(backend, selection, soft))
-        features = {name: outputs[name] for name in FEATURES if name in outputs}
-        return Inference(selection, soft, features, backend.seconds)
+        return Inference(selection, soft, backend.seconds)
 
     def select(
         self, backend: Backend, outputs: Mapping[str, Array], config: PostprocessConfig
@@ -142,11 +158,11 @@ class Network:
 
 
 class Stopwatch:
-    """A backend that counts the seconds of its runs."""
+    """A backend that adds up the seconds of its runs."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, seconds: float) -> None:
         self._backend = backend
-        self.seconds = 0.0
+        self.seconds = seconds
         self.on_gpu = backend.on_gpu
         self.close = backend.close
 
@@ -157,6 +173,21 @@ class Stopwatch:
         started = time.perf_counter()
         outputs = self._backend.run(graph, inputs, keep=keep)
         self.seconds += time.perf_counter() - started
+        return outputs
+
+
+class BlockingRun:
+    """A run of a backend that returns when the outputs are there; it takes place in `fetch`."""
+
+    def __init__(self, run: Callable[[], dict[str, Array]]) -> None:
+        self.seconds = 0.0
+        self._run = run
+
+    def fetch(self) -> dict[str, Array]:
+        """Run; see `Run.fetch`."""
+        started = time.perf_counter()
+        outputs = self._run()
+        self.seconds = time.perf_counter() - started
         return outputs
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,11 @@ from yolact_ros.config import (
     TrackerConfig,
 )
 from yolact_ros.errors import ConfigError
-from yolact_ros.runtime.backends import Array
+from yolact_ros.runtime.backends import Array, Run
 from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.detections import KEYFRAME, PARTIAL, Detections
 from yolact_ros.runtime.masks import enlarge_masks
-from yolact_ros.runtime.network import Inference, Network, check_postprocess
+from yolact_ros.runtime.network import FEATURES, Inference, Network, check_postprocess
 from yolact_ros.runtime.preprocess import Placement, prepare_image
 from yolact_ros.runtime.video.keyframes import KeyframePolicy
 from yolact_ros.runtime.video.optical_flow import (
@@ -42,13 +43,50 @@ class Step:
 
     Attributes:
         graph: the graph to run; None to propagate the detections of the last inference.
-        inputs: what the graph takes besides the image.
+        reused: features of the keyframe that the graph takes.
+        flow: what else it takes besides the image.
         reason: why the image is a keyframe (`runtime.video.keyframes`); None if it is not.
+        keyframe_stamp: of the keyframe whose features are used, or of this one.
     """
 
     graph: str | None
-    inputs: Mapping[str, Array]
-    reason: str | None
+    reused: tuple[str, ...] = ()
+    flow: Mapping[str, np.ndarray] = field(default_factory=dict)
+    reason: str | None = None
+    keyframe_stamp: float | None = None
+
+
+@dataclass(eq=False)
+class Frame:
+    """One image on its way through a stream.
+
+    Attributes:
+        tensor: (1, H, W, 3) uint8 BGR, the network's input.
+        placement: where the image lies in it.
+        grey: what optical flow is computed on; None where it is not needed.
+        stamp, source: see `Stream.segment`; `keyframe_source` is that of its keyframe.
+        requested: whether somebody asked for a keyframe.
+        config: thresholds and limits.
+        started, prepared: `time.perf_counter` when the work on it began and its input was ready.
+        waited_s: seconds that it spent ready, with neither the device nor the CPU at work on it.
+        outputs: of its graph, once they are fetched.
+    """
+
+    tensor: np.ndarray
+    placement: Placement
+    grey: np.ndarray | None
+    stamp: float | None
+    source: Any
+    requested: bool
+    config: PostprocessConfig
+    started: float
+    epoch: int = -1
+    step: Step = Step(None)
+    prepared: float = 0.0
+    waited_s: float = 0.0
+    run: Run | None = None
+    outputs: Mapping[str, Array] = field(default_factory=dict)
+    keyframe_source: Any = None
 
 
 class Stream:
@@ -56,6 +94,10 @@ class Stream:
 
     Several streams may share a segmenter. With a bundle for single images, every image that the
     network runs on is a keyframe. Used by one thread at a time, except `request_keyframe`.
+
+    `segment` does all steps of an image. Where `overlaps` is true, the steps of two images may
+    interleave: `prepare` the next image while the device works on the last one, then `fetch` the
+    last one, `submit` the next one, and `finish` the last one.
     """
 
     def __init__(
@@ -75,6 +117,7 @@ class Stream:
         self._policy = KeyframePolicy(keyframes)
         self._tracker = Tracker(tracker)
         self._requested = threading.Event()
+        self._epoch = 0  # counts how often everything was forgotten
         self._features: Mapping[str, Array] = {}
         self._keyframe_grey: np.ndarray | None = None
         self._keyframe_source: Any = None
@@ -142,6 +185,23 @@ class Stream:
         self, image: np.ndarray, stamp: float | None = None, *, source: Any = None
     ) -> Detections:
         """Find the instances of the next image, without track ids; see `segment`."""
+        frame = self.prepare(image, stamp, source=source)
+        self.submit(frame)
+        self.fetch(frame)
+        return self.finish(frame)
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the next image may be prepared before this one is fetched.
+
+        Propagation needs the detections of the image before.
+        """
+        return self._network.overlaps and not self._propagated_frames
+
+    def prepare(
+        self, image: np.ndarray, stamp: float | None = None, *, source: Any = None
+    ) -> Frame:
+        """Bring an image to the network's input size and decide what to run; see `segment`."""
         started = time.perf_counter()
         tensor, placement = prepare_image(image, self._network.description.model)
         # Set during this image, a request holds for the next one.
@@ -149,34 +209,70 @@ class Stream:
         if requested:  # never clear a request that arrives at this moment
             self._requested.clear()
         grey = grey_image(tensor) if self._remembers else None
-        try:
-            step = self._plan(grey, placement.image_size, stamp, requested=requested)
-            prepared = time.perf_counter()
-            if step.graph is None:
-                inference = self._propagate(grey)
+        frame = Frame(
+            tensor, placement, grey, stamp, source, requested, self._postprocess, started
+        )
+        with self._forgetting(frame):
+            self._plan(frame)
+        frame.prepared = time.perf_counter()
+        return frame
+
+    def submit(self, frame: Frame) -> None:
+        """Begin to run the network on a prepared image."""
+        with self._forgetting(frame):
+            if frame.epoch != self._epoch:  # the features that it counted on are gone
+                self._plan(frame)
+            step = frame.step
+            if step.graph is not None:
+                features = {name: self._features[name] for name in step.reused}
+                inputs = {"image": frame.tensor, **features, **step.flow}
+                frame.run = self._network.submit(step.graph, inputs)
+
+    def fetch(self, frame: Frame) -> None:
+        """Wait for the network."""
+        if frame.run is not None:
+            with self._forgetting(frame):
+                frame.outputs = frame.run.fetch()
+            if frame.step.reason is not None:
+                self._features = {n: frame.outputs[n] for n in FEATURES if n in frame.outputs}
+                self._keyframe_source = frame.source
+        frame.keyframe_source = self._keyframe_source
+
+    def finish(self, frame: Frame) -> Detections:
+        """Select the detections and build their masks."""
+        step = frame.step
+        with self._forgetting(frame):
+            if frame.run is None:
+                inference = self._propagate(frame.grey)
             else:
-                inputs = {"image": tensor, **step.inputs}
-                inference = self._network.infer(step.graph, inputs, self._postprocess)
-                self._remember(inference, step, grey, stamp)
-        except BaseException:
-            self._forget()  # the policy counts on features that are not there
-            if requested:
-                self._requested.set()
-            raise
-        if step.reason is not None:
-            self._keyframe_source = source
+                seconds = frame.run.seconds
+                frame.waited_s = max(0.0, time.perf_counter() - frame.prepared - seconds)
+                inference = self._network.interpret(frame.outputs, frame.config, seconds=seconds)
+                self._remember(inference, frame)
         return finish_detections(
             inference,
-            placement,
-            self._postprocess,
+            frame.placement,
+            frame.config,
             classes=self._network.description.model.classes,
-            started=started,
-            prepared=prepared,
+            started=frame.started,
+            prepared=frame.prepared,
+            waited_s=frame.waited_s,
             frame_type=PARTIAL if step.reason is None else KEYFRAME,
-            keyframe_stamp=stamp if step.reason is not None else self._policy.keyframe_stamp,
-            keyframe_source=self._keyframe_source,
+            keyframe_stamp=step.keyframe_stamp,
+            keyframe_source=frame.keyframe_source,
             keyframe_reason=step.reason,
         )
+
+    @contextlib.contextmanager
+    def _forgetting(self, frame: Frame) -> Iterator[None]:
+        """Forget everything if a step fails: the policy counts on features that are not there."""
+        try:
+            yield
+        except BaseException:
+            self._forget()
+            if frame.requested:
+                self._requested.set()
+            raise
 
     @property
     def _remembers(self) -> bool:
@@ -184,21 +280,17 @@ class Stream:
         return bool(self._network.description.warps) or self._propagated_frames > 0
 
     def _forget(self) -> None:
+        self._epoch += 1
         self._policy.reset()
         self._features = {}
         self._keyframe_grey = None
         self._keyframe_source = None
         self._propagated = None
 
-    def _plan(
-        self,
-        grey: np.ndarray | None,
-        image_size: tuple[int, int],
-        stamp: float | None,
-        *,
-        requested: bool,
-    ) -> Step:
-        propagates = self._may_propagate(stamp)
+    def _plan(self, frame: Frame) -> None:
+        """Decide what to run on an image; those before it are planned, but may be in work."""
+        grey = frame.grey
+        propagates = self._may_propagate(frame.stamp)
         flow: np.ndarray | None = None
 
         def change() -> float:
@@ -211,25 +303,28 @@ class Stream:
             return flow_change(flow, grey, keyframe)
 
         decision = self._policy.decide(
-            stamp,
-            image_size,
+            frame.stamp,
+            frame.placement.image_size,
             change=change if grey is not None else None,
-            requested=requested,
+            requested=frame.requested,
             reusable=propagates or bool(self._network.description.warps),
         )
         if decision.is_keyframe:
-            return Step(self._network.whole_graph, {}, decision.reason)
-        if propagates:
-            return Step(None, {}, None)
-        if self._warp == "learned":
-            return Step("non_keyframe", self._features, None)
-        model = self._network.description.model
-        if flow is None:
-            cells = np.zeros((1, 2, *model.feature_sizes[1]), np.float32)
+            step = Step(self._network.whole_graph, reason=decision.reason)
+            self._keyframe_grey = grey
+        elif propagates:
+            step = Step(None)
+        elif self._warp == "learned":
+            step = Step("non_keyframe", FEATURES)
         else:
-            cells = flow_at_cells(flow, model)
-        inputs = {"x4": self._features["x4"], "x5": self._features["x5"], "flow": cells}
-        return Step("non_keyframe_flow", inputs, None)
+            model = self._network.description.model
+            if flow is None:
+                cells = np.zeros((1, 2, *model.feature_sizes[1]), np.float32)
+            else:
+                cells = flow_at_cells(flow, model)
+            step = Step("non_keyframe_flow", ("x4", "x5"), {"flow": cells})
+        frame.step = replace(step, keyframe_stamp=self._policy.keyframe_stamp)
+        frame.epoch = self._epoch
 
     def _may_propagate(self, stamp: float | None) -> bool:
         """Whether the last inference's detections may be propagated to an image taken then."""
@@ -245,20 +340,17 @@ class Stream:
         assert self._propagated is not None and grey is not None  # `_plan` has looked
         self._since_inference += 1
         selection, soft = self._propagated.propagate(grey)
-        return Inference(selection, soft, {}, 0.0)
+        return Inference(selection, soft, 0.0)
 
-    def _remember(
-        self, inference: Inference, step: Step, grey: np.ndarray | None, stamp: float | None
-    ) -> None:
-        """Keep what later images may reuse of one that the network ran on."""
-        if step.reason is not None:
-            self._keyframe_grey = grey
-            self._features = inference.features
+    def _remember(self, inference: Inference, frame: Frame) -> None:
+        """Keep what may be propagated of an image that the network ran on."""
         self._since_inference = 0
-        self._inference_stamp = stamp
+        self._inference_stamp = frame.stamp
         self._propagated = None
-        if self._propagated_frames and grey is not None:
-            self._propagated = PropagatedDetections(inference.selection, inference.soft, grey=grey)
+        if self._propagated_frames and frame.grey is not None:
+            self._propagated = PropagatedDetections(
+                inference.selection, inference.soft, grey=frame.grey
+            )
 
 
 def choose_warp(config: KeyframeConfig, description: ModelDescription) -> str:
@@ -291,6 +383,7 @@ def finish_detections(
     classes: Sequence[str],
     started: float,
     prepared: float,
+    waited_s: float = 0.0,
     **frame: Any,
 ) -> Detections:
     """Bring an inference to the resolution of its source image.
@@ -302,6 +395,7 @@ def finish_detections(
         classes: names of the model's classes.
         started: `time.perf_counter` when the work on the image began.
         prepared: the same when its input was ready.
+        waited_s: seconds after that in which nothing was done for it.
         frame: fields of `Detections` that say what the image is in its stream.
     """
     selection = inference.selection
@@ -320,7 +414,7 @@ def finish_detections(
         timings={
             "preprocess": (prepared - started) * 1e3,
             "inference": inference.seconds * 1e3,
-            "postprocess": (finished - prepared - inference.seconds) * 1e3,
+            "postprocess": (finished - prepared - waited_s - inference.seconds) * 1e3,
         },
         **frame,
     )

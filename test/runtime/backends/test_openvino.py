@@ -71,6 +71,19 @@ def test_outputs_of_one_run_survive_the_next(tiny_bundle):
         np.testing.assert_array_equal(value, copies[name])
 
 
+def test_runs_that_nobody_fetched_yet_survive_the_next_ones(tiny_bundle):
+    backend = OpenVinoBackend(tiny_bundle)
+    reference = OnnxRuntimeBackend(tiny_bundle, threads=1)
+    shape = tiny_bundle.graphs["detect"].inputs["image"].shape
+    images = [np.full(shape, value, np.uint8) for value in (0, 90, 200)]
+    runs = [backend.submit("detect", {"image": image}) for image in images]
+    backend.close()
+    for run, image in zip(runs, images, strict=True):
+        expected = reference.run("detect", {"image": image})["prototypes"]
+        np.testing.assert_allclose(run.fetch()["prototypes"], expected, atol=1e-5)
+        assert run.seconds > 0
+
+
 def test_faults_get_a_sentence(tiny_bundle):
     backend = OpenVinoBackend(tiny_bundle)
     with pytest.raises(BackendError, match="no graph 'keyframe'; it has: detect"):

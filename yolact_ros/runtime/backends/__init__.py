@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 # numpy.ndarray, or an opaque handle for an output that was kept on the device.
 Array = Any
@@ -36,3 +36,35 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free what the backend holds; it cannot be used afterwards."""
+
+
+class Run(Protocol):
+    """A run that was submitted to a device.
+
+    Attributes:
+        seconds: that it took, once it was fetched.
+    """
+
+    seconds: float
+
+    def fetch(self) -> dict[str, Array]:
+        """Wait for the run and return its outputs by name.
+
+        Raises:
+            BackendError: the run failed.
+        """
+        ...
+
+
+@runtime_checkable
+class AsyncBackend(Backend, Protocol):
+    """A backend whose device computes while the calling thread does something else."""
+
+    def submit(
+        self, graph: str, inputs: Mapping[str, Array], *, keep: Collection[str] = ()
+    ) -> Run:
+        """Begin to run one named graph, as `run` does; return without waiting for it.
+
+        Inputs are copied. A run that is not fetched yet is waited for; its outputs stay valid.
+        """
+        ...

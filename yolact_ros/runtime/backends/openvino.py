@@ -93,11 +93,18 @@ class OpenVinoBackend:
             # Other nodes of a robot share the cores.
             self._settings["ENABLE_CPU_PINNING"] = False
         self._requests: dict[str, Any] = {}
+        self._submitted: _SubmittedRun | None = None
 
     def run(
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
     ) -> dict[str, Any]:
         """Run one graph; outputs are numpy arrays of their own, those in `keep` too."""
+        return self.submit(graph, inputs, keep=keep).fetch()
+
+    def submit(
+        self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
+    ) -> _SubmittedRun:
+        """Begin to run one graph; see `AsyncBackend.submit`."""
         if graph not in self._requests:
             self._requests[graph] = self._load(graph)
         info, request = self.bundle.graphs[graph], self._requests[graph]
@@ -105,15 +112,16 @@ class OpenVinoBackend:
         # A graph that does not use one of its inputs has lost it here.
         known = {name for port in request.model_inputs for name in port.names}
         arrays = {n: np.ascontiguousarray(value) for n, value in inputs.items() if n in known}
-        try:
-            # The next run of this graph overwrites the request's own tensors.
-            results = request.infer(arrays, share_inputs=True, share_outputs=False)
-            return {name: results[name] for name in info.outputs}
-        except Exception as error:  # the library does not export its exception types
-            raise BackendError(f"OpenVINO failed in the graph {graph!r}: {error}") from error
+        if self._submitted is not None:
+            self._submitted.wait()
+        self._submitted = _SubmittedRun(request, graph, arrays, list(info.outputs))
+        return self._submitted
 
     def close(self) -> None:
         """Free all graphs."""
+        if self._submitted is not None:
+            self._submitted.wait()
+            self._submitted = None
         self._requests.clear()
 
     def _load(self, graph: str) -> Any:
@@ -139,6 +147,51 @@ class OpenVinoBackend:
                 f"OpenVINO does not read the graph {graph!r} of {self.bundle.folder}: "
                 f"{str(error).strip().splitlines()[-1]}.{hint}"
             ) from error
+
+
+class _SubmittedRun:
+    """A run that OpenVINO's threads or device work on, or have done.
+
+    Attributes:
+        seconds: that it took, once it was fetched.
+    """
+
+    def __init__(
+        self, request: Any, graph: str, inputs: Mapping[str, Any], outputs: list[str]
+    ) -> None:
+        self.seconds = 0.0
+        self._request = request
+        self._graph = graph
+        self._names = outputs
+        self._outputs: dict[str, Any] | None = None
+        self._error: BackendError | None = None
+        try:
+            request.start_async(inputs, share_inputs=False)
+        except Exception as error:  # the library does not export its exception types
+            self._error = self._failure(error)
+
+    def wait(self) -> None:
+        """Take the outputs, if not done yet; `fetch` raises errors."""
+        if self._outputs is not None or self._error is not None:
+            return
+        try:
+            self._request.wait()
+            # The next run of this graph overwrites the request's own tensors.
+            self._outputs = {n: self._request.get_tensor(n).data.copy() for n in self._names}
+            self.seconds = self._request.latency * 1e-3
+        except Exception as error:  # the library does not export its exception types
+            self._error = self._failure(error)
+
+    def fetch(self) -> dict[str, Any]:
+        """Wait for the run; see `Run.fetch`."""
+        self.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._outputs is not None  # `wait` gives one or the other
+        return self._outputs
+
+    def _failure(self, error: Exception) -> BackendError:
+        return BackendError(f"OpenVINO failed in the graph {self._graph!r}: {error}")
 
 
 def _import_library() -> Any:

@@ -176,6 +176,64 @@ def test_interleaved_cameras_get_what_onnx_runtime_gives(
     assert sizes[-1] == sizes[3 * cameras]  # one set of features for each camera, and a next one
 
 
+@pytest.mark.parametrize("warp", ["dis", "none"])
+def test_steps_of_two_images_interleave_without_mixing(tiny_video_bundle, backend_of, warp):
+    """Between `submit` and `fetch` the driver has done nothing yet: buffers must stay as they are.
+
+    The next image is of another camera or of the same one.
+    """
+    backend = backend_of(tiny_video_bundle)
+    description = tiny_video_bundle.description
+    config = KeyframeConfig(warp=warp, keyframe_interval=3, change_threshold=1.0)
+    ours = Segmenter(backend, description)
+    theirs = Segmenter(OnnxRuntimeBackend(tiny_video_bundle, threads=1), description)
+    streams = [(ours.stream(config), theirs.stream(config)) for _ in range(3)]
+    cameras = np.random.default_rng(2).integers(0, 3, 30)
+    expected = [
+        streams[c][1].detect(picture[0]) for c, picture in zip(cameras, pictures(30), strict=True)
+    ]
+    found, current = [], None
+    for camera, picture in [*zip(cameras, pictures(30), strict=True), (0, None)]:
+        stream = streams[camera][0]
+        following = None if picture is None else (stream, stream.prepare(picture[0]))
+        if current is not None:
+            current[0].fetch(current[1])
+        if following is not None:
+            stream.submit(following[1])
+        if current is not None:
+            found.append(current[0].finish(current[1]))
+        current = following
+    assert {d.frame_type for d in found} == {"keyframe", "partial"}
+    for got, wanted in zip(found, expected, strict=True):
+        assert got.frame_type == wanted.frame_type
+        np.testing.assert_array_equal(got.boxes, wanted.boxes)
+        for i in range(len(wanted)):
+            np.testing.assert_array_equal(got.full_mask(i), wanted.full_mask(i))
+        assert 0 < got.timings["inference"] < 60_000  # between two events of the driver
+
+
+def test_a_run_that_nobody_fetched_yet_survives_the_next_one(tiny_bundle, backend_of):
+    backend = backend_of(tiny_bundle)
+    reference = OnnxRuntimeBackend(tiny_bundle, threads=1)
+    runs = [backend.submit("detect", {"image": picture}) for picture in pictures(4)]
+    for run, picture in reversed(list(zip(runs, pictures(4), strict=True))):
+        expected = reference.run("detect", {"image": picture})
+        np.testing.assert_array_equal(run.fetch()["prototypes"], expected["prototypes"])
+
+
+def test_the_error_of_a_run_goes_to_who_fetches_it(tiny_bundle, backend_of, fake):
+    backend = backend_of(tiny_bundle)
+    first, second = pictures(2)
+    broken = backend.submit("detect", {"image": first})
+    fake.fake_fail(b"cuStreamSynchronize", 0, 1)
+    good = backend.submit("detect", {"image": second})
+    expected = OnnxRuntimeBackend(tiny_bundle, threads=1).run("detect", {"image": second})
+    np.testing.assert_array_equal(good.fetch()["prototypes"], expected["prototypes"])
+    for _ in range(2):
+        with pytest.raises(BackendError, match="cuStreamSynchronize: fake failure"):
+            broken.fetch()
+
+
 def features_that_depend_on_the_image(onnx):
     """A keyframe's feature is the mean of the image; the other graph returns it, doubled."""
     from onnx import TensorProto, helper

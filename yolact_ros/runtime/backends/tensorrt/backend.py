@@ -81,6 +81,8 @@ class TensorRtBackend:
             name: _LoadedGraph(name, engine, cuda, workspace) for name, engine in engines.items()
         }
         self._free: dict[int, list[int]] = {}  # size -> buffers of kept outputs nobody holds
+        self._events = cuda.event(), cuda.event()
+        self._submitted: _SubmittedRun | None = None
 
     @property
     def device_memory(self) -> int:
@@ -91,6 +93,12 @@ class TensorRtBackend:
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
     ) -> dict[str, Any]:
         """Run one graph; outputs in `keep` come back as `DeviceArray`, all others as numpy."""
+        return self.submit(graph, inputs, keep=keep).fetch()
+
+    def submit(
+        self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
+    ) -> _SubmittedRun:
+        """Begin to run one graph; see `AsyncBackend.submit` and `run`."""
         if graph not in self._graphs:
             raise BackendError(
                 f"The bundle {self.bundle.folder} has no graph {graph!r}; it has: "
@@ -99,21 +107,24 @@ class TensorRtBackend:
         loaded = self._graphs[graph]
         given = loaded.check(inputs)
         self._cuda.use()
+        if self._submitted is not None:  # this run may use the same buffers
+            self._submitted.wait()
         kept = {
             name: self._keep(tensor)
             for name, tensor in loaded.engine.outputs.items()
             if name in keep
         }
         try:
+            self._cuda.record(self._events[0])
             loaded.launch(given, kept)
-            self._cuda.synchronise()
+            self._cuda.record(self._events[1])
         except BaseException:
             # What was queued still reads and writes the buffers.
             with contextlib.suppress(BackendError):
                 self._cuda.synchronise()
             raise
-        fetched = {n: loaded.host[n].copy() for n in loaded.engine.outputs if n not in kept}
-        return {**fetched, **kept}
+        self._submitted = _SubmittedRun(self._cuda, loaded, kept, self._events)
+        return self._submitted
 
     def close(self) -> None:
         """Free everything on the GPU."""
@@ -123,12 +134,62 @@ class TensorRtBackend:
                 self._cuda.use()
                 self._cuda.synchronise()
         self._graphs = {}
+        self._submitted = None
         self._cuda.close()
 
     def _keep(self, tensor: EngineTensor) -> DeviceArray:
         buffers = self._free.setdefault(tensor.size, [])
         address = buffers.pop() if buffers else self._cuda.allocate(tensor.size)
         return DeviceArray(address, tensor, give_back=lambda: buffers.append(address))
+
+
+class _SubmittedRun:
+    """A run that is queued or done.
+
+    Attributes:
+        seconds: that the GPU took for it, copies included, once it was fetched.
+    """
+
+    def __init__(
+        self,
+        cuda: Cuda,
+        loaded: _LoadedGraph,
+        kept: Mapping[str, DeviceArray],
+        events: tuple[int, int],
+    ) -> None:
+        self.seconds = 0.0
+        self._cuda = cuda
+        self._loaded = loaded
+        self._events = events
+        self._outputs: dict[str, Any] = dict(kept)
+        self._error: BackendError | None = None
+        self._done = False
+
+    def wait(self) -> None:
+        """Take the outputs from the graph's buffers, if not done yet; `fetch` raises errors."""
+        if self._done:
+            return
+        self._done = True
+        try:
+            self._cuda.use()
+            self._cuda.synchronise()
+            self.seconds = self._cuda.seconds_between(*self._events)
+        except BackendError as error:
+            # What is queued still reads and writes the buffers.
+            with contextlib.suppress(BackendError):
+                self._cuda.synchronise()
+            self._error = error
+            return
+        for name in self._loaded.engine.outputs:
+            if name not in self._outputs:
+                self._outputs[name] = self._loaded.host[name].copy()
+
+    def fetch(self) -> dict[str, Any]:
+        """Wait for the run; see `Run.fetch`."""
+        self.wait()
+        if self._error is not None:
+            raise self._error
+        return self._outputs
 
 
 class _LoadedGraph:

@@ -43,6 +43,7 @@ class Cuda:
         self._sizes: dict[int, int] = {}
         self._pinned: list[int] = []
         self._captured: list[int] = []
+        self._events: list[int] = []
         self._stream: int | None = None
         try:
             self.use()
@@ -97,6 +98,20 @@ class Cuda:
         """Put a copy between two addresses on the GPU into the stream."""
         self._call("cuMemcpyDtoDAsync_v2", target, source, size, self.stream)
 
+    def event(self) -> int:
+        """Return a mark that `record` puts into the stream, until `close`."""
+        self._events.append(int(self._driver.value("cuEventCreate", Handle, 0)))
+        return self._events[-1]
+
+    def record(self, event: int) -> None:
+        """Note in the stream the time at which the work before this is done."""
+        self._call("cuEventRecord", event, self.stream)
+
+    def seconds_between(self, first: int, second: int) -> float:
+        """Return the time between two events that the stream has passed."""
+        elapsed_ms = self._driver.value("cuEventElapsedTime", ctypes.c_float, first, second)
+        return float(elapsed_ms) * 1e-3
+
     def synchronise(self) -> None:
         """Wait until all work of the stream is done."""
         self._call("cuStreamSynchronize", self.stream)
@@ -135,11 +150,13 @@ class Cuda:
             return
         steps = [("cuCtxSetCurrent", self._context), ("cuStreamSynchronize", self._stream)]
         steps += [("cuGraphExecDestroy", captured) for captured in self._captured]
+        steps += [("cuEventDestroy_v2", event) for event in self._events]
         steps += [("cuMemFree_v2", address) for address in self._sizes]
         steps += [("cuMemFreeHost", address) for address in self._pinned]
         steps += [("cuStreamDestroy_v2", self._stream)]
         steps += [("cuDevicePrimaryCtxRelease_v2", self._device)]
-        self._captured, self._sizes, self._pinned, self._stream = [], {}, [], None
+        self._captured, self._events, self._pinned = [], [], []
+        self._sizes, self._stream = {}, None
         errors = []
         for name, argument in steps:
             try:
