@@ -248,6 +248,12 @@ class Client:
 
 
 @pytest.fixture
+def client_in() -> type[Client]:
+    """The class of clients, for one in another namespace."""
+    return Client
+
+
+@pytest.fixture
 def client(ros: None) -> Iterator[Client]:
     """A client in a namespace of its own."""
     made = Client(f"/test{time.monotonic_ns() % 10**9}")

@@ -122,7 +122,11 @@ def test_an_image_is_accounted_for_once_whatever_breaks_down_behind_it(
     def break_down(*_, **__):
         raise ZeroDivisionError("a defect")
 
-    for defect, outcome in (("publish_stats", {"processed": 1}), ("process", {"failed": 1})):
+    for defect, outcome in (
+        ("publish_stats", {"processed": 1}),
+        ("prepare", {"failed": 1}),
+        ("publish", {"failed": 1}),
+    ):
         before = work_on_one()
         with monkeypatch.context() as patch:
             patch.setattr(pipeline, defect, break_down)
@@ -130,7 +134,8 @@ def test_an_image_is_accounted_for_once_whatever_breaks_down_behind_it(
         for name in ("processed", "failed"):
             assert getattr(after, name) == getattr(before, name) + outcome.get(name, 0)
     assert work_on_one().in_flight == 0
-    assert capfd.readouterr().err.count("ZeroDivisionError: a defect") == 2
+    # Failures of images are logged at most every few seconds.
+    assert capfd.readouterr().err.count("ZeroDivisionError: a defect") >= 2
     assert node.trigger_deactivate() == SUCCESS and node.trigger_cleanup() == SUCCESS
     node.destroy_node()
 

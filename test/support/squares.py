@@ -60,8 +60,20 @@ detect (uint8[1, 64, 64, 3] image) =>
 }
 """
 
+# The same with finished detections at its end.
+FINISHED_GRAPH = SQUARES_GRAPH.replace(
+    "(float[3, 4] boxes, float[3, 3] class_scores,",
+    "(float[3, 4] boxes, float[3] scores, float[3] mask_scores, int32[3] class_ids,",
+).replace(
+    "    coefficients = Constant",
+    """    scores = ReduceMax <axes = [1], keepdims = 0> (class_scores)
+    mask_scores = Identity (scores)
+    class_ids = Constant <value = int32[3] {0, 1, 2}> ()
+    coefficients = Constant""",
+)
 
-def write_squares(folder: Path, graph: str) -> Path:
+
+def write_squares(folder: Path, graph: str, *, postprocess: str = "host", batch: int = 1) -> Path:
     """Write a bundle of `SQUARES_GRAPH` or of a graph made from it."""
     onnx = pytest.importorskip("onnx")
     parser = pytest.importorskip("onnx.parser")
@@ -74,8 +86,9 @@ def write_squares(folder: Path, graph: str) -> Path:
     write_bundle(
         folder,
         ModelConfig(name="squares", classes=CLASSES, input_size=(SIZE, SIZE), num_prototypes=4),
-        postprocess="host",
+        postprocess=postprocess,
         max_detections=10,
+        batch=batch,
         graphs={"detect": model.SerializeToString()},
         source={"checkpoint": "none", "sha256": ""},
         versions={"onnx": onnx.__version__},

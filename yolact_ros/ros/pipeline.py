@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 
+import numpy as np
 from builtin_interfaces.msg import Time
 
 from yolact_ros.ros.diagnostics.publisher import LatencyRecorder
@@ -17,7 +18,28 @@ from yolact_ros.ros.outputs.publishers import Outputs, milliseconds_since
 from yolact_ros.ros.outputs.result import Result
 from yolact_ros.ros.parameters.settings import Settings
 from yolact_ros.runtime.segmenter import Segmenter
-from yolact_ros.runtime.stream import Stream
+from yolact_ros.runtime.stream import Frame, Stream
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """One image on its way through the worker.
+
+    Attributes:
+        message: as it arrived.
+        image: (H, W, 3) uint8 BGR.
+        settings: that hold for it.
+        stream: of its camera, whose steps follow: `submit` and `fetch` of `frame`.
+        started, decoded: `time.perf_counter` when the work began and when `image` was there.
+    """
+
+    message: CameraFrame
+    image: np.ndarray
+    settings: Settings
+    stream: Stream
+    frame: Frame
+    started: float
+    decoded: float
 
 
 @dataclass(frozen=True)
@@ -44,25 +66,32 @@ class Pipeline:
         self._stream: Stream | None = None
         self._settings: Settings | None = None  # of the stream
 
-    def process(self, frame: CameraFrame, segmenter: Segmenter, *, settings: Settings) -> Finished:
-        """Segment one image and publish what was found.
+    def prepare(self, frame: CameraFrame, segmenter: Segmenter, *, settings: Settings) -> Work:
+        """Decode one image and make the network's input of it.
 
         Raises:
             MessageError: the image cannot be read.
-            YolactError: the model fails on it.
         """
         started = time.perf_counter()
         header = frame.message.header
-        stamp = seconds_of(header.stamp)
         self._depth.expect(header.stamp, settings=settings.depth)
         image = bgr_from_message(frame.message, max_megapixels=settings.work.max_megapixels)
         decoded = time.perf_counter()
         stream = self._stream_of(segmenter, settings)
-        detections = stream.segment(image, stamp, source=header.stamp)
-        classes = segmenter.description.model.classes
+        prepared = stream.prepare(image, seconds_of(header.stamp), source=header.stamp)
+        return Work(frame, image, settings, stream, prepared, started, decoded)
+
+    def publish(self, work: Work, classes: tuple[str, ...]) -> Finished:
+        """Build the masks of an image that the network has run on, and publish what was found.
+
+        Raises:
+            YolactError: the model fails on it.
+        """
+        header, settings, frame = work.message.message.header, work.settings, work.frame
+        detections = work.stream.track(work.stream.finish(frame), frame.stamp)
         result = Result(
             header,
-            image,
+            work.image,
             detections,
             detections.keyframe_source,
             class_names=classes,
@@ -75,9 +104,9 @@ class Pipeline:
         )
         self._outputs.publish_labels(classes, threshold=settings.frames.score_threshold)
         times = self._outputs.publish(result)
-        times["transport_ms"] = milliseconds_since(header.stamp, frame.stamp)
-        times["wait_ms"] = (started - frame.arrived) * 1e3
-        times["decode_ms"] = (decoded - started) * 1e3
+        times["transport_ms"] = milliseconds_since(header.stamp, work.message.stamp)
+        times["wait_ms"] = (work.started - work.message.arrived + frame.waited_s) * 1e3
+        times["decode_ms"] = (work.decoded - work.started) * 1e3
         for stage in ("preprocess", "inference", "postprocess"):
             times[f"{stage}_ms"] = detections.timings[stage]
         return Finished(result, times)

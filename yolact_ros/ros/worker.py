@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from rclpy.node import Node
@@ -14,11 +15,11 @@ from rclpy.node import Node
 from yolact_ros.config import BackendConfig
 from yolact_ros.errors import ConfigError, MessageError, YolactError
 from yolact_ros.ros.inputs.camera import CameraFrame
-from yolact_ros.ros.inputs.mailbox import Inbox, Mailbox, Outcome
+from yolact_ros.ros.inputs.mailbox import Inbox, Mailbox
 from yolact_ros.ros.logs import logging_to
 from yolact_ros.ros.outputs.publishers import milliseconds_since
 from yolact_ros.ros.parameters.settings import Settings
-from yolact_ros.ros.pipeline import Finished, Pipeline
+from yolact_ros.ros.pipeline import Pipeline, Work
 from yolact_ros.ros.services import SegmentRequest
 from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.segmenter import Segmenter
@@ -28,8 +29,25 @@ THROTTLE_S = 5.0  # between two log lines about bad images
 PROGRESS_S = 2.0  # between two log lines while the model is being opened
 
 
+@dataclass(eq=False)
+class Job:
+    """An image in work.
+
+    Attributes:
+        submitted: `time.perf_counter` when the device got it.
+    """
+
+    mailbox: Mailbox[CameraFrame]
+    pipeline: Pipeline
+    work: Work
+    submitted: float = 0.0
+
+
 class Worker:
     """One thread from `open` to `end`; a backend's context belongs to the thread that made it.
+
+    While a device computes, the thread prepares the next image and publishes the last one. The
+    next image is taken as late as its preparation allows, so that it is the newest one then.
 
     Attributes:
         backend_name: name of the backend, once `open` has returned.
@@ -63,6 +81,8 @@ class Worker:
         self._opened = threading.Event()
         self._error: Exception | None = None
         self._failures = 0  # images in a row
+        self._preparation_s = 0.0  # of the last image
+        self._runs_s: dict[str, tuple[float, float]] = {}  # the last two of each graph
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
     def open(self, *, interrupted: Callable[[], bool]) -> ModelDescription:
@@ -116,13 +136,7 @@ class Worker:
         self.backend_name = segmenter.backend_name
         self._opened.set()
         with segmenter:
-            while (taken := self._inbox.take()) is not None:
-                mailbox, item = taken
-                if isinstance(item, SegmentRequest):
-                    item.work(segmenter, self._settings())
-                    mailbox.finish()
-                else:
-                    self._work_on(mailbox, item, segmenter)
+            self._serve(segmenter)
 
     def _open_segmenter(self) -> Segmenter:
         settings = self._settings()
@@ -147,40 +161,94 @@ class Worker:
         )
         return segmenter
 
-    def _work_on(
-        self, mailbox: Mailbox[CameraFrame], frame: CameraFrame, segmenter: Segmenter
-    ) -> None:
-        """Process one image and count it exactly once, whatever happens to it."""
-        pipeline = self._pipelines[mailbox]
-        outcome, finished = self._try(pipeline, frame, segmenter)
-        counts = mailbox.finish(outcome)
-        if finished is None:
-            return
-        try:
-            pipeline.publish_stats(finished, counts)
-        except Exception:  # noqa: BLE001 - the image itself was published
-            words = f"Statistics could not be published:\n{traceback.format_exc()}"
-            self._logger.error(words, throttle_duration_sec=THROTTLE_S)
+    def _serve(self, segmenter: Segmenter) -> None:
+        """Work on one item after another, until the end; count each image exactly once."""
+        current: Job | None = None  # what the device works on
+        while True:
+            taken = self._inbox.take() if current is None else self._take_during(current)
+            if taken is None and current is None:
+                return
+            following: Job | None = None
+            if taken is not None and not isinstance(taken[1], SegmentRequest):
+                following = self._prepare(*taken, segmenter)
+            current = self._fetch(current)
+            following = self._submit(following)
+            self._publish(current, segmenter)
+            if taken is not None and isinstance(taken[1], SegmentRequest):
+                taken[1].work(segmenter, self._settings())
+                taken[0].finish()
+            current = following
+            if current is not None and not current.work.stream.overlaps:
+                self._publish(self._fetch(current), segmenter)
+                current = None
 
-    def _try(
-        self, pipeline: Pipeline, frame: CameraFrame, segmenter: Segmenter
-    ) -> tuple[Outcome, Finished | None]:
-        settings = self._settings()
-        try:
+    def _take_during(self, job: Job) -> tuple[Mailbox[Any], Any] | None:
+        """Take the next item while the device works; None if it should be done by then."""
+        graph = job.work.frame.step.graph or ""
+        done = job.submitted + min(self._runs_s.get(graph, (0.0,)))
+        time.sleep(max(0.0, done - self._preparation_s - time.perf_counter()))
+        return self._inbox.take(max(0.0, done - time.perf_counter()))
+
+    def _prepare(
+        self, mailbox: Mailbox[CameraFrame], frame: CameraFrame, segmenter: Segmenter
+    ) -> Job | None:
+        pipeline, settings = self._pipelines[mailbox], self._settings()
+        with self._counting(mailbox, pipeline):
             if self._is_stale(frame, settings.work.max_frame_age):
-                return "stale", None
-            finished = pipeline.process(frame, segmenter, settings=settings)
+                mailbox.finish("stale")
+                return None
+            work = pipeline.prepare(frame, segmenter, settings=settings)
+            self._preparation_s = work.frame.prepared - work.started
+            return Job(mailbox, pipeline, work)
+        return None
+
+    def _submit(self, job: Job | None) -> Job | None:
+        if job is not None:
+            with self._counting(job.mailbox, job.pipeline):
+                job.submitted = time.perf_counter()
+                job.work.stream.submit(job.work.frame)
+                return job
+        return None
+
+    def _fetch(self, job: Job | None) -> Job | None:
+        if job is not None:
+            with self._counting(job.mailbox, job.pipeline):
+                job.work.stream.fetch(job.work.frame)
+                frame = job.work.frame
+                if frame.run is not None and frame.step.graph is not None:
+                    _, before = self._runs_s.get(frame.step.graph, (0.0, frame.run.seconds))
+                    self._runs_s[frame.step.graph] = before, frame.run.seconds
+                return job
+        return None
+
+    def _publish(self, job: Job | None, segmenter: Segmenter) -> None:
+        if job is None:
+            return
+        with self._counting(job.mailbox, job.pipeline):
+            classes = segmenter.description.model.classes
+            finished = job.pipeline.publish(job.work, classes)
+            self._failures = 0
+            counts = job.mailbox.finish()
+            try:
+                job.pipeline.publish_stats(finished, counts)
+            except Exception:  # noqa: BLE001 - the image itself was published
+                words = f"Statistics could not be published:\n{traceback.format_exc()}"
+                self._logger.error(words, throttle_duration_sec=THROTTLE_S)
+
+    @contextlib.contextmanager
+    def _counting(self, mailbox: Mailbox[CameraFrame], pipeline: Pipeline) -> Iterator[None]:
+        """Count an image as failed if a step of the work on it fails, and go on."""
+        try:
+            yield
         except (MessageError, ConfigError) as error:
             pipeline.meter.error = str(error)
             self._logger.error(str(error), throttle_duration_sec=THROTTLE_S)
-            return "failed", None
+            mailbox.finish("failed")
         except Exception as error:  # noqa: BLE001 - one image must not end the others
             pipeline.meter.error = str(error)
             pipeline.reset()
-            self._note_failure(error, settings.work.max_failures)
-            return "failed", None
-        self._failures = 0
-        return "processed", finished
+            self._note_failure(error, self._settings().work.max_failures)
+            mailbox.finish("failed")
 
     def _is_stale(self, frame: CameraFrame, limit: float) -> bool:
         stamp = frame.message.header.stamp

@@ -65,12 +65,14 @@ class Inbox(Generic[T]):
         self._mailboxes.append(mailbox)
         return mailbox
 
-    def take(self) -> tuple[Mailbox[T], T] | None:
-        """Wait for an item; None at the end. `Mailbox.finish` ends the work on it."""
+    def take(self, timeout: float | None = None) -> tuple[Mailbox[T], T] | None:
+        """Wait for an item; None at the end, or if none comes within `timeout` seconds.
+
+        `Mailbox.finish` ends the work on it.
+        """
         with self._changed:
-            while not self._waiting and not self._ended:
-                self._changed.wait()
-            if self._ended:
+            self._changed.wait_for(lambda: self._waiting or self._ended, timeout)
+            if self._ended or not self._waiting:
                 return None
             mailbox = self._waiting.popleft()
             item, has_more, has_room = mailbox._pop()
