@@ -6,6 +6,7 @@ ros2 launch yolact_ros yolact.launch.py image:=/camera/image_raw
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterFile
 
 from yolact_ros.ros.demo.fastdds import image_profile
+from yolact_ros.ros.parameters.settings import Settings, StartSettings
 
 # Arguments that are parameters of the node; where one is empty, the parameter file decides.
 PARAMETERS = {
@@ -48,7 +50,6 @@ EXPECTED = {
     list: "a list of names, as in '[front, rear]'",
 }
 SWITCH = ["true", "false"]
-OPTIONAL_SWITCH = ["", *SWITCH]
 
 # Topics of the node, and the arguments that lead them to a camera's.
 TOPICS = {"image": "image", "depth": "depth/image", "camera_info": "camera_info"}
@@ -57,128 +58,80 @@ TOPICS = {"image": "image", "depth": "depth/image", "camera_info": "camera_info"
 def generate_launch_description() -> LaunchDescription:
     share = Path(get_package_share_directory("yolact_ros"))
     cameras = sorted(path.stem for path in (share / "config" / "cameras").glob("*.yaml"))
-    arguments = [
-        DeclareLaunchArgument(
-            "camera",
-            default_value="",
-            choices=["", *cameras],
-            description="Driver of the camera: sets its topics and parameters "
-            "(config/cameras/*.yaml); arguments below override them.",
-        ),
-        DeclareLaunchArgument("image", default_value="", description="Topic of the images."),
-        DeclareLaunchArgument(
-            "depth",
-            default_value="",
-            description="Topic of depth images registered to the images, for 3-D results.",
-        ),
-        DeclareLaunchArgument(
-            "camera_info", default_value="", description="Topic of the camera's calibration."
-        ),
-        DeclareLaunchArgument(
-            "params_file",
-            default_value=str(share / "config" / "yolact_node.yaml"),
-            description="YAML file of parameters; arguments that are given override it.",
-        ),
-        DeclareLaunchArgument(
-            "model",
-            default_value="",
-            description="Name of a shipped model, bundle folder, or checkpoint file.",
-        ),
-        DeclareLaunchArgument(
-            "backend", default_value="", description="Library that runs the network."
-        ),
-        DeclareLaunchArgument(
-            "cameras",
-            default_value="",
-            description="Names of several cameras, as in '[front, rear]'; see "
-            "multi_camera.launch.py.",
-        ),
-        DeclareLaunchArgument(
-            "image_transport",
-            default_value="",
-            choices=["", "raw", "compressed"],
-            description="Form of the images: raw on the topic, or compressed on TOPIC/compressed.",
-        ),
-        DeclareLaunchArgument(
-            "depth_transport",
-            default_value="",
-            choices=["", "raw", "compressedDepth"],
-            description="The same for depth: raw, or compressedDepth on TOPIC/compressedDepth.",
-        ),
-        DeclareLaunchArgument(
-            "queue_policy",
-            default_value="",
-            choices=["", "latest", "all"],
-            description="latest: the newest image; all: every image in order, for bags.",
-        ),
-        DeclareLaunchArgument(
-            "max_frame_age",
-            default_value="",
-            description="Age in seconds above which an image is not processed (0 = no limit).",
-        ),
-        DeclareLaunchArgument(
-            "score_threshold",
-            default_value="",
-            description="Minimum class score of a detection, 0 to 1.",
-        ),
-        DeclareLaunchArgument(
-            "mask_encoding",
-            default_value="",
-            choices=["", "bits", "mono8", "rle", "none"],
-            description="Form of the masks in the messages.",
-        ),
-        DeclareLaunchArgument(
-            "namespace", default_value="", description="Namespace of the node and its topics."
-        ),
-        DeclareLaunchArgument("name", default_value="yolact", description="Name of the node."),
-        DeclareLaunchArgument(
-            "use_sim_time",
-            default_value="",
-            choices=OPTIONAL_SWITCH,
-            description="Use the time on /clock, for simulation and bags.",
-        ),
-        DeclareLaunchArgument(
-            "autostart",
-            default_value="",
-            choices=OPTIONAL_SWITCH,
-            description="Configure and activate the node at once; false = wait for lifecycle "
-            "events or `ros2 lifecycle set`.",
-        ),
-        DeclareLaunchArgument(
-            "respawn",
-            default_value="false",
-            choices=SWITCH,
-            description="Restart the node 2 s after it ends.",
-        ),
-        DeclareLaunchArgument(
-            "log_level",
-            default_value="info",
-            choices=["debug", "info", "warn", "error", "fatal"],
-            description="Minimum severity of log messages.",
-        ),
-        DeclareLaunchArgument(
-            "dds_profile",
-            default_value="auto",
-            description="Fast DDS profile of the node, so that large images arrive; auto: "
-            "config/fastdds_shm.xml unless a profile is set already; off: none. The camera's "
-            "process needs the same.",
-        ),
-        DeclareLaunchArgument(
-            "rviz", default_value="false", choices=SWITCH, description="Show the results in RViz."
-        ),
-        DeclareLaunchArgument(
-            "rviz_config",
-            default_value=str(share / "config" / "yolact.rviz"),
-            description="RViz configuration file.",
-        ),
-        DeclareLaunchArgument(
-            "fixed_frame",
-            default_value="camera_link",
-            description="RViz's fixed frame: one with z up that TF connects to the camera, or the "
-            "frame_id of the images.",
-        ),
-    ]
-    return LaunchDescription([*arguments, OpaqueFunction(function=_launch)])
+
+    def argument(
+        name: str, description: str, default: str = "", choices: list[str] | None = None
+    ) -> DeclareLaunchArgument:
+        return DeclareLaunchArgument(
+            name, default_value=default, description=description, choices=choices
+        )
+
+    return LaunchDescription(
+        [
+            argument(
+                "camera",
+                "Driver of the camera: sets its topics and parameters (config/cameras/*.yaml); "
+                "arguments below override them.",
+                choices=["", *cameras],
+            ),
+            argument("image", "Topic of the images."),
+            argument("depth", "Topic of depth images registered to the images, for 3-D results."),
+            argument("camera_info", "Topic of the camera's calibration."),
+            argument(
+                "params_file",
+                "YAML file of parameters; arguments that are given override it.",
+                str(share / "config" / "yolact_node.yaml"),
+            ),
+            *(_parameter_argument(name) for name in PARAMETERS),
+            argument("namespace", "Namespace of the node and its topics."),
+            argument("name", "Name of the node.", "yolact"),
+            argument("respawn", "Restart the node 2 s after it ends.", "false", SWITCH),
+            argument(
+                "log_level",
+                "Minimum severity of log messages.",
+                "info",
+                ["debug", "info", "warn", "error", "fatal"],
+            ),
+            argument(
+                "dds_profile",
+                "Fast DDS profile of the node, so that large images arrive; auto: "
+                "config/fastdds_shm.xml unless a profile is set already; off: none. The camera's "
+                "process needs the same.",
+                "auto",
+            ),
+            argument("rviz", "Show the results in RViz.", "false", SWITCH),
+            argument(
+                "rviz_config", "RViz configuration file.", str(share / "config" / "yolact.rviz")
+            ),
+            argument(
+                "fixed_frame",
+                "RViz's fixed frame: one with z up that TF connects to the camera, or the "
+                "frame_id of the images.",
+                "camera_link",
+            ),
+            OpaqueFunction(function=_launch),
+        ]
+    )
+
+
+def _parameter_argument(name: str) -> DeclareLaunchArgument:
+    """Declare an argument with the description and the choices of the node's parameter."""
+    if name == "use_sim_time":
+        metadata: dict = {"doc": "Use the time on /clock, for simulation and bags"}
+    else:
+        (metadata,) = (
+            field.metadata
+            for table in (StartSettings(), *vars(Settings()).values())
+            for field in dataclasses.fields(table)
+            if field.name == name
+        )
+    choices = SWITCH if PARAMETERS[name] is bool else metadata.get("choices")
+    return DeclareLaunchArgument(
+        name,
+        default_value="",
+        description=f"{metadata['doc']}.",
+        choices=["", *choices] if choices else None,
+    )
 
 
 def _launch(context: LaunchContext) -> list[SetEnvironmentVariable | LifecycleNode | Node]:
