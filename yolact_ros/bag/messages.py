@@ -12,6 +12,7 @@ from yolact_ros.errors import MessageError
 from yolact_ros.runtime.detections import KEYFRAME, Detections
 from yolact_ros.runtime.images.compressed import bgr_from_compressed
 from yolact_ros.runtime.images.encodings import bgr_from_samples
+from yolact_ros.runtime.output.instance_fields import instance_fields
 from yolact_ros.runtime.output.mask_encodings import encode_mask
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -83,7 +84,6 @@ def serialize_result(
     """
     store = typestore()
     height, width = detections.image_size
-    best_first = np.argsort(-detections.mask_scores, kind="stable")
     message = store.types[INSTANCE_ARRAY](
         header=header,
         height=height,
@@ -91,38 +91,16 @@ def serialize_result(
         frame_type=0 if detections.frame_type == KEYFRAME else 1,
         keyframe_stamp=keyframe_stamp,
         instances=[
-            _instance(detections, int(index), number, class_names, mask_encoding)
-            for number, index in enumerate(best_first, start=1)
+            _instance(fields, mask_encoding) for fields in instance_fields(detections, class_names)
         ],
     )
     return bytes(store.serialize_cdr(message, INSTANCE_ARRAY))
 
 
-def _instance(
-    detections: Detections,
-    index: int,
-    number: int,
-    class_names: Sequence[str],
-    mask_encoding: int,
-) -> Any:
+def _instance(fields: dict[str, Any], mask_encoding: int) -> Any:
     types = typestore().types
-    mask = detections.masks[index]
-    left, top, right, bottom = detections.mask_rois[index].tolist()
-    x_min, y_min, x_max, y_max = detections.boxes[index].tolist()
+    region = types["sensor_msgs/msg/RegionOfInterest"](**fields.pop("roi"), do_rectify=False)
+    mask = np.frombuffer(encode_mask(fields.pop("mask"), mask_encoding), np.uint8)
     return types["yolact_ros/msg/Instance"](
-        instance_id=number,
-        track_id=0 if detections.track_ids is None else int(detections.track_ids[index]),
-        class_id=int(detections.labels[index]),
-        class_name=class_names[detections.class_ids[index]],
-        score=float(detections.mask_scores[index]),
-        x_min=x_min,
-        y_min=y_min,
-        x_max=x_max,
-        y_max=y_max,
-        area=int(np.count_nonzero(mask)),
-        roi=types["sensor_msgs/msg/RegionOfInterest"](
-            x_offset=left, y_offset=top, height=bottom - top, width=right - left, do_rectify=False
-        ),
-        mask_encoding=mask_encoding,
-        mask=np.frombuffer(encode_mask(mask, mask_encoding), np.uint8),
+        **fields, roi=region, mask_encoding=mask_encoding, mask=mask
     )
