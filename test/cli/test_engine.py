@@ -80,7 +80,7 @@ def test_engines_are_built_once_for_each_gpu(bundle, capsys):
     first = capsys.readouterr().out
     assert first.count(", built") == 2
     assert engine(bundle, "--target", "7.5,8.9") == 0
-    assert capsys.readouterr().out.count("is there already") == 2
+    assert capsys.readouterr().out.count("already exists") == 2
     assert engine(bundle, "--target", "8.9", "--rebuild") == 0
     assert capsys.readouterr().out.count(", built") == 1
     paths = sorted(bundle.folder.glob("*.engine"))
@@ -119,10 +119,8 @@ def test_a_tampered_engine_is_built_anew(bundle, capsys):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--target", "8.7"], "no compute capability 8.7; expected some of: 7.5"),
+        (["--target", "8.7"], "does not support compute capability 8.7; expected some of: 7.5"),
         (["--target", ","], "expected some of"),
-        (["--precision", "fp16"], "exported with precision fp32.*--precision fp16"),
-        (["--batch", "4"], "exported with batch 1.*--batch 4"),
         (["--workspace", "0"], "--workspace is 0"),
     ],
 )

@@ -18,65 +18,51 @@ if TYPE_CHECKING:
     from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
     from yolact_ros.runtime.backends.tensorrt.library import TensorRt
     from yolact_ros.runtime.backends.tensorrt.open import Engine
-    from yolact_ros.runtime.bundle import Bundle
 
-# Seconds that an interrupted build has to end.
+# Seconds for an interrupted build to stop.
 STOP_SECONDS = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
+    """Declare the arguments of `yolact engine`."""
     parser.add_argument(
-        "bundle", type=Path, help="a bundle of: yolact export CHECKPOINT --target tensorrt"
+        "bundle", type=Path, help="bundle of: yolact export CHECKPOINT --target tensorrt"
     )
     parser.add_argument(
         "--library",
         choices=("auto", "tensorrt", "tensorrt_rtx"),
         default="auto",
-        help="TensorRT, or TensorRT-RTX for GeForce and RTX GPUs (default: what can be imported)",
+        help="TensorRT, or TensorRT-RTX for GeForce and RTX GPUs (default: the installed one)",
     )
     parser.add_argument(
         "--target",
         default="this",
         metavar="this|8.9,12.0,...",
-        help="the GPU of this machine, or with TensorRT-RTX compute capabilities, for which no "
-        "GPU is needed (default: %(default)s)",
+        help="the GPU of this machine or, with TensorRT-RTX, compute capabilities, which require "
+        "no GPU (default: %(default)s)",
     )
     parser.add_argument(
-        "--device", type=int, default=0, metavar="N", help="which GPU is this one (%(default)s)"
-    )
-    parser.add_argument(
-        "--precision",
-        choices=("fp32", "fp16", "int8"),
-        help="refuse a bundle of another precision; it was chosen with yolact export",
-    )
-    parser.add_argument(
-        "--batch",
-        type=int,
-        metavar="N",
-        help="refuse a bundle for another number of images; it was chosen with yolact export",
+        "--device", type=int, default=0, metavar="N", help="index of the GPU (%(default)s)"
     )
     parser.add_argument(
         "--workspace",
         type=int,
         metavar="MiB",
-        help="most memory of the GPU that the build may use (default: all; where the CPU shares "
-        "it, as on a Jetson, half of what is free)",
+        help="maximum GPU memory for the build (default: all; half of the free memory if the CPU "
+        "shares it, as on a Jetson)",
     )
     parser.add_argument(
         "--timing-cache",
         type=Path,
         metavar="FILE",
-        help="remember times of kernels here, so that the next build is shorter (default: beside "
+        help="file that keeps kernel timings, so that the next build is faster (default: beside "
         "the engines)",
     )
-    parser.add_argument(
-        "--rebuild", action="store_true", help="build engines that are already there once more"
-    )
+    parser.add_argument("--rebuild", action="store_true", help="rebuild engines that exist")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Build what is missing, with a progress bar for each engine."""
+    """Build missing engines, with a progress bar for each."""
     from yolact_ros.runtime.backends.tensorrt.build import BuildSettings
     from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt
     from yolact_ros.runtime.backends.tensorrt.open import check_target, open_engine
@@ -86,7 +72,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--workspace is {arguments.workspace}; expected 1 MiB or more.")
     bundle = Bundle.open(arguments.bundle)
     check_target(bundle)
-    _check_precision_and_batch(bundle, arguments)
     library = import_tensorrt(arguments.library)
     gpus = _targets(arguments, library)
     print(f"{library.label}, {bundle.description.precision}, batch {bundle.description.batch}")
@@ -107,24 +92,13 @@ def run(arguments: argparse.Namespace) -> int:
                 settings=settings,
             )
             engine = _with_bar(open_one, f"{graph} sm_{gpu.compute_capability.replace('.', '')}")
-            what = "built" if engine.built else "is there already"
+            what = "built" if engine.built else "already exists"
             print(f"{engine.path}: {len(engine.content) / 1e6:.1f} MB, {what}")
     return 0
 
 
-def _check_precision_and_batch(bundle: Bundle, arguments: argparse.Namespace) -> None:
-    for name in ("precision", "batch"):
-        wanted, made = getattr(arguments, name), getattr(bundle.description, name)
-        if wanted is not None and wanted != made:
-            raise ConfigError(
-                f"{bundle.folder} was exported with {name} {made}, which is part of its graphs. "
-                "Export it again with: yolact export CHECKPOINT -o BUNDLE --target tensorrt "
-                f"--{name} {wanted}"
-            )
-
-
 def _targets(arguments: argparse.Namespace, library: TensorRt) -> list[Gpu]:
-    """The GPUs to build for; those of the flag `--target` have no name."""
+    """Return the GPUs to build for; those of `--target` have no name."""
     from yolact_ros.runtime.backends.tensorrt.gpu import Gpu, find_gpu
 
     if arguments.target == "this":
@@ -132,22 +106,23 @@ def _targets(arguments: argparse.Namespace, library: TensorRt) -> list[Gpu]:
     wanted = [part.strip() for part in arguments.target.split(",") if part.strip()]
     if not library.ahead_of_time:
         raise ConfigError(
-            f"{library.label} builds for the GPU of this machine only (--target this): run "
-            "yolact engine on the machine that is to use the engine, or take --library "
+            f"{library.label} builds only for the GPU of this machine (--target this): run "
+            "yolact engine on the machine that will use the engine, or use --library "
             "tensorrt_rtx for GeForce and RTX GPUs."
         )
     unknown = [capability for capability in wanted if capability not in library.capabilities()]
     if unknown or not wanted:
         raise ConfigError(
-            f"{library.label} has no compute capability {', '.join(unknown) or 'of no name'}; "
-            f"expected some of: {','.join(library.capabilities())}. Jetson and Hopper need "
-            "TensorRT itself, on the machine itself."
+            f"{library.label} does not support compute capability "
+            f"{', '.join(unknown) or '(none)'}; "
+            f"expected some of: {','.join(library.capabilities())}. Jetson and Hopper "
+            "require TensorRT, on the machine itself."
         )
     return [Gpu("", capability) for capability in wanted]
 
 
-def _with_bar(open_one: Callable[..., Engine], words: str) -> Engine:
-    """Build in another thread, so that the bar moves and Ctrl-C stops the build."""
+def _with_bar(open_one: Callable[..., Engine], title: str) -> Engine:
+    """Build in another thread, so that the bar advances and Ctrl-C stops the build."""
     from tqdm import tqdm
 
     fraction = 0.0
@@ -157,7 +132,7 @@ def _with_bar(open_one: Callable[..., Engine], words: str) -> Engine:
 
     def progress(value: float) -> bool:
         nonlocal fraction
-        # Phases begin anew inside each other; a bar that goes back would only confuse.
+        # Nested phases start again at 0; the bar must not move backwards.
         fraction = max(fraction, value)
         return not stop.is_set()
 
@@ -170,7 +145,7 @@ def _with_bar(open_one: Callable[..., Engine], words: str) -> Engine:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
-    with tqdm(total=1000, desc=words, bar_format=form, leave=False) as bar:
+    with tqdm(total=1000, desc=title, bar_format=form, leave=False) as bar:
         try:
             while thread.is_alive():
                 thread.join(0.2)

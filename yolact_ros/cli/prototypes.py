@@ -1,25 +1,21 @@
-"""`yolact prototypes`: a picture of the prototypes, and of how they add up to masks."""
+"""`yolact prototypes`: draw the prototypes, and how they add up to masks."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from yolact_ros.config import DEFAULT_MODEL
+from yolact_ros.cli.inference import add_model_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument("image", type=Path, help="a picture")
-    parser.add_argument(
-        "--model",
-        default=DEFAULT_MODEL,
-        help="shipped model, bundle folder or checkpoint file (default: %(default)s)",
-    )
+    """Declare the arguments of `yolact prototypes`."""
+    parser.add_argument("image", type=Path, help="image file")
+    add_model_argument(parser)
     parser.add_argument("--backend", default="auto", help="auto, onnxruntime or torch")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="PNG")
     parser.add_argument(
-        "--instances", type=int, default=4, metavar="N", help="how many masks to take apart"
+        "--instances", type=int, default=4, metavar="N", help="number of masks to explain"
     )
     parser.add_argument("--score-threshold", type=float, default=0.3, metavar="SCORE")
 
@@ -36,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.output.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ConfigError(
-            f"{arguments.output} is no name of a picture; expected one that ends in .png."
+            f"{arguments.output} is not the name of a picture; expected one that ends in .png."
         )
     if not 1 <= arguments.instances <= 100:
         raise ConfigError(f"--instances is {arguments.instances}; expected 1 to 100.")
@@ -52,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(arguments.output), sheet):  # its suffix was checked
         raise YolactError(
-            f"{arguments.output} cannot be written; name a .png in a folder of yours."
+            f"{arguments.output} cannot be written; name a .png in a writable folder."
         )
     shown = min(arguments.instances, len(assembly.detections))
     print(f"{assembly.prototypes.shape[2]} prototypes, {shown} masks -> {arguments.output}")

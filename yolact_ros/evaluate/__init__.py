@@ -1,1 +1,1 @@
-"""How good and how fast a model is, measured through the same Segmenter that a robot runs."""
+"""Measure accuracy and speed of a model through the same Segmenter that a robot runs."""

@@ -1,4 +1,4 @@
-"""Charts as PNG files, drawn by matplotlib without a screen."""
+"""Charts as PNG files, drawn by Matplotlib without a display."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DPI = 110
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, whose parts do not overlap.
+    """Create an empty figure, in inches, whose parts do not overlap.
 
     Raises:
         BackendError: matplotlib is not installed.
@@ -30,15 +30,15 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG; its folder is made.
+    """Write a figure as PNG and create its folder if necessary.
 
     Raises:
-        DatasetError: it cannot be written.
+        DatasetError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
-            # A class name in a script that the font lacks is drawn as boxes.
+            # Letters that the font lacks are drawn as boxes.
             warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
             figure.savefig(path, format="png")
     except OSError as error:
@@ -46,7 +46,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def finish(axes: Any, *, legend: bool = True) -> None:
-    """Give axes a light grid and, where anything has a label, a legend."""
+    """Give axes a light grid and, if anything has a label, a legend."""
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""COCO's average precision of boxes and masks, computed by pycocotools."""
+"""COCO average precision of boxes and masks, computed by pycocotools."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from yolact_ros.runtime.detections import Detections
 
 @dataclass(frozen=True)
 class ClassScores:
-    """AP and recall of one class, in [0, 1]; None without a true instance.
+    """AP and recall of one class, in [0, 1]; None if it has no true instance.
 
     Attributes:
-        instances: true instances, crowds left out.
-        box_ap, mask_ap: over IoU 0.50:0.95, of boxes by class score, of masks by mask score.
-        box_ap50, mask_ap50: the same at IoU 0.50.
-        mask_recall: of masks over IoU 0.50:0.95, with 100 detections of an image.
+        instances: number of true instances without crowds.
+        box_ap, mask_ap: AP over IoU 0.50:0.95 of boxes by class score and of masks by mask score.
+        box_ap50, mask_ap50: AP at IoU 0.50.
+        mask_recall: mask recall over IoU 0.50:0.95 with 100 detections per image.
     """
 
     instances: int
@@ -35,14 +35,14 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class CocoScores:
-    """What COCOeval says, in [0, 1].
+    """Results of COCOeval, in [0, 1].
 
     Attributes:
-        box, mask: the numbers named in `coco_tables.SUMMARY`; None where there is nothing to find.
-        classes: by class name.
-        images: how many were evaluated.
-        detections: how many were made.
-        milliseconds: mean time of each stage.
+        box, mask: the numbers named in `coco_tables.SUMMARY`; None if there is nothing to find.
+        classes: results by class name.
+        images: number of images.
+        detections: number of detections.
+        milliseconds: mean time per image of each stage.
     """
 
     box: Mapping[str, float | None]
@@ -55,13 +55,13 @@ class CocoScores:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What was found in a data set, and what COCOeval says about it.
+    """Detections on a data set, and the results of COCOeval.
 
     Attributes:
         tables: true instances and detections.
-        box, mask: COCOeval of them.
-        classes: names by class id.
-        milliseconds: mean time of each stage.
+        box, mask: results of COCOeval.
+        classes: class names by class id.
+        milliseconds: mean time per image of each stage.
     """
 
     tables: CocoTables
@@ -72,7 +72,7 @@ class Evaluation:
 
     @property
     def scores(self) -> CocoScores:
-        """The numbers alone."""
+        """The numbers without the tables."""
         box, mask = self.box, self.mask
         classes = {
             self.classes[c]: ClassScores(
@@ -101,7 +101,7 @@ def evaluate_coco(
     *,
     limit: int | None = None,
 ) -> CocoScores:
-    """The numbers of `evaluate_dataset`."""
+    """Return the numbers of `evaluate_dataset`."""
     return evaluate_dataset(segment, dataset, limit=limit).scores
 
 
@@ -111,16 +111,16 @@ def evaluate_dataset(
     *,
     limit: int | None = None,
 ) -> Evaluation:
-    """Segment the images of a data set and compare with their annotations.
+    """Segment the images of a data set and compare the detections with the annotations.
 
-    All images count, those without annotations too. Boxes are ranked by class score, masks by
-    mask score, and a detection whose box is empty is none, as in dbolya/yolact `eval.py`.
+    Images without annotations count as well. Boxes are ranked by class score and masks by mask
+    score; detections with an empty box are ignored, as in dbolya/yolact `eval.py`.
 
     Args:
         segment: `Segmenter.segment`.
-        dataset: annotations with the model's classes; detections of classes that the file does
-            not know are left out.
-        limit: evaluate only so many images, the first ones by id.
+        dataset: annotations with the model's classes; detections of classes that the file lacks
+            are ignored.
+        limit: number of images to evaluate, in order of their ids.
 
     Raises:
         DatasetError: images are missing or cannot be read, or there are none.

@@ -1,4 +1,4 @@
-"""Images, true instances and detections in pycocotools' form, and what COCOeval makes of them."""
+"""Images, true instances and detections in pycocotools' form, and their evaluation."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from yolact_ros.datasets.masks import segmentation_rle
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.output.rle import encode_rle
 
-# COCOeval's twelve numbers, in its order: AP over IoU 0.50:0.95, at 0.50 and 0.75, by area; AR by
-# detections of an image, by area.
+# The twelve numbers of COCOeval in its order: AP over IoU 0.50:0.95, at 0.50, at 0.75, by area; AR
+# by detections per image, by area.
 SUMMARY = (
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
     *("ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large"),
@@ -27,13 +27,13 @@ SUMMARY = (
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What COCOeval says about boxes or about masks, in [0, 1].
+    """Results of COCOeval for boxes or for masks, in [0, 1].
 
     Attributes:
-        summary: the numbers named in `SUMMARY`; None where there is nothing to find.
-        class_ap: by class id, AP over IoU 0.50:0.95; None without a true instance.
-        class_ap50: the same at IoU 0.50.
-        class_recall: the same, largest recall with 100 detections of an image, over IoU 0.50:0.95.
+        summary: the numbers named in `SUMMARY`; None if there is nothing to find.
+        class_ap: AP over IoU 0.50:0.95 by class id; None if the class has no true instance.
+        class_ap50: AP at IoU 0.50 by class id.
+        class_recall: maximum recall over IoU 0.50:0.95 with 100 detections per image, by class id.
         precision: (10, 101, C) float64, by IoU threshold 0.50:0.95, recall 0:1 and class in the
             order of `class_ap`; -1 for a class without a true instance.
     """
@@ -49,11 +49,11 @@ class CocoTables:
     """True instances and detections of a set of images; category ids are class ids.
 
     Attributes:
-        class_ids: the classes that take part.
-        images: COCO's entries by image id.
-        truth: COCO's annotations; crowds have `iscrowd` 1.
-        found: detections as boxes (`bbox`) and as masks (`segm`), each with its own score; the
-            two lists run in parallel.
+        class_ids: classes that are evaluated.
+        images: COCO image entries by image id.
+        truth: COCO annotations; crowds have `iscrowd` 1.
+        found: detections as boxes (`bbox`) and as masks (`segm`), each with its own score, in two
+            parallel lists.
     """
 
     def __init__(self, class_ids: Iterable[int], names: Sequence[str]) -> None:
@@ -64,7 +64,7 @@ class CocoTables:
         self._categories = [{"id": c, "name": names[c]} for c in self.class_ids]
 
     def alike(self) -> CocoTables:
-        """Tables for other detections on these images, which the two then have in common."""
+        """Return tables for other detections, which share the images and true instances."""
         tables = CocoTables((), ())
         tables.class_ids, tables._categories = self.class_ids, self._categories
         tables.images, tables.truth = self.images, self.truth
@@ -75,7 +75,7 @@ class CocoTables:
         self.images[image_id] = {"id": image_id, "height": size[0], "width": size[1]}
 
     def add_truth(self, image_id: int, annotations: Iterable[Mapping[str, Any]]) -> None:
-        """Add the annotations of one image; box and area come from the mask where they lack."""
+        """Add the annotations of one image; missing boxes and areas are computed from the mask."""
         image = self.images[image_id]
         for annotation in annotations:
             rle = segmentation_rle(annotation["segmentation"], image["height"], image["width"])
@@ -95,7 +95,7 @@ class CocoTables:
     def add_found(self, image_id: int, found: Detections) -> None:
         """Add the detections of one image.
 
-        Those of other classes do not count, nor those whose box is empty, as in dbolya/yolact
+        Detections of other classes or with an empty box are ignored, as in dbolya/yolact
         `eval.py`.
         """
         known = set(self.class_ids)
@@ -122,7 +122,7 @@ class CocoTables:
             )
 
     def count(self, class_id: int) -> int:
-        """True instances of a class that are no crowds."""
+        """Count the true instances of a class, without crowds."""
         return sum(t["category_id"] == class_id and not t["iscrowd"] for t in self.truth)
 
     def score(self, kind: str, image_ids: Collection[int] | None = None) -> Scores:
@@ -130,16 +130,16 @@ class CocoTables:
 
         Args:
             kind: `bbox` or `segm`.
-            image_ids: of the images to count; all of them by default.
+            image_ids: ids of the images to evaluate; all by default.
         """
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             evaluation = COCOeval(self._coco(self.truth), self._coco(self.found[kind]), kind)
             if image_ids is not None:
                 evaluation.params.imgIds = sorted(image_ids)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-        # IoU thresholds, recalls, classes, areas (0: all), detections of an image (-1: most).
+        # IoU thresholds, recalls, classes, areas (0: all), detections per image (-1: maximum).
         precision = evaluation.eval["precision"][:, :, :, 0, -1]
         recall = evaluation.eval["recall"][:, :, 0, -1]
         classes = list(enumerate(evaluation.params.catIds))
@@ -166,5 +166,5 @@ class CocoTables:
 
 
 def _known(value: float) -> float | None:
-    """COCOeval writes -1 for what cannot be computed: for all thresholds of a class or none."""
+    """Turn -1, which COCOeval writes for what cannot be computed, into None."""
     return None if value < 0 else value

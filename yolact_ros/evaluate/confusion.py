@@ -1,4 +1,4 @@
-"""Which class is taken for which: detections matched with true instances, and the counts."""
+"""Confusion matrix of detections that are matched with true instances."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 BACKGROUND = "background"
 
-# Beyond so many classes the cells are too small for numbers.
+# With more classes, the cells are too small for numbers.
 MAX_NUMBERED = 30
 CELL_INCHES = 0.42
 
 
 def match_instances(iou: np.ndarray, scores: np.ndarray, *, threshold: float) -> np.ndarray:
-    """Match detections with true instances, whatever their classes.
+    """Match detections with true instances, regardless of their classes.
 
-    In the order of scores, best first, each detection takes the true instance that it overlaps
-    most of those that are left.
+    In descending order of score, each detection takes the true instance with the highest IoU among
+    those that are not taken yet.
 
     Args:
-        iou: (D, T), of each detection with each true instance, in [0, 1].
-        scores: (D,) of the detections.
-        threshold: the smallest IoU of a match.
+        iou: (D, T) IoU of each detection with each true instance, in [0, 1].
+        scores: (D,) scores of the detections.
+        threshold: minimum IoU of a match.
 
     Returns:
         (D,) int64: index of the true instance of each detection, or -1.
@@ -56,22 +56,22 @@ def count_confusions(
     matches: np.ndarray,
     num_classes: int,
 ) -> np.ndarray:
-    """Count what the true instances of an image were taken for.
+    """Count the pairs of true class and detected class in an image.
 
     Args:
         true_classes: (T,) int64, below `num_classes`.
-        found_classes: (D,) int64, the same of the detections.
+        found_classes: (D,) int64, classes of the detections.
         matches: (D,) int64, index of the true instance of each detection, or -1.
         num_classes: C.
 
     Returns:
-        (C + 1, C + 1) int64, true class by found class. The last row has detections on the
+        (C + 1, C + 1) int64, true class by detected class. The last row counts detections on the
         background, the last column missed instances.
     """
     counts = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     missed = np.ones(len(true_classes), bool)
     missed[matches[matches >= 0]] = False
-    # A match of -1 reads the last entry: the background.
+    # A match of -1 selects the last entry, which is the background.
     rows = np.append(true_classes, num_classes).astype(np.int64)[matches]
     np.add.at(counts, (rows, found_classes), 1)
     np.add.at(counts[:, num_classes], true_classes[missed], 1)
@@ -79,15 +79,15 @@ def count_confusions(
 
 
 def write_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None:
-    """Write a CSV file: a row for each true class, a column for each found one.
+    """Write a CSV file with one row per true class and one column per detected class.
 
     Args:
         counts: (C + 1, C + 1), see `count_confusions`.
-        names: of the C classes.
-        path: the file to write.
+        names: names of the C classes.
+        path: output file.
 
     Raises:
-        DatasetError: it cannot be written.
+        DatasetError: the file cannot be written.
     """
     titles = [*names, BACKGROUND]
     try:
@@ -102,12 +102,12 @@ def write_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> Non
 
 
 def draw_confusion(counts: np.ndarray, names: Sequence[str], *, title: str) -> Figure:
-    """Draw the counts, shaded by the share of their row.
+    """Draw the counts, shaded by their fraction of the row.
 
     Args:
         counts: (C + 1, C + 1), see `count_confusions`.
-        names: of the C classes.
-        title: of the picture.
+        names: names of the C classes.
+        title: title of the picture.
 
     Raises:
         BackendError: matplotlib is not installed.
@@ -118,21 +118,21 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], *, title: str) -> F
     inches = side * (CELL_INCHES if numbered else CELL_INCHES / 2)
     figure = new_figure(inches + 3.0, inches + 2.2)
     axes = figure.add_subplot()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    picture = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(side), titles, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(side), titles)
     axes.tick_params(labelsize=8 if numbered else 5, length=2)
     axes.set(xlabel="found", ylabel="true", title=title)
-    # Lines before the background, which is no class.
+    # Separate the background, which is not a class.
     axes.axhline(side - 1.5, color="0.4", lw=0.8)
     axes.axvline(side - 1.5, color="0.4", lw=0.8)
     if numbered:
         for row, column in np.argwhere(counts):
-            ink = "white" if shares[row, column] > 0.55 else "black"
+            ink = "white" if fractions[row, column] > 0.55 else "black"
             axes.text(
                 column, row, str(counts[row, column]), ha="center", va="center", fontsize=7,
                 color=ink,
             )  # fmt: skip
-    figure.colorbar(picture, ax=axes, shrink=0.7, label="share of the row")
+    figure.colorbar(picture, ax=axes, shrink=0.7, label="fraction of the row")
     return figure

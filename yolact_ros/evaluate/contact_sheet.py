@@ -15,20 +15,20 @@ from yolact_ros.runtime.output.draw import FONT, MASK_OPACITY, class_colour
 
 TILE = (240, 320)  # height, width
 GAP = 6
-PAPER = 32  # grey level behind the tiles
-CAPTION = 18  # height of the line below a tile
+PAPER = 32  # grey level between the tiles
+CAPTION = 18  # height of the line of text below a tile
 TEXT_SCALE = 0.42
 
 
 def make_sheet(
     tiles: Sequence[tuple[np.ndarray, str]], *, columns: int = 6, tile: tuple[int, int] = TILE
 ) -> np.ndarray:
-    """Lay pictures out in rows, each with a line of text below it.
+    """Arrange pictures in rows, each with a line of text below it.
 
     Args:
-        tiles: (H, W, 3) uint8 BGR of any size, and its caption; there may be none.
-        columns: pictures of a row, at most.
-        tile: (height, width) that larger ones are shrunk to.
+        tiles: (H, W, 3) uint8 BGR images of any size with their captions; may be empty.
+        columns: maximum number of pictures per row.
+        tile: (height, width) to which larger pictures are shrunk.
 
     Returns:
         (H, W, 3) uint8 BGR.
@@ -37,8 +37,8 @@ def make_sheet(
     rows = max(1, math.ceil(len(tiles) / columns))
     step = tile[0] + CAPTION + GAP, tile[1] + GAP
     sheet = np.full((rows * step[0] + GAP, columns * step[1] + GAP, 3), PAPER, np.uint8)
-    for place, (image, caption) in enumerate(tiles):
-        top, left = GAP + place // columns * step[0], GAP + place % columns * step[1]
+    for number, (image, caption) in enumerate(tiles):
+        top, left = GAP + number // columns * step[0], GAP + number % columns * step[1]
         small = _shrink(image, _fitting_scale(image, tile))
         height, width = small.shape[:2]
         y, x = top + (tile[0] - height) // 2, left + (tile[1] - width) // 2
@@ -51,9 +51,9 @@ def draw_sample(sample: Sample, class_names: Sequence[str], *, scale: float = 1.
     """Draw the annotated instances on their image: masks, boxes, class names; crowds in grey.
 
     Args:
-        sample: at its own size.
-        class_names: by class id.
-        scale: by which image and masks are shrunk first, so that lines and words stay sharp.
+        sample: sample at its original size.
+        class_names: names by class id.
+        scale: factor by which image and masks are shrunk first, so that lines and text stay sharp.
 
     Returns:
         A new (H, W, 3) uint8 BGR image.
@@ -77,14 +77,14 @@ def draw_sample(sample: Sample, class_names: Sequence[str], *, scale: float = 1.
 
 
 def draw_contact_sheet(dataset: CocoDataset, *, count: int = 24, seed: int = 0) -> np.ndarray:
-    """Draw annotated images: first such that every class is seen, then any others.
+    """Draw annotated images: first a selection that shows every class, then others.
 
-    Images that cannot be read are passed over.
+    Images that cannot be read are skipped.
 
     Args:
-        dataset: to choose from.
-        count: images on the sheet at most.
-        seed: of the choice.
+        dataset: data set to choose from.
+        count: maximum number of images.
+        seed: seed of the selection.
 
     Returns:
         (H, W, 3) uint8 BGR.
@@ -109,13 +109,13 @@ def write_on(
     *,
     colour: tuple[int, int, int] = (225, 225, 225),
 ) -> None:
-    """Write readably on a picture: coloured letters with a dark rim; `origin` is x y, in place."""
+    """Write coloured text with a dark outline on a picture, in place; `origin` is x y."""
     cv2.putText(canvas, text, origin, FONT, TEXT_SCALE, (0, 0, 0), 3, cv2.LINE_AA)
     cv2.putText(canvas, text, origin, FONT, TEXT_SCALE, colour, 1, cv2.LINE_AA)
 
 
 def _choose(dataset: CocoDataset, seed: int) -> list[int]:
-    """Positions of all images; those that show a class for the first time come first."""
+    """Return the positions of all images; those that show a new class come first."""
     order = np.random.default_rng(seed).permutation(len(dataset)).tolist()
     seen: set[int] = set()
     first: list[int] = []
@@ -141,7 +141,7 @@ def _shrink(image: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _shorten(text: str, width: int) -> str:
-    """Cut the end of `text` off where it is wider than `width` pixels."""
+    """Shorten `text` to `width` pixels."""
     cut = text
     while cut and cv2.getTextSize(cut, FONT, TEXT_SCALE, 1)[0][0] > width:
         cut = f"{cut.removesuffix('...')[:-1]}..." if len(cut) > 4 else ""

@@ -1,4 +1,4 @@
-"""Mistakes as pictures: the truth beside what was found, on the part of the image they are in."""
+"""Pictures of mistakes: ground truth beside detections, on the relevant part of the image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pycocotools import mask as rle_masks
 from yolact_ros.evaluate.mistakes import INVENTED, MISSED, WRONG_CLASS, MatchedImage, Mistake
 
 PANEL, CAPTION, TITLE, GAP = 200, 40, 46, 10  # pixels
-CONTEXT = 0.6  # of the longer side of what is shown, around it
+CONTEXT = 0.6  # margin around the boxes, as a fraction of their longer side
 SMALLEST_WINDOW = 64  # pixels of the image
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -26,16 +26,16 @@ Window = tuple[int, int, int, int]
 def draw_case(
     image_bgr: np.ndarray, mistake: Mistake, matched: MatchedImage, *, names: Sequence[str]
 ) -> np.ndarray:
-    """Draw one mistake: on the left the truth, on the right what was found.
+    """Draw one mistake, with the ground truth on the left and the detections on the right.
 
-    What the mistake is about is filled, in green where it is true and in red where it was found;
-    outlines show the other instances and detections.
+    The true instance is filled in green and the detection in red; outlines show the other
+    instances and detections.
 
     Args:
-        image_bgr: (H, W, 3) uint8, the whole image.
-        mistake: what to show.
-        matched: the image's instances and detections.
-        names: by class id.
+        image_bgr: (H, W, 3) uint8, whole image.
+        mistake: mistake to show.
+        matched: instances and detections of the image.
+        names: class names by class id.
 
     Returns:
         (240, 410, 3) uint8 BGR.
@@ -61,12 +61,12 @@ def draw_case(
 
 
 def draw_gallery(cases: Sequence[np.ndarray], *, title: str, columns: int = 3) -> np.ndarray:
-    """Put cases side by side, below a title.
+    """Arrange cases side by side below a title.
 
     Args:
-        cases: as `draw_case` gives them; at least one.
-        title: of the picture.
-        columns: cases in a row.
+        cases: results of `draw_case`; at least one.
+        title: title of the picture.
+        columns: cases per row.
 
     Returns:
         (H, W, 3) uint8 BGR.
@@ -75,7 +75,7 @@ def draw_gallery(cases: Sequence[np.ndarray], *, title: str, columns: int = 3) -
     rows = -(-len(cases) // columns)
     canvas = np.full((TITLE + rows * height, min(columns, len(cases)) * width, 3), PAPER, np.uint8)
     _write(canvas, title, (GAP, 24), 0.6, INK)
-    _write(canvas, "left: truth, right: found", (GAP, 41), 0.4, GREY)
+    _write(canvas, "left: ground truth, right: detected", (GAP, 41), 0.4, GREY)
     for number, case in enumerate(cases):
         top = TITLE + number // columns * height + GAP
         left = number % columns * width + GAP
@@ -84,7 +84,7 @@ def draw_gallery(cases: Sequence[np.ndarray], *, title: str, columns: int = 3) -
 
 
 def caption(mistake: Mistake, matched: MatchedImage, *, names: Sequence[str]) -> tuple[str, str]:
-    """Two lines of text: what is wrong, and where."""
+    """Return two lines of text: what is wrong, and where."""
     true_name = found_name = ""
     if mistake.truth is not None:
         true_name = names[matched.truth[mistake.truth]["category_id"]]
@@ -97,17 +97,17 @@ def caption(mistake: Mistake, matched: MatchedImage, *, names: Sequence[str]) ->
         return f"{true_name} missed", f"{where}, {mistake.weight:.0f} pixels{near}"
     if mistake.kind == INVENTED:
         near = _nearest(matched.iou[mistake.found], matched.truth, names)
-        return f"{found_name} is none", f"{where}{near or ', on nothing'}"
+        return f"{found_name} is not there", f"{where}{near or ', on background'}"
     if mistake.kind == WRONG_CLASS:
-        return f"{true_name} taken for {found_name}", f"{where}, IoU {mistake.iou:.2f}"
+        return f"{true_name} detected as {found_name}", f"{where}, IoU {mistake.iou:.2f}"
     return f"{found_name}, IoU {mistake.iou:.2f}", where
 
 
 def choose_window(boxes: Sequence[Sequence[float]], image_size: tuple[int, int]) -> Window:
-    """A square around boxes, with context; it may reach beyond the image.
+    """Choose a square around boxes, with a margin; it may reach beyond the image.
 
     Args:
-        boxes: COCO's x y width height in pixels; at least one.
+        boxes: x y width height in pixels, as in COCO; at least one.
         image_size: (height, width) of the image.
 
     Returns:
@@ -121,7 +121,7 @@ def choose_window(boxes: Sequence[Sequence[float]], image_size: tuple[int, int])
     starts = []
     for middle, length in (((x1 + x2) / 2, image_size[1]), ((y1 + y2) / 2, image_size[0])):
         start = round(middle - side / 2)
-        # Inside the image, or with equal borders where the image is smaller than the window.
+        # Inside the image, or with equal borders if the image is smaller than the window.
         starts.append(
             min(max(start, 0), length - side) if side <= length else (length - side) // 2
         )
@@ -163,7 +163,7 @@ def _panel_mask(row: dict[str, Any], window: Window) -> np.ndarray:
 
 
 def _cut(image: np.ndarray, window: Window, *, fill: int) -> np.ndarray:
-    """Cut out a window; what lies beyond the image is filled."""
+    """Cut out a window and fill what lies beyond the image."""
     x1, y1, x2, y2 = window
     cut = np.full((y2 - y1, x2 - x1, *image.shape[2:]), fill, np.uint8)
     left, top = max(x1, 0), max(y1, 0)
@@ -176,7 +176,7 @@ def _draw_outline(
     panel: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], line: int
 ) -> None:
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    if colour == OTHER_COLOUR:  # to be seen on bright ground too
+    if colour == OTHER_COLOUR:  # visible on bright backgrounds too
         cv2.drawContours(panel, contours, -1, INK, line + 2, cv2.LINE_AA)
     cv2.drawContours(panel, contours, -1, colour, line, cv2.LINE_AA)
 
@@ -188,5 +188,5 @@ def _write(
     scale: float,
     colour: tuple[int, int, int],
 ) -> None:
-    plain = text.encode("ascii", "replace").decode()  # OpenCV's font has no other letters
+    plain = text.encode("ascii", "replace").decode()  # the font of OpenCV has no other letters
     cv2.putText(canvas, plain, origin, FONT, scale, colour, 1, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""What a measurement ran on."""
+"""Description of the machine that a measurement ran on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 
 from yolact_ros.runtime.backends.choice import cpu_name
 
-# Libraries whose version matters to speed, if they take part.
+# Libraries whose version affects the speed, if they are loaded.
 LIBRARIES = ("numpy", "cv2", "onnxruntime", "openvino", "torch")
 
 
 def describe_machine() -> dict[str, str]:
-    """CPU, cores, load, system, and versions of the libraries that are loaded."""
+    """Return the CPU, cores, load, system, and versions of the loaded libraries."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     description = {
         "cpu": cpu_name(),
@@ -30,7 +30,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def peak_memory_mb() -> float:
-    """The most memory that this process has held so far, in MB; 0 where that is not known."""
+    """Return the peak memory of this process in MB; 0 if unknown."""
     try:
         import resource
     except ImportError:  # not a POSIX system

@@ -1,4 +1,4 @@
-"""What a model gets wrong: instances missed, invented, of the wrong class, poorly outlined."""
+"""Mistakes of a model: missed, invented, misclassified and poorly outlined instances."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from yolact_ros.evaluate.coco_tables import CocoTables
 from yolact_ros.evaluate.confusion import match_instances
 
 MATCH_IOU = 0.5
-# Below a good mask, and above it a detection and an instance of its class belong together still.
+# A mask below the first IoU is poor; above the second, a detection still belongs to an instance of
+# its class.
 GOOD_IOU, NEAR_IOU = 0.75, 0.1
 
 MISSED, INVENTED, WRONG_CLASS, POOR_MASK = "missed", "invented", "wrong_class", "poor_mask"
@@ -22,13 +23,13 @@ KINDS = (MISSED, INVENTED, WRONG_CLASS, POOR_MASK)
 
 @dataclass(frozen=True, eq=False)
 class MatchedImage:
-    """The true instances of an image, its detections, and which belong together.
+    """The true instances of an image, its detections, and their matches.
 
     Attributes:
-        image_id: of the image.
-        truth: T of COCO's annotations, without crowds.
+        image_id: id of the image.
+        truth: T COCO annotations, without crowds.
         found: D detections in the same form, with their mask `score`.
-        iou: (D, T) float64, of the masks.
+        iou: (D, T) float64 mask IoU.
         matches: (D,) int64, index of the true instance of each detection, or -1.
     """
 
@@ -55,13 +56,13 @@ class Mistake:
 
     Attributes:
         kind: one of `KINDS`.
-        image_id: of its image.
+        image_id: id of the image.
         truth: index of the instance in its `MatchedImage`; None if there is none.
         found: index of the detection; None if there is none.
-        iou: of the two masks, or of the one with the nearest of the other side; 0 if there is
-            none.
-        weight: how bad it is among those of its kind: pixels of a missed instance, score of a
-            false detection, what a poor mask lacks of IoU 1.
+        iou: IoU of the two masks or, if there is only one, with the nearest mask of the other
+            side; 0 if there is none.
+        weight: severity among mistakes of its kind: pixels of a missed instance, score of a false
+            detection, 1 - IoU of a poor mask.
     """
 
     kind: str
@@ -73,11 +74,10 @@ class Mistake:
 
 
 def match_tables(tables: CocoTables, *, score_threshold: float) -> list[MatchedImage]:
-    """Match what is shown at a threshold of the class score, image by image.
+    """Match the detections above a class score with the true instances, image by image.
 
-    Masks match from an IoU of 0.5 on, whatever their classes, in the order of mask scores.
-    Detections that match nothing and lie, with half their pixels, on a crowd of their class are
-    left out.
+    Masks match from an IoU of 0.5, regardless of their classes, in descending order of mask score.
+    Unmatched detections with at least half of their pixels on a crowd of their class are ignored.
     """
     truth: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in tables.images}
     found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in tables.images}
@@ -112,7 +112,7 @@ def _match_image(
 
 
 def mask_iou(found: Sequence[dict[str, Any]], truth: Sequence[dict[str, Any]]) -> np.ndarray:
-    """IoU of D masks with T masks; with a crowd, the share of the detection that lies on it.
+    """Compute the IoU of D masks with T masks; for a crowd, the fraction of the detection on it.
 
     Returns:
         (D, T) float64.
@@ -129,10 +129,10 @@ def mask_iou(found: Sequence[dict[str, Any]], truth: Sequence[dict[str, Any]]) -
 
 
 def find_mistakes(image: MatchedImage) -> list[Mistake]:
-    """Name the mistakes in an image; each instance and each detection takes part in one at most.
+    """List the mistakes in an image; each instance or detection belongs to at most one.
 
-    A detection and an instance of the same class that overlap a little, but match nothing, are
-    one poor mask, not a miss and an invention.
+    An unmatched detection and an unmatched instance of the same class that overlap a little are
+    one poor mask, not a missed and an invented instance.
     """
     mistakes = []
     missed = set(range(len(image.truth))) - set(image.matches.tolist())
@@ -170,6 +170,6 @@ def find_mistakes(image: MatchedImage) -> list[Mistake]:
 
 
 def worst(mistakes: Sequence[Mistake], kind: str, *, count: int) -> list[Mistake]:
-    """The worst mistakes of a kind, worst first."""
+    """Return the worst mistakes of a kind, worst first."""
     ranked = sorted((m for m in mistakes if m.kind == kind), key=lambda m: -m.weight)
     return ranked[:count]

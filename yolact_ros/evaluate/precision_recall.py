@@ -1,4 +1,4 @@
-"""Precision against recall, of masks and of boxes."""
+"""Precision-recall curves of masks and boxes."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from yolact_ros.evaluate.charts import finish, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Title and which of COCOeval's ten IoU thresholds, 0.50:0.95, a panel averages over.
+# Title of a panel, and which of COCOeval's ten IoU thresholds, 0.50:0.95, it averages over.
 PANELS = (
     ("IoU 0.50", slice(0, 1)),
     ("IoU 0.75", slice(5, 6)),
     ("mean of IoU 0.50:0.95", slice(0, 10)),
 )
 RECALL = np.linspace(0, 1, 101)
-MAX_NAMED = 20  # classes with a colour and a name of their own
+MAX_NAMED = 20  # classes that get their own colour and name
 
 
 def mean_precision(precision: np.ndarray, thresholds: slice) -> np.ndarray:
-    """Average over IoU thresholds.
+    """Average precision over IoU thresholds.
 
     Args:
         precision: (10, 101, C), see `coco_tables.Scores`.
-        thresholds: which of the ten.
+        thresholds: selection of the ten thresholds.
 
     Returns:
         (101, C); NaN for a class without a true instance.
@@ -39,12 +39,12 @@ def mean_precision(precision: np.ndarray, thresholds: slice) -> np.ndarray:
 def draw_precision_recall(
     precision: Mapping[str, np.ndarray], names: Sequence[str], *, title: str
 ) -> Figure:
-    """Draw a row for masks and one for boxes: faint lines for the classes, a thick one for all.
+    """Draw one row for masks and one for boxes: thin lines for classes, a thick one for the mean.
 
     Args:
-        precision: title of the row to (10, 101, C), see `coco_tables.Scores`.
-        names: of the C classes.
-        title: of the picture.
+        precision: (10, 101, C) by title of the row, see `coco_tables.Scores`.
+        names: names of the C classes.
+        title: title of the picture.
 
     Raises:
         BackendError: matplotlib is not installed.

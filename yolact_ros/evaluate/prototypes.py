@@ -1,4 +1,4 @@
-"""Pictures of the prototypes, and of how coefficients add them up to masks (YOLACT figure 5)."""
+"""Pictures of the prototypes, and of how they add up to masks (YOLACT figure 5)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ TEXT = (230, 230, 230)
 
 @dataclass(frozen=True, eq=False)
 class MaskAssembly:
-    """What the masks of one image are made of.
+    """The parts that the masks of one image are assembled from.
 
     Attributes:
         detections: the N instances.
         prototypes: (Hp, Wp, K) float32, zero or more.
         coefficients: (N, K) float32 in [-1, 1].
-        soft: the soft masks at the prototypes' resolution.
+        soft: soft masks at the resolution of the prototypes.
     """
 
     detections: Detections
@@ -40,7 +40,11 @@ class MaskAssembly:
 
 
 def take_apart(segmenter: Segmenter, image: np.ndarray) -> MaskAssembly:
-    """Segment an image (H, W, 3) uint8 BGR and keep its prototypes and coefficients.
+    """Segment an image and return its prototypes, coefficients and soft masks.
+
+    Args:
+        segmenter: open segmenter.
+        image: (H, W, 3) uint8 BGR.
 
     Raises:
         BackendError: the backend fails.
@@ -64,13 +68,13 @@ def draw_assembly_sheet(
     class_names: Sequence[str],
     instances: int = 4,
 ) -> np.ndarray:
-    """Draw all prototypes, and below them how the masks of the best instances add up.
+    """Draw all prototypes and, below them, how the masks of the best instances add up.
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        assembly: of this image.
+        assembly: its assembly.
         class_names: name of each class id.
-        instances: how many masks to take apart.
+        instances: number of masks to explain.
 
     Returns:
         (height, width, 3) uint8 BGR.
@@ -80,7 +84,7 @@ def draw_assembly_sheet(
     dense = assembly.soft.dense()
     rows = [
         draw_assembly(
-            draw_detections(image, _only(found, i), class_names),
+            draw_detections(image, found[i : i + 1], class_names),
             assembly.prototypes,
             assembly.coefficients[i],
             dense[i],
@@ -100,26 +104,12 @@ def draw_assembly_sheet(
     )
 
 
-def _only(detections: Detections, index: int) -> Detections:
-    """The detections with one instance left."""
-    one = slice(index, index + 1)
-    return Detections(
-        boxes=detections.boxes[one],
-        scores=detections.scores[one],
-        mask_scores=detections.mask_scores[one],
-        class_ids=detections.class_ids[one],
-        mask_rois=detections.mask_rois[one],
-        masks=detections.masks[one],
-        image_size=detections.image_size,
-    )
-
-
 def draw_prototype_grid(prototypes: np.ndarray, *, columns: int = 8) -> np.ndarray:
-    """Draw every prototype as one tile, dark where it is zero, each scaled to its own maximum.
+    """Draw one tile per prototype, dark where it is zero and scaled to its own maximum.
 
     Args:
         prototypes: (Hp, Wp, K) float32, zero or more.
-        columns: tiles in a row.
+        columns: tiles per row.
 
     Returns:
         (H, W, 3) uint8 BGR.
@@ -140,18 +130,18 @@ def draw_assembly(
     title: str,
     terms: int = 5,
 ) -> list[np.ndarray]:
-    """Draw how one mask comes about, as a row of tiles.
+    """Draw how one mask is assembled, as a row of tiles.
 
     Args:
-        thumbnail: (H, W, 3) uint8 BGR, the image with the instance marked.
+        thumbnail: (H, W, 3) uint8 BGR image in which the instance is marked.
         prototypes: (Hp, Wp, K) float32.
-        coefficients: (K,) float32 in [-1, 1], of this instance.
-        mask: (Hp, Wp) float32 in [0, 1], the soft mask cropped to its box.
+        coefficients: (K,) float32 in [-1, 1] of the instance.
+        mask: (Hp, Wp) float32 in [0, 1], soft mask cropped to its box.
         title: label of the first tile.
-        terms: how many of the strongest terms to show.
+        terms: number of strongest terms to show.
 
     Returns:
-        Tiles: image, strongest terms (red adds, blue takes away), sum of all terms, mask.
+        Tiles: image, strongest terms (red adds, blue subtracts), sum of all terms, mask.
     """
     contributions = prototypes * coefficients
     strength = np.abs(contributions).sum(axis=(0, 1))
@@ -179,15 +169,15 @@ def heat(values: np.ndarray, *, limit: float | None = None) -> np.ndarray:
 
 def diverging(values: np.ndarray, limit: float) -> np.ndarray:
     """Colour (H, W) float values: white at zero, red at +limit, blue at -limit; BGR uint8."""
-    share = np.clip(values / limit, -1, 1).astype(np.float32)
-    fade = 1 - np.abs(share)
-    blue = np.where(share < 0, 1.0, fade)
-    red = np.where(share > 0, 1.0, fade)
+    scaled = np.clip(values / limit, -1, 1).astype(np.float32)
+    fade = 1 - np.abs(scaled)
+    blue = np.where(scaled < 0, 1.0, fade)
+    red = np.where(scaled > 0, 1.0, fade)
     return (np.stack([blue, fade, red], axis=-1) * 255).astype(np.uint8)
 
 
 def labelled(picture: np.ndarray, text: str) -> np.ndarray:
-    """Fit a picture into one tile, its aspect kept, under a line of text."""
+    """Fit a picture into a tile below a line of text, keeping its aspect ratio."""
     height, width = picture.shape[:2]
     scale = min(TILE / width, TILE / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -200,7 +190,7 @@ def labelled(picture: np.ndarray, text: str) -> np.ndarray:
 
 
 def stack_rows(rows: list[list[np.ndarray]]) -> np.ndarray:
-    """Lay rows of equal tiles on one sheet."""
+    """Arrange rows of equal tiles on one sheet."""
     columns = max((len(row) for row in rows), default=0)
     height, width = LABEL + TILE, TILE
     sheet = np.full(

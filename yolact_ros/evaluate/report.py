@@ -1,4 +1,4 @@
-"""A folder that says how good a model is, and what it gets wrong."""
+"""Report folder with the accuracy of a model and its mistakes."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from yolact_ros.evaluate.mistakes import (
 )
 from yolact_ros.evaluate.precision_recall import draw_precision_recall
 
-# What the figures of COCOeval are called in its papers.
+# Names of COCOeval's numbers in papers.
 TITLES = (
     *("AP", "AP50", "AP75", "AP small", "AP medium", "AP large"),
     *("AR1", "AR10", "AR100", "AR small", "AR medium", "AR large"),
 )
-SHOWN = 12  # mistakes of each kind
+SHOWN = 12  # mistakes per kind
 MEANING = {
     MISSED: "instances that no detection matches, largest first",
     INVENTED: "detections that match no instance, highest score first",
@@ -58,15 +58,15 @@ def write_report(
     """Write `summary.json`, `summary.md`, and the pictures that they name.
 
     Args:
-        folder: where to; it is made.
-        evaluation: what was found, and COCOeval of it.
-        dataset: the images of the evaluation.
-        content: the numbers of the evaluation, which go into the summary.
-        score_threshold: class score from which on a detection counts as shown, in the confusion
-            matrix and among the mistakes.
+        folder: output folder; created if absent.
+        evaluation: detections and results of COCOeval.
+        dataset: data set of the evaluation.
+        content: numbers of the evaluation, which become part of the summary.
+        score_threshold: minimum class score of detections in the confusion matrix and among the
+            mistakes.
 
     Returns:
-        What `summary.json` has.
+        Content of `summary.json`.
 
     Raises:
         BackendError: matplotlib is not installed.
@@ -85,7 +85,7 @@ def write_report(
     counts = _confusions(images, tables.class_ids, len(dataset.classes))
     write_confusion(counts, names, folder / "confusion.csv")
     figure = draw_confusion(
-        counts, names, title=f"{model}, scores from {score_threshold:g}, mask IoU from {MATCH_IOU}"
+        counts, names, title=f"{model}, scores >= {score_threshold:g}, mask IoU >= {MATCH_IOU}"
     )
     save_figure(figure, folder / "confusion.png")
     numbers = Counter(mistake.kind for mistake in mistakes)
@@ -107,21 +107,21 @@ def write_report(
 
 
 def format_summary(summary: Mapping[str, Any], *, galleries: Sequence[str] = ()) -> str:
-    """The summary for people, in Markdown.
+    """Format the summary as Markdown.
 
     Args:
         summary: content of `summary.json`.
-        galleries: kinds of mistakes that have a picture.
+        galleries: kinds of mistakes with a picture.
     """
     lines = [f"# {summary['model']['name']}", ""]
-    lines += [f"{summary['images']} images; AP and AR in per cent, by COCOeval.", ""]
+    lines += [f"{summary['images']} images; AP and AR in percent, by COCOeval.", ""]
     lines += _table(["", *TITLES], [_figures_row(summary, kind) for kind in ("box", "mask")])
     lines += ["", "![precision and recall](precision_recall.png)", "", "## Time", ""]
     times = {**summary["milliseconds"], "sum": sum(summary["milliseconds"].values())}
     titles = [f"{stage}, ms" for stage in times]
     lines += _table(titles, [[f"{value:.1f}" for value in times.values()]])
     machine = ", ".join(f"{key} {value}" for key, value in summary["machine"].items())
-    lines += ["", f"Mean of an image, on {machine}.", "", "## Classes", ""]
+    lines += ["", f"Mean per image, on {machine}.", "", "## Classes", ""]
     columns = {
         "box AP": "box_ap", "box AP50": "box_ap50", "mask AP": "mask_ap",
         "mask AP50": "mask_ap50", "mask recall": "mask_recall",
@@ -136,9 +136,9 @@ def format_summary(summary: Mapping[str, Any], *, galleries: Sequence[str] = ())
         "",
         "## Mistakes",
         "",
-        f"Of detections with a class score from {shown['score_threshold']:g} on: "
+        f"Detections with a class score of at least {shown['score_threshold']:g}: "
         f"{shown['detections']} detections, {shown['instances']} instances, {shown['right']} "
-        f"matched with the right class (mask IoU from {shown['mask_iou']:g}).",
+        f"matched with the right class (mask IoU at least {shown['mask_iou']:g}).",
         "",
         "![confusion matrix](confusion.png)",
     ]
@@ -152,7 +152,7 @@ def format_summary(summary: Mapping[str, Any], *, galleries: Sequence[str] = ())
 def _confusions(
     images: Sequence[MatchedImage], class_ids: Sequence[int], num_classes: int
 ) -> np.ndarray:
-    """Counts of all images, of the classes that the annotations know and the background."""
+    """Sum the counts of all images, for the annotated classes and the background."""
     counts = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     for image in images:
         counts += count_confusions(
@@ -168,7 +168,7 @@ def _write_galleries(
     images: Sequence[MatchedImage],
     dataset: CocoDataset,
 ) -> list[str]:
-    """Draw the worst mistakes; returns the kinds of which there are any."""
+    """Draw the worst mistakes; return the kinds that have any."""
     by_id = {image.image_id: image for image in images}
     index = {image_id: number for number, image_id in enumerate(dataset.image_ids)}
     drawn = []

@@ -1,4 +1,4 @@
-"""Milliseconds per stage of the pipeline, and of post-processing on scenes of known size."""
+"""Milliseconds per stage of the pipeline, and of post-processing on synthetic scenes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from yolact_ros.runtime.masks import assemble_masks, enlarge_masks
 from yolact_ros.runtime.postprocess import select_detections
 from yolact_ros.runtime.preprocess import Placement
 
-WARM_UP = 3  # frames that are not counted
+WARM_UP = 3  # frames before the measurement
 
 
 @dataclass(frozen=True)
 class Times:
-    """Milliseconds of one stage."""
+    """Statistics of the milliseconds of one stage."""
 
     p50: float
     p95: float
@@ -36,23 +36,23 @@ class Times:
 
     @classmethod
     def of(cls, milliseconds: list[float]) -> Times:
-        """Summarise measurements, at least one."""
+        """Summarize at least one measurement."""
         p50, p95 = np.percentile(milliseconds, [50, 95])
         return cls(float(p50), float(p95), float(np.mean(milliseconds)), min(milliseconds))
 
 
 @dataclass(frozen=True)
 class SpeedReport:
-    """What was measured.
+    """Results of a measurement.
 
     Attributes:
         stages: `preprocess`, `inference`, `postprocess` and `total`; for a stream with reuse of
             features also `keyframe` and `partial`, the total of each type of frame.
-        frames: how many frames were counted.
-        frames_per_second: by the mean of `total`.
-        instances: mean number of detections of a frame.
-        peak_memory_mb: of the process, decoding of the input included.
-        machine: what it ran on.
+        frames: number of measured frames.
+        frames_per_second: from the mean of `total`.
+        instances: mean number of detections per frame.
+        peak_memory_mb: peak memory of the process, including the decoding of the input.
+        machine: description of the machine.
     """
 
     stages: Mapping[str, Times]
@@ -66,12 +66,12 @@ class SpeedReport:
 def measure_speed(
     segment: Callable[[np.ndarray], Detections], images: Iterable[np.ndarray], *, frames: int
 ) -> SpeedReport:
-    """Segment images and time each stage; reading the images does not count.
+    """Segment images and time each stage, without the time for reading the images.
 
     Args:
-        segment: `Segmenter.segment`, perhaps with a stream.
-        images: (H, W, 3) uint8 BGR, `frames + WARM_UP` of them or more.
-        frames: how many to count.
+        segment: `Segmenter.segment` or `Stream.detect`.
+        images: at least `frames + WARM_UP` images, (H, W, 3) uint8 BGR.
+        frames: number of frames to measure.
     """
     stages: dict[str, list[float]] = defaultdict(list)
     instances: list[int] = []
@@ -102,10 +102,10 @@ def measure_speed(
 
 
 def endless_images(path: Path) -> Iterator[np.ndarray]:
-    """Images of a file, folder or video, over and over.
+    """Yield the images of a file, folder or video endlessly.
 
     Raises:
-        DatasetError: there is none that can be read.
+        DatasetError: no image can be read.
     """
     files = find_files([path])
     while True:
@@ -121,13 +121,13 @@ def endless_images(path: Path) -> Iterator[np.ndarray]:
 def measure_postprocess(
     model: ModelConfig, *, instances: int, image_size: tuple[int, int], repetitions: int
 ) -> dict[str, Times]:
-    """Time post-processing on a synthetic scene, which is the same each time.
+    """Time post-processing on a synthetic scene, which is the same in every call.
 
     Args:
-        model: gives the number of priors, classes and prototypes.
-        instances: objects in the scene.
+        model: configuration with the number of priors, classes and prototypes.
+        instances: number of objects in the scene.
         image_size: (height, width) of the source image.
-        repetitions: how often to measure.
+        repetitions: number of measurements.
 
     Returns:
         `nms`, `soft masks`, `enlarge` and `total`.

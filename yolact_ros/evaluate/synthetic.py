@@ -1,4 +1,4 @@
-"""Predictions and pictures made by numbers: for measuring time, not for measuring accuracy."""
+"""Synthetic predictions and pictures for measuring time, not accuracy."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import numpy as np
 from yolact_ros.config import ModelConfig
 from yolact_ros.priors import make_priors
 
-PRIORS_PER_OBJECT = 12  # that exceed the threshold, as a trained network gives them
+PRIORS_PER_OBJECT = 12  # above the threshold, as for a trained network
 
 
 def synthetic_predictions(
     model: ModelConfig, *, instances: int, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """What the graph `detect` gives for a scene of `instances` objects.
+    """Return outputs of the graph `detect` for a scene with `instances` objects.
 
-    The sides of objects are spread from 4 to 60 % of the image's, evenly in their logarithm, as
-    COCO's are. Each object has one class and is seen by several priors; all other scores are low.
+    The sides of the objects are distributed log-uniformly between 4 and 60 % of the image's sides,
+    as in COCO. Several priors detect each object with its one class; all other scores are low.
     """
     rng = np.random.default_rng(seed)
     num_priors = len(make_priors(model))
@@ -43,7 +43,7 @@ def synthetic_predictions(
 
 
 def synthetic_image(size: tuple[int, int], *, seed: int = 0) -> np.ndarray:
-    """A (height, width, 3) uint8 picture of soft coloured waves with noise on them."""
+    """Return a (height, width, 3) uint8 picture of smooth coloured waves with noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: size[0], : size[1]] / max(size)
     phases = rng.uniform(0, 12, (3, 3))

@@ -1,4 +1,4 @@
-"""How well objects of videos keep their numbers: IDF1 and identity switches, by motmetrics."""
+"""Tracking metrics (IDF1, identity switches, MOTA) on videos, by motmetrics."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from yolact_ros.errors import DatasetError
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.video.tracking import Tracker
 
-MATCH_IOU = 0.5  # of masks, from which a detection is the object
+MATCH_IOU = 0.5  # minimum mask IoU of a detection with the object
 
 
 @dataclass(frozen=True)
 class TrackScores:
-    """Of all videos together; shares in [0, 1].
+    """Tracking metrics over all videos; fractions are in [0, 1].
 
     Attributes:
-        idf1: 2 x right / (true + found), where a sight of an object is right if it has the one
-            number that fits best over the whole video (Ristani et al., ECCV 2016).
-        id_switches: times that an object got another number than before.
-        fragmentations: times that an object was lost and found again.
+        idf1: 2 x correct / (true + detected), where a detection is correct if it has the track id
+            that fits the object best over the whole video (Ristani et al., ECCV 2016).
+        id_switches: number of times that the track id of an object changed.
+        fragmentations: number of times that an object was lost and found again.
         mota: 1 - (missed + wrong + switched) / true (CLEAR MOT).
-        objects: true objects.
-        sights: true objects, counted in every image.
-        images: in all videos.
+        objects: number of true objects.
+        sights: number of true objects, summed over all images.
+        images: number of images in all videos.
     """
 
     idf1: float
@@ -41,7 +41,7 @@ class TrackScores:
     images: int
 
 
-# Our name -> that of motmetrics.
+# Our name -> name in motmetrics.
 METRICS = {
     "idf1": "idf1",
     "id_switches": "num_switches",
@@ -59,15 +59,15 @@ def evaluate_tracks(
     config: TrackerConfig,
     rate: float,
 ) -> TrackScores:
-    """Segment and track videos, and compare numbers with true identities.
+    """Segment and track videos, and compare track ids with true identities.
 
-    Classes have no part in it: a sight is found where a mask with a number overlaps it enough.
+    Classes are ignored: an object is detected if a mask with a track id overlaps it sufficiently.
 
     Args:
-        open_video: begins a video, and returns what gives the detections of each of its images
-            in turn: of (H, W, 3) uint8 BGR, and the seconds since the video's begin.
-        dataset: annotations with `track_id`. Without videos its images are one, in their order.
-        config: of the tracker.
+        open_video: begins a video and returns a function that detects on its images in order,
+            given an image (H, W, 3) uint8 BGR and the seconds since the start of the video.
+        dataset: annotations with `track_id`; without videos, all images form one video.
+        config: settings of the tracker.
         rate: images per second of the videos.
 
     Raises:
@@ -91,11 +91,11 @@ def evaluate_tracks(
                     )
                 seconds = number / rate
                 found = segment(sample.image, seconds)
-                numbers = tracker.update(found, seconds)
-                kept = np.flatnonzero(numbers)
+                track_ids = tracker.update(found, seconds)
+                kept = np.flatnonzero(track_ids)
                 account.update(
                     sample.track_ids.tolist(),
-                    numbers[kept].tolist(),
+                    track_ids[kept].tolist(),
                     _distances(sample, found)[:, kept],
                 )
                 bar.update()
@@ -110,7 +110,7 @@ def evaluate_tracks(
 
 
 def _distances(sample: Sample, found: Detections) -> np.ndarray:
-    """(N true, M found) 1 - IoU of masks; NaN where they are not the same object."""
+    """Return 1 - mask IoU of N true objects and M detections; NaN below `MATCH_IOU`."""
     distances = np.full((len(sample), len(found)), np.nan)
     truth = np.asarray(sample.masks, bool)
     areas = truth.sum(axis=(1, 2))

@@ -1,4 +1,4 @@
-"""AP of a network in training, through the same pipeline as `yolact evaluate`."""
+"""AP of a network during training, through the same pipeline as `yolact evaluate`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from yolact_ros.runtime.backends.pytorch import TorchBackend
 from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.segmenter import Segmenter
 
-# As `yolact evaluate`.
+# Default of `yolact evaluate`.
 POSTPROCESS = PostprocessConfig(score_threshold=0.05)
 
 
 class ApScorer:
-    """Detects on parts of the validation images, and scores all parts together."""
+    """Detects on parts of the validation images and scores all parts together."""
 
     def collect(
         self, model: Any, dataset: CocoDataset, positions: Sequence[int], *, show: bool
@@ -30,10 +30,8 @@ class ApScorer:
         Args:
             model: a `model.yolact.Yolact` in evaluation mode, on any device.
             dataset: annotations with the model's classes.
-            positions: of the images.
-            show: a progress bar.
-
-        An image that cannot be read is left out.
+            positions: positions of the images; unreadable images are skipped.
+            show: whether to show a progress bar.
         """
         backend = TorchBackend(model, device=str(next(model.parameters()).device))
         description = ModelDescription(model.config, "host", 1000, identity="")
@@ -42,7 +40,7 @@ class ApScorer:
         for index in tqdm(positions, desc="detect", unit="image", leave=False, disable=not show):
             try:
                 image = dataset.read_image(index)
-            except DatasetError:  # the losses' turn has named it
+            except DatasetError:  # already logged while computing losses
                 continue
             image_id = dataset.image_ids[index]
             tables.add_image(image_id, (image.shape[0], image.shape[1]))
@@ -51,7 +49,7 @@ class ApScorer:
         return tables
 
     def score(self, parts: Sequence[CocoTables]) -> dict[str, float | None]:
-        """AP in [0, 1] of what was collected, in one part or several; it goes into the first."""
+        """Return the AP in [0, 1] of all parts, which are merged into the first one."""
         whole, *others = parts
         for part in others:
             whole.images.update(part.images)
@@ -63,5 +61,5 @@ class ApScorer:
 
 
 def _append(rows: list[dict[str, Any]], more: list[dict[str, Any]]) -> None:
-    """Put rows behind others; pycocotools wants ids that count on."""
+    """Append rows with consecutive ids, which pycocotools requires."""
     rows += [{**row, "id": number} for number, row in enumerate(more, len(rows) + 1)]
