@@ -27,8 +27,13 @@ def launch(*words: str) -> subprocess.Popen[str]:
     """Run `ros2 launch` with a launch file, by its name in this package or by its path."""
     pytest.importorskip("launch_ros", reason="ROS 2's launch system is not installed")
     package = [] if Path(words[0]).is_absolute() else ["yolact_ros"]
+    return ros2("launch", *package, *words)
+
+
+def ros2(*words: str) -> subprocess.Popen[str]:
+    """Run a command of ros2cli."""
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, "launch", *package, *words],
+        [sys.executable, "-c", SCRIPT, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -83,15 +88,23 @@ def test_a_parameter_file_holds_where_no_argument_is_given(
         process.communicate(timeout=20.0)
 
 
-def test_several_cameras_are_launched_on_one_node(client, squares_bundle):
+@pytest.mark.parametrize(
+    "given, images",
+    [
+        ([], "{namespace}/{camera}/image_raw"),
+        (["images:={camera}/color"], "{namespace}/{camera}/color"),
+        (["images:=/other/{camera}/color"], "/other/{camera}/color"),
+    ],
+)
+def test_several_cameras_are_launched_on_one_node(client, squares_bundle, given, images):
     process = launch(
         "multi_camera.launch.py",
         *(f"namespace:={client.namespace}", f"model:={squares_bundle}"),
-        *("cameras:=[left, right]", f"images:={client.namespace}/{{camera}}/color"),
+        *("cameras:=[left, right]", *given),
     )
     try:
         for name in ("left", "right"):
-            camera = f"{client.namespace}/{name}/color"
+            camera = images.format(namespace=client.namespace, camera=name)
             assert client.spin_until(lambda t=camera: client.node.count_subscribers(t), 60.0)
             topic = f"{client.namespace}/yolact/{name}/instances"
             assert client.node.count_publishers(topic) == 1
@@ -213,6 +226,27 @@ def test_switches_of_a_parameter_file_hold_unless_given(
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20.0)
+
+
+def test_the_command_line_of_ros2_sets_parameters_and_states(client, start_node):
+    pytest.importorskip("ros2lifecycle.api", reason="ROS 2's command line is not installed")
+    node = start_node()
+
+    def run(*words):
+        # Without the daemon, which would outlive the test; it then has to discover the node.
+        process = ros2(*words[:2], "--no-daemon", "--spin-time", "5", *words[2:])
+        output, _ = process.communicate(timeout=60.0)
+        return output
+
+    name = f"{client.namespace}/yolact"
+    assert "successful" in run("param", "set", name, "score_threshold", "0.625")
+    assert "0.625" in run("param", "get", name, "score_threshold")
+    assert "read by the transition configure" in run("param", "set", name, "model", "tools")
+    assert "active [3]" in run("lifecycle", "get", name)
+    assert "successful" in run("lifecycle", "set", name, "deactivate")
+    assert "inactive [2]" in run("lifecycle", "get", name)
+    assert "successful" in run("lifecycle", "set", name, "shutdown")
+    assert node.wait() == 0
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "config/cameras").glob("*.yaml")), ids=str)
