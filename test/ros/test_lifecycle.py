@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import random
 import threading
+import time
 
 import pytest
 
@@ -11,8 +13,11 @@ pytest.importorskip("rclpy")
 
 from lifecycle_msgs.msg import State, Transition
 from rclpy.parameter import Parameter
+from std_msgs.msg import Header
 
-from yolact_ros.ros.inputs.camera import CameraInput
+from yolact_ros.ros import process
+from yolact_ros.ros.inputs.camera import CameraFrame, CameraInput
+from yolact_ros.ros.messages.images import message_from_bgr
 from yolact_ros.ros.node import ERROR, SUCCESS, YolactNode
 
 RECTANGLES = {"blue": (32, 16, 96, 80)}
@@ -129,6 +134,59 @@ def test_a_transition_that_breaks_down_says_why_and_the_node_recovers(
     assert node.trigger_configure() == SUCCESS, "error processing led to unconfigured"
     assert node.trigger_activate() == SUCCESS
     assert node.trigger_shutdown() == SUCCESS
+    node.destroy_node()
+
+
+def test_transitions_of_two_threads_leave_the_node_in_one_state(ros, squares_bundle, image_with):
+    node = YolactNode()
+    node.set_parameters([Parameter("model", value=str(squares_bundle))])
+
+    def state() -> int:
+        return node._state_machine.current_state[0]
+
+    def lead(seed: int) -> None:
+        draw = random.Random(seed)
+        names = ["configure", "activate", "deactivate", "cleanup"]
+        for _ in range(100):
+            getattr(node, f"trigger_{draw.choice(names)}")()
+            time.sleep(draw.uniform(0.0, 0.01))
+
+    leaders = [threading.Thread(target=lead, args=(seed,)) for seed in (1, 2)]
+    for leader in leaders:
+        leader.start()
+    for leader in leaders:
+        leader.join(120.0)
+        assert not leader.is_alive()
+    names = {
+        State.PRIMARY_STATE_UNCONFIGURED: ["configure", "activate"],
+        State.PRIMARY_STATE_INACTIVE: ["activate"],
+        State.PRIMARY_STATE_ACTIVE: [],
+    }[state()]
+    workers = sum(thread.name == "worker" for thread in threading.enumerate())
+    assert workers == len(node.pipelines) == (len(names) < 2)
+    assert node.is_active == (not names)
+    for name in names:
+        assert getattr(node, f"trigger_{name}")() == SUCCESS
+    (pipeline,) = node.pipelines
+    now = node.get_clock().now().to_msg()
+    message = message_from_bgr(image_with(RECTANGLES, (64, 64)), Header(stamp=now))
+    pipeline.camera.mailbox.put(CameraFrame(message, now, time.perf_counter()))
+    deadline = time.monotonic() + 20.0
+    while not pipeline.camera.mailbox.counts().processed:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert node.trigger_shutdown() == SUCCESS
+    node.destroy_node()
+
+
+def test_a_node_that_starts_by_itself_goes_on_if_a_manager_was_faster(ros, squares_bundle):
+    node = YolactNode()
+    node.set_parameters([Parameter("model", value=str(squares_bundle))])
+    assert node.trigger_configure() == SUCCESS
+    assert process._start(node), "it is not the node that failed"
+    assert node.trigger_cleanup() == SUCCESS
+    node.set_parameters([Parameter("model", value="nonsense")])
+    assert not process._start(node)
     node.destroy_node()
 
 

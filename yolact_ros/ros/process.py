@@ -112,8 +112,14 @@ def _serve(node: YolactNode, events: Events) -> int:
 
 
 def _start(node: YolactNode) -> bool:
-    """Configure and activate; the node logs what fails."""
-    return node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+    """Configure and activate; return False if that fails, which the node has logged.
+
+    A transition is refused while a manager's own one runs. Then the manager leads the node.
+    """
+    for trigger in (node.trigger_configure, node.trigger_activate):
+        if trigger() != SUCCESS:
+            return not node.diagnostics.fault
+    return True
 
 
 def _spin(executor: SingleThreadedExecutor, node: YolactNode, events: Events) -> None:

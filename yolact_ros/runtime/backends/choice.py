@@ -93,6 +93,8 @@ def stored_choice(bundle: Bundle, config: BackendConfig) -> BackendConfig:
     A choice that cannot be read, or whose library is gone, is ignored with a warning; without one,
     `config` comes back.
     """
+    if user_cache() is None:  # nothing can have been stored
+        return config
     try:
         path = choice_file(bundle.description.identity)
         if not path.exists():
