@@ -23,7 +23,7 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 from yolact_ros.msg import InstanceArray
@@ -140,21 +140,27 @@ def test_an_image_is_accounted_for_once_whatever_breaks_down_behind_it(
     node.destroy_node()
 
 
-def test_an_image_for_which_there_is_no_memory_fails_and_the_next_one_is_taken(
-    ros, squares_bundle, image_with, monkeypatch
+@pytest.mark.parametrize("name", ["image", "depth/image", "camera_info"])
+def test_a_message_for_which_there_is_no_memory_is_lost_and_the_next_one_is_taken(
+    ros, squares_bundle, image_with, monkeypatch, capfd, name
 ):
     node = YolactNode()
     node.set_parameters([Parameter("model", value=str(squares_bundle))])
     assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
     (pipeline,) = node.pipelines
-    camera = node.create_publisher(Image, "image", EVERYTHING)
+    image = message_from_bgr(image_with(GOOD, (64, 64)), Header())
+    kind = CameraInfo if name == "camera_info" else Image
+    camera = node.create_publisher(kind, name, EVERYTHING)
+    node.create_subscription(PointCloud2, "yolact/points", lambda points: None, 1)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    take, left = Executor._take_subscription, [1]
+    take, left, taken = Executor._take_subscription, [1], []
 
     def take_without_memory(self, subscription):
-        if subscription.topic_name.endswith("/image") and left and left.pop():
-            raise MemoryError
+        if subscription.topic_name.endswith(f"/{name}"):
+            if left and left.pop():
+                raise MemoryError
+            taken.append(subscription)
         return take(self, subscription)
 
     monkeypatch.setattr(Executor, "_take_subscription", take_without_memory)
@@ -162,11 +168,12 @@ def test_an_image_for_which_there_is_no_memory_fails_and_the_next_one_is_taken(
     spinner = threading.Thread(target=process._spin, args=(executor, node, events), daemon=True)
     spinner.start()
     deadline = time.monotonic() + 30.0
-    while not (counts := pipeline.camera.mailbox.counts()).processed:
-        assert time.monotonic() < deadline, counts
-        camera.publish(message_from_bgr(image_with(GOOD, (64, 64)), Header()))
+    while not taken or (name == "image" and not pipeline.camera.mailbox.counts().processed):
+        assert time.monotonic() < deadline
+        camera.publish(kind() if kind is CameraInfo else image)
         time.sleep(0.2)
-    assert counts.failed == 1
+    assert pipeline.camera.mailbox.counts().failed == (name == "image")
+    assert f"no memory to take a message of /{name}." in capfd.readouterr().err
     executor.shutdown(5.0)
     spinner.join(5.0)
     assert node.trigger_deactivate() == SUCCESS and node.trigger_cleanup() == SUCCESS

@@ -213,18 +213,15 @@ class YolactNode(LifecycleNode):
             self.get_logger().error("The backend does not return from the image in work.")
         return ended
 
-    def recover_from_lost_image(self) -> None:
-        """Count the image for which there was no memory as failed, and subscribe again.
+    def recover_from_lost_message(self) -> None:
+        """Subscribe again to the topic whose message did not fit into memory.
 
         Called by the executor's thread. rclpy does not free the callback group of a message that
         it could not take, so the subscription would stay silent.
         """
         for pipeline in self.pipelines:
-            if pipeline.camera.abandon_take():
-                self.get_logger().error(
-                    f"There was no memory to take an image of {pipeline.camera.topic}; it is "
-                    "counted as failed."
-                )
+            for topic in pipeline.abandon_take():
+                self.get_logger().error(f"There was no memory to take a message of {topic}.")
         self._take_images()
 
     def _pipeline(self, camera: str, settings: Settings) -> Pipeline:

@@ -145,6 +145,10 @@ class Pipeline:
         """Publish 3-D results again."""
         self._outputs.resume()
 
+    def abandon_take(self) -> list[str]:
+        """Unsubscribe where taking a message broke off; return the topics."""
+        return self.camera.abandon_take() + self._depth.abandon_take()
+
     def close(self) -> None:
         """Withdraw the topics of the camera's results."""
         self._depth.close()

@@ -127,8 +127,8 @@ def _spin(executor: SingleThreadedExecutor, node: YolactNode, events: Events) ->
         while True:
             try:
                 return executor.spin()
-            except MemoryError:  # while an image was taken from the middleware
-                node.recover_from_lost_image()
+            except MemoryError:  # while a message was taken from the middleware
+                node.recover_from_lost_message()
     except Exception:  # noqa: BLE001 - without an executor the process must not stay as a shell
         get_logger(NAME).fatal(f"The executor broke down:\n{traceback.format_exc()}")
         events.put(FAILED)

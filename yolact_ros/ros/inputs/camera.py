@@ -85,13 +85,13 @@ class CameraInput:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
 
-    def abandon_take(self) -> bool:
-        """Unsubscribe if taking an image broke off, and count that image as failed."""
+    def abandon_take(self) -> list[str]:
+        """Unsubscribe if taking an image broke off, and count it as failed; return the topic."""
         if self._group is None or not self._group.is_taking:
-            return False
+            return []
         self.unsubscribe()
         self.mailbox.note_failure()
-        return True
+        return [self.topic]
 
     def explain_silence(self) -> str:
         """Explain why the graph's publishers cannot be heard; empty if nothing is wrong."""
@@ -113,7 +113,7 @@ class WhileThereIsRoom(MutuallyExclusiveCallbackGroup):
     middleware, and parameters and services are answered meanwhile.
     """
 
-    def __init__(self, is_full: Callable[[], bool]) -> None:
+    def __init__(self, is_full: Callable[[], bool] = lambda: False) -> None:
         super().__init__()
         self.is_taking = False  # stays true if taking a message raises
         self._is_full = is_full

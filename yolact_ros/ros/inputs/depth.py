@@ -69,6 +69,7 @@ class DepthInput:
         self._topic = node.resolve_topic_name(depth)
         self._info_topic = node.resolve_topic_name(info)
         self._subscriptions: dict[str, Any] = {}
+        self._groups: dict[str, WhileThereIsRoom] = {}  # of the subscriptions
         self._latched: Any = None  # a second subscription to the calibration
         self._lock = threading.Lock()  # the executor and transitions may have threads of their own
         self._closed = False
@@ -179,6 +180,14 @@ class DepthInput:
             self._rays = intrinsics, pixel_rays(intrinsics)
         return view_of(metres, self._rays[1])
 
+    def abandon_take(self) -> list[str]:
+        """Unsubscribe, until the next check, where taking a message broke off; give the topics."""
+        with self._lock:
+            broken = [t for t in self._subscriptions if self._groups[t].is_taking]
+            for topic in broken:
+                self._unsubscribe(topic)
+        return [self._node.resolve_topic_name(topic) for topic in broken]
+
     def _explain_silence(self) -> str:
         return explain_silence(self._node, self._topic, self._kind, parameter="depth_transport")
 
@@ -192,20 +201,26 @@ class DepthInput:
         for topic, wanted in self._wanted.items():
             subscription = self._subscriptions.get(topic)
             if wanted() and subscription is None:
-                in_lockstep = self._keeps_all and self._kinds[topic] is not CameraInfo
+                is_depth = self._kinds[topic] is not CameraInfo
+                in_lockstep = self._keeps_all and is_depth
                 qos = image_qos(keeps_all=True) if in_lockstep else depth_qos()
-                group = WhileThereIsRoom(lambda: self._images.is_full) if in_lockstep else None
+                group = WhileThereIsRoom(self._is_full) if is_depth else WhileThereIsRoom()
                 watch = SubscriptionWatch(self._node, topic)
+                self._groups[topic] = group
                 self._subscriptions[topic] = watch.subscribe(
                     self._kinds[topic], self._callbacks[topic], qos, callback_group=group
                 )
             elif subscription is not None and not wanted():
-                self._node.destroy_subscription(self._subscriptions.pop(topic))
-                if self._kinds[topic] is CameraInfo:
-                    self._unlatch()
-                self._images = self._new_pairing()  # frees the depth images
+                self._unsubscribe(topic)
             if wanted() and self._kinds[topic] is CameraInfo and self._latched is None:
                 self._latch(topic)
+
+    def _unsubscribe(self, topic: str) -> None:
+        self._node.destroy_subscription(self._subscriptions.pop(topic))
+        if self._kinds[topic] is CameraInfo:
+            self._unlatch()
+        else:
+            self._images = self._new_pairing()  # frees the depth images
 
     def _latch(self, topic: str) -> None:
         """Hear calibration that was published once, long ago, if somebody publishes it so.
@@ -226,6 +241,7 @@ class DepthInput:
             topic,
             self._on_info,
             QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
+            callback_group=self._groups[topic],
             event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
         )
 
@@ -236,6 +252,9 @@ class DepthInput:
 
     def _new_pairing(self) -> Pairing[Image | CompressedImage]:
         return Pairing(on_room=self._on_room if self._keeps_all else None)
+
+    def _is_full(self) -> bool:
+        return self._images.is_full
 
     def _on_room(self) -> None:
         if self._node.executor is not None:
