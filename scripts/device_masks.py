@@ -52,7 +52,7 @@ def export_device_masks(checkpoint: Path, folder: Path) -> None:
     write_bundle(
         folder,
         model.config,
-        postprocess="graph",
+        detect_form="with_nms",
         max_detections=MAX_DETECTIONS,
         graphs={"detect": to_half(content, half_borders=())},
         target="tensorrt",

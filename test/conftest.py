@@ -58,8 +58,8 @@ def host_outputs(boxes, class_scores, *, prototypes, coefficients=None):
     }
 
 
-def describe(model, *, postprocess="host", max_detections=100):
-    return ModelDescription(model, postprocess, max_detections, "0123456789ab")
+def describe(model, *, form="dense", max_detections=100):
+    return ModelDescription(model, form, max_detections, "0123456789ab")
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def tiny_bundle(tmp_path):
     return write_bundle(
         tmp_path / "bundle",
         TINY,
-        postprocess="host",
+        detect_form="dense",
         max_detections=10,
         graphs={"detect": detect_model(onnx)},
         source={"checkpoint": "tiny.pth", "sha256": "0" * 64},
@@ -90,7 +90,7 @@ def tiny_video_bundle(tmp_path):
     return write_bundle(
         tmp_path / "video_bundle",
         TINY,
-        postprocess="host",
+        detect_form="dense",
         max_detections=10,
         graphs={
             "keyframe": detect_model(onnx, leaves=features),

@@ -213,7 +213,7 @@ def endless_bundle(folder, tiny):
     write_bundle(
         folder / "endless",
         tiny.TINY,
-        postprocess="host",
+        detect_form="dense",
         max_detections=10,
         graphs={"detect": model.SerializeToString()},
         source={},

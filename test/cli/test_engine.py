@@ -24,7 +24,8 @@ def graph_of(seed):
     weight = np.random.default_rng(seed).normal(size=(4, 3, 32, 40)).astype(np.float32)
     numbers = {"four": [1, 4], "one": [1], "two": [1, 1], "three": [1, 1, 1], "zero": [0]}
     node = helper.make_node
-    outputs = {"boxes": (1, 4), "scores": (1,), "coefficients": (1, 1), "prototypes": (1, 1, 1)}
+    outputs = {"boxes": (1, 4), "scores": (1,), "mask_scores": (1,)}
+    outputs |= {"coefficients": (1, 1), "prototypes": (1, 1, 1)}
     graph = helper.make_graph(
         [
             node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
@@ -33,6 +34,7 @@ def graph_of(seed):
             node("Reshape", ["sums", "four"], ["boxes"]),
             node("Slice", ["boxes", "zero", "one", "one"], ["first"]),
             node("Reshape", ["first", "one"], ["scores"]),
+            node("Reshape", ["first", "one"], ["mask_scores"]),
             node("Reshape", ["first", "two"], ["coefficients"]),
             node("Reshape", ["first", "three"], ["prototypes"]),
             node("Cast", ["scores"], ["class_ids"], to=TensorProto.INT64),
@@ -56,7 +58,7 @@ def write(folder, tiny, *, seed=0, target="tensorrt"):
     return write_bundle(
         folder,
         tiny.TINY,
-        postprocess="graph",
+        detect_form="with_nms",
         max_detections=10,
         graphs={"detect": graph_of(seed)},
         source={},

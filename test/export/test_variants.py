@@ -52,7 +52,8 @@ def test_the_graphs_of_video_have_the_numbers_of_torch_at_an_odd_size():
     for parameter in model.feature_transform.parameters():  # fresh, it would change nothing
         torch.nn.init.normal_(parameter, mean=0.02, std=0.1)
     graphs = video_graphs(host_graphs(model.eval()))
-    names = ["keyframe", "non_keyframe_flow", "non_keyframe", "locate", "prototypes"]
+    video = ["keyframe", "non_keyframe_flow", "non_keyframe"]
+    names = [*video, "boxes_and_coefficients", "prototypes"]
     assert [graph.name for graph in graphs] == names
     for graph in graphs[:3]:
         content = export_module(

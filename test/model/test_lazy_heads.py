@@ -16,8 +16,9 @@ from yolact_ros.model.weights.checkpoint import initialise_weights, save_checkpo
 from yolact_ros.model.yolact import Yolact  # noqa: E402
 from yolact_ros.priors import neighbour_cells  # noqa: E402
 from yolact_ros.runtime.backends.pytorch import TorchBackend  # noqa: E402
-from yolact_ros.runtime.lazy_heads import locate_priors, prototypes_inside  # noqa: E402
-from yolact_ros.runtime.masks import box_cells  # noqa: E402
+from yolact_ros.runtime.detect_forms import DETECT_FORMS  # noqa: E402
+from yolact_ros.runtime.lazy_heads import predict_priors, prototypes_inside  # noqa: E402
+from yolact_ros.runtime.masks import assemble_masks, box_cells  # noqa: E402
 from yolact_ros.runtime.postprocess import select_detections  # noqa: E402
 
 MODEL = ModelConfig(
@@ -51,7 +52,7 @@ def passed(tmp_path_factory):
         "coefficients": output.coefficients[0].numpy(),
         "prototypes": output.prototypes[0].numpy(),
     }
-    found = backend.run("detect", {"image": image.numpy()}, keep=("towers",))
+    found = backend.run("detect", {"image": image.numpy()}, keep=("head_features",))
     return backend, found, dense
 
 
@@ -79,15 +80,15 @@ def test_every_prior_is_where_the_whole_network_has_it(passed):
     backend, found, dense = passed
     np.testing.assert_allclose(found["class_scores"], dense["class_scores"], atol=1e-6)
     priors = np.random.default_rng(0).permutation(len(dense["boxes"]))
-    boxes, coefficients = locate_priors(backend, found["towers"], priors, model=MODEL)
+    boxes, coefficients = predict_priors(backend, found["head_features"], priors, model=MODEL)
     np.testing.assert_allclose(boxes, dense["boxes"][priors], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(coefficients, dense["coefficients"][priors], atol=1e-5)
 
 
 def test_of_no_prior_there_is_no_box(passed):
     backend, found, _ = passed
-    boxes, coefficients = locate_priors(
-        backend, found["towers"], np.zeros(0, np.int64), model=MODEL
+    boxes, coefficients = predict_priors(
+        backend, found["head_features"], np.zeros(0, np.int64), model=MODEL
     )
     assert boxes.shape == (0, 4)
     assert coefficients.shape == (0, 4)
@@ -100,11 +101,11 @@ def test_the_same_detections_are_chosen(passed, nms, threshold):
     config = PostprocessConfig(nms=nms, score_threshold=threshold, top_k=30)
     expected = select_detections(dense, config)
 
-    def locate(priors):
+    def predict(priors):
         assert (np.diff(priors) > 0).all()  # none twice
-        return locate_priors(backend, found["towers"], priors, model=MODEL)
+        return predict_priors(backend, found["head_features"], priors, model=MODEL)
 
-    ours = select_detections({"class_scores": found["class_scores"]}, config, locate=locate)
+    ours = select_detections({"class_scores": found["class_scores"]}, config, predict=predict)
     assert (len(ours) > 3) == (threshold < 1)
     assert ours.class_ids.tolist() == expected.class_ids.tolist()
     np.testing.assert_allclose(ours.scores, expected.scores, atol=1e-6)
@@ -131,6 +132,31 @@ def test_prototypes_inside_boxes_are_those_of_the_whole_image(passed, boxes):
     for x1, y1, x2, y2 in cells:
         expected = dense["prototypes"][y1:y2, x1:x2]
         np.testing.assert_allclose(ours[y1:y2, x1:x2], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("crop", [True, False])
+def test_every_form_of_detect_gives_the_same_masks(passed, crop):
+    backend, found, dense = passed
+    config = PostprocessConfig(score_threshold=0.3)
+    selection = select_detections(dense, config)
+    rows = {name: getattr(selection, name) for name in DETECT_FORMS["with_nms"].outputs[:-1]}
+    outputs = {
+        "on_demand": found,
+        "dense": dense,
+        "with_nms": {**rows, "prototypes": dense["prototypes"]},
+    }
+    assert outputs.keys() == DETECT_FORMS.keys()
+    masks = {}
+    for name, form in DETECT_FORMS.items():
+        assert set(form.outputs) <= set(outputs[name])
+        chosen = form.select(outputs[name], config, model=MODEL, backend=backend)
+        boxes = chosen.boxes if crop else None
+        prototypes = form.prototypes(outputs[name], boxes, model=MODEL, backend=backend)
+        soft = assemble_masks(prototypes, chosen.coefficients, chosen.boxes, crop=crop)
+        masks[name] = soft.dense()
+    assert len(masks["dense"]) > 3
+    assert (masks["dense"] == masks["with_nms"]).all()
+    np.testing.assert_allclose(masks["on_demand"], masks["dense"], rtol=1e-4, atol=1e-4)
 
 
 def test_without_a_box_no_prototype_is_computed(passed):

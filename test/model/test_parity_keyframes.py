@@ -34,11 +34,11 @@ def run(graph, inputs):
 def complete(outputs, graphs, priors):
     """Add boxes and coefficients of the priors that were recorded, and all prototypes."""
     cells, within = np.divmod(np.arange(0, len(priors), 230), 3)
-    towers, p3 = (torch.from_numpy(outputs[name]) for name in ("towers", "p3"))
+    features, p3 = (torch.from_numpy(outputs[name]) for name in ("head_features", "p3"))
     with torch.no_grad():
-        located = graphs["locate"].module(towers, torch.from_numpy(cells))
+        predicted = graphs["boxes_and_coefficients"].module(features, torch.from_numpy(cells))
         prototypes = graphs["prototypes"].module(p3)
-    boxes, coefficients = (values.numpy()[np.arange(len(cells)), within] for values in located)
+    boxes, coefficients = (values.numpy()[np.arange(len(cells)), within] for values in predicted)
     return {
         **outputs,
         "boxes": boxes,

@@ -76,7 +76,7 @@ def node_on(tmp_path, monkeypatch, client):
     nodes = []
 
     def make(*, broken=(), **parameters):
-        folder = write_squares(tmp_path / "squares", FINISHED_GRAPH, postprocess="graph")
+        folder = write_squares(tmp_path / "squares", FINISHED_GRAPH, form="with_nms")
         bundle = Bundle.open(folder)
         backend = Device(bundle, broken)
         monkeypatch.setattr(

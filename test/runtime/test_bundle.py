@@ -19,7 +19,7 @@ def edit(bundle, **changes):
 
 def rewrite(bundle, tiny, folder, **changes):
     values = {
-        "postprocess": "host",
+        "detect_form": "dense",
         "max_detections": 10,
         "graphs": {"detect": bundle.graphs["detect"].path},
         "source": {},
@@ -31,7 +31,7 @@ def rewrite(bundle, tiny, folder, **changes):
 def test_what_was_written_is_read_back(tiny_bundle, tiny):
     bundle = Bundle.open(tiny_bundle.folder)
     assert bundle.description.model == tiny.TINY
-    assert bundle.description.postprocess == "host"
+    assert bundle.description.detect_form == "dense"
     assert bundle.description.max_detections == 10
     assert re.fullmatch("[0-9a-f]{12}", bundle.description.identity)
     assert bundle.source["checkpoint"] == "tiny.pth"
@@ -46,12 +46,16 @@ def test_a_bundle_for_video_lists_its_warps(tiny_video_bundle, tiny_bundle):
     assert tiny_bundle.description.warps == ()
 
 
-def test_a_bundle_from_before_there_were_warps_is_for_single_images(tiny_bundle):
+@pytest.mark.parametrize(
+    "entry", ["warps", "target", "precision", "batch", "source", "versions", "checksum"]
+)
+def test_a_description_that_lacks_an_entry_is_refused(tiny_bundle, entry):
     path = tiny_bundle.folder / "model.json"
     content = json.loads(path.read_text())
-    del content["warps"], content["checksum"]
+    del content[entry]
     path.write_text(json.dumps(content))
-    assert Bundle.open(tiny_bundle.folder).description.warps == ()
+    with pytest.raises(BundleError, match=f"model.json.*({entry}|checksum)"):
+        Bundle.open(tiny_bundle.folder)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +108,11 @@ def test_a_missing_folder_and_a_folder_without_description_get_sentences(tmp_pat
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"format": 2}, "has format 2.*Update yolact_ros"),
-        ({"postprocess": "cloud"}, "postprocess is 'cloud'"),
+        ({"format": 1}, "has format 1; .* reads format 2. Export the bundle again"),
+        ({"format": 3}, "has format 3.*update this one"),
+        ({"detect_form": "on_demand"}, "no graph boxes_and_coefficients and no graph prototypes"),
+        ({"detect_form": "with_nms"}, "detections lacks class_ids, mask_scores, scores"),
+        ({"detect_form": "cloud"}, "detect_form is 'cloud'"),
         ({"graphs": {}}, "no graph detect"),
         ({"graphs": {"detect": {"file": "detect.onnx"}}}, "sha256"),
         ({"max_detections": "many"}, "many"),
@@ -139,7 +146,7 @@ def test_mask_rescoring_on_the_host_needs_its_graph(tiny_bundle, tiny, tmp_path)
         write_bundle(
             tmp_path / "other",
             tiny.TINY_RESCORED,
-            postprocess="host",
+            detect_form="dense",
             max_detections=10,
             graphs={"detect": tiny_bundle.graphs["detect"].path},
             source={},

@@ -178,7 +178,7 @@ def test_options_reach_masks_scores_and_boxes(one_cup):
 
 
 def test_a_graph_with_nms_inside_refuses_another_nms(tiny):
-    description = tiny.describe(tiny.TINY, postprocess="graph")
+    description = tiny.describe(tiny.TINY, form="with_nms")
     segmenter = Segmenter(tiny.FakeBackend(), description)
     image = np.zeros((20, 30, 3), np.uint8)
     for config in (
@@ -227,7 +227,7 @@ def test_integer_boxes_are_those_of_the_reference(tiny, case, size):
     }
     segmenter = Segmenter(
         tiny.FakeBackend(detect=outputs),
-        tiny.describe(tiny.TINY, postprocess="graph"),
+        tiny.describe(tiny.TINY, form="with_nms"),
         PostprocessConfig(integer_boxes=True),
     )
     found = segmenter.segment(np.zeros((*size, 3), np.uint8))

@@ -95,7 +95,7 @@ def test_a_graph_with_nms_inside_gives_its_own_mask_scores(tiny):
         "prototypes": np.ones((64, 64, 1), np.float32),
     }
     backend = tiny.FakeBackend(detect=outputs)
-    description = tiny.describe(tiny.TINY_RESCORED, postprocess="graph", max_detections=3)
+    description = tiny.describe(tiny.TINY_RESCORED, form="with_nms", max_detections=3)
     found = Segmenter(backend, description).segment(np.zeros((20, 30, 3), np.uint8))
     np.testing.assert_allclose(found.mask_scores, [0.3, 0.6])
     assert found.class_ids.tolist() == [1, 0]

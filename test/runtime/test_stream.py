@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import types
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from yolact_ros.config import KeyframeConfig, PostprocessConfig, TrackerConfig
 from yolact_ros.errors import BackendError, ConfigError
 from yolact_ros.runtime.bundle import ModelDescription
+from yolact_ros.runtime.detect_forms import DETECT_FORMS
 from yolact_ros.runtime.network import FEATURES
 from yolact_ros.runtime.segmenter import Segmenter
 
@@ -26,7 +26,7 @@ def video(tiny):
 
         def run(graph, inputs, *, keep=()):
             runs.append((graph, dict(inputs)))
-            assert set(keep) > set(FEATURES)
+            assert set(keep) == set(FEATURES)
             if len(runs) - 1 in fail_at:
                 raise BackendError("The device is gone.")
             number = len(runs) - 1
@@ -34,7 +34,7 @@ def video(tiny):
             return {**answer, **kept} if graph == "keyframe" else answer
 
         backend = types.SimpleNamespace(run=run, close=lambda: None, on_gpu=on_gpu)
-        description = ModelDescription(tiny.TINY, "host", 100, "0123456789ab", warps)
+        description = ModelDescription(tiny.TINY, "dense", 100, "0123456789ab", warps)
         return Segmenter(backend, description), runs
 
     return build
@@ -357,7 +357,7 @@ def test_only_finished_detections_of_a_device_let_images_overlap(video, tiny):
     assert not segmenter.stream().overlaps, "its backend returns when everything is there"
     segmenter.network.backend.submit = lambda *_, **__: None
     assert not segmenter.stream().overlaps, "box head and prototypes follow on the device"
-    segmenter.network.description = replace(segmenter.description, postprocess="graph")
+    segmenter.network.form = DETECT_FORMS["with_nms"]
     assert segmenter.stream().overlaps
     assert not segmenter.stream(KeyframeConfig(propagated_frames=1)).overlaps
     segmenter.network.backend.on_gpu = False

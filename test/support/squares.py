@@ -73,7 +73,7 @@ FINISHED_GRAPH = SQUARES_GRAPH.replace(
 )
 
 
-def write_squares(folder: Path, graph: str, *, postprocess: str = "host", batch: int = 1) -> Path:
+def write_squares(folder: Path, graph: str, *, form: str = "dense", batch: int = 1) -> Path:
     """Write a bundle of `SQUARES_GRAPH` or of a graph made from it."""
     onnx = pytest.importorskip("onnx")
     parser = pytest.importorskip("onnx.parser")
@@ -86,7 +86,7 @@ def write_squares(folder: Path, graph: str, *, postprocess: str = "host", batch:
     write_bundle(
         folder,
         ModelConfig(name="squares", classes=CLASSES, input_size=(SIZE, SIZE), num_prototypes=4),
-        postprocess=postprocess,
+        detect_form=form,
         max_detections=10,
         batch=batch,
         graphs={"detect": model.SerializeToString()},

@@ -50,11 +50,12 @@ def take_apart(segmenter: Segmenter, image: np.ndarray) -> MaskAssembly:
         BackendError: the backend fails.
     """
     network: Network = segmenter.network
-    tensor, _ = prepare_image(image, segmenter.description.model)
+    tensor, _ = prepare_image(image, network.description.model)
     config = network.limited(segmenter.postprocess)
     outputs = network.backend.run(network.whole_graph, {"image": tensor})
-    selection = network.select(network.backend, outputs, config)
-    prototypes = network.prototypes(network.backend, outputs, selection, whole=True)
+    model, backend = network.description.model, network.backend
+    selection = network.form.select(outputs, config, model=model, backend=backend)
+    prototypes = network.form.prototypes(outputs, None, model=model, backend=backend)
     soft = assemble_masks(
         prototypes, selection.coefficients, selection.boxes, crop=config.crop_masks
     )

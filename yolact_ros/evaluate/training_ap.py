@@ -34,7 +34,7 @@ class ApScorer:
             show: whether to show a progress bar.
         """
         backend = TorchBackend(model, device=str(next(model.parameters()).device))
-        description = ModelDescription(model.config, "host", 1000, identity="")
+        description = ModelDescription(model.config, "on_demand", 1000, identity="")
         segmenter = Segmenter(backend, description, POSTPROCESS)
         tables = CocoTables(dataset.category_ids, dataset.classes)
         for index in tqdm(positions, desc="detect", unit="image", leave=False, disable=not show):

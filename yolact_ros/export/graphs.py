@@ -12,8 +12,8 @@ from torch import nn
 
 from yolact_ros.config import PostprocessConfig
 from yolact_ros.model.graphs.detect import (
+    BoxesAndCoefficientsGraph,
     DetectGraph,
-    LocateGraph,
     PrototypeGraph,
     RescoreGraph,
     normalise,
@@ -57,16 +57,16 @@ class Graph:
 
 def host_graphs(model: Yolact) -> list[Graph]:
     """Graphs of a bundle whose thresholds and NMS run on the host (the faster way on a CPU)."""
-    detect = DetectGraph(model)
-    locate, prototypes = LocateGraph(model), PrototypeGraph(model.protonet)
+    detect, boxes = DetectGraph(model), BoxesAndCoefficientsGraph(model)
+    prototypes = PrototypeGraph(model.protonet)
     graphs = [
         Graph("detect", detect, partial(_images, model, 1), ("image",), detect.outputs),
         Graph(
-            "locate",
-            locate,
-            partial(_towers, model),
-            ("towers", "cells"),
-            locate.outputs,
+            "boxes_and_coefficients",
+            boxes,
+            partial(_head_features, model),
+            ("head_features", "cells"),
+            boxes.outputs,
             free=({}, {0: "chosen"}),
         ),
         Graph(
@@ -159,11 +159,11 @@ def _masks(
 
 
 @torch.no_grad()
-def _towers(model: Yolact, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Towers of an example image, and a few of their cells in no order."""
-    _, towers, _ = DetectGraph(model)(example_image(model, seed=seed))
+def _head_features(model: Yolact, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the head features of an example image, and choose a few cells in no order."""
+    _, features, _ = DetectGraph(model)(example_image(model, seed=seed))
     generator = torch.Generator().manual_seed(seed)
-    return towers, torch.randint(0, len(towers), (7 + seed,), generator=generator)
+    return features, torch.randint(0, len(features), (7 + seed,), generator=generator)
 
 
 @torch.no_grad()

@@ -127,7 +127,7 @@ def quantize_bundle(
     write_bundle(
         folder,
         description.model,
-        postprocess=description.postprocess,
+        detect_form=description.detect_form,
         max_detections=description.max_detections,
         graphs=contents,
         source=bundle.source,

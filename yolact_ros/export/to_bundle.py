@@ -128,7 +128,7 @@ def export_bundle(
     write_bundle(
         folder,
         model.config,
-        postprocess=nms,
+        detect_form="on_demand" if nms == "host" else "with_nms",
         max_detections=max_detections,
         graphs=contents,
         warps=supported_warps(model.config) if keyframes else (),

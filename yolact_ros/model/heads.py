@@ -53,25 +53,25 @@ class PredictionHead(nn.Module):
 
         Order of the priors: level, row, column, prior of the cell (`priors.make_priors`).
         """
-        towers = self.towers(pyramid)
-        box_offsets = self._flatten(self.box_offsets, towers, 4)
-        coefficients = self._flatten(self.coefficients, towers, self.num_prototypes)
-        return box_offsets, self.classify(towers), coefficients.tanh()
+        features = self.features(pyramid)
+        box_offsets = self._flatten(self.box_offsets, features, 4)
+        coefficients = self._flatten(self.coefficients, features, self.num_prototypes)
+        return box_offsets, self.classify(features), coefficients.tanh()
 
-    def towers(self, pyramid: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """P3..P7 to what offsets, logits and coefficients look at, in the same shapes."""
+    def features(self, pyramid: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Compute what offsets, logits and coefficients share, in the shapes of P3..P7."""
         return tuple(F.relu(self.tower(level)) for level in pyramid)
 
-    def classify(self, towers: tuple[Tensor, ...]) -> Tensor:
-        """What `towers` gives to (B, P, C + 1) class logits, as `forward`."""
-        return self._flatten(self.class_logits, towers, self.num_logits)
+    def classify(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Turn what `features` gives into (B, P, C + 1) class logits, as `forward`."""
+        return self._flatten(self.class_logits, features, self.num_logits)
 
-    def locate(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Box offsets and coefficients of the priors of single cells, as `forward`.
+    def predict_cells(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict box offsets and coefficients of the priors of single cells, as `forward`.
 
         Args:
-            patches: (n, 9, channels), for each cell the towers of the 3x3 cells around it, row by
-                row, zero outside the map.
+            patches: (n, 9, channels), for each cell the `features` of the 3x3 cells around it, row
+                by row, zero outside the map.
 
         Returns:
             (n, A, 4) offsets and (n, A, K) coefficients of the A priors of each cell.
@@ -87,12 +87,12 @@ class PredictionHead(nn.Module):
         return found.reshape(found.shape[0], weight.shape[0] // values, values)
 
     @staticmethod
-    def _flatten(layer: nn.Module, towers: tuple[Tensor, ...], values: int) -> Tensor:
+    def _flatten(layer: nn.Module, features: tuple[Tensor, ...], values: int) -> Tensor:
         # (B, A * values, h, w) -> (B, h * w * A, values), one level after the other.
         return torch.cat(
             [
-                layer(tower).permute(0, 2, 3, 1).reshape(tower.shape[0], -1, values)
-                for tower in towers
+                layer(level).permute(0, 2, 3, 1).reshape(level.shape[0], -1, values)
+                for level in features
             ],
             dim=1,
         )

@@ -1,18 +1,19 @@
 """A bundle: the folder that holds an exported model, `model.json` beside its `*.onnx` graphs.
 
-    {"format": 1, "model": ModelConfig, "postprocess": "host" | "graph", "max_detections": N,
-     "warps": ["dis", "none"], "target": "onnxruntime" | "tensorrt", "precision": "fp32",
-     "batch": 1,
+    {"format": 2, "model": ModelConfig, "detect_form": "on_demand" | "dense" | "with_nms",
+     "max_detections": N, "warps": ["dis", "none"], "target": "onnxruntime" | "tensorrt",
+     "precision": "fp32", "batch": 1,
      "graphs": {"detect": {"file": ..., "sha256": ..., "inputs": {name: {"shape", "dtype"}},
                            "outputs": {name: {"shape", "dtype"}}}, ...},
      "source": {"checkpoint": file name, "sha256": ...}, "versions": {library: version},
-     "quantization": {...}}
+     "quantization": {...}, "checksum": SHA-256 of all other entries}
 
-A dimension of -1 is free. `postprocess` says where thresholds, NMS and re-scoring run. A bundle
-for video lists its `warps`, the ways in which features of a keyframe can be moved; in the place of
-`detect` it has `keyframe`, `non_keyframe_flow` and, for the warp `learned`, `non_keyframe`.
-`target` says what the graphs were written for; `*.engine` files beside them are TensorRT's
-(`runtime.engine_file`). `quantization` is for the reader of an int8 bundle (`export.int8_bundle`).
+A dimension of -1 is free. `detect_form` says what the graph `detect` computes
+(`runtime.detect_forms`). A bundle for video lists its `warps`, the ways in which features of a
+keyframe can be warped to a later image; instead of `detect` it has `keyframe`, `non_keyframe_flow`
+and, for the warp `learned`, `non_keyframe`. `target` says what the graphs were written for;
+`*.engine` files beside them are TensorRT's (`runtime.backends.tensorrt.files`). `quantization`
+is there only in an int8 bundle, for its reader (`export.int8_bundle`).
 """
 
 from __future__ import annotations
@@ -27,18 +28,16 @@ from typing import Any
 from yolact_ros.config import WARPS, ModelConfig, model_from_plain
 from yolact_ros.errors import BundleError, ConfigError
 from yolact_ros.files import parse_json, read_file
+from yolact_ros.runtime.detect_forms import DETECT_FORMS
 from yolact_ros.runtime.onnx_file import inspect_onnx
 
-FORMAT = 1
+FORMAT = 2
 MAX_DESCRIPTION_BYTES = 16 << 20
 MAX_GRAPH_BYTES = 2 << 30  # more, protobuf cannot hold
 DESCRIPTION = "model.json"
-POSTPROCESS = ("host", "graph")
 TARGETS = ("onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "int8")
-# An output that another graph goes on from, where it is needed.
-ON_DEMAND = {"towers": "locate", "p3": "prototypes"}
-CHOICES = {"postprocess": POSTPROCESS, "target": TARGETS, "precision": PRECISIONS}
+CHOICES = {"detect_form": tuple(DETECT_FORMS), "target": TARGETS, "precision": PRECISIONS}
 REPAIR = "Copy the bundle again, or export it again: yolact export CHECKPOINT -o {folder}"
 
 
@@ -48,8 +47,7 @@ class ModelDescription:
 
     Attributes:
         model: the network.
-        postprocess: `host` if the graph `detect` gives predictions of all priors, `graph` if it
-            ends in finished detections.
+        detect_form: what the graph `detect` computes, a key of `DETECT_FORMS`.
         max_detections: most detections of one image; settings may ask for fewer.
         identity: first digits of the SHA-256 that tells this model from all others.
         warps: how features of a keyframe can be moved, best first; none for single images only.
@@ -59,7 +57,7 @@ class ModelDescription:
     """
 
     model: ModelConfig
-    postprocess: str
+    detect_form: str
     max_detections: int
     identity: str
     warps: tuple[str, ...] = ()
@@ -98,8 +96,8 @@ class Bundle:
     Attributes:
         folder: where it lies.
         description: the model.
-        graphs: by name; those of images or those of video, and `rescore` for YOLACT++ with
-            post-processing on the host.
+        graphs: by name; those of images or those of video, those that follow `detect` in its
+            form, and `rescore` for YOLACT++ unless it is inside `detect`.
         source: the checkpoint that it was made from.
         versions: of the libraries that made it.
     """
@@ -127,7 +125,7 @@ class Bundle:
         """Read `model.json` and check every file.
 
         Raises:
-            BundleError: the folder or one of its files is missing, altered, or of a newer format.
+            BundleError: the folder or one of its files is missing, altered, or of another format.
         """
         folder = Path(folder)
         content, digest = _read_description(folder)
@@ -138,12 +136,12 @@ class Bundle:
             }
             description = ModelDescription(
                 model=model_from_plain(content["model"]),
-                postprocess=str(content["postprocess"]),
+                detect_form=str(content["detect_form"]),
                 max_detections=_count(content, "max_detections", most=100_000),
                 identity=digest[:12],
-                warps=tuple(str(warp) for warp in content.get("warps", ())),
-                target=str(content.get("target", "onnxruntime")),
-                precision=str(content.get("precision", "fp32")),
+                warps=tuple(str(warp) for warp in content["warps"]),
+                target=str(content["target"]),
+                precision=str(content["precision"]),
                 batch=_count(content, "batch", most=1024),
             )
         except ConfigError as error:
@@ -155,14 +153,14 @@ class Bundle:
             ) from error
         _check_completeness(folder, description, graphs)
         check_graphs(folder / DESCRIPTION, description, graphs)
-        notes = [content.get(entry, {}) for entry in ("source", "versions")]
+        notes: list[Any] = [content.get(entry) for entry in ("source", "versions")]
         if not all(isinstance(note, dict) for note in notes):
             raise BundleError(
                 f"{folder / DESCRIPTION}: source and versions are no objects. "
                 f"{REPAIR.format(folder=folder)}"
             )
         # Last, for what is found above says more.
-        if "checksum" in content and content["checksum"] != checksum(content):
+        if content.get("checksum") != checksum(content):
             raise BundleError(
                 f"{folder / DESCRIPTION} was edited: its checksum does not fit its other entries. "
                 f"{REPAIR.format(folder=folder)}"
@@ -197,7 +195,8 @@ def _read_description(folder: Path) -> tuple[dict[str, Any], str]:
         found = content.get("format") if isinstance(content, dict) else None
         raise BundleError(
             f"{path} has format {found!r}; this version of yolact_ros reads format {FORMAT}. "
-            f"Update yolact_ros, or export the bundle again: yolact export CHECKPOINT -o {folder}"
+            f"Export the bundle again: yolact export CHECKPOINT -o {folder}; or, if it comes from "
+            "a newer version of yolact_ros, update this one."
         )
     return content, hashlib.sha256(raw).hexdigest()
 
@@ -209,12 +208,12 @@ def checksum(content: Mapping[str, Any]) -> str:
 
 
 def _count(content: Mapping[str, Any], name: str, *, most: int) -> int:
-    """A whole number of a description; 1 for a missing batch.
+    """Read a whole number of a description.
 
     Raises:
         ValueError: it is something else, or out of bounds.
     """
-    value = content.get(name, 1) if name == "batch" else content[name]
+    value = content[name]
     if type(value) is not int or not 1 <= value <= most:
         raise ValueError(f"{name} is {value!r}; expected a whole number from 1 to {most}")
     return value
@@ -297,15 +296,14 @@ def _check_completeness(
             f"{folder / DESCRIPTION}: warps lists {', '.join(sorted(unknown))}; expected some of: "
             f"{', '.join(WARPS)}. {REPAIR.format(folder=folder)}"
         )
-    needed = {"keyframe"} if description.warps else {"detect"}
+    form = DETECT_FORMS[description.detect_form]
+    needed = {"keyframe" if description.warps else "detect", *form.graphs}
     if "learned" in description.warps:
         needed.add("non_keyframe")
     if {"dis", "none"} & set(description.warps):
         needed.add("non_keyframe_flow")
-    if description.postprocess == "host" and description.model.mask_rescoring:
+    if description.model.mask_rescoring and not form.nms_inside:
         needed.add("rescore")
-    given = {name for graph in graphs.values() for name in graph.outputs}
-    needed |= {taker for name, taker in ON_DEMAND.items() if name in given}
     missing = needed - set(graphs)
     if missing:
         raise BundleError(
@@ -348,12 +346,7 @@ def check_graphs(
                     f"{['...', *wanted]}. {REPAIR.format(folder=where.parent)}"
                 )
     main = graphs["keyframe" if description.warps else "detect"]
-    needed = {"class_scores"} if description.postprocess == "host" else {"scores", "class_ids"}
-    if description.postprocess == "graph" or "towers" not in main.outputs:
-        needed |= {"boxes", "coefficients"}
-    if "p3" not in main.outputs:
-        needed.add("prototypes")
-    missing = needed - set(main.outputs)
+    missing = set(DETECT_FORMS[description.detect_form].outputs) - set(main.outputs)
     if missing or "image" not in main.inputs:
         raise BundleError(
             f"{where}: the graph that goes from the image to detections lacks "
@@ -365,12 +358,12 @@ def check_graphs(
         if name in main.outputs and len(main.outputs[name].shape) > 1
     }
     cells = sum(h * w for h, w in model.feature_sizes)
-    towers = main.outputs.get("towers")
+    features = main.outputs.get("head_features")
     if len(rows - {-1}) > 1 or (
-        towers is not None
+        features is not None
         and (
             rows - {-1, cells * model.priors_per_cell}
-            or towers.shape[-2:-1] not in ((-1,), (cells,))
+            or features.shape[-2:-1] not in ((-1,), (cells,))
         )
     ):
         raise BundleError(

@@ -25,7 +25,7 @@ def write_bundle(
     folder: str | Path,
     model: ModelConfig,
     *,
-    postprocess: str,
+    detect_form: str,
     max_detections: int,
     graphs: Mapping[str, bytes | Path],
     source: Mapping[str, str],
@@ -43,7 +43,7 @@ def write_bundle(
     Args:
         folder: where to write.
         model: the network.
-        postprocess: `host` or `graph`.
+        detect_form: a key of `DETECT_FORMS`.
         max_detections: most detections of one image.
         graphs: name to ONNX model, as bytes or as the path of a file.
         source: name and SHA-256 of the checkpoint.
@@ -83,7 +83,7 @@ def write_bundle(
             description = {
                 "format": FORMAT,
                 "model": to_mapping(model),
-                "postprocess": postprocess,
+                "detect_form": detect_form,
                 "max_detections": max_detections,
                 "warps": list(warps),
                 "target": target,

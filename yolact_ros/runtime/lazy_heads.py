@@ -1,4 +1,4 @@
-"""What the network computes only where it is needed: boxes, coefficients and prototypes.
+"""Compute boxes, coefficients and prototypes only where they are needed.
 
 The graph `detect` classifies all priors. Boxes and coefficients follow for the few that pass the
 threshold, prototypes for the part of the image that is inside boxes. The numbers are those of the
@@ -17,14 +17,14 @@ from yolact_ros.runtime.backends import Array, Backend
 HALO = 4
 
 
-def locate_priors(
-    backend: Backend, towers: Array, priors: np.ndarray, *, model: ModelConfig
+def predict_priors(
+    backend: Backend, head_features: Array, priors: np.ndarray, *, model: ModelConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes and coefficients of chosen priors.
+    """Compute boxes and coefficients of chosen priors.
 
     Args:
-        backend: has the graph `locate`.
-        towers: what `detect` gave under this name.
+        backend: has the graph `boxes_and_coefficients`.
+        head_features: what `detect` gave under this name.
         priors: (n,) int64.
         model: the network.
 
@@ -34,15 +34,16 @@ def locate_priors(
     if not len(priors):
         return np.zeros((0, 4), np.float32), np.zeros((0, model.num_prototypes), np.float32)
     cells, within = np.divmod(priors, model.priors_per_cell)
-    cells, places = np.unique(cells, return_inverse=True)
-    found = backend.run("locate", {"towers": towers, "cells": cells})
-    return found["boxes"][places, within], found["coefficients"][places, within]
+    cells, rows = np.unique(cells, return_inverse=True)
+    inputs = {"head_features": head_features, "cells": cells}
+    found = backend.run("boxes_and_coefficients", inputs)
+    return found["boxes"][rows, within], found["coefficients"][rows, within]
 
 
 def prototypes_inside(
     backend: Backend, p3: np.ndarray, cells: np.ndarray, *, model: ModelConfig
 ) -> np.ndarray:
-    """Prototypes in the rectangle around some boxes.
+    """Compute the prototypes in the rectangle around some boxes.
 
     Args:
         backend: has the graph `prototypes`.

@@ -13,15 +13,12 @@ from yolact_ros.config import PostprocessConfig
 from yolact_ros.errors import BackendError, ConfigError
 from yolact_ros.runtime.backends import Array, AsyncBackend, Backend, Run
 from yolact_ros.runtime.bundle import ModelDescription
-from yolact_ros.runtime.lazy_heads import locate_priors, prototypes_inside
-from yolact_ros.runtime.masks import SoftMasks, assemble_masks, box_cells
-from yolact_ros.runtime.postprocess import Selection, select_detections, select_finished
+from yolact_ros.runtime.detect_forms import DETECT_FORMS
+from yolact_ros.runtime.masks import SoftMasks, assemble_masks
+from yolact_ros.runtime.postprocess import Selection
 
 # Features that a graph `keyframe` leaves for later images; `lateral` only with a learned flow.
 FEATURES = ("x4", "x5", "lateral")
-
-# Outputs that the host passes on without looking into them.
-KEPT = (*FEATURES, "towers")
 
 # Settings that a graph with NMS inside has built in, with their default values.
 FIXED_IN_GRAPH = ("nms", "nms_iou_threshold", "top_k", "all_classes")
@@ -48,6 +45,7 @@ class Network:
     Attributes:
         backend: the library that runs the graphs.
         description: the model.
+        form: how the outputs of `detect` are read.
     """
 
     def __init__(self, backend: Backend, description: ModelDescription) -> None:
@@ -63,6 +61,7 @@ class Network:
             )
         self.backend = backend
         self.description = description
+        self.form = DETECT_FORMS[description.detect_form]
 
     @property
     def whole_graph(self) -> str:
@@ -77,8 +76,8 @@ class Network:
     @property
     def overlaps(self) -> bool:
         """Whether all of a run is on a device, so that the CPU can work on other images."""
-        backend, graph = self.backend, self.description.postprocess == "graph"
-        return graph and backend.on_gpu and isinstance(backend, AsyncBackend)
+        backend = self.backend
+        return self.form.nms_inside and backend.on_gpu and isinstance(backend, AsyncBackend)
 
     def submit(self, graph: str, inputs: Mapping[str, Array]) -> Run:
         """Begin to run one graph on an image.
@@ -91,9 +90,11 @@ class Network:
         Raises:
             BackendError: the backend fails.
         """
+        # The host passes on features, and what another graph reads, without looking at them.
+        keep = (*FEATURES, *self.form.on_device)
         if isinstance(self.backend, AsyncBackend):
-            return self.backend.submit(graph, inputs, keep=KEPT)
-        return BlockingRun(partial(self.backend.run, graph, inputs, keep=KEPT))
+            return self.backend.submit(graph, inputs, keep=keep)
+        return BlockingRun(partial(self.backend.run, graph, inputs, keep=keep))
 
     def interpret(
         self, outputs: Mapping[str, Array], config: PostprocessConfig, *, seconds: float
@@ -110,51 +111,18 @@ class Network:
         """
         backend = Stopwatch(self.backend, seconds)
         config = self.limited(config)
-        selection = self.select(backend, outputs, config)
-        prototypes = self.prototypes(backend, outputs, selection, whole=not config.crop_masks)
+        model = self.description.model
+        selection = self.form.select(outputs, config, model=model, backend=backend)
+        boxes = selection.boxes if config.crop_masks else None
+        prototypes = self.form.prototypes(outputs, boxes, model=model, backend=backend)
         soft = assemble_masks(
             prototypes, selection.coefficients, selection.boxes, crop=config.crop_masks
         )
         if not config.rescore_masks:
             selection = replace(selection, mask_scores=selection.scores)
-        elif self._rescores and len(selection):
+        elif model.mask_rescoring and not self.form.nms_inside and len(selection):
             selection = replace(selection, mask_scores=_rescore(backend, selection, soft))
         return Inference(selection, soft, backend.seconds)
-
-    def select(
-        self, backend: Backend, outputs: Mapping[str, Array], config: PostprocessConfig
-    ) -> Selection:
-        """Choose the detections among a graph's outputs; `backend` runs the box head."""
-        if self.description.postprocess == "graph":
-            return select_finished(outputs, config)
-        if "towers" not in outputs:
-            return select_detections(outputs, config)
-        locate = partial(locate_priors, backend, outputs["towers"], model=self.description.model)
-        return select_detections(outputs, config, locate=locate)
-
-    def prototypes(
-        self,
-        backend: Backend,
-        outputs: Mapping[str, Array],
-        selection: Selection,
-        *,
-        whole: bool,
-    ) -> np.ndarray:
-        """(Hp, Wp, K) float32: everywhere if `whole`, otherwise at least inside the boxes."""
-        if "p3" not in outputs:
-            # A GPU sends half precision, which numpy computes with slowly.
-            return np.asarray(outputs["prototypes"], np.float32)
-        model = self.description.model
-        height, width = model.prototype_size
-        cells = box_cells(selection.boxes, (height, width))
-        if whole:
-            cells = np.array([[0, 0, width, height]])
-        return prototypes_inside(backend, outputs["p3"], cells, model=model)
-
-    @property
-    def _rescores(self) -> bool:
-        """Whether mask re-scoring is a graph of its own."""
-        return self.description.postprocess == "host" and self.description.model.mask_rescoring
 
 
 class Stopwatch:
@@ -207,7 +175,7 @@ def check_postprocess(config: PostprocessConfig, description: ModelDescription) 
     Raises:
         ConfigError: the model has NMS inside its graph and the settings ask for a different one.
     """
-    if description.postprocess != "graph":
+    if not DETECT_FORMS[description.detect_form].nms_inside:
         return
     defaults = PostprocessConfig()
     for name in FIXED_IN_GRAPH:

@@ -16,7 +16,7 @@ import numpy as np
 from yolact_ros.config import PostprocessConfig
 
 # (n,) int64 priors, ascending, to their (n, 4) boxes and (n, K) coefficients.
-Locate = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +45,15 @@ def select_detections(
     predictions: Mapping[str, np.ndarray],
     config: PostprocessConfig,
     *,
-    locate: Locate | None = None,
+    predict: Predict | None = None,
 ) -> Selection:
     """Choose the detections of one image from the predictions of all priors.
 
     Args:
         predictions: `boxes` (P, 4), `class_scores` (P, C) without background, `coefficients`
-            (P, K), all float32; only `class_scores` with `locate`.
+            (P, K), all float32; only `class_scores` with `predict`.
         config: thresholds and limits.
-        locate: gives boxes and coefficients of the priors that enter NMS.
+        predict: gives boxes and coefficients of the priors that enter NMS.
 
     Returns:
         Detections with a score strictly above the threshold (for `all_classes`: of priors with
@@ -70,10 +70,10 @@ def select_detections(
     none = np.zeros(0, np.int64)
     groups = [members[best_first(scores[members], config.top_k)] for members in groups]
     entering, places = np.unique(priors[np.concatenate([none, *groups])], return_inverse=True)
-    if locate is None:
+    if predict is None:
         boxes, coefficients = (predictions[n][entering] for n in ("boxes", "coefficients"))
     else:
-        boxes, coefficients = locate(entering)
+        boxes, coefficients = predict(entering)
     rows = np.zeros(len(priors), np.int64)  # of `boxes`, for each candidate
     rows[np.concatenate([none, *groups])] = places
     kept = [ranked[thin_out(boxes[rows[ranked]], config.nms_iou_threshold)] for ranked in groups]

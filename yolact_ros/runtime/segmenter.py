@@ -146,7 +146,7 @@ class Segmenter:
         model = self.description.model
         image = np.zeros((*model.input_size, 3), np.uint8)
         config = self.postprocess
-        if self.description.postprocess == "host":  # the best of each class counts as found
+        if not self.network.form.nms_inside:  # the best of each class counts as found
             config = replace(config, nms="fast", score_threshold=0.0, top_k=1, all_classes=False)
         if keyframes is None:
             self.segment(image, postprocess=config)

@@ -58,17 +58,17 @@ class DetectTensors(NamedTuple):
 
     class_scores: Tensor
     """(P, C) softmax over background and classes, without the background's column."""
-    towers: Tensor
-    """(cells, channels) of all cells of P3..P7: what `locate` takes."""
+    head_features: Tensor
+    """(cells, channels) of all cells of P3..P7: what `boxes_and_coefficients` takes."""
     p3: Tensor
     """(1, channels, h, w): what `prototypes` takes."""
 
 
 class DetectGraph(nn.Module):
-    """The graph `detect`: one uint8 image in, class scores of every prior out.
+    """The graph `detect` of the form `on_demand`: class scores of every prior of one image.
 
-    Boxes and coefficients of the few priors that matter follow in `LocateGraph`, prototypes
-    inside the boxes in `PrototypeGraph`: the same numbers for less arithmetic.
+    Boxes and coefficients of the few priors that matter follow in `BoxesAndCoefficientsGraph`,
+    prototypes inside the boxes in `PrototypeGraph`: the same numbers for less arithmetic.
     """
 
     outputs = DetectTensors._fields
@@ -84,16 +84,16 @@ class DetectGraph(nn.Module):
     def finish(self, pyramid: tuple[Tensor, ...]) -> DetectTensors:
         """Classify what is in P3..P7 of one image."""
         head = self.network.head
-        towers = head.towers(pyramid)
+        features = head.features(pyramid)
         return DetectTensors(
-            class_scores=head.classify(towers)[0].softmax(dim=-1)[:, 1:],
-            towers=torch.cat([tower[0].flatten(1).t() for tower in towers]),
+            class_scores=head.classify(features)[0].softmax(dim=-1)[:, 1:],
+            head_features=torch.cat([level[0].flatten(1).t() for level in features]),
             p3=pyramid[0],
         )
 
 
-class LocateGraph(nn.Module):
-    """The graph `locate`: boxes and coefficients of the priors of chosen cells."""
+class BoxesAndCoefficientsGraph(nn.Module):
+    """The graph `boxes_and_coefficients`: those of all priors of chosen cells."""
 
     neighbours: Tensor
     outputs = ("boxes", "coefficients")
@@ -104,19 +104,19 @@ class LocateGraph(nn.Module):
         table = torch.from_numpy(neighbour_cells(network.config))
         self.register_buffer("neighbours", table, persistent=False)
 
-    def forward(self, towers: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Look at chosen cells.
+    def forward(self, head_features: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict and decode.
 
         Args:
-            towers: (all cells, channels) of `DetectTensors`.
+            head_features: (all cells, channels) of `DetectTensors`.
             cells: (n,) int64: prior // A, with A priors of a cell.
 
         Returns:
             (n, A, 4) boxes and (n, A, K) coefficients, as in `Predictions`.
         """
-        outside = torch.zeros(1, towers.shape[1], device=towers.device)
-        patches = torch.cat([towers, outside])[self.neighbours[cells]]
-        box_offsets, coefficients = self.network.head.locate(patches)
+        outside = torch.zeros(1, head_features.shape[1], device=head_features.device)
+        patches = torch.cat([head_features, outside])[self.neighbours[cells]]
+        box_offsets, coefficients = self.network.head.predict_cells(patches)
         priors = self.network.priors.reshape(-1, self.network.config.priors_per_cell, 4)
         return decode_boxes(box_offsets, priors[cells]), coefficients
 

@@ -40,7 +40,7 @@ class DetectionTensors(NamedTuple):
 
 
 class DetectWithNmsGraph(nn.Module):
-    """The graph `detect` of a bundle whose post-processing is `graph`."""
+    """The graph `detect` of the form `with_nms`."""
 
     outputs = DetectionTensors._fields
 

@@ -124,7 +124,7 @@ def _write(folder: Path, *, products: int) -> Path:
         ModelConfig(
             name="benchmark", classes=("thing",), input_size=(SIZE, SIZE), num_prototypes=1
         ),
-        postprocess="host",
+        detect_form="dense",
         max_detections=INSTANCES,
         graphs={"detect": model.SerializeToString()},
         source={"checkpoint": "none", "sha256": ""},

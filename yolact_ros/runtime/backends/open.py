@@ -103,7 +103,7 @@ def _open_checkpoint(path: Path, *, threads: int) -> tuple[Backend, ModelDescrip
         backend,
         ModelDescription(
             model=backend.model,
-            postprocess="host",
+            detect_form="on_demand",
             max_detections=1000,  # a checkpoint itself sets no limit
             identity=backend.identity[:12],
             warps=supported_warps(backend.model),

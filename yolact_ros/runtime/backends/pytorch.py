@@ -39,8 +39,8 @@ class TorchBackend:
             import torch
 
             from yolact_ros.model.graphs.detect import (
+                BoxesAndCoefficientsGraph,
                 DetectGraph,
-                LocateGraph,
                 PrototypeGraph,
                 RescoreGraph,
             )
@@ -69,7 +69,7 @@ class TorchBackend:
         detect = DetectGraph(network)
         self._graphs: dict[str, Any] = {
             "detect": detect,
-            "locate": LocateGraph(network).to(self._device),
+            "boxes_and_coefficients": BoxesAndCoefficientsGraph(network).to(self._device),
             "prototypes": PrototypeGraph(network.protonet),
             "keyframe": KeyframeGraph(detect),
             "non_keyframe_flow": NonKeyframeFlowGraph(detect),

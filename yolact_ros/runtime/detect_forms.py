@@ -1,0 +1,115 @@
+"""The forms of the graph `detect`: what it computes itself, and what follows from other graphs.
+
+`model.json` names the form. The graphs of a bundle for video (`keyframe`, `non_keyframe`,
+`non_keyframe_flow`) have the same outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+
+from yolact_ros.config import ModelConfig, PostprocessConfig
+from yolact_ros.runtime.backends import Array, Backend
+from yolact_ros.runtime.lazy_heads import predict_priors, prototypes_inside
+from yolact_ros.runtime.masks import box_cells
+from yolact_ros.runtime.postprocess import Selection, select_detections, select_finished
+
+
+class Dense:
+    """`detect` gives all priors and all prototypes; the other forms replace what differs.
+
+    Attributes:
+        outputs: what post-processing reads of `detect`.
+        graphs: further graphs that a bundle of this form must have.
+        on_device: outputs of `detect` that only these graphs read.
+        nms_inside: whether NMS and re-scoring are inside, with the settings of the export.
+    """
+
+    outputs: tuple[str, ...] = ("boxes", "class_scores", "coefficients", "prototypes")
+    graphs: tuple[str, ...] = ()
+    on_device: tuple[str, ...] = ()
+    nms_inside = False
+
+    def select(
+        self,
+        outputs: Mapping[str, Array],
+        config: PostprocessConfig,
+        *,
+        model: ModelConfig,
+        backend: Backend,
+    ) -> Selection:
+        """Choose the detections of one image; `backend` runs the further graphs."""
+        return select_detections(outputs, config)
+
+    def prototypes(
+        self,
+        outputs: Mapping[str, Array],
+        boxes: np.ndarray | None,
+        *,
+        model: ModelConfig,
+        backend: Backend,
+    ) -> np.ndarray:
+        """(Hp, Wp, K) float32, at least inside `boxes` (N, 4); everywhere if that is None."""
+        # A GPU sends half precision, which numpy computes with slowly.
+        return np.asarray(outputs["prototypes"], np.float32)
+
+
+class OnDemand(Dense):
+    """`detect` classifies all priors; boxes, coefficients and prototypes follow where needed."""
+
+    outputs = ("class_scores", "head_features", "p3")
+    graphs = ("boxes_and_coefficients", "prototypes")
+    on_device = ("head_features",)
+
+    def select(
+        self,
+        outputs: Mapping[str, Array],
+        config: PostprocessConfig,
+        *,
+        model: ModelConfig,
+        backend: Backend,
+    ) -> Selection:
+        """Compute boxes and coefficients of the priors that enter NMS."""
+        predict = partial(predict_priors, backend, outputs["head_features"], model=model)
+        return select_detections(outputs, config, predict=predict)
+
+    def prototypes(
+        self,
+        outputs: Mapping[str, Array],
+        boxes: np.ndarray | None,
+        *,
+        model: ModelConfig,
+        backend: Backend,
+    ) -> np.ndarray:
+        """Compute the rectangle around all boxes; the rest is zero."""
+        height, width = model.prototype_size
+        if boxes is None:
+            cells = np.array([[0, 0, width, height]])
+        else:
+            cells = box_cells(boxes, (height, width))
+        return prototypes_inside(backend, outputs["p3"], cells, model=model)
+
+
+class WithNms(Dense):
+    """`detect` gives finished detections, best first, and all prototypes."""
+
+    outputs = ("boxes", "scores", "mask_scores", "class_ids", "coefficients", "prototypes")
+    nms_inside = True
+
+    def select(
+        self,
+        outputs: Mapping[str, Array],
+        config: PostprocessConfig,
+        *,
+        model: ModelConfig,
+        backend: Backend,
+    ) -> Selection:
+        """Drop rows that do not exceed the score threshold."""
+        return select_finished(outputs, config)
+
+
+# By the name that `model.json` uses.
+DETECT_FORMS = {"on_demand": OnDemand(), "dense": Dense(), "with_nms": WithNms()}
