@@ -1,11 +1,15 @@
-"""Two processes under torchrun train as one does with the same batches."""
+"""Two processes under torchrun, on one node or two, train as one does with the same batches."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,18 +44,49 @@ TINY = replace(
 )  # fmt: skip
 
 
-def torchrun(config: TrainConfig, folder: Path) -> subprocess.CompletedProcess:
-    """Train with two processes that share each batch."""
+def start(options: list[str], words: list[str]) -> subprocess.Popen[bytes]:
+    """Start `yolact train` under torchrun, as the leader of its processes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *options]
+        + ["-m", "yolact_ros.cli.main", "train", *words],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def start_two_nodes(words: list[str]) -> list[subprocess.Popen[bytes]]:
+    """Start two agents that meet on a port of this machine, with one process each."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    rendezvous = ["--rdzv-backend=c10d", f"--rdzv-endpoint={address}", "--rdzv-id=run"]
+    options = ["--nnodes=2", "--nproc-per-node=1", "--local-addr=127.0.0.1", *rendezvous]
+    return [start(options, words) for _ in range(2)]
+
+
+def wait(*agents: subprocess.Popen[bytes]) -> list[int]:
+    """Wait until all have ended by themselves; gives their exit statuses."""
+    try:
+        return [agent.wait(timeout=300) for agent in agents]
+    finally:
+        end(*agents)
+
+
+def end(*agents: subprocess.Popen[bytes]) -> None:
+    """Kill agents and their processes, which torchrun puts into groups of their own."""
+    for agent in agents:
+        groups = [agent.pid]
+        for task in Path(f"/proc/{agent.pid}/task").glob("*/children"):
+            groups += map(int, task.read_text().split())
+        for group in groups if agent.poll() is None else []:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        agent.wait()
+
+
+def write_recipe(config: TrainConfig, folder: Path) -> str:
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(to_mapping(config)))
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-        + ["-m", "yolact_ros.cli.main", "train", str(path), "-o", str(folder / "out")],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    return str(path)
 
 
 @pytest.fixture
@@ -83,23 +118,41 @@ def rows_of(path: Path) -> list[dict[str, float]]:
     ]
 
 
-def test_two_processes_do_the_steps_of_one(config, tmp_path):
-    result = torchrun(config, tmp_path)
-    assert result.returncode == 0, result.stderr
-    Trainer(config, tmp_path / "one", scorer=ApScorer()).run()
+def assert_equal_runs(found: Path, expected: Path) -> None:
     for name in ("losses.csv", "validation.csv"):
-        rows, expected = rows_of(tmp_path / "out" / name), rows_of(tmp_path / "one" / name)
-        assert len(rows) == len(expected)
-        for row, other in zip(rows, expected, strict=True):
+        rows, others = rows_of(found / name), rows_of(expected / name)
+        assert len(rows) == len(others)
+        for row, other in zip(rows, others, strict=True):
             assert row == pytest.approx(other, rel=1e-3, abs=1e-3)
     assert "mask_ap" in row  # of the images of both processes
-    one = load_checkpoint(tmp_path / "one" / "last.pth")
-    two = load_checkpoint(tmp_path / "out" / "last.pth")
+    one, two = (load_checkpoint(folder / "last.pth") for folder in (expected, found))
     assert one.weights.keys() == two.weights.keys()
     for key in ("training_weights", None):
         weights = (one.weights, two.weights) if key is None else (one.extra[key], two.extra[key])
         for name, tensor in weights[0].items():
             torch.testing.assert_close(weights[1][name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_two_processes_do_the_steps_of_one(config, tmp_path):
+    words = [write_recipe(config, tmp_path), "-o", str(tmp_path / "out")]
+    assert wait(start(["--standalone", "--nproc-per-node=2"], words)) == [0]
+    Trainer(config, tmp_path / "one", scorer=ApScorer()).run()
+    assert_equal_runs(tmp_path / "out", tmp_path / "one")
+
+
+def test_two_nodes_of_which_one_is_lost_resume_to_the_steps_of_one_process(config, tmp_path):
+    config = replace(config, steps=4, checkpoint_interval=1, validation_interval=4)
+    out = tmp_path / "out"
+    agents = start_two_nodes([write_recipe(config, tmp_path), "-o", str(out)])
+    deadline = time.monotonic() + 300
+    while not (out / "last.pth").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    end(agents[0])  # the node where they met
+    print("exit status of the other node:", wait(agents[1]))  # which gives up by itself
+    assert (out / "last.pth").exists()
+    assert wait(*start_two_nodes(["--resume", str(out)])) == [0, 0]
+    Trainer(config, tmp_path / "one", scorer=ApScorer()).run()
+    assert_equal_runs(out, tmp_path / "one")
 
 
 def test_the_parts_of_a_step_are_its_batch():
