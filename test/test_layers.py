@@ -23,6 +23,7 @@ LAZY = (("detections", "Detections"), ("segmenter", "Segmenter"), ("stream", "St
 MESSAGES = {
     *("builtin_interfaces", "std_msgs", "sensor_msgs", "geometry_msgs", "rcl_interfaces"),
     *("diagnostic_msgs", "std_srvs", "visualization_msgs", "vision_msgs"),
+    "lifecycle_msgs",
 }
 
 # Part -> what it may import from the package, and from others; imports inside functions count.

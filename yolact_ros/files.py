@@ -33,9 +33,8 @@ def read_file(
     """
     try:
         # Without O_NONBLOCK, opening a FIFO waits for somebody who writes to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            state = os.fstat(descriptor)
+        with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
+            state = os.fstat(file.fileno())
             if not stat.S_ISREG(state.st_mode):
                 raise error(f"{path} is not a regular file; expected one that can be read twice.")
             if state.st_size > limit:

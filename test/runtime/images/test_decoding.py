@@ -147,8 +147,10 @@ def test_what_is_no_file_is_refused_at_once(tmp_path):
         (f"{'n' * 300}.png", "File name too long"),
         ("nul\0.png", "cannot be read"),
     ]:
+        before = os.listdir("/proc/self/fd")
         with pytest.raises(DatasetError, match=reason):
             read_bgr(tmp_path / name)
+        assert os.listdir("/proc/self/fd") == before, name
 
 
 def test_random_bytes_under_every_start_get_a_sentence():

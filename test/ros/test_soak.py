@@ -1,0 +1,114 @@
+"""The soak: that each kind of fault would be seen, and a short run of it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("onnx")
+
+from builtin_interfaces.msg import Time
+from std_msgs.msg import Header
+
+from yolact_ros.errors import MessageError
+from yolact_ros.msg import FrameStats, InstanceArray
+from yolact_ros.ros.messages.images import bgr_from_message
+from yolact_ros.ros.soak.images import random_compressed, random_image
+from yolact_ros.ros.soak.ledger import Ledger
+
+
+def result(second, size=(4, 6)):
+    stamp = Time(sec=second)
+    return InstanceArray(header=Header(stamp=stamp), height=size[0], width=size[1])
+
+
+@pytest.fixture
+def ledger():
+    """Four images at 1, 2, 3 and 0 s, of which the second is damaged."""
+    made = Ledger("front")
+    for second, size in ((1, (4, 6)), (2, None), (3, (4, 6)), (0, (8, 6))):
+        made.send(Time(sec=second), size)
+    return made
+
+
+def test_results_in_the_order_of_the_images_are_right(ledger):
+    for second, size in ((1, (4, 6)), (0, (8, 6))):
+        ledger.receive(result(second, size), 0)
+    assert ledger.faults == [] and ledger.answered == 2
+
+
+@pytest.mark.parametrize(
+    "seconds, size, fault",
+    [
+        ([2], (4, 6), "image 2 is damaged and was answered"),
+        ([1], (6, 4), "image 1 has the size (4, 6), its result (6, 4)"),
+        ([3, 1], (4, 6), "image 1 was answered after image 3"),
+        ([3, 3], (4, 6), "image 3 was answered after image 3"),
+        ([9], (4, 6), "which no image had"),
+    ],
+)
+def test_a_wrong_result_is_a_fault(ledger, seconds, size, fault):
+    for second in seconds:
+        ledger.receive(result(second, size), 0)
+    assert len(ledger.faults) == 1 and fault in ledger.faults[0]
+
+
+def test_an_image_from_before_a_transition_must_not_be_published_after_it(ledger):
+    ledger.close(100)
+    ledger.receive(result(1), 99)
+    assert ledger.faults == []
+    ledger.receive(result(3), 101)
+    assert ledger.faults == ["front: image 3, from before a transition, was answered after it."]
+
+
+@pytest.mark.parametrize(
+    "counts, fault",
+    [
+        ({"received": 4, "processed": 1}, "4 images were received, and 1 have ended"),
+        ({"received": 3, "processed": 2, "failed": 2}, "3 images were received, and 4 have"),
+        ({"received": 5, "processed": 1, "dropped": 4}, "5 images were received, but 4 were sent"),
+        ({"received": 2, "processed": 1}, "the count received fell to 2"),
+    ],
+)
+def test_wrong_counts_are_faults(ledger, counts, fault):
+    ledger.account(FrameStats(received=3, processed=1), waiting=2)
+    assert ledger.faults == []
+    ledger.account(FrameStats(**counts), waiting=2)
+    assert len(ledger.faults) == 1 and fault in ledger.faults[0]
+
+
+def test_at_rest_nothing_waits_and_another_configure_counts_from_zero(ledger):
+    ledger.account(FrameStats(received=3, processed=2), waiting=2)
+    ledger.account(FrameStats(counting_since=Time(sec=5), received=1, stale=1), waiting=2)
+    ledger.check_rest()
+    assert ledger.faults == []
+    ledger.account(FrameStats(counting_since=Time(sec=5), received=2, stale=1), waiting=2)
+    ledger.check_rest()
+    assert ledger.faults == ["front: 2 images were received, and 1 have ended."]
+
+
+@pytest.mark.parametrize("make", [random_image, random_compressed])
+def test_good_images_can_be_read_and_damaged_ones_cannot(make):
+    draw = random.Random(0)
+    for _ in range(60):
+        message, size = make(draw, Header(), good=True)
+        assert bgr_from_message(message).shape == (*size, 3)
+        message, _ = make(draw, Header(), good=False)
+        with pytest.raises(MessageError):
+            bgr_from_message(message)
+
+
+def test_a_short_soak_finds_no_fault(start):
+    program = start("soak", "--minutes", "0.15")
+    assert program.wait(400.0) == 0, program.output
+    assert "No faults." in program.output
+    for camera in ("front", "rear", "left", "right"):
+        assert f"images of the camera {camera}" in program.output
+
+
+def test_no_time_is_refused(start):
+    program = start("soak", "--minutes", "0")
+    assert program.wait() == 2
+    assert "must be above 0" in program.output

@@ -1,0 +1,1 @@
+"""A soak of the node: random images, restarts and requests for minutes or hours."""

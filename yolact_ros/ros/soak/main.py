@@ -1,0 +1,155 @@
+"""Does at random what goes wrong on robots, for minutes or hours, and checks the node.
+
+    ros2 run yolact_ros soak --minutes 30
+
+Good and damaged images on four cameras, whose clocks jump; cameras, subscribers and the node's
+process come and go; parameters, services and transitions in any order. Checked are: the account of
+every image, the order of results, that nothing old or damaged is answered, every reply of a
+service, exit statuses, memory, threads and open files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import rclpy
+from tqdm import tqdm
+
+from yolact_ros.errors import YolactError
+from yolact_ros.ros.benchmark.model import write_benchmark_model
+from yolact_ros.ros.demo.child_process import Subprogram
+from yolact_ros.ros.demo.fastdds import image_profile
+from yolact_ros.ros.program import handle_signals, init_ros
+from yolact_ros.ros.soak.world import CAMERAS, NAMESPACE, World
+
+SETTLE_S = 10.0  # between two checks of a node at rest
+LIFE_S = 600.0  # of one process of the node, about
+# What a process may gain from its second check on.
+MORE_MEMORY_MB, MORE_THREADS, MORE_FILES = 100.0, 4, 16
+MOST_FAULTS = 20  # that are printed
+
+
+class Soak:
+    """Leads the node through its lives.
+
+    Attributes:
+        measured: memory in MB, threads, and open files of the node at rest, per life.
+        faults: beyond those of the world.
+    """
+
+    def __init__(self, world: World, folder: Path, draw: random.Random) -> None:
+        self.measured: list[list[tuple[float, int, int]]] = []
+        self.faults: list[str] = []
+        self._world = world
+        self._folder = folder
+        self._draw = draw
+        self._model = write_benchmark_model(folder / "model")
+
+    def run(self, seconds: float) -> None:
+        """Do random things for some seconds, and check the node at rest again and again."""
+        with tqdm(total=round(seconds), unit="s", disable=None) as bar:
+            lives = max(2, round(seconds / LIFE_S))
+            for life in range(lives):
+                self._live(seconds / lives, life, bar)
+
+    def _live(self, seconds: float, life: int, bar: tqdm) -> None:
+        log = self._folder / f"{life}.log"
+        words = ("-p", f"model:={self._model}", "-p", f"cameras:=[{', '.join(CAMERAS)}]")
+        names = ("-r", f"__ns:={NAMESPACE}", "-p", "threads:=1")
+        measured: list[tuple[float, int, int]] = []
+        self.measured.append(measured)
+        with (
+            log.open("w") as output,
+            Subprogram("yolact_node", *names, *words, output=output) as node,
+        ):
+            try:
+                self._world.watch(node)
+                end = time.monotonic() + seconds
+                while (now := time.monotonic()) < end:
+                    due = min(end, now + SETTLE_S)
+                    while time.monotonic() < due:
+                        self._world.act()
+                    measured.append(self._world.settle())
+                    bar.update(round(time.monotonic() - now))
+                number = self._draw.choice([signal.SIGINT, signal.SIGTERM])
+                if status := node.end(number):
+                    self.faults.append(f"The node ended with status {status} on {number.name}.")
+            except YolactError as error:
+                self.faults.append(f"{error} Its log ends: {log.read_text()[-2000:]}")
+        if tracebacks := log.read_text().count("Traceback"):
+            text = log.read_text()
+            start = text.index("Traceback")
+            self.faults.append(f"{tracebacks} tracebacks, first: {text[start : start + 1500]}")
+        self._judge(measured)
+
+    def _judge(self, measured: list[tuple[float, int, int]]) -> None:
+        if len(measured) < 3:
+            return
+        limits = (MORE_MEMORY_MB, MORE_THREADS, MORE_FILES)
+        for column, name in enumerate(("MB of memory", "threads", "open files")):
+            values = [row[column] for row in measured[1:]]
+            last = statistics.median(values[len(values) // 2 :])
+            if last > values[0] + limits[column]:
+                self.faults.append(f"From {values[0]:.0f} {name} the node grew to {last:.0f}.")
+
+
+def report(soak: Soak, world: World) -> int:
+    """Print what was done and what was wrong; returns the number of faults."""
+    for what, count in sorted(world.counts.items()):
+        print(f"{count:8} {what}")
+    for name, ledger in world.ledgers.items():
+        print(f"{ledger.answered:8} results for {ledger.sent} images of the camera {name}")
+    for life, measured in enumerate(soak.measured, 1):
+        first, last = (measured[index] if measured else (0.0, 0, 0) for index in (0, -1))
+        print(
+            f"process {life}: memory {first[0]:.0f} to {last[0]:.0f} MB, threads {first[1]} to "
+            f"{last[1]}, open files {first[2]} to {last[2]} in {len(measured)} checks at rest"
+        )
+    faults = [*soak.faults, *world.faults]
+    faults += [fault for ledger in world.ledgers.values() for fault in ledger.faults]
+    for fault in faults[:MOST_FAULTS]:
+        print(f"FAULT: {fault}")
+    print(f"{len(faults)} faults" if faults else "No faults.")
+    return len(faults)
+
+
+def main() -> int:
+    """Soak the node; returns 0, or 1 if there were faults."""
+    parser = argparse.ArgumentParser(
+        prog="soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=2.0, help="how long (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is random (%(default)s)")
+    arguments = parser.parse_args()
+    if not 0 < arguments.minutes < 1e5:
+        parser.error("--minutes must be above 0 and below 100000")
+    os.environ.setdefault(*image_profile())
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    handle_signals(signal.default_int_handler)  # raises KeyboardInterrupt
+    draw = random.Random(arguments.seed)
+    try:
+        init_ros([])
+        with tempfile.TemporaryDirectory() as folder:
+            world = World(draw)
+            soak = Soak(world, Path(folder), draw)
+            try:
+                soak.run(arguments.minutes * 60.0)
+            except KeyboardInterrupt:
+                print("soak: interrupted", file=sys.stderr)
+            world.close()
+        return 1 if report(soak, world) else 0
+    except YolactError as error:
+        print(f"soak: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        rclpy.try_shutdown()
