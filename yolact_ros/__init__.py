@@ -12,6 +12,7 @@ Importing the package loads neither torch nor rclpy; names are loaded when they 
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,10 @@ __all__ = ["Detections", "Segmenter", "Stream", "__version__"]
 # ROS generates yolact_ros.msg and yolact_ros.srv elsewhere; with the repository as the current
 # folder, both parts form one package.
 __path__ = pkgutil.extend_path(__path__, __name__)
+
+# ONNX Runtime from 1.29 on reports to its makers unless this is set before it is loaded; a robot
+# reports to nobody. A value of the user's own stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _MODULES = {
     "Detections": "yolact_ros.runtime.detections",
