@@ -112,12 +112,22 @@ def test_videos_in_youtube_vis_form_are_clips(tmp_path):
     assert [len(clip) for clip in clips] == [3, 4]
 
 
-def test_a_model_for_single_images_gets_a_sentence(tiny_bundle, clip):
+def test_detections_are_propagated_with_a_model_for_single_images(tiny_bundle, clip, capsys):
     with Segmenter.open(tiny_bundle.folder, backend=BackendConfig(threads=1)) as segmenter:
-        with pytest.raises(ConfigError, match="--keyframes"):
+        with pytest.raises(ConfigError, match="--propagated-frames works with every model"):
             evaluate_video(segmenter, clips_of(clip), intervals=(5,))
-        rows = evaluate_video(segmenter, clips_of(clip), intervals=(1,))
-    assert len(rows) == 1
+        rows = evaluate_video(segmenter, clips_of(clip), propagated_frames=(0, 1, 2))
+    shown = [
+        (row.interval, row.propagated_frames, row.keyframes) for row in rows if row.warp == ""
+    ]
+    assert shown == [(1, 0, 7), (1, 1, 7), (2, 1, 4), (1, 2, 7), (3, 2, 3)]  # seven frames
+    assert rows[2].mask_ap == rows[0].mask_ap  # nothing moves
+    words = ["evaluate", str(tiny_bundle.folder), "--video", str(clip), "--threads", "1"]
+    assert main([*words, "--propagated-frames", "0,1"]) == 0
+    assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:3]] == [
+        ["1", "-", "0"],
+        ["2", "-", "1"],
+    ]
 
 
 def test_a_missing_image_is_named(clip):

@@ -20,7 +20,7 @@ INTERVALS = (1, 2, 3, 5, 8)
 
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the evaluation on clips."""
-    group = parser.add_argument_group("clips, with a model that was exported with --keyframes")
+    group = parser.add_argument_group("clips")
     group.add_argument(
         "--video",
         nargs="+",
@@ -32,10 +32,10 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--intervals",
         type=_intervals,
-        default=INTERVALS,
         metavar="N,N,...",
         help="keyframe intervals; 1, the full pass, is always measured "
-        f"(default: {','.join(map(str, INTERVALS))})",
+        f"(default: {','.join(map(str, INTERVALS))} with a model that was exported with "
+        "--keyframes, otherwise 1)",
     )
     group.add_argument(
         "--warp",
@@ -71,7 +71,7 @@ def evaluate_clips(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[
     rows = evaluate_video(
         segmenter,
         clips,
-        intervals=arguments.intervals,
+        intervals=arguments.intervals or (INTERVALS if description.warps else (1,)),
         warps=tuple(dict.fromkeys(arguments.warp or ())),
         propagated_frames=arguments.propagated_frames,
         change_threshold=arguments.change_threshold,
@@ -105,7 +105,7 @@ def format_rows(rows: Sequence[VideoRow]) -> str:
     for row in rows:
         if row.interval == 1 and row is not rows[0]:
             continue
-        warp = "-" if row.interval == 1 else row.warp
+        warp = "-" if row.interval == 1 else row.warp or "-"
         between = "-" if row.non_keyframe_ms is None else f"{row.non_keyframe_ms:.1f}"
         lines.append(
             f"{row.interval:>8}  {warp:<8}{row.propagated_frames:>10}"

@@ -32,6 +32,7 @@ class VideoRow:
     Attributes:
         interval: keyframe interval; 1 is the full pass on every frame.
         warp: how features are moved; the full pass, which moves none, appears once per warp.
+            Empty for a model for single images.
         propagated_frames: images after each inference whose detections are propagated.
         mask_ap, mask_ap50, box_ap: AP on all frames.
         mask_ap_non_key: AP on the frames that are not keyframes.
@@ -67,7 +68,7 @@ def evaluate_video(
     segmenter: Segmenter,
     clips: Sequence[Clip],
     *,
-    intervals: Sequence[int],
+    intervals: Sequence[int] = (1,),
     warps: Sequence[str] = (),
     propagated_frames: Sequence[int] = (0,),
     change_threshold: float = 1.0,
@@ -79,9 +80,10 @@ def evaluate_video(
     alike. The full pass always takes part.
 
     Args:
-        segmenter: segmenter of a model with graphs for video.
+        segmenter: segmenter of any model; without graphs for video, `intervals` is 1.
         clips: clips annotated with the model's classes.
-        intervals: keyframe intervals.
+        intervals: keyframe intervals. A shorter one than propagation requires grows to it: with
+            interval 1, every image is inferred or propagated.
         warps: warps of the model; all of them by default.
         propagated_frames: see `KeyframeConfig`.
         change_threshold: see `KeyframeConfig`; with 1, only the interval decides.
@@ -99,7 +101,8 @@ def evaluate_video(
     if not warps and max(intervals) > 1:
         raise ConfigError(
             f"Model {segmenter.description.model.name!r} was exported for single images; export "
-            "its checkpoint with --keyframes, or evaluate the checkpoint itself."
+            "its checkpoint with --keyframes, or leave --intervals at 1; --propagated-frames "
+            "works with every model."
         )
     class_ids = sorted({c for clip in clips for c in clip.dataset.category_ids})
     full = _Run(None, CocoTables(class_ids, segmenter.description.model.classes))
@@ -114,9 +117,9 @@ def evaluate_video(
             ),
             full.tables.alike(),
         )
-        for warp in warps
+        for warp in warps or ("auto",)
         for count in propagated_frames
-        for interval in sorted({*intervals} - {1})
+        for interval in sorted({max(i, count + 1) for i in intervals} - {1})
     }
     everything = [full, *runs.values()]
     for run in everything:
@@ -130,12 +133,17 @@ def evaluate_video(
     scoring = tqdm(everything, desc="score", unit="row", mininterval=0.5)
     summaries = {id(run): _summary(run, full) for run in scoring}
     rows = []
-    for warp in warps or ("none",):
+    for warp in warps or ("auto",):
         for count in propagated_frames:
             series = [(1, full)]
             series += [(i, run) for (w, m, i), run in runs.items() if (w, m) == (warp, count)]
             rows += [
-                VideoRow(interval=i, warp=warp, propagated_frames=count, **summaries[id(run)])
+                VideoRow(
+                    interval=i,
+                    warp=warp if warps else "",
+                    propagated_frames=count,
+                    **summaries[id(run)],
+                )
                 for i, run in series
             ]
     return rows
