@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
 from yolact_ros.cli.quantize import calibration_images
 from yolact_ros.errors import BundleError, DatasetError
+from yolact_ros.runtime.shipped import shipped_file
 
 
 def test_calibration_images_are_spread_over_all(tiny, tmp_path):
@@ -26,3 +32,30 @@ def test_an_image_that_cannot_be_decoded_is_named(tiny, tmp_path):
 def test_a_folder_without_images_is_refused(tiny, tmp_path):
     with pytest.raises(DatasetError, match="holds no images"):
         calibration_images([tmp_path], tiny.TINY, count=1)
+
+
+def test_the_shipped_model_is_quantized_where_torch_is_not_installed(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    from yolact_ros.runtime.bundle import Bundle
+
+    words = ["quantize", "tabletop", "-o", str(tmp_path / "int8")]
+    words += [
+        "--images",
+        str(shipped_file("models/demo/tabletop.mp4")),
+        "--count",
+        "1",
+        "--float-layers",
+    ]
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'pycocotools'): sys.modules[name] = None\n"
+        "from yolact_ros.cli.main import main\n"
+        f"raise SystemExit(main({words!r}))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    assert Bundle.open(tmp_path / "int8").description.precision == "int8"

@@ -10,9 +10,8 @@ import pytest
 
 from yolact_ros.config import KeyframeConfig, PostprocessConfig, TrackerConfig
 from yolact_ros.errors import BackendError, ConfigError
-from yolact_ros.runtime.bundle import ModelDescription
+from yolact_ros.runtime.bundle import FEATURES, ModelDescription
 from yolact_ros.runtime.detect_forms import DETECT_FORMS
-from yolact_ros.runtime.network import FEATURES
 from yolact_ros.runtime.segmenter import Segmenter
 
 

@@ -47,7 +47,7 @@ EXTRAS = {
     "torch": "train",
     "pycocotools": "train",
     "matplotlib": "evaluate",
-    "onnx": "export",
+    "onnx": "quantize",
     "onnxscript": "export",
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",

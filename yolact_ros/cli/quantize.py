@@ -20,7 +20,7 @@ SHOWN_LAYERS = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("bundle", type=Path, help="folder with model.json, in float32")
+    parser.add_argument("bundle", help="shipped model or bundle folder, in float32")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE")
     parser.add_argument(
         "--images",
@@ -63,11 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Calibrate, measure each layer, write the bundle, and print what was done."""
     from yolact_ros.export.int8_bundle import quantize_bundle
     from yolact_ros.runtime.bundle import Bundle
+    from yolact_ros.runtime.shipped import find_model
 
-    model = Bundle.open(arguments.bundle).description.model
+    source = find_model(arguments.bundle)
+    model = Bundle.open(source).description.model
     images = calibration_images(arguments.images, model, count=arguments.count)
     graphs = quantize_bundle(
-        arguments.bundle,
+        source,
         arguments.output,
         images,
         target=arguments.target,

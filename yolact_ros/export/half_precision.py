@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from yolact_ros.errors import BackendError
-from yolact_ros.model.feature_transform import KeyframeFeatures
+from yolact_ros.runtime.bundle import FEATURES
 
 # What crosses the border of a half graph in half: prototypes, of which a copy to the host is half
 # as long, and features, which stay on the device.
-HALF_BORDERS = ("prototypes", *KeyframeFeatures._fields)
+HALF_BORDERS = ("prototypes", *FEATURES)
 
 CONVOLUTIONS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 # Which of a sampler's inputs says where it samples.

@@ -37,6 +37,8 @@ MAX_GRAPH_BYTES = 2 << 30  # more, protobuf cannot hold
 DESCRIPTION = "model.json"
 TARGETS = ("onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "int8")
+# Features that a graph `keyframe` leaves for later images; `lateral` only with a learned flow.
+FEATURES = ("x4", "x5", "lateral")
 CHOICES = {"detect_form": tuple(DETECT_FORMS), "target": TARGETS, "precision": PRECISIONS}
 REPAIR = "Copy the bundle again, or export it again: yolact export CHECKPOINT -o {folder}"
 

@@ -12,13 +12,10 @@ import numpy as np
 from yolact_ros.config import PostprocessConfig
 from yolact_ros.errors import BackendError, ConfigError
 from yolact_ros.runtime.backends import Array, AsyncBackend, Backend, Run
-from yolact_ros.runtime.bundle import ModelDescription
+from yolact_ros.runtime.bundle import FEATURES, ModelDescription
 from yolact_ros.runtime.detect_forms import DETECT_FORMS
 from yolact_ros.runtime.masks import SoftMasks, assemble_masks
 from yolact_ros.runtime.postprocess import Selection
-
-# Features that a graph `keyframe` leaves for later images; `lateral` only with a learned flow.
-FEATURES = ("x4", "x5", "lateral")
 
 # Settings that a graph with NMS inside has built in, with their default values.
 FIXED_IN_GRAPH = ("nms", "nms_iou_threshold", "top_k", "all_classes")

@@ -20,10 +20,10 @@ from yolact_ros.config import (
 )
 from yolact_ros.errors import ConfigError
 from yolact_ros.runtime.backends import Array, Run
-from yolact_ros.runtime.bundle import ModelDescription
+from yolact_ros.runtime.bundle import FEATURES, ModelDescription
 from yolact_ros.runtime.detections import KEYFRAME, PARTIAL, Detections
 from yolact_ros.runtime.masks import enlarge_masks
-from yolact_ros.runtime.network import FEATURES, Inference, Network, check_postprocess
+from yolact_ros.runtime.network import Inference, Network, check_postprocess
 from yolact_ros.runtime.preprocess import Placement, prepare_image
 from yolact_ros.runtime.video.keyframes import KeyframePolicy
 from yolact_ros.runtime.video.optical_flow import (
