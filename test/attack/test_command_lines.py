@@ -94,7 +94,6 @@ VERBS = {
     "bag": ("P P", ["--topic P", "--result-topic P"]),
     "check-dataset": ("P", ["--images P", "--json P", "-o P", "--against P"]),
     "import-dataset": ("labelme P", ["-o P", "--validation N", "--copy"]),
-    "plot": ("P", ["-o P"]),
     "convert": ("P", ["-o P"]),
     "export": ("P", ["-o P"]),
     "quantize": ("P", ["-o P", "--images P", "--count N", "--float-above N"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import signal
 import subprocess
@@ -34,7 +35,7 @@ from yolact_ros.train.config import (  # noqa: E402
     TrainConfig,
     read_train_config,
 )
-from yolact_ros.train.metrics import CsvLog  # noqa: E402
+from yolact_ros.train.metrics import RunLog  # noqa: E402
 from yolact_ros.train.optimizer import learning_rate  # noqa: E402
 from yolact_ros.train.trainer import Trainer  # noqa: E402
 from yolact_ros.train.validation import AP_NAMES, WORST, describe, quality  # noqa: E402
@@ -113,7 +114,7 @@ def test_a_checkpoint_without_a_part_is_refused_in_words(tmp_path):
     content = torch.load(path, weights_only=True)
     del content["optimizer"], content["step"]
     torch.save(content, path)
-    with pytest.raises(WeightsError, match=r"part\.pth is an incomplete .* no optimizer, step\."):
+    with pytest.raises(WeightsError, match=r"part\.pth is incomplete: it lacks optimizer, step\."):
         load_checkpoint(path)
 
 
@@ -133,10 +134,26 @@ def test_a_validation_is_told_in_one_line():
 
 
 def test_a_log_leaves_open_what_is_not_known(tmp_path):
-    log = CsvLog(tmp_path / "log.csv", ("step", "total", "mask_ap"), last_step=0)
+    log = RunLog(tmp_path / "log.csv", ("step", "total", "mask_ap"), last_step=0)
     log.write({"step": 3, "total": 1.25, "mask_ap": None})
     log.write({"step": 4, "total": 1.0})
+    log.close()
     assert (tmp_path / "log.csv").read_text() == "step,total,mask_ap\n3,1.25,\n4,1,\n"
+
+
+def test_a_resumed_log_replaces_the_curves_of_repeated_steps(tmp_path, monkeypatch):
+    seconds = itertools.count(1_000_000_000, 10)  # the order of the files is that of their seconds
+    monkeypatch.setattr("time.time", lambda: float(next(seconds)))
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for last_step, steps in ((0, {1: 4.0, 2: 3.0, 3: 9.0}), (2, {3: 2.0})):
+        log = RunLog(tmp_path / "losses.csv", ("step", "total"), last_step=last_step)
+        for step, total in steps.items():
+            log.write({"step": step, "total": total})
+        log.close()
+    curves = accumulator.EventAccumulator(str(tmp_path / "tensorboard" / "losses")).Reload()
+    scalars = [(event.step, event.value) for event in curves.Scalars("total")]
+    assert scalars == [(1, 4.0), (2, 3.0), (3, 2.0)]
+    assert (tmp_path / "losses.csv").read_text() == "step,total\n1,4\n2,3\n3,2\n"
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_part(config, tmp_path):

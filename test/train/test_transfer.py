@@ -100,4 +100,4 @@ def test_mask_rescoring_of_new_classes_starts_as_the_mean_of_the_old_ones(tmp_pa
         features = torch.rand(2, 128, 1, 1)
         expected = before(features).mean(dim=1, keepdim=True).expand(-1, 4, -1, -1)
         torch.testing.assert_close(last(features), expected)
-    assert "2 as a mean" in str(transfer)
+    assert "2 are the mean" in str(transfer)

@@ -29,7 +29,6 @@ VERBS = {
     "import-dataset": "convert exports of labelling programs to COCO format",
     "check-dataset": "find faults in annotations and images, and draw them",
     "train": "train a network",
-    "plot": "draw the curves of training runs",
     "fetch": "download an official checkpoint from its authors",
     "convert": "convert an official checkpoint to this package's format",
     "export": "export a checkpoint to a bundle, which runs without torch",

@@ -1,4 +1,4 @@
-"""One check for every path that a verb writes: it can be written, and it is none of the inputs."""
+"""Checks that every path which a verb writes is writable and not an input."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from pathlib import Path
 
 from yolact_ros.errors import ConfigError
 
-# Destinations of arguments that are written; every other path is read.
+# Names of arguments that are written; every other path is read.
 WRITTEN = ("output", "json", "overlay", "report", "target")
-# Folders that a verb both reads and writes: of a run that goes on, and of its curves.
-SHARED = ("resume", "runs")
+# Folders that a verb both reads and writes.
+SHARED = ("resume",)
 
 
 def check_outputs(arguments: argparse.Namespace) -> None:
-    """Find out before the work, not after it, that a result has no place.
+    """Fail before the work if a result cannot be written.
 
     Raises:
-        ConfigError: an output is an input, or a file of one, or cannot be written; the message
-            says which.
+        ConfigError: an output is an input or a file in one, or cannot be written.
     """
     inputs = [path for name, path in _paths(arguments) if name not in (*WRITTEN, *SHARED)]
     for name, path in _paths(arguments):
@@ -30,13 +29,13 @@ def check_outputs(arguments: argparse.Namespace) -> None:
             _check(path, inputs)
             if name == "json":
                 _probe(path)
-        except (OSError, ValueError) as error:  # a name that no file can have
+        except (OSError, ValueError) as error:  # impossible file name
             reason = getattr(error, "strerror", None) or error
             raise ConfigError(f"{shown(path)} cannot be written: {reason}.") from error
 
 
 def shown(path: object) -> str:
-    """Give a path as text that every terminal can print."""
+    """Return a path as text that every terminal can print."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
@@ -56,7 +55,7 @@ def _check(path: Path, inputs: list[Path]) -> None:
         str(path).encode()
     except UnicodeEncodeError:
         raise ConfigError(
-            f"{shown(path)} cannot be written: its name is not UTF-8, which OpenCV does not take."
+            f"{shown(path)} cannot be written: its name is not UTF-8, which OpenCV requires."
         ) from None
     for source in inputs:
         if _same(path, source):
@@ -70,10 +69,10 @@ def _check(path: Path, inputs: list[Path]) -> None:
                 "Name another output, or remove it first."
             )
     if os.path.lexists(path) and not path.exists():
-        raise ConfigError(f"{shown(path)} is a link to nothing; remove it first.")
+        raise ConfigError(f"{shown(path)} is a dangling link; remove it first.")
     above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if above != path and not above.is_dir():
-        raise ConfigError(f"{shown(path)} cannot be written: {shown(above)} is no folder.")
+        raise ConfigError(f"{shown(path)} cannot be written: {shown(above)} is not a folder.")
     if not os.access(above, os.W_OK):
         raise ConfigError(f"{shown(path)} cannot be written: no permission for {shown(above)}.")
 

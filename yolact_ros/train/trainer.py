@@ -45,7 +45,7 @@ from yolact_ros.train.loader import (
     training_loader,
 )
 from yolact_ros.train.malloc import keep_freed_memory
-from yolact_ros.train.metrics import CsvLog, MeanLosses
+from yolact_ros.train.metrics import MeanLosses, RunLog
 from yolact_ros.train.run_folder import BEST, LAST
 from yolact_ros.train.validation import AP_NAMES, WORST, Scorer, describe, quality, validate
 
@@ -135,6 +135,9 @@ class Trainer:
         try:
             self._run(min(self.config.steps, until or self.config.steps))
         finally:
+            if self.processes.first:
+                self.log.close()
+                self.validation_log.close()
             self._unlock()
 
     def _run(self, end: int) -> None:
@@ -281,12 +284,12 @@ class Trainer:
     def _open_logs(self) -> None:
         parts = loss_names(self.config)
         with self._writing():
-            self.log = CsvLog(
+            self.log = RunLog(
                 self.folder / "losses.csv",
                 ("step", "learning_rate", *parts, "total", "images_per_second"),
                 last_step=self.step,
             )
-            self.validation_log = CsvLog(
+            self.validation_log = RunLog(
                 self.folder / "validation.csv",
                 ("step", *parts, "total", *AP_NAMES),
                 last_step=self.validated,
