@@ -34,6 +34,7 @@ KILTED_WHEELS = [
     "ros-kilted-rmw-fastrtps-cpp",
     "ros-kilted-ament-cmake",
     "ros-kilted-ament-cmake-include-directories",
+    "ros-kilted-ament-cmake-pytest",
     "ros-kilted-ament-cmake-python",
     "ros-kilted-ament-cmake-ros-core",
     "ros-kilted-ament-package",
@@ -49,7 +50,6 @@ ROS_WHEELS = {
     + [
         "ros-jazzy-ament-cmake-gmock",
         "ros-jazzy-ament-cmake-gtest",
-        "ros-jazzy-ament-cmake-pytest",
         "ros-jazzy-python-cmake-module",
     ],
 }
