@@ -1,16 +1,24 @@
-"""Read files of unknown origin: regular ones only, bounded, and every fault one sentence."""
+"""Read files of unknown origin, bounded, with one sentence for every fault; write files whole."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import shutil
 import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from yolact_ros.errors import DatasetError, YolactError
 
 MAX_BYTES = 4 << 30
+# Age of a scratch folder that nobody has locked from which on it counts as left over.
+ABANDONED_S = 5.0
 # How `yolact --max-megapixels` reaches every process that reads images.
 LIMIT_VARIABLE = "YOLACT_MAX_MEGAPIXELS"
 
@@ -91,3 +99,60 @@ def parse_json(
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number of JSON")
+
+
+def replace_file(path: Path, content: bytes | Callable[[IO[bytes]], Any]) -> None:
+    """Write a file that takes its name in one step, when it is on the disk in whole.
+
+    Args:
+        path: of the file.
+        content: its bytes, or what writes them to an open file.
+
+    Raises:
+        OSError: it cannot be written; then the old file is still there.
+    """
+    with scratch_beside(path) as folder:
+        with open(folder / "new", "wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(folder / "new", path)
+
+
+@contextlib.contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """Make a hidden folder beside `path`, on the same disk, for what is to take that name.
+
+    It is removed at the end of the block. A process that is killed leaves its folder; the next
+    one that writes the same path removes it, for the lock on it has ended with the process.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    prefix = f".{path.name}.new-"
+    for left in path.parent.iterdir():
+        if left.name.startswith(prefix):
+            _remove_if_abandoned(left)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent) as folder:
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # a network drive may have no locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield Path(folder)
+        finally:
+            os.close(lock)
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # somebody else removes it, holds it, or owns it
+        if time.time() - folder.stat().st_mtime < ABANDONED_S:
+            return
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)

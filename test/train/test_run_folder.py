@@ -200,7 +200,7 @@ def test_a_full_disk_ends_in_a_sentence_and_keeps_what_was_there(recipe, tmp_pat
     assert ended.returncode == 1 and "cannot be written" in ended.stderr, ended.stderr
     assert "Traceback" not in ended.stderr
     assert (run / "last.pth").read_bytes() == before
-    assert not list(run.glob("*.part"))
+    assert not list(run.glob(".*.new-*"))
 
 
 def test_a_picture_of_twelve_megapixels_and_many_objects_stays_small(tmp_path):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from yolact_ros.errors import DatasetError
+from yolact_ros.files import replace_file
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -22,14 +21,6 @@ def write_json(path: Path, content: Any) -> None:
         if path.exists() and not path.is_file():  # /dev/stdout
             path.write_text(text, encoding="utf-8")
             return
-        handle, part = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                os.fchmod(handle, 0o644)
-            os.replace(part, path)
-        except BaseException:
-            os.unlink(part)
-            raise
+        replace_file(path, text.encode())
     except OSError as error:
         raise DatasetError(f"{path} cannot be written: {error}.") from error

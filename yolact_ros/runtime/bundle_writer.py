@@ -7,13 +7,13 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from yolact_ros.config import ModelConfig, to_mapping
 from yolact_ros.errors import BundleError
+from yolact_ros.files import scratch_beside
 from yolact_ros.runtime.backends.onnxruntime import describe_graph
 from yolact_ros.runtime.bundle import DESCRIPTION, FORMAT, Bundle, checksum, is_bundle
 
@@ -67,8 +67,8 @@ def write_bundle(
     entries: dict[str, Any] = {}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            new = Path(scratch) / "new"
+        with scratch_beside(folder) as scratch:
+            new = scratch / "new"
             new.mkdir()
             for name, graph in graphs.items():
                 content = graph if isinstance(graph, bytes) else Path(graph).read_bytes()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from yolact_ros.errors import ConfigError
+from yolact_ros.files import replace_file
 
 LAST = "last.pth"
 BEST = "best.pth"
@@ -70,13 +71,10 @@ def _traces(folder: Path) -> list[str]:
 
 
 def _write_recipe(folder: Path, recipe: str) -> None:
-    path, part = folder / RECIPE, folder / f"{RECIPE}.part"
     try:
-        part.write_text(recipe, encoding="utf-8")
-        os.replace(part, path)
+        replace_file(folder / RECIPE, recipe.encode())
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ConfigError(f"{path} cannot be written: {error}.") from error
+        raise ConfigError(f"{folder / RECIPE} cannot be written: {error}.") from error
 
 
 def find_run(resume: Path) -> tuple[Path, Path | None, Path | None]:

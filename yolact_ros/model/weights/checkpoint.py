@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from yolact_ros.config import ModelConfig, model_from_plain, to_mapping
 from yolact_ros.errors import WeightsError
+from yolact_ros.files import replace_file
 from yolact_ros.model.backbones.efficientnet import EfficientNetLite0
 from yolact_ros.model.backbones.resnet import ResNet
 from yolact_ros.model.deform_conv import DeformConv2d
@@ -78,34 +77,13 @@ def save_checkpoint(
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content)
+        replace_file(path, lambda file: torch.save(content, file))
     # torch raises RuntimeError when the disk is full.
     except (OSError, RuntimeError) as error:
         raise WeightsError(
             f"The checkpoint {path} cannot be written: {error}. Free some space, or name another "
             "folder."
         ) from error
-
-
-def _replace(path: Path, content: Mapping[str, Any]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only the owner can read
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    """Return the umask of the process, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def read_entries(path: str | Path) -> dict[str, Any]:

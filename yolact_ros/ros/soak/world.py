@@ -117,7 +117,7 @@ class World(Node):
     def watch(self, process: Subprogram) -> None:
         """Serve the node of a new process from now on, and wait until it is there."""
         self._process = process
-        self._is_compressed = False
+        self._take_transport(compressed=False)
         for ledger in self.ledgers.values():
             ledger.close(time.time_ns())
         self._wait(self._transit.service_is_ready, "offer its transitions")
@@ -205,13 +205,10 @@ class World(Node):
         for _ in range(self._draw.randrange(5)):
             self._send(self._draw.choice(CAMERAS), good=True)
         if self._is_in(State.PRIMARY_STATE_UNCONFIGURED):
-            self._is_compressed = self._draw.random() < 0.3
+            self._take_transport(compressed=self._draw.random() < 0.3)
             transport = "compressed" if self._is_compressed else "raw"
             self._set("image_transport", transport, accepted=True)
             self._set("queue_policy", self._draw.choice(["latest", "all"]), accepted=True)
-            for name in CAMERAS:
-                self.destroy_publisher(self._cameras[name])
-                self._cameras[name] = self._new_camera(name)
         self.activate()
 
     def activate(self) -> None:
@@ -262,6 +259,12 @@ class World(Node):
         self._count("good images" if good else "damaged images")
         self._cameras[name].publish(message)
         return stamp
+
+    def _take_transport(self, *, compressed: bool) -> None:
+        self._is_compressed = compressed
+        for name in CAMERAS:
+            self.destroy_publisher(self._cameras[name])
+            self._cameras[name] = self._new_camera(name)
 
     def _new_camera(self, name: str) -> Any:
         if self._is_compressed:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import platform
 from dataclasses import replace
 from pathlib import Path
 
 from yolact_ros.config import BackendConfig
 from yolact_ros.errors import BackendError, ConfigError
-from yolact_ros.files import parse_json, read_file, user_cache
+from yolact_ros.files import parse_json, read_file, replace_file, user_cache
 from yolact_ros.runtime.backends.onnxruntime import available_providers, physical_cores
 from yolact_ros.runtime.bundle import Bundle
 
@@ -79,9 +78,7 @@ def store_choice(identity: str, config: BackendConfig) -> Path:
     content = {"machine": _machine(), **{name: getattr(config, name) for name in STORED}}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, path)
+        replace_file(path, (json.dumps(content, indent=1) + "\n").encode())
     except OSError as error:
         raise BackendError(f"The choice of a backend cannot be stored: {error}.") from error
     return path

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from yolact_ros.errors import BackendError
-from yolact_ros.runtime.backends.tensorrt.files import replace_file
+from yolact_ros.files import replace_file
 from yolact_ros.runtime.backends.tensorrt.gpu import Gpu, default_workspace
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt, make_logger
 from yolact_ros.runtime.backends.tensorrt.progress import Progress, set_monitor

@@ -16,13 +16,12 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from yolact_ros.errors import BackendError
-from yolact_ros.files import parse_json, read_file
+from yolact_ros.files import parse_json, read_file, replace_file
 from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
 from yolact_ros.runtime.bundle import Bundle
 
@@ -192,8 +191,9 @@ def write_engine(path: Path, content: bytes, identity: EngineIdentity, *, second
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, content)
-        replace_file(sidecar_path(path), (json.dumps(sidecar, indent=1) + "\n").encode())
+        words = (json.dumps(sidecar, indent=1) + "\n").encode()
+        replace_file(path, lambda file: _write_readable(file, content))
+        replace_file(sidecar_path(path), lambda file: _write_readable(file, words))
         _remove_useless(path.parent, path.name.partition(".")[0], identity.graph_sha256)
     except OSError as error:
         raise BackendError(f"The engine {path} cannot be written: {error}.") from error
@@ -210,6 +210,12 @@ def _remove_useless(folder: Path, graph: str, sha256: str) -> None:
                 sidecar_path(path).unlink()
 
 
+def _write_readable(file: IO[bytes], content: bytes) -> None:
+    """Write a file that others can read whatever the umask, as they can the graph."""
+    os.fchmod(file.fileno(), 0o644)
+    file.write(content)
+
+
 def _read_sidecar(path: Path) -> dict[str, Any]:
     where = sidecar_path(path)
     if not where.exists():
@@ -224,19 +230,3 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
     if not isinstance(sidecar.get("identity"), dict) or not {"bytes", "sha256"} <= set(sidecar):
         raise BackendError(f"{where} lacks an entry; expected identity, bytes and sha256.")
     return sidecar
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Put a file in place in one step, on the disk before it has its name."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            # mkstemp makes files that others cannot read; an engine is as public as its graph.
-            os.fchmod(file.fileno(), 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
