@@ -86,7 +86,7 @@ def test_a_log_that_was_not_written_back(segmenter, tmp_path):
     shutil.copy(log, tmp_path / "wal")
     connection.close()
     shutil.copy(tmp_path / "wal", log)
-    with pytest.raises(DatasetError, match="was cut off.*wal"):
+    with pytest.raises(DatasetError, match="was interrupted.*wal"):
         segment_bag(bag, tmp_path / "out", segmenter)
 
 

@@ -77,7 +77,7 @@ def sources(tmp_path: Path, record, images) -> Path:
     write_clip(folder / "pictures" / "clip.avi", images)
     (folder / "pictures" / "bad.avi").write_text("no video")
     record(spoiled=(2,)).rename(folder / "ride")
-    (folder / "bad.mcap").write_text("no bag")
+    (folder / "bad.mcap").write_text("not a bag")
     return folder
 
 

@@ -63,6 +63,6 @@ def test_wherever_a_journal_was_cut_off_or_damaged_its_good_beginning_comes_back
 def test_two_processes_cannot_have_the_same_journal(tmp_path):
     with (
         Journal(tmp_path / "journal", {}),
-        pytest.raises(DatasetError, match="in use: another run writes the same bag"),
+        pytest.raises(DatasetError, match="in use: another run is writing the same bag"),
     ):
         Journal(tmp_path / "journal", {})

@@ -187,7 +187,7 @@ def test_the_rest_of_the_same_version_is_fetched(server, path):
 
 
 def test_an_empty_answer_is_no_file(server, path):
-    with pytest.raises(WeightsError, match="empty answer"):
+    with pytest.raises(WeightsError, match="empty response"):
         download(f"{server.url}/empty/file", path)
     assert not list(path.parent.iterdir())
 

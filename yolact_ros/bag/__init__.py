@@ -1,1 +1,1 @@
-"""Recorded bags, without ROS."""
+"""Reading and writing of recorded bags without ROS."""

@@ -1,4 +1,4 @@
-"""The message types of bags: those of ROS 2, and this package's own."""
+"""Message types of bags: those of ROS 2 and of this package."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from rosbags.typesys.store import Typestore
 
 INSTANCE_ARRAY = "yolact_ros/msg/InstanceArray"
 
-# As in msg/, where each field is explained; here, because a bag is also processed where this
-# package came by pip, without its messages.
+# Equal to msg/, where each field is explained; needed because bags are also processed where pip
+# installed this package without its messages.
 DEFINITIONS = {
     "yolact_ros/msg/Instance": """
 uint8 MASK_NONE=0
@@ -46,7 +46,7 @@ Instance[] instances
 
 @cache
 def typestore() -> Typestore:
-    """Types that can be read from and written to bags."""
+    """Return the types that can be read from and written to bags."""
     store = get_typestore(Stores.LATEST)
     for name, text in DEFINITIONS.items():
         store.register(get_types_from_msg(text, name))

@@ -1,4 +1,4 @@
-"""Bags on disk: what is read, what is written, and where a bag grows until it is complete."""
+"""Bags on disk: opening, reading, copying, and the working folder of an unfinished bag."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from yolact_ros.bag.definitions import typestore
 from yolact_ros.bag.messages import IMAGE_TYPES
 from yolact_ros.errors import DatasetError
 
-# Suffix of a bag that is one file -> how it is stored.
+# Suffix of a bag that is a single file -> storage.
 STORAGES = {".mcap": StoragePlugin.MCAP, ".db3": StoragePlugin.SQLITE3}
 UNKNOWN_HASH = f"RIHS01_{'0' * 64}"
 
 
 @contextmanager
 def open_bag(path: Path) -> Iterator[Reader]:
-    """Open a bag for reading: a folder as `ros2 bag record` makes it, or one of its files.
+    """Open a bag for reading: a folder written by `ros2 bag record`, or one of its files.
 
     Raises:
-        DatasetError: there is none, or it cannot be read.
+        DatasetError: the bag does not exist or cannot be read.
     """
     with _reading(path):
         metadata = path.is_dir() and (path / "metadata.yaml").exists()
     if path.is_dir() and not metadata:
         raise DatasetError(
-            f"The folder {path} has no metadata.yaml, so it is no complete bag. Name the .mcap "
+            f"The folder {path} has no metadata.yaml, so it is not a complete bag. Name the .mcap "
             f"or .db3 file itself, or repair the bag: ros2 bag reindex {path}"
         )
     if not path.is_dir() and (
         path.suffix not in STORAGES or (path.exists() and not path.is_file())
     ):
         raise DatasetError(
-            f"{path} is no bag; expected a folder as `ros2 bag record` makes it, or a file "
+            f"{path} is not a bag; expected a folder written by `ros2 bag record`, or a file "
             f"that ends in {' or '.join(STORAGES)}."
         )
     with _reading(path):
@@ -55,10 +55,10 @@ def open_bag(path: Path) -> Iterator[Reader]:
 
 
 def _check_promises(path: Path, reader: Reader) -> None:
-    """Check that a bag can be read as a whole, as far as its metadata say.
+    """Check the metadata of a bag, so that it can be read completely.
 
     Raises:
-        DatasetError: files are listed twice or not at all, counts are no numbers, messages are
+        DatasetError: files are listed twice or not at all, counts are not numbers, messages are
             not in CDR, or a database has a log that was not written back.
     """
     inner: Any = reader.storage
@@ -68,15 +68,15 @@ def _check_promises(path: Path, reader: Reader) -> None:
     if not storages or len(different) < len(files):
         raise DatasetError(
             f"The bag {path} lists {len(storages)} files, of which {len(different)} differ; "
-            f"expected each once. Repair it: ros2 bag reindex {path}"
+            f"expected each one once. Repair it: ros2 bag reindex {path}"
         )
     for file in files:
         for suffix in ("-wal", "-journal"):
             log = file.with_name(file.name + suffix)
             if log.exists() and log.stat().st_size:
                 raise DatasetError(
-                    f"The recording of {file} was cut off: {log.name} holds messages that are not "
-                    f"in it. Write them back first: sqlite3 {file} 'PRAGMA wal_checkpoint;'"
+                    f"The recording of {file} was interrupted: {log.name} holds messages that are "
+                    f"not in it. Write them back first: sqlite3 {file} 'PRAGMA wal_checkpoint;'"
                 )
     for connection in reader.connections:
         form = getattr(connection.ext, "serialization_format", "cdr")
@@ -95,7 +95,7 @@ def _check_promises(path: Path, reader: Reader) -> None:
 def read_messages(
     reader: Reader, connections: list[Connection]
 ) -> Iterator[tuple[Connection, int, bytes]]:
-    """Give each message of `connections` with the nanoseconds of its recording, in that order.
+    """Yield the messages of `connections` with their recording time in nanoseconds, in order.
 
     Raises:
         DatasetError: the bag is damaged.
@@ -115,15 +115,15 @@ def _reading(path: Any) -> Iterator[None]:
         yield
     except OSError as error:
         raise DatasetError(f"The bag {path} cannot be read: {error}.") from error
-    except Exception as error:  # the library lets errors of apsw, lz4, zstd and struct out, too
+    except Exception as error:  # also errors of apsw, lz4, zstd and struct
         raise DatasetError(
-            f"The bag {path} is damaged: {error or type(error).__name__}. A recording that was "
-            "cut off can often be saved by `ros2 bag reindex`, or `mcap recover` for .mcap."
+            f"The bag {path} is damaged: {error or type(error).__name__}. An interrupted "
+            "recording can often be repaired by `ros2 bag reindex`, or `mcap recover` for .mcap."
         ) from error
 
 
 def storage_of(source: Path, target: Path, reader: Reader) -> StoragePlugin:
-    """How to store a bag: as its name says, or as the one it is made from."""
+    """Return the storage of a new bag: by its name, or as in the source."""
     if target.suffix in STORAGES:
         return STORAGES[target.suffix]
     if source.is_dir():
@@ -133,33 +133,33 @@ def storage_of(source: Path, target: Path, reader: Reader) -> StoragePlugin:
 
 
 def find_images(reader: Reader, topic: str | None) -> list[Connection]:
-    """The connections that carry a topic's images: several, if its publishers had another QoS.
+    """Find the connections with the images of a topic; several if publishers differed in QoS.
 
     Args:
-        reader: of an open bag.
-        topic: name of the topic; None for the only topic of images that the bag has.
+        reader: open bag.
+        topic: name of the topic; None for the only image topic of the bag.
 
     Raises:
-        DatasetError: there is no such topic, or several.
+        DatasetError: there is no such topic, or there are several.
     """
     images = [c for c in reader.connections if c.msgtype in IMAGE_TYPES and c.msgcount]
     topics = list(dict.fromkeys(connection.topic for connection in images))
     known = ", ".join(topics) or "none"
     if topic is None and len(topics) != 1:
         raise DatasetError(
-            f"The bag {reader.path} has {len(topics)} topics of images ({known}); "
+            f"The bag {reader.path} has {len(topics)} image topics ({known}); "
             "name one with --topic."
         )
     wanted = topics[0] if topic is None else f"/{topic.lstrip('/')}"
     if wanted not in topics:
         raise DatasetError(
-            f"The bag {reader.path} has no images on {topic}; its topics of images: {known}."
+            f"The bag {reader.path} has no images on {topic}; its image topics: {known}."
         )
     return [connection for connection in images if connection.topic == wanted]
 
 
 def copy_connections(writer: Writer, connections: list[Connection]) -> dict[int, Connection]:
-    """Declare the topics of another bag; gives their copies by their number in that one."""
+    """Declare the topics of another bag; return the copies by their ids in that bag."""
     copies: dict[int, Connection] = {}
     equals: dict[tuple[str, str, str], Connection] = {}
     for connection in connections:
@@ -171,7 +171,7 @@ def copy_connections(writer: Writer, connections: list[Connection]) -> dict[int,
 
 
 def copy_connection(writer: Writer, connection: Connection) -> Connection:
-    """Declare a topic of another bag, with its definition, its hash and its QoS."""
+    """Declare a topic of another bag with its definition, hash and QoS."""
     known = connection.msgtype in typestore().types
     defined = connection.msgdef.format is not MessageDefinitionFormat.NONE
     ext: Any = connection.ext
@@ -188,46 +188,46 @@ def copy_connection(writer: Writer, connection: Connection) -> Connection:
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where a bag grows, beside the place that it will be moved to when it is complete.
+    """The working folder of an unfinished bag, beside its target.
 
     Attributes:
-        target: the finished bag: a folder, or one file if its name ends as one of `STORAGES`.
+        target: finished bag: a folder, or a single file if it has a suffix of `STORAGES`.
     """
 
     target: Path
 
     @property
     def folder(self) -> Path:
-        """Everything that an unfinished run leaves."""
+        """Folder with everything that an unfinished run leaves."""
         return self.target.with_name(f"{self.target.name}.partial")
 
     @property
     def bag(self) -> Path:
-        """The growing bag; its own name is in the names of its files."""
+        """The unfinished bag, whose name is part of the names of its files."""
         is_file = self.target.suffix in STORAGES
-        # A folder of its own, for a bag may have the name of the journal beside it.
+        # In its own folder, because a bag may have the same name as the journal.
         return self.folder / "bag" / (self.target.stem if is_file else self.target.name)
 
     def prepare(self) -> None:
-        """Make the folder, without an unfinished bag.
+        """Create the folder, without an unfinished bag.
 
         Raises:
-            DatasetError: the target exists, or the folder cannot be made.
+            DatasetError: the target exists, or the folder cannot be created.
         """
-        if os.path.lexists(self.target):  # also a link to nothing
-            raise DatasetError(f"{self.target} exists; remove it or name another place.")
+        if os.path.lexists(self.target):  # also a dangling link
+            raise DatasetError(f"{self.target} exists; remove it or name another target.")
         with self.writing():
             self.folder.mkdir(parents=True, exist_ok=True)
 
     def clear_bag(self) -> None:
-        """Remove an unfinished bag; what it was made from stays."""
+        """Remove an unfinished bag but keep the results."""
         shutil.rmtree(self.bag.parent, ignore_errors=True)
 
     def finish(self) -> None:
-        """Move the complete bag to its place and remove the rest.
+        """Move the complete bag to its target and remove the working folder.
 
         Raises:
-            DatasetError: it cannot be moved.
+            DatasetError: the bag cannot be moved.
         """
         with self.writing():
             if self.target.suffix in STORAGES:
@@ -238,15 +238,15 @@ class Workplace:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Around whatever writes.
+        """Turn errors while writing into a `DatasetError`.
 
         Raises:
-            DatasetError: the disk is full or refuses otherwise.
+            DatasetError: the disk is full, or writing fails for another reason.
         """
         try:
             yield
         except (OSError, sqlite3.Error, WriterError) as error:
             raise DatasetError(
-                f"{self.target} cannot be written: {error}. What was computed so far is kept in "
-                f"{self.folder}; make room and run the same command again to go on from there."
+                f"{self.target} cannot be written: {error}. The results so far are kept in "
+                f"{self.folder}; free some space and run the same command again to continue."
             ) from error

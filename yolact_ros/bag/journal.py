@@ -1,4 +1,4 @@
-"""Results of an unfinished run, so that the next one does not compute them again."""
+"""Journal of the results of an unfinished run, which the next run reuses."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from typing import Any
 
 from yolact_ros.errors import DatasetError
 
-FAILED, KEYFRAME, PARTIAL = range(3)  # kinds of results
+FAILED, KEYFRAME, PARTIAL = range(3)  # kinds of entries
 
 _HEAD = struct.Struct("<BII")  # kind, length and CRC-32 of the content
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of one image.
+    """Result of one image.
 
     Attributes:
-        kind: `FAILED`, or by the frame's type `KEYFRAME` or `PARTIAL`.
-        content: the detections as `bag.records` packs them; of a failure its words in UTF-8.
+        kind: `FAILED`, or the frame type `KEYFRAME` or `PARTIAL`.
+        content: detections packed by `bag.records`, or the message of a failure in UTF-8.
     """
 
     kind: int
@@ -34,23 +34,23 @@ class Entry:
 
 
 class Journal:
-    """A file that grows by one entry for each image, in their order.
+    """A file to which one entry per image is appended, in order.
 
-    Its length is the number of entries of an earlier run of the same kind. They end before its
-    last keyframe: the images from there on need that keyframe's features, which are gone. The last
-    entries of a run that was killed may be incomplete; they are left out, too.
+    Its length is the number of reusable entries of an earlier run with the same identity. They end
+    before the last keyframe, because the following images need the features of that keyframe,
+    which are lost. Incomplete entries at the end of a killed run are ignored as well.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        """Open the file; one that another kind of run has left is emptied.
+        """Open the file, and empty it if it belongs to a run with another identity.
 
         Args:
-            path: the file.
-            identity: of the run: whatever its results depend on, as JSON.
+            path: journal file.
+            identity: everything that the results depend on, as JSON values.
 
         Raises:
-            DatasetError: another process has it open.
-            OSError: it cannot be opened.
+            DatasetError: another process has opened the file.
+            OSError: the file cannot be opened.
         """
         self._file = open(path, "a+b")  # noqa: SIM115 - held until `close`
         try:
@@ -58,11 +58,11 @@ class Journal:
         except OSError:
             self._file.close()
             raise DatasetError(
-                f"{path} is in use: another run writes the same bag; wait for it or end it."
+                f"{path} is in use: another run is writing the same bag; wait for it or stop it."
             ) from None
         title = (json.dumps(identity, sort_keys=True) + "\n").encode()
         self._file.seek(0)
-        self._places: list[int] = []
+        self._offsets: list[int] = []
         if self._file.readline() == title:
             self._end: int | None = self._find_entries()
         else:
@@ -72,20 +72,20 @@ class Journal:
             self._end = None
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._offsets)
 
     def __getitem__(self, index: int) -> Entry:
-        self._file.seek(self._places[index])
+        self._file.seek(self._offsets[index])
         kind, length, _ = _HEAD.unpack(self._file.read(_HEAD.size))
         return Entry(kind, self._file.read(length))
 
     def append(self, entry: Entry) -> None:
-        """Add an entry; it is safe when this returns, unless the machine itself fails.
+        """Append an entry, which then survives the end of the process.
 
-        The first one replaces what an earlier run left from its last keyframe on.
+        The first entry replaces those of an earlier run from its last keyframe on.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the entry cannot be written.
         """
         if self._end is not None:
             self._file.truncate(self._end)
@@ -111,12 +111,12 @@ class Journal:
         self.close()
 
     def _find_entries(self) -> int:
-        """Fill `_places`; returns the place in the file where the entries end."""
-        places: list[int] = []
+        """Fill `_offsets`; return the offset at which the reusable entries end."""
+        offsets: list[int] = []
         last_keyframe, end = 0, self._file.tell()
         size = os.fstat(self._file.fileno()).st_size
         while True:
-            place = self._file.tell()
+            offset = self._file.tell()
             head = self._file.read(_HEAD.size)
             if len(head) < _HEAD.size:
                 break
@@ -127,7 +127,7 @@ class Journal:
             if len(content) < length or zlib.crc32(content) != checksum:
                 break
             if kind == KEYFRAME:
-                last_keyframe, end = len(places), place
-            places.append(place)
-        self._places = places[:last_keyframe]
+                last_keyframe, end = len(offsets), offset
+            offsets.append(offset)
+        self._offsets = offsets[:last_keyframe]
         return end

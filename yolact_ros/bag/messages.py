@@ -1,4 +1,4 @@
-"""Images out of serialized messages, and messages made from detections."""
+"""Conversion of serialized messages to images, and of detections to messages."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
 
 
 def read_message(data: bytes | memoryview, kind: str) -> Any:
-    """Read a message in CDR.
+    """Deserialize a message in CDR.
 
     Raises:
-        MessageError: it is damaged.
+        MessageError: the message is damaged.
     """
     try:
         return typestore().deserialize_cdr(data, kind)
-    except Exception as error:  # noqa: BLE001 - the library lets struct, numpy, unicode errors out
+    except Exception as error:  # noqa: BLE001 - also errors of struct, numpy and unicode
         raise MessageError(f"The {kind} of {len(data)} bytes is damaged: {error}.") from None
 
 
@@ -36,14 +36,14 @@ def read_image(data: bytes | memoryview, kind: str) -> tuple[Any, np.ndarray]:
     """Read an image message.
 
     Args:
-        data: the message in CDR.
-        kind: its type, one of `IMAGE_TYPES`.
+        data: message in CDR.
+        kind: message type, one of `IMAGE_TYPES`.
 
     Returns:
-        Its header and its pixels, (H, W, 3) uint8 BGR.
+        Header and pixels, (H, W, 3) uint8 BGR.
 
     Raises:
-        MessageError: it is damaged, or its encoding is not supported.
+        MessageError: the message is damaged, or its encoding is not supported.
     """
     message = read_message(data, kind)
     if kind == COMPRESSED_IMAGE:
@@ -60,7 +60,7 @@ def read_image(data: bytes | memoryview, kind: str) -> tuple[Any, np.ndarray]:
 
 
 def seconds_of(stamp: Any) -> float | None:
-    """A stamp in seconds; None for the zero of a camera that does not stamp its images."""
+    """Return a stamp in seconds; None for 0, from cameras that do not stamp their images."""
     seconds = float(stamp.sec + stamp.nanosec * 1e-9)
     return seconds or None
 
@@ -73,12 +73,12 @@ def serialize_result(
     keyframe_stamp: Any,
     mask_encoding: int,
 ) -> bytes:
-    """Make the `InstanceArray` of one image, in CDR; equal to the node's.
+    """Serialize the `InstanceArray` of one image in CDR, equal to the node's message.
 
     Args:
-        detections: of that image; may be empty.
-        class_names: of the model, in its order.
-        header: of the image; used as it is.
+        detections: detections of the image; may be empty.
+        class_names: class names of the model, in its order.
+        header: header of the image; used unchanged.
         keyframe_stamp: stamp of the image that the deep features come from.
         mask_encoding: one of the `MASK_` values of `runtime.mask_encodings`.
     """

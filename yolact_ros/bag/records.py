@@ -1,4 +1,4 @@
-"""Detections as bytes, for the journal."""
+"""Serialization of detections for the journal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ARRAYS = ("boxes", "scores", "mask_scores", "class_ids", "mask_rois")
 
 
 def pack_detections(detections: Detections) -> bytes:
-    """Write what was found in one image; without track ids and timings."""
+    """Serialize the detections of one image, without track ids and timings."""
     pixels = [mask.ravel() for mask in detections.masks]
     file = BytesIO()
     np.savez(
@@ -26,7 +26,7 @@ def pack_detections(detections: Detections) -> bytes:
 
 
 def unpack_detections(data: bytes) -> Detections:
-    """Read what `pack_detections` wrote."""
+    """Deserialize detections of `pack_detections`."""
     with np.load(BytesIO(data), allow_pickle=False) as arrays:
         rois = arrays["mask_rois"]
         shapes = [(int(y2 - y1), int(x2 - x1)) for x1, y1, x2, y2 in rois]

@@ -1,4 +1,4 @@
-"""A copy of a bag with the instances of one of its cameras."""
+"""Copies of bags with the instances of one camera."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.stream import Stream
 
-# Version of rosbag2's format: that of Iron; Jazzy and newer ones, which write 9, read it, too.
+# Version of the rosbag2 format, that of Iron; Jazzy and later, which write 9, also read it.
 BAG_VERSION: Final = 8
 
 
 @dataclass(frozen=True)
 class BagOptions:
-    """What goes into the new bag.
+    """Options of a new bag.
 
     Attributes:
-        topic: of the images; None for the only one that the bag has.
-        result_topic: of the instances.
-        mask_encoding: form of the masks, a key of `MASK_ENCODINGS`.
-        keyframes: which images are keyframes.
-        tracker: how objects keep their numbers.
+        topic: topic of the images; None for the only one in the bag.
+        result_topic: topic of the instances.
+        mask_encoding: encoding of the masks, a key of `MASK_ENCODINGS`.
+        keyframes: settings of keyframes and propagation.
+        tracker: settings of the tracker.
     """
 
     topic: str | None = None
@@ -57,13 +57,13 @@ class BagOptions:
 
 @dataclass(frozen=True)
 class BagReport:
-    """What became of the images.
+    """Account of the images of a bag.
 
     Attributes:
-        topic: of the images.
-        images: of the topic in the bag.
-        resumed: of these, known from an earlier run that did not come to its end.
-        failures: place of the image in its topic, from 0 on, and why it has no result.
+        topic: topic of the images.
+        images: number of images.
+        resumed: number of results from an earlier, interrupted run.
+        failures: reason of each missing result, by the 0-based index of the image.
     """
 
     topic: str
@@ -83,21 +83,23 @@ def segment_bag(
 ) -> BagReport:
     """Copy a bag and add an `InstanceArray` after every image of a topic.
 
-    Results have the images' headers and times of recording. The same bag, model and settings give
-    the same bytes. A run that was interrupted, by a full disk too, leaves its results beside
-    `target`, and the same call goes on from there; `target` appears when it is complete.
+    Results have the headers and recording times of the images. The same bag, model and settings
+    give the same bytes. An interrupted run, e.g. by a full disk, leaves its results beside
+    `target`, and the same call resumes it; `target` appears once it is complete.
 
     Args:
-        source: a folder as `ros2 bag record` makes it, or a .mcap or .db3 file.
-        target: the new bag: a file if its name ends so, else a folder, stored as `source` is.
-        segmenter: the model.
-        options: what goes into the bag.
-        progress: called with the images done and all of them, at the start and after each image.
-        result: called with each image's place in its topic, stamp in seconds, and detections.
+        source: folder written by `ros2 bag record`, or a .mcap or .db3 file.
+        target: new bag: a .mcap or .db3 file, otherwise a folder with the storage of `source`.
+        segmenter: open segmenter.
+        options: topics and settings.
+        progress: called with the number of finished images and of all images, at the start and
+            after each image.
+        result: called with the index of each image in its topic, its stamp in seconds, and its
+            detections.
 
     Raises:
         DatasetError: the bag cannot be read or written, or has no such topic.
-        ConfigError: the model does not have the warp that the keyframes ask for.
+        ConfigError: the model does not have the warp of `options.keyframes`.
         BackendError: the backend fails.
     """
     workplace = Workplace(target)
@@ -105,7 +107,7 @@ def segment_bag(
         images = find_images(reader, options.topic)
         if options.result_topic in {connection.topic for connection in reader.connections}:
             raise DatasetError(
-                f"The bag {source} has a topic {options.result_topic} already; name another one "
+                f"The bag {source} already has a topic {options.result_topic}; name another one "
                 "with --result-topic."
             )
         stream = segmenter.stream(options.keyframes, tracker=options.tracker)
@@ -119,9 +121,10 @@ def segment_bag(
             failures = run.write(storage_of(source, target, reader), progress)
             if run.done != run.total or not run.done:
                 raise DatasetError(
-                    f"The bag {source} promises {run.total} images on {images[0].topic} and gave "
-                    f"{run.done}; it is damaged, or its metadata are another recording's. Repair "
-                    f"it: ros2 bag reindex, or mcap recover. What was computed is kept in "
+                    f"The metadata of {source} count {run.total} images on {images[0].topic}, but "
+                    f"the bag has {run.done}; it is damaged, or the metadata belong to another "
+                    f"recording. Repair it with ros2 bag reindex or mcap recover. The results are "
+                    f"kept in "
                     f"{workplace.folder}."
                 )
     workplace.finish()
@@ -155,7 +158,7 @@ class _Run:
         self._keyframe_stamp: Any = None
 
     def write(self, storage: Any, progress: Callable[[int, int], None]) -> dict[int, str]:
-        """Write the bag; gives the failures."""
+        """Write the bag; return the failures."""
         workplace, total = self._workplace, self.total
         failures: dict[int, str] = {}
         workplace.clear_bag()
@@ -192,11 +195,11 @@ class _Run:
         finally:
             if not complete:
                 writer.abort()
-                workplace.clear_bag()  # leaves room; the results are in the journal
+                workplace.clear_bag()  # frees space; the results are in the journal
         return failures
 
     def _result(self, data: bytes, kind: str) -> Entry:
-        """The result of the next image, known or new."""
+        """Return the result of the next image, from the journal or newly computed."""
         if self.done < len(self._journal):
             return self._journal[self.done]
         try:
@@ -216,7 +219,7 @@ class _Run:
         return Entry(frame_type, pack_detections(detections))
 
     def _message(self, header: Any, detections: Detections) -> bytes:
-        """The message of an image's result; called for every image in its order."""
+        """Serialize the result of the next image; called for every image in order."""
         if detections.frame_type == KEYFRAME:
             self._keyframe_stamp = header.stamp
         stamp = seconds_of(header.stamp)
@@ -234,7 +237,7 @@ class _Run:
 def _identity(
     source: Path, topic: str, segmenter: Segmenter, options: BagOptions
 ) -> dict[str, Any]:
-    """Whatever the results depend on; files by name, size and time, for bags are large."""
+    """Return everything that the results depend on; large files by name, size and time."""
     files = sorted(source.iterdir()) if source.is_dir() else [source]
     states = [(file.name, file.stat()) for file in files]
     return {
@@ -249,12 +252,12 @@ def _identity(
 
 
 def _check_room(source: Path, workplace: Workplace) -> None:
-    """Find out before the work, not after it, that the copy cannot fit."""
+    """Fail before the work if the copy does not fit on the disk."""
     files = source.iterdir() if source.is_dir() else [source]
     needed = sum(file.stat().st_size for file in files if file.is_file())
     free = shutil.disk_usage(workplace.folder).free
     if free < needed:
         raise DatasetError(
-            f"{workplace.target} cannot be written: the copy needs {needed / 1e9:.2f} GB and the "
-            f"disk has {free / 1e9:.2f} GB left. Make room or name another place."
+            f"{workplace.target} cannot be written: the copy needs {needed / 1e9:.2f} GB, but "
+            f"{free / 1e9:.2f} GB are free. Free some space or name another target."
         )

@@ -1,1 +1,1 @@
-"""The networks in PyTorch. Nothing here is needed on a robot."""
+"""The networks in PyTorch, which robots do not need."""

@@ -2,10 +2,10 @@
 
 Two forms of the same function, chosen by `DeformConv2d.form`:
 
-* `grid_sample`: one bilinear `grid_sample` over all taps and a 1x1 convolution. It trains in
-  PyTorch on any device and exports to every runtime, TensorRT included.
-* `deform_conv`: the ONNX operator DeformConv (opset 19), for export alone. ONNX Runtime runs it
-  about four times faster on a CPU than the other form; TensorRT has a plugin for it from 10.1 on.
+* `grid_sample`: one bilinear `grid_sample` over all taps, then a 1x1 convolution. It trains in
+  PyTorch on any device and exports to every runtime, including TensorRT.
+* `deform_conv`: the ONNX operator DeformConv (opset 19), for export only. On a CPU, ONNX Runtime
+  runs it about four times faster than the other form; TensorRT has a plugin for it since 10.1.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ FORMS = ("grid_sample", "deform_conv")
 
 
 class DeformConv2d(nn.Module):
-    """A 3x3 convolution that moves and weights each of its taps, at each position.
+    """A 3x3 convolution that shifts and weights each of its taps at each position.
 
-    Channel order of `offset_mask`, as in the YOLACT++ checkpoints: channel 2k is the shift of tap
-    k = 3 row + column in y, channel 2k + 1 its shift in x, in input pixels; channel 18 + k is the
+    Channels of `offset_mask`, as in the YOLACT++ checkpoints: for tap k = 3 row + column, channel
+    2k is its shift in y and channel 2k + 1 its shift in x, in input pixels; channel 18 + k is the
     logit of its weight. Samples outside the input are zero.
     """
 
@@ -37,7 +37,7 @@ class DeformConv2d(nn.Module):
         self.offset_mask = nn.Conv2d(in_channels, 27, 3, stride=stride, padding=1)
         bound = 1 / math.sqrt(in_channels * 9)
         nn.init.uniform_(self.weight, -bound, bound)
-        # All shifts zero and all weights sigmoid(0) = 1/2 at the start (reference: `dcn_v2.py`).
+        # Initially all shifts are zero and all weights sigmoid(0) = 1/2 (reference: `dcn_v2.py`).
         nn.init.zeros_(self.offset_mask.weight)
         nn.init.zeros_(self.offset_mask.get_parameter("bias"))
 
@@ -70,12 +70,12 @@ class DeformConv2d(nn.Module):
 def deform_conv2d(
     x: Tensor, offsets: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, *, stride: int
 ) -> Tensor:
-    """Sample every tap bilinearly, weight it, and contract taps and channels in one 1x1 product.
+    """Sample every tap bilinearly, weight it, and combine taps and channels by a 1x1 convolution.
 
     Args:
         x: (B, C, H, W) float.
-        offsets: (B, 18, Ho, Wo), shifts in input pixels, interleaved y, x per tap.
-        mask: (B, 9, Ho, Wo) in [0, 1], the weight of each tap.
+        offsets: (B, 18, Ho, Wo) shifts in input pixels, interleaved y, x per tap.
+        mask: (B, 9, Ho, Wo) weight of each tap, in [0, 1].
         weight: (O, C, 3, 3).
         bias: (O,).
         stride: step of the output grid in input pixels; the padding is 1.
@@ -85,12 +85,12 @@ def deform_conv2d(
     """
     batch, channels, height, width = x.shape
     out_height, out_width = offsets.shape[2:]
-    tap = torch.arange(3, dtype=x.dtype, device=x.device) - 1  # padding 1 moves the origin by -1
+    tap = torch.arange(3, dtype=x.dtype, device=x.device) - 1  # padding 1 shifts the origin by -1
     row = torch.arange(out_height, dtype=x.dtype, device=x.device) * stride
     column = torch.arange(out_width, dtype=x.dtype, device=x.device) * stride
     y = (tap.repeat_interleave(3)[:, None, None] + row[:, None]) + offsets[:, 0::2]
     x_position = (tap.repeat(3)[:, None, None] + column) + offsets[:, 1::2]
-    # grid_sample's coordinates with align_corners=False, which also hold for a one-pixel map.
+    # Coordinates of grid_sample with align_corners=False, which also hold for a one-pixel map.
     grid = torch.stack(
         [(2 * x_position + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1
     ).reshape(batch, 9 * out_height, out_width, 2)
@@ -101,7 +101,7 @@ def deform_conv2d(
 
 
 def set_deform_conv_form(model: nn.Module, form: str) -> None:
-    """Choose the form of every deformable convolution in `model`.
+    """Set the form of every deformable convolution in `model`.
 
     Raises:
         ValueError: the form is not one of `FORMS`.

@@ -1,7 +1,7 @@
 """The partial feature transform of YolactEdge (Liu et al. 2021, section 3.2).
 
-Between keyframes the backbone stops at C3. What C4 and C5 would have given is taken from the last
-keyframe and moved by a learned flow. Facts: haotian-liu/yolact_edge `yolact.py`, `FlowNetMini`,
+Between keyframes the backbone stops at C3. The features of C4 and C5 are taken from the last
+keyframe and warped by a learned flow. Facts: haotian-liu/yolact_edge `yolact.py`, `FlowNetMini`,
 `SPA` and `Yolact.forward`.
 """
 
@@ -16,38 +16,38 @@ from torch import Tensor, nn
 from yolact_ros.config import STRIDES, FlowConfig
 from yolact_ros.model.fpn import resize_like
 
-# In the unit of the predicted flow, half the width or height of a map is this much.
+# Half the width or height of a map, in the unit of the predicted flow.
 FLOW_PER_HALF_MAP = 8
 
 
 class KeyframeFeatures(NamedTuple):
-    """What a keyframe leaves for the frames behind it (official name: `moving_statistics`)."""
+    """Features of a keyframe for the frames after it (official name: `moving_statistics`)."""
 
     x4: Tensor
-    """(B, channels, h, w) sum of the top-down path at stride 16, before its 3x3 convolution."""
+    """(B, channels, h, w) sum of the top-down path at stride 16, before the 3x3 convolution."""
     x5: Tensor
     """(B, channels, h, w) the same at stride 32."""
     lateral: Tensor | None
-    """(B, config.flow.channels, h, w) the 1x1 convolution of C3, at stride 8, as the flow network
-    takes it (`FeatureTransform.reduce`, once for all frames behind it); None if there is none."""
+    """(B, config.flow.channels, h, w) lateral of C3 at stride 8, reduced for the flow network once
+    per keyframe (`FeatureTransform.reduce`); None without a flow network."""
 
 
 class LevelTransform(NamedTuple):
-    """How the features of one level get from the keyframe to the current frame."""
+    """Transform of the features of one level from the keyframe to the current frame."""
 
     flow: Tensor
-    """(B, 2, h, w) x and y, from the current frame to the keyframe; see `flow_in_cells`."""
+    """(B, 2, h, w) x and y from the current frame to the keyframe; see `flow_in_cells`."""
     scale: Tensor
-    """(B, channels, h, w) factor of each moved value."""
+    """(B, channels, h, w) factor of each warped value."""
     bias: Tensor
-    """(B, channels, h, w) added to it then."""
+    """(B, channels, h, w) added after scaling."""
 
 
 def flow_in_cells(flow: Tensor) -> Tensor:
-    """Turn predicted flow (B, 2, h, w) into displacements in cells of its map.
+    """Convert predicted flow (B, 2, h, w) into displacements in cells of its map.
 
-    A map of w cells measures w - 1 cells from the first centre to the last one, and that is
-    `2 * FLOW_PER_HALF_MAP` of the flow's unit; so flow needs no factor when it is enlarged.
+    A map of w cells spans w - 1 cells from the first centre to the last, which is
+    `2 * FLOW_PER_HALF_MAP` in the unit of the flow; so enlarging a flow does not rescale it.
     """
     height, width = flow.shape[2:]
     unit = 2 * FLOW_PER_HALF_MAP
@@ -55,10 +55,10 @@ def flow_in_cells(flow: Tensor) -> Tensor:
 
 
 def warp(features: Tensor, displacement: Tensor) -> Tensor:
-    """Fetch every cell from where it lies in the keyframe: bilinear, zero outside.
+    """Sample every cell from its position in the keyframe, bilinearly and with zeros outside.
 
     Args:
-        features: (B, C, h, w) of the keyframe.
+        features: (B, C, h, w) features of the keyframe.
         displacement: (B, 2, h, w) x and y in cells, from the current frame to the keyframe.
 
     Returns:
@@ -68,8 +68,8 @@ def warp(features: Tensor, displacement: Tensor) -> Tensor:
     x = torch.arange(width, dtype=features.dtype, device=features.device) + displacement[:, 0]
     row = torch.arange(height, dtype=features.dtype, device=features.device)
     y = row[:, None] + displacement[:, 1]
-    # The reference has align_corners=True; this form is the same in cells, and also holds for a
-    # map of one cell.
+    # The reference has align_corners=True; this form is equal in cells and also holds for a map
+    # of one cell.
     grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
     return F.grid_sample(
         features, grid, mode="bilinear", padding_mode="zeros", align_corners=False
@@ -83,7 +83,7 @@ def _convolution(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.
 
 
 class TransformHead(nn.Module):
-    """Flow, scale and bias of one level."""
+    """Predicts flow, scale and bias of one level."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -92,14 +92,14 @@ class TransformHead(nn.Module):
         self.bias = nn.Conv2d(in_channels, channels, 1)
 
     def forward(self, x: Tensor) -> LevelTransform:
-        """(B, in_channels, h, w) to the transform of the level of this size."""
+        """Predict the transform of a level from features (B, in_channels, h, w) of its size."""
         return LevelTransform(self.flow(x), self.scale(x), self.bias(x))
 
 
 class FlowNet(nn.Module):
-    """Three stages down from stride 8, and a transform at strides 16 and 32.
+    """Three downsampling stages from stride 8, with transforms at strides 16 and 32.
 
-    The reference also predicts flow at stride 8, only to train on it; that head is left out.
+    The reference also predicts flow at stride 8, for training only; that head is left out.
     """
 
     def __init__(self, config: FlowConfig, channels: int) -> None:
@@ -130,7 +130,7 @@ class FlowNet(nn.Module):
 
 
 class Refinement(nn.Module):
-    """Correct the moved features with the current frame's lateral (reference: `SPA`)."""
+    """Corrects warped features with the lateral of the current frame (reference: `SPA`)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -138,9 +138,9 @@ class Refinement(nn.Module):
         self.layer5 = _convolution(2 * channels, channels)
 
     def forward(self, x4: Tensor, x5: Tensor, lateral: Tensor) -> tuple[Tensor, Tensor]:
-        """x4, x5 (B, channels, h, w) and the lateral at stride 8 to the corrected x4, x5."""
+        """Correct x4 and x5, (B, channels, h, w), with the lateral at stride 8."""
         lateral4 = resize_like(lateral, x4)
-        lateral5 = resize_like(lateral4, x5)  # from the halved one, as in the reference
+        lateral5 = resize_like(lateral4, x5)  # from the reduced one, as in the reference
         return (
             x4 + self.layer4(torch.cat([x4, lateral4], dim=1)),
             x5 + self.layer5(torch.cat([x5, lateral5], dim=1)),
@@ -148,7 +148,7 @@ class Refinement(nn.Module):
 
 
 class FeatureTransform(nn.Module):
-    """Moves x4 and x5 of a keyframe to the current frame."""
+    """Transforms x4 and x5 of a keyframe to the current frame."""
 
     def __init__(self, config: FlowConfig, channels: int) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class FeatureTransform(nn.Module):
         self.start_as_identity()
 
     def start_as_identity(self) -> None:
-        """Make a fresh transform keep the keyframe's features as they are."""
+        """Initialise the transform so that it leaves the keyframe's features unchanged."""
         layers: list[nn.Module] = [self.flow_net.head4, self.flow_net.head5]
         if self.refinement is not None:
             layers.append(self.refinement)
@@ -171,19 +171,20 @@ class FeatureTransform(nn.Module):
     def predict(
         self, lateral: Tensor, features: KeyframeFeatures
     ) -> tuple[LevelTransform, LevelTransform]:
-        """Compare the current lateral (B, channels, h, w) with the keyframe's.
+        """Predict the transforms of x4 and x5 from the current and the keyframe's lateral.
 
-        Returns:
-            The transforms of x4 and x5.
+        Args:
+            lateral: (B, channels, h, w) lateral of the current frame.
+            features: features of the keyframe.
         """
         return self.flow_net(self.reduce(lateral), features.lateral)
 
     def forward(self, lateral: Tensor, features: KeyframeFeatures) -> tuple[Tensor, Tensor]:
-        """Move the keyframe's features, without `refine`.
+        """Transform the keyframe's features, without `refine`.
 
         Args:
-            lateral: (B, channels, h, w) of the current frame, at stride 8.
-            features: of the keyframe.
+            lateral: (B, channels, h, w) lateral of the current frame, at stride 8.
+            features: features of the keyframe.
 
         Returns:
             x4 and x5 of the current frame.
@@ -192,7 +193,7 @@ class FeatureTransform(nn.Module):
         return apply_transform(features.x4, transform4), apply_transform(features.x5, transform5)
 
     def refine(self, x4: Tensor, x5: Tensor, lateral: Tensor) -> tuple[Tensor, Tensor]:
-        """Correct moved features with the current lateral, where the configuration says so."""
+        """Correct warped features with the current lateral, if the configuration has SPA."""
         if self.refinement is None:
             return x4, x5
         return self.refinement(x4, x5, lateral)
@@ -204,17 +205,18 @@ def apply_transform(features: Tensor, transform: LevelTransform) -> Tensor:
 
 
 def warp_by_flow(x4: Tensor, x5: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Move features by a flow that was measured, not learned: nothing is scaled or corrected.
+    """Warp features by a measured flow, without scaling or correction.
 
     Args:
-        x4: (B, channels, h, w) of the keyframe, at stride 16.
-        x5: the same at stride 32.
-        flow: (B, 2, h, w) x and y in pixels of the network's input, at the cells of x4; from the
+        x4: (B, channels, h, w) features of the keyframe at stride 16.
+        x5: features of the keyframe at stride 32.
+        flow: (B, 2, h, w) x and y in pixels of the network's input, at the cells of x4, from the
             current frame to the keyframe.
 
     Returns:
         x4 and x5 of the current frame.
     """
-    # Cell i of a map with stride s looks at pixel s * i, so every second cell of x4 is one of x5.
+    # Cell i of a map with stride s is centred on pixel s * i, so every second cell of x4 lies on
+    # one of x5.
     coarse = F.avg_pool2d(flow, 3, stride=2, padding=1, count_include_pad=False)
     return warp(x4, flow / STRIDES[1]), warp(x5, coarse / STRIDES[2])

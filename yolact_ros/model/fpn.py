@@ -1,4 +1,4 @@
-"""Feature pyramid (Lin et al. 2017) as YOLACT has it: P3..P5 from C3..C5, then P6 and P7."""
+"""Feature pyramid of YOLACT (Lin et al. 2017): P3..P5 from C3..C5, then P6 and P7."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from yolact_ros.model.deform_conv import DeformConv2d
 
 
 class Fpn(nn.Module):
-    """Two steps, so that keyframe features can be cached between them."""
+    """Feature pyramid in two steps, between which keyframe features can be cached."""
 
     def __init__(
         self,
@@ -18,15 +18,15 @@ class Fpn(nn.Module):
         *,
         deformable_levels: tuple[int, ...] = (),
     ) -> None:
-        """Make the layers.
+        """Create the layers.
 
         Args:
-            in_channels: of C3..C5.
-            channels: of P3..P7.
-            deformable_levels: those of 3, 4, 5 whose 3x3 convolution is deformable.
+            in_channels: channels of C3..C5.
+            channels: channels of P3..P7.
+            deformable_levels: levels out of 3, 4, 5 whose 3x3 convolution is deformable.
         """
         super().__init__()
-        # Index 0 is C3 / P3 (the official checkpoints store these three in reverse).
+        # Index 0 is C3 / P3; the official checkpoints store them in reverse.
         self.lateral_layers = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
         self.predict_layers = nn.ModuleList(
             DeformConv2d(channels, channels)
@@ -39,11 +39,11 @@ class Fpn(nn.Module):
         )
 
     def lateral(self, c3: Tensor) -> Tensor:
-        """C3 to its lateral, (B, channels, h, w) without anything of the deeper levels."""
+        """Compute the lateral of C3, (B, channels, h, w), without the deeper levels."""
         return self.lateral_layers[0](c3)
 
     def merge_deep(self, c4: Tensor, c5: Tensor) -> tuple[Tensor, Tensor]:
-        """The part of the top-down path that keyframes leave for the frames behind them.
+        """Compute the part of the top-down path that later frames reuse.
 
         Returns:
             x4 and x5, see `merge`.
@@ -53,20 +53,20 @@ class Fpn(nn.Module):
 
     @staticmethod
     def merge_lateral(x4: Tensor, lateral: Tensor) -> Tensor:
-        """Add the lateral of C3 to the enlarged x4: x3."""
+        """Add the lateral of C3 to the enlarged x4, which gives x3."""
         return resize_like(x4, lateral) + lateral
 
     def merge(self, c3: Tensor, c4: Tensor, c5: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Add each lateral to the enlarged sum of the deeper levels (top-down path).
 
         Returns:
-            x3, x4, x5, each (B, channels, h, w) of its level, before any 3x3 convolution.
+            x3, x4, x5, each (B, channels, h, w) at its level, before the 3x3 convolutions.
         """
         x4, x5 = self.merge_deep(c4, c5)
         return self.merge_lateral(x4, self.lateral(c3)), x4, x5
 
     def predict(self, x3: Tensor, x4: Tensor, x5: Tensor) -> tuple[Tensor, ...]:
-        """Smooth the sums into P3, P4, P5 and halve P5 twice.
+        """Smooth the sums into P3, P4, P5 and downsample P5 twice.
 
         P6 and P7 have no activation, as in the reference (`relu_downsample_layers=False`).
 
@@ -80,7 +80,7 @@ class Fpn(nn.Module):
         return p3, p4, p5, p6, self.downsample_layers[1](p6)
 
     def forward(self, c3: Tensor, c4: Tensor, c5: Tensor) -> tuple[Tensor, ...]:
-        """C3, C4, C5 to P3..P7."""
+        """Compute P3..P7 from C3, C4, C5."""
         return self.predict(*self.merge(c3, c4, c5))
 
 

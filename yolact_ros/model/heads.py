@@ -1,4 +1,4 @@
-"""What YOLACT puts on the pyramid: prototypes, predictions per prior, semantic logits."""
+"""Heads of YOLACT: prototypes, predictions for each prior, mask re-scoring."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ def _conv3x3(channels: int) -> nn.Conv2d:
 
 
 class Protonet(nn.Module):
-    """The prototypes, from P3 (YOLACT section 3.1)."""
+    """Computes the prototypes from P3 (YOLACT section 3.1)."""
 
     def __init__(self, channels: int, num_prototypes: int) -> None:
         super().__init__()
-        # Indices are those of the official `proto_net`: 6 enlarges, odd ones are ReLU.
+        # Indices follow the official `proto_net`: 6 is the enlargement, odd indices are ReLU.
         self.layers = nn.ModuleDict(
             {str(index): _conv3x3(channels) for index in (0, 2, 4, 8)}
             | {"10": nn.Conv2d(channels, num_prototypes, 1)}
         )
 
     def forward(self, p3: Tensor) -> Tensor:
-        """P3 (B, channels, h, w) to prototypes (B, 2h, 2w, K), zero or more."""
+        """Compute non-negative prototypes (B, 2h, 2w, K) from P3 (B, channels, h, w)."""
         x = p3
         for index in ("0", "2", "4"):
             x = F.relu(self.layers[index](x))
-        # The reference has one more ReLU behind this; its input is never negative.
+        # The reference has one more ReLU after this, whose input is never negative.
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         x = F.relu(self.layers["8"](x))
         return F.relu(self.layers["10"](x)).permute(0, 2, 3, 1)
 
 
 class PredictionHead(nn.Module):
-    """Box offsets, class logits and coefficients of each prior, with one set of weights."""
+    """Predicts box offsets, class logits and coefficients of each prior with shared weights."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -49,9 +49,9 @@ class PredictionHead(nn.Module):
         self.coefficients = nn.Conv2d(channels, priors * self.num_prototypes, 3, padding=1)
 
     def forward(self, pyramid: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """P3..P7 to (B, P, 4) offsets, (B, P, C + 1) logits, (B, P, K) coefficients in [-1, 1].
+        """Compute (B, P, 4) offsets, (B, P, C + 1) logits and (B, P, K) coefficients in [-1, 1].
 
-        Order of the priors: level, row, column, prior of the cell (`priors.make_priors`).
+        The priors are ordered by level, row, column and prior of the cell (`priors.make_priors`).
         """
         features = self.features(pyramid)
         box_offsets = self._flatten(self.box_offsets, features, 4)
@@ -81,7 +81,7 @@ class PredictionHead(nn.Module):
 
     @staticmethod
     def _at_cells(layer: nn.Conv2d, patches: Tensor, values: int) -> Tensor:
-        # A 3x3 convolution at a few places is a product of matrices.
+        # A 3x3 convolution at a few positions is a matrix product.
         weight = layer.weight.permute(0, 2, 3, 1).flatten(1)
         found = F.linear(patches.flatten(1), weight, layer.bias)
         return found.reshape(found.shape[0], weight.shape[0] // values, values)
@@ -99,13 +99,13 @@ class PredictionHead(nn.Module):
 
 
 class MaskRescoring(nn.Module):
-    """Predict the IoU of a soft mask with its object, for every class (YOLACT++ section 4.3)."""
+    """Predicts the IoU of a soft mask with its object for every class (YOLACT++ section 4.3)."""
 
     CHANNELS = (1, 8, 16, 32, 64, 128)
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        # Indices are those of the official `maskiou_net`; odd ones are ReLU. No padding.
+        # Indices follow the official `maskiou_net`; odd indices are ReLU. There is no padding.
         layers: dict[str, nn.Module] = {
             str(2 * index): nn.Conv2d(narrow, wide, 3, stride=2)
             for index, (narrow, wide) in enumerate(
@@ -116,7 +116,7 @@ class MaskRescoring(nn.Module):
         self.layers = nn.ModuleDict(layers)
 
     def forward(self, masks: Tensor) -> Tensor:
-        """Soft cropped masks (N, 1, Hp, Wp) to predicted IoU (N, C), zero or more, not clamped."""
+        """Predict the IoU (N, C), 0 or more, of soft cropped masks (N, 1, Hp, Wp)."""
         x = masks
         for layer in self.layers.values():
             x = F.relu(layer(x))

@@ -1,4 +1,4 @@
-"""The network on one page: backbone, pyramid, prototypes, predictions."""
+"""The whole network: backbone, pyramid, prototypes and predictions."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from yolact_ros.priors import make_priors
 
 
 class YolactOutput(NamedTuple):
-    """What the network says of B images, the same in training and evaluation.
+    """Output of the network for B images, the same in training and evaluation.
 
-    Official names in brackets.
+    Official names are given in brackets.
     """
 
     box_offsets: Tensor
-    """(B, P, 4) from the priors, see `priors.decode_boxes` [loc]."""
+    """(B, P, 4) offsets from the priors, see `priors.decode_boxes` [loc]."""
     class_logits: Tensor
     """(B, P, C + 1), background first, before softmax [conf]."""
     coefficients: Tensor
     """(B, P, K) in [-1, 1], after tanh [mask]."""
     prototypes: Tensor
-    """(B, Hp, Wp, K), zero or more [proto]."""
+    """(B, Hp, Wp, K), non-negative [proto]."""
     semantic_logits: Tensor
-    """(B, C, h, w) at the size of P3, no background; a training signal only [segm]."""
+    """(B, C, h, w) at the size of P3, without background; for training only [segm]."""
 
 
 class Yolact(nn.Module):
-    """YOLACT (Bolya et al. 2019), YOLACT++ (2020) or YolactEdge (2021), by its configuration.
+    """YOLACT (Bolya et al. 2019), YOLACT++ (2020) or YolactEdge (2021), by configuration.
 
-    `forward` is the pass of single images; `keyframe` and `non_keyframe` are those of video.
+    `forward` processes single images; `keyframe` and `non_keyframe` process video.
     """
 
     priors: Tensor
@@ -55,25 +55,25 @@ class Yolact(nn.Module):
         self.feature_transform = (
             FeatureTransform(config.flow, config.channels) if config.flow is not None else None
         )
-        # (P, 4) centre form, made from the configuration, so never stored in a checkpoint.
+        # (P, 4) centre form; derived from the configuration, so not stored in checkpoints.
         self.register_buffer("priors", torch.from_numpy(make_priors(config)), persistent=False)
 
     def forward(self, images: Tensor) -> YolactOutput:
         """Run the network.
 
         Args:
-            images: (B, 3, H, W) float, normalised RGB (`inference.normalise`), of the
-                configuration's input size.
+            images: (B, 3, H, W) float, normalised RGB (`graphs.detect.normalise`) of the
+                configured input size.
         """
         return self.predict(self.pyramid(images))
 
     def pyramid(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images, as for `forward`, to P3..P7."""
+        """Compute P3..P7 of images, as for `forward`."""
         pyramid: tuple[Tensor, ...] = self.fpn(*self.backbone(images))
         return pyramid
 
     def predict(self, pyramid: tuple[Tensor, ...]) -> YolactOutput:
-        """Run everything behind the pyramid, P3..P7."""
+        """Run the heads on the pyramid, P3..P7."""
         box_offsets, class_logits, coefficients = self.head(pyramid)
         return YolactOutput(
             box_offsets=box_offsets,
@@ -84,16 +84,16 @@ class Yolact(nn.Module):
         )
 
     def keyframe(self, images: Tensor) -> tuple[YolactOutput, KeyframeFeatures]:
-        """Run the whole network, and keep what the frames behind this one need.
+        """Run the whole network and return the features that later frames reuse.
 
         Args:
-            images: as for `forward`, whose numbers this gives.
+            images: as for `forward`, which gives the same output.
         """
         pyramid, features = self.keyframe_pyramid(images)
         return self.predict(pyramid), features
 
     def keyframe_pyramid(self, images: Tensor) -> tuple[tuple[Tensor, ...], KeyframeFeatures]:
-        """P3..P7 of `keyframe`, and what it keeps."""
+        """Compute P3..P7 and the features of `keyframe`."""
         c3, c4, c5 = self.backbone(images)
         lateral = self.fpn.lateral(c3)
         x4, x5 = self.fpn.merge_deep(c4, c5)
@@ -103,11 +103,11 @@ class Yolact(nn.Module):
         return pyramid, KeyframeFeatures(x4, x5, reduced)
 
     def non_keyframe(self, images: Tensor, features: KeyframeFeatures) -> YolactOutput:
-        """Run the backbone only to C3, and move the rest from the keyframe.
+        """Run the backbone to C3 only and take deeper features from the keyframe.
 
         Args:
-            images: as for `forward`; one for each image of the keyframe.
-            features: what `keyframe` kept.
+            images: as for `forward`; one per image of the keyframe.
+            features: features that `keyframe` returned.
 
         Raises:
             ValueError: the network has no flow network (`config.flow` is None).
@@ -117,38 +117,38 @@ class Yolact(nn.Module):
     def non_keyframe_pyramid(
         self, images: Tensor, features: KeyframeFeatures
     ) -> tuple[Tensor, ...]:
-        """P3..P7 of `non_keyframe`."""
+        """Compute P3..P7 of `non_keyframe`."""
         return self.fpn.predict(*self.partial_sums(images, features))
 
     def partial_sums(
         self, images: Tensor, features: KeyframeFeatures
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x3, x4, x5 of a frame between keyframes, in place of `Fpn.merge`; see `non_keyframe`."""
+        """Compute x3, x4, x5 of a frame between keyframes, instead of `Fpn.merge`."""
         if self.feature_transform is None:
-            raise ValueError(f"Model {self.config.name!r} has no flow network to move features.")
+            raise ValueError(f"Model {self.config.name!r} has no flow network.")
         lateral = self.fpn.lateral(self.backbone.c3(images))
         x4, x5 = self.feature_transform(lateral, features)
-        x3 = self.fpn.merge_lateral(x4, lateral)  # of x4 before it is refined, as the reference
+        x3 = self.fpn.merge_lateral(x4, lateral)  # from x4 before refinement, as in the reference
         x4, x5 = self.feature_transform.refine(x4, x5, lateral)
         return x3, x4, x5
 
     def non_keyframe_by_flow(
         self, images: Tensor, x4: Tensor, x5: Tensor, *, flow: Tensor
     ) -> YolactOutput:
-        """Run the backbone only to C3, and move the rest by a given flow; needs no training.
+        """Run the backbone to C3 only and warp deeper features by a given flow.
 
         Args:
-            images: as for `forward`; one for each image of the keyframe.
-            x4: of the keyframe's `KeyframeFeatures`.
-            x5: the same.
-            flow: see `flow.warp_by_flow`; zero keeps the features where they are.
+            images: as for `forward`; one per image of the keyframe.
+            x4: x4 of the keyframe's `KeyframeFeatures`.
+            x5: x5 of the keyframe's `KeyframeFeatures`.
+            flow: see `feature_transform.warp_by_flow`; zero leaves the features in place.
         """
         return self.predict(self.non_keyframe_pyramid_by_flow(images, x4, x5, flow=flow))
 
     def non_keyframe_pyramid_by_flow(
         self, images: Tensor, x4: Tensor, x5: Tensor, *, flow: Tensor
     ) -> tuple[Tensor, ...]:
-        """P3..P7 of `non_keyframe_by_flow`."""
+        """Compute P3..P7 of `non_keyframe_by_flow`."""
         lateral = self.fpn.lateral(self.backbone.c3(images))
         x4, x5 = warp_by_flow(x4, x5, flow)
         return self.fpn.predict(self.fpn.merge_lateral(x4, lateral), x4, x5)

@@ -1,4 +1,4 @@
-"""The backbones by name: how to build each, and how many channels C3, C4 and C5 have."""
+"""The backbones by name, with the channels of C3, C4 and C5."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ BACKBONES: dict[str, tuple[Callable[[BackboneConfig], Backbone], tuple[int, int,
 
 
 def make_backbone(config: BackboneConfig) -> tuple[Backbone, tuple[int, int, int]]:
-    """Build a backbone with fresh weights.
+    """Build a backbone with initial weights.
 
     Returns:
         The module, which maps (B, 3, H, W) normalised RGB to C3, C4, C5 at strides 8, 16, 32, and
-        the channels of the three. Its method `c3` stops at C3, for frames between keyframes.
+        their channels. Its method `c3` stops at C3, for frames between keyframes.
 
     Raises:
-        ConfigError: no backbone has this name, or this one has no deformable form.
+        ConfigError: the backbone is unknown, or it has no deformable form.
     """
     if config.name not in BACKBONES:
         raise ConfigError(
@@ -38,7 +38,7 @@ def make_backbone(config: BackboneConfig) -> tuple[Backbone, tuple[int, int, int
     if any(config.deformable_blocks) and config.name not in RESNET_BLOCKS:
         raise ConfigError(
             f"Backbone {config.name!r} has no deformable blocks; "
-            f"only these have: {', '.join(RESNET_BLOCKS)}."
+            f"only these have them: {', '.join(RESNET_BLOCKS)}."
         )
     build, channels = BACKBONES[config.name]
     return build(config), channels

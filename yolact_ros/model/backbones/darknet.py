@@ -19,7 +19,7 @@ def _convolution(
 
 
 class ResidualUnit(nn.Module):
-    """1x1 to half the channels, 3x3 back, and a shortcut; no activation after the sum."""
+    """1x1 to half the channels, 3x3 back, and a shortcut without activation after the sum."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -27,12 +27,12 @@ class ResidualUnit(nn.Module):
         self.conv2 = _convolution(channels // 2, channels, kernel=3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """Map (B, C, H, W) to the same shape."""
         return self.conv2(self.conv1(x)) + x
 
 
 class DarkNet53(nn.Module):
-    """Stem and five stages, each of which halves the image first."""
+    """Stem and five stages, each of which starts by halving the resolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,14 +48,14 @@ class DarkNet53(nn.Module):
             )
 
     def c3(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB in [0, 1] to C3 at stride 8."""
+        """Map (B, 3, H, W) RGB in [0, 1] to C3 at stride 8."""
         x = self.stem(x)
         for stage in self.layers[:3]:
             x = stage(x)
         return x
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 3, H, W) RGB in [0, 1] to C3, C4, C5 at strides 8, 16, 32."""
+        """Map (B, 3, H, W) RGB in [0, 1] to C3, C4, C5 at strides 8, 16, 32."""
         c3 = self.c3(x)
         c4 = self.layers[3](c3)
         return c3, c4, self.layers[4](c4)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-# Kernel, stride, expansion, channels, repeats of each stage.
+# Kernel, stride, expansion, channels and repeats of each stage.
 LITE0_STAGES = (
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
@@ -17,7 +17,7 @@ LITE0_STAGES = (
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
-LITE0_TAPS = (4, 10, 15)  # the blocks whose outputs are C3, C4, C5
+LITE0_TAPS = (4, 10, 15)  # blocks whose outputs are C3, C4, C5
 LITE0_CHANNELS = (40, 112, 320)
 
 
@@ -27,14 +27,14 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """Filters each channel by itself; on a CPU always in float32.
+    """Depthwise convolution that always computes in float32 on a CPU.
 
-    PyTorch's gradient of it in bfloat16 takes three to seven times as long there as in float32,
-    which cost a training step of EfficientNet-Lite0 a third of its time.
+    There, PyTorch's gradient takes three to seven times as long in bfloat16 as in float32, which
+    cost a third of a training step of EfficientNet-Lite0.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """As `nn.Conv2d`; the result has the input's type."""
+        """Convolve like `nn.Conv2d`; the result has the type of the input."""
         if input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):
@@ -42,7 +42,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; with a shortcut where the shape stays."""
+    """Expansion, depthwise filter and projection, with a shortcut if the shape is unchanged."""
 
     def __init__(
         self,
@@ -74,14 +74,14 @@ class InvertedResidual(nn.Module):
         self.has_shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, out_channels, H / stride, W / stride)."""
+        """Map (B, C, H, W) to (B, out_channels, H / stride, W / stride)."""
         y = x if self.expand is None else self.expand(x)
         y = self.project(self.depthwise(y))
         return x + y if self.has_shortcut else y
 
 
 class EfficientNetLite0(nn.Module):
-    """Stem and 16 blocks; the head of the classifier is left out."""
+    """Stem and 16 blocks, without the head of the classifier."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,14 +104,14 @@ class EfficientNetLite0(nn.Module):
                 in_channels = channels
 
     def c3(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised RGB to C3 at stride 8."""
+        """Map (B, 3, H, W) normalised RGB to C3 at stride 8."""
         x = self.stem(x)
         for block in self.blocks[: LITE0_TAPS[0] + 1]:
             x = block(x)
         return x
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 3, H, W) normalised RGB to C3, C4, C5 at strides 8, 16, 32."""
+        """Map (B, 3, H, W) normalised RGB to C3, C4, C5 at strides 8, 16, 32."""
         taps = [self.c3(x)]
         for before, last in zip(LITE0_TAPS[:-1], LITE0_TAPS[1:], strict=True):
             x = taps[-1]

@@ -1,4 +1,4 @@
-"""MobileNetV2 of width 1 (Sandler et al. 2018), as far as YolactEdge uses it."""
+"""MobileNetV2 of width 1 (Sandler et al. 2018), up to the layers that YolactEdge uses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from yolact_ros.model.backbones.efficientnet import InvertedResidual
 
 # Index in the official checkpoint: expansion, channels, repeats, stride. C3 is the output of
 # group 3, C4 of group 4 (not of 5, which has the same stride) and C5 of group 6. Group 7 and the
-# 1x1 convolution behind it lead nowhere, so they are left out.
+# 1x1 convolution after it are unused and left out.
 MOBILENET_V2_GROUPS = {
     "1": (1, 16, 1, 1),
     "2": (6, 24, 2, 2),
@@ -47,11 +47,11 @@ class MobileNetV2(nn.Module):
             self.groups[index] = nn.Sequential(*blocks)
 
     def c3(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised RGB to C3 at stride 8."""
+        """Map (B, 3, H, W) normalised RGB to C3 at stride 8."""
         return self._groups(self.stem(x), "123")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 3, H, W) normalised RGB to C3, C4, C5 at strides 8, 16, 32."""
+        """Map (B, 3, H, W) normalised RGB to C3, C4, C5 at strides 8, 16, 32."""
         c3 = self.c3(x)
         c4 = self._groups(c3, "4")
         return c3, c4, self._groups(c4, "56")

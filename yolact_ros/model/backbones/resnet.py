@@ -1,6 +1,6 @@
 """ResNet-50, -101 and -152 (He et al. 2016) with the deformable blocks of YOLACT++.
 
-Stride 2 sits on the 3x3 convolution, as in torchvision; entry names are the official ones.
+The 3x3 convolution has the stride of 2, as in torchvision; entry names are the official ones.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ RESNET_CHANNELS = (512, 1024, 2048)  # C3, C4, C5
 
 
 def is_deformable(block: int, num_blocks: int, *, num_deformable: int, interval: int) -> bool:
-    """Tell whether block `block` of a stage is deformable (reference: `backbone.py::_make_layer`).
+    """Return whether a block of a stage is deformable (reference: `backbone.py::_make_layer`).
 
-    The first block is not subject to the interval, but is deformable only if all blocks may be.
+    The interval does not apply to the first block, which is deformable only if all blocks may be.
     """
     if block == 0:
         return num_deformable >= num_blocks
@@ -29,7 +29,7 @@ def is_deformable(block: int, num_blocks: int, *, num_deformable: int, interval:
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution with batch normalisation, and a shortcut."""
+    """1x1, 3x3 and 1x1 convolutions with batch normalisation, and a shortcut."""
 
     def __init__(self, in_channels: int, channels: int, *, stride: int, deformable: bool) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Bottleneck(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, 4 channels, H / stride, W / stride)."""
+        """Map (B, C, H, W) to (B, 4 channels, H / stride, W / stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
@@ -89,12 +89,12 @@ class ResNet(nn.Module):
             self.layers.append(nn.Sequential(*blocks))
 
     def c3(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised RGB to C3 at stride 8."""
+        """Map (B, 3, H, W) normalised RGB to C3 at stride 8."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         return self.layers[1](self.layers[0](x))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 3, H, W) normalised RGB to C3, C4, C5 at strides 8, 16, 32."""
+        """Map (B, 3, H, W) normalised RGB to C3, C4, C5 at strides 8, 16, 32."""
         c3 = self.c3(x)
         c4 = self.layers[2](c3)
         return c3, c4, self.layers[3](c4)

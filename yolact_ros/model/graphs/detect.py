@@ -1,7 +1,7 @@
-"""From a camera image to decoded predictions: the parts of a deployed graph, in torch.
+"""Parts of a deployed graph in torch, from a camera image to decoded predictions.
 
-These modules are what the torch backend runs and what is exported; the rest (thresholds, NMS,
-masks) follows in `yolact_ros.runtime`.
+The torch backend runs these modules, and the export traces them; thresholds, NMS and masks follow
+in `yolact_ros.runtime`.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from yolact_ros.priors import CENTRE_VARIANCE, SIZE_VARIANCE, neighbour_cells
 
 
 class Predictions(NamedTuple):
-    """What the network says of every prior of one image, before thresholds and NMS."""
+    """Predictions for every prior of one image, before thresholds and NMS."""
 
     boxes: Tensor
     """(P, 4) x1 y1 x2 y2 as fractions of the image, not clipped."""
     class_scores: Tensor
-    """(P, C) softmax over background and classes, without the background's column."""
+    """(P, C) softmax over background and classes, without the column of the background."""
     coefficients: Tensor
     """(P, K) in [-1, 1]."""
     prototypes: Tensor
-    """(Hp, Wp, K), zero or more."""
+    """(Hp, Wp, K), non-negative."""
 
 
 def normalise(images: Tensor, config: ModelConfig) -> Tensor:
-    """Turn BGR images into the network's input.
+    """Convert BGR images into the input of the network.
 
     Args:
         images: (B, H, W, 3) uint8 or float, BGR, 0..255.
-        config: gives mean and standard deviation.
+        config: configuration with mean and standard deviation.
 
     Returns:
         (B, 3, H, W) float32 RGB.
@@ -46,7 +46,7 @@ def normalise(images: Tensor, config: ModelConfig) -> Tensor:
 
 
 def decode_boxes(box_offsets: Tensor, priors: Tensor) -> Tensor:
-    """`priors.decode_boxes` in torch: (..., 4) offsets to x1 y1 x2 y2 fractions."""
+    """Decode (..., 4) offsets to x1 y1 x2 y2 fractions, like `priors.decode_boxes`."""
     centres = priors[..., :2] + box_offsets[..., :2] * CENTRE_VARIANCE * priors[..., 2:]
     sizes = priors[..., 2:] * torch.exp(box_offsets[..., 2:] * SIZE_VARIANCE)
     top_left = centres - sizes / 2
@@ -54,21 +54,21 @@ def decode_boxes(box_offsets: Tensor, priors: Tensor) -> Tensor:
 
 
 class DetectTensors(NamedTuple):
-    """What the graph `detect` gives for one image: the rest is computed where it is needed."""
+    """Outputs of the graph `detect` for one image; the rest is computed on demand."""
 
     class_scores: Tensor
-    """(P, C) softmax over background and classes, without the background's column."""
+    """(P, C) softmax over background and classes, without the column of the background."""
     head_features: Tensor
-    """(cells, channels) of all cells of P3..P7: what `boxes_and_coefficients` takes."""
+    """(cells, channels) of all cells of P3..P7; input of `boxes_and_coefficients`."""
     p3: Tensor
-    """(1, channels, h, w): what `prototypes` takes."""
+    """(1, channels, h, w); input of `prototypes`."""
 
 
 class DetectGraph(nn.Module):
     """The graph `detect` of the form `on_demand`: class scores of every prior of one image.
 
-    Boxes and coefficients of the few priors that matter follow in `BoxesAndCoefficientsGraph`,
-    prototypes inside the boxes in `PrototypeGraph`: the same numbers for less arithmetic.
+    `BoxesAndCoefficientsGraph` computes boxes and coefficients of the few priors that matter, and
+    `PrototypeGraph` the prototypes inside the boxes: the same numbers with less arithmetic.
     """
 
     outputs = DetectTensors._fields
@@ -82,7 +82,7 @@ class DetectGraph(nn.Module):
         return self.finish(self.network.pyramid(normalise(image, self.network.config)))
 
     def finish(self, pyramid: tuple[Tensor, ...]) -> DetectTensors:
-        """Classify what is in P3..P7 of one image."""
+        """Classify the priors from P3..P7 of one image."""
         head = self.network.head
         features = head.features(pyramid)
         return DetectTensors(
@@ -93,7 +93,7 @@ class DetectGraph(nn.Module):
 
 
 class BoxesAndCoefficientsGraph(nn.Module):
-    """The graph `boxes_and_coefficients`: those of all priors of chosen cells."""
+    """The graph `boxes_and_coefficients`, for all priors of selected cells."""
 
     neighbours: Tensor
     outputs = ("boxes", "coefficients")
@@ -105,7 +105,7 @@ class BoxesAndCoefficientsGraph(nn.Module):
         self.register_buffer("neighbours", table, persistent=False)
 
     def forward(self, head_features: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict and decode.
+        """Predict and decode the priors of some cells.
 
         Args:
             head_features: (all cells, channels) of `DetectTensors`.
@@ -122,7 +122,7 @@ class BoxesAndCoefficientsGraph(nn.Module):
 
 
 class PrototypeGraph(nn.Module):
-    """The graph `prototypes`: those of P3, or of a part of it."""
+    """The graph `prototypes`, for P3 or a part of it."""
 
     outputs = ("prototypes",)
 
@@ -131,13 +131,13 @@ class PrototypeGraph(nn.Module):
         self.protonet = protonet
 
     def forward(self, p3: Tensor) -> Tensor:
-        """P3 (1, channels, h, w), any h and w, to (2h, 2w, K)."""
+        """Compute (2h, 2w, K) from P3 (1, channels, h, w) of any h and w."""
         prototypes: Tensor = self.protonet(p3)[0]
         return prototypes
 
 
 class RescoreGraph(nn.Module):
-    """The graph `rescore`: the predicted IoU of each mask for its own class."""
+    """The graph `rescore`, which predicts the IoU of each mask for its own class."""
 
     outputs = ("mask_iou",)
 
@@ -146,6 +146,6 @@ class RescoreGraph(nn.Module):
         self.mask_rescoring = mask_rescoring
 
     def forward(self, masks: Tensor, class_ids: Tensor) -> Tensor:
-        """Masks (N, Hp, Wp) float, soft and cropped, and class_ids (N,) int64, to (N,) IoU."""
+        """Predict the IoU (N,) of soft cropped masks (N, Hp, Wp) with class_ids (N,) int64."""
         predicted = self.mask_rescoring(masks[:, None])
         return predicted.gather(1, class_ids[:, None])[:, 0]

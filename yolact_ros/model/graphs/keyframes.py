@@ -1,4 +1,4 @@
-"""The graphs of video: a keyframe, which leaves features, and the frames that live on them."""
+"""The graphs for video: keyframes, which output features, and frames that reuse them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from yolact_ros.model.graphs.detect_with_nms import DetectWithNmsGraph
 
 
 class KeyframeGraph(nn.Module):
-    """The graph `keyframe`: what the graph `detect` gives, and the features.
+    """The graph `keyframe`, with the outputs of `detect` and the features.
 
     Attributes:
-        outputs: names of the results, in order.
+        outputs: names of the outputs, in order.
     """
 
     def __init__(self, detect: DetectGraph | DetectWithNmsGraph) -> None:
@@ -32,7 +32,7 @@ class KeyframeGraph(nn.Module):
 
 
 class NonKeyframeGraph(nn.Module):
-    """The graph `non_keyframe`: features move by the network's own flow."""
+    """The graph `non_keyframe`, in which the learned flow warps the features."""
 
     def __init__(self, detect: DetectGraph | DetectWithNmsGraph) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class NonKeyframeGraph(nn.Module):
         self.outputs = detect.outputs
 
     def forward(self, image: Tensor, x4: Tensor, x5: Tensor, lateral: Tensor) -> Any:
-        """Run on an image as `keyframe` does, with the features of a keyframe."""
+        """Run on an image, as for `keyframe`, with the features of a keyframe."""
         network = self.detect.network
         images = normalise(image, network.config)
         features = KeyframeFeatures(x4, x5, lateral)
@@ -48,7 +48,7 @@ class NonKeyframeGraph(nn.Module):
 
 
 class NonKeyframeFlowGraph(nn.Module):
-    """The graph `non_keyframe_flow`: features move by a flow that is given."""
+    """The graph `non_keyframe_flow`, in which a given flow warps the features."""
 
     def __init__(self, detect: DetectGraph | DetectWithNmsGraph) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class NonKeyframeFlowGraph(nn.Module):
         self.outputs = detect.outputs
 
     def forward(self, image: Tensor, x4: Tensor, x5: Tensor, flow: Tensor) -> Any:
-        """Run on an image as `keyframe` does; `flow.warp_by_flow` says what `flow` is."""
+        """Run on an image, as for `keyframe`; `feature_transform.warp_by_flow` defines `flow`."""
         network = self.detect.network
         images = normalise(image, network.config)
         pyramid = network.non_keyframe_pyramid_by_flow(images, x4, x5, flow=flow)
@@ -64,7 +64,7 @@ class NonKeyframeFlowGraph(nn.Module):
 
 
 def features_of(detect: DetectGraph | DetectWithNmsGraph) -> tuple[str, ...]:
-    """Names of the features that a keyframe leaves; only a learned flow needs the lateral."""
+    """Return the names of a keyframe's features; only a learned flow needs the lateral."""
     if detect.network.feature_transform is None:
         return ("x4", "x5")
     return KeyframeFeatures._fields

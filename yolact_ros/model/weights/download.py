@@ -1,4 +1,4 @@
-"""Download of one large file over HTTP: resumed, checked, and whole or absent (no torch here)."""
+"""Download of one large file over HTTP, resumable and checked."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ BLOCK = 1 << 18  # bytes read at once
 
 @dataclass
 class ExpectedFile:
-    """What the server says of the whole file; None where it says nothing."""
+    """Size and hash of the whole file as stated by the server; None if it does not state them."""
 
     size: int | None = None
     sha256: str | None = None
 
     def note(self, headers: Message) -> None:
-        """Take size and SHA-256 from the headers of one answer.
+        """Read size and SHA-256 from the headers of one response.
 
-        Hugging Face names both in its redirect to the storage, as `X-Linked-Size` and
-        `X-Linked-ETag`; others say at least the size.
+        Hugging Face sends both in its redirect to the storage, as `X-Linked-Size` and
+        `X-Linked-ETag`; other servers send at least the size.
         """
         digest = headers.get("X-Linked-ETag", "").strip('"')
         if re.fullmatch(r"[0-9a-f]{64}", digest):
@@ -44,43 +44,43 @@ class ExpectedFile:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects and notes what they say of the file."""
+    """Follows redirects and reads size and hash from them."""
 
-    def __init__(self, promise: ExpectedFile) -> None:
-        self.promise = promise
+    def __init__(self, expected: ExpectedFile) -> None:
+        self.expected = expected
 
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> Any:
-        self.promise.note(headers)
+        self.expected.note(headers)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def download(url: str, path: Path, *, sha256: str | None = None) -> str:
-    """Fetch `url` into `path`, going on where an earlier attempt stopped (`path` + `.part`).
+    """Fetch `url` into `path`, resuming an earlier attempt (`path` + `.part`).
 
     Args:
         url: http or https address.
-        path: the file to write; it appears only when it is whole and checked.
-        sha256: what the file must have; else what the server promises, if it does.
+        path: output file; it appears only once it is complete and checked.
+        sha256: required hash; by default the one stated by the server, if any.
 
     Returns:
         The file's SHA-256.
 
     Raises:
-        WeightsError: there is no connection, the server refuses, the connection broke (what came
-            is kept for the next attempt), or the file is not the promised one (it is deleted).
+        WeightsError: there is no connection, the server refuses, the connection broke (the part is
+            kept for the next attempt), or size or hash are wrong (the file is deleted).
     """
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    promise = ExpectedFile()
+    stated = ExpectedFile()
     try:
-        _fetch(url, part, promise)
+        _fetch(url, part, stated)
     except urllib.error.HTTPError as error:
         error.close()
         raise WeightsError(
-            f"{url}: the server answers {error.code} {error.reason}. Look whether the authors "
-            "moved the file."
+            f"{url}: the server answers {error.code} {error.reason}. Check whether the "
+            "authors moved the file."
         ) from error
     except (OSError, http.client.HTTPException) as error:
         cause = getattr(error, "reason", None) or error or type(error).__name__
@@ -93,68 +93,68 @@ def download(url: str, path: Path, *, sha256: str | None = None) -> str:
     if not size:
         part.unlink()
         raise WeightsError(
-            f"{url} gives an empty answer. Look whether the authors moved the file, and run the "
-            "command again."
+            f"{url} returns an empty response. Check whether the authors moved the file, and run "
+            "the command again."
         )
-    if promise.size is not None and size < promise.size:
+    if stated.size is not None and size < stated.size:
         raise WeightsError(
-            f"The connection to {url} broke after {size} of {promise.size} bytes, which are kept "
+            f"The connection to {url} broke after {size} of {stated.size} bytes, which are kept "
             f"in {part}. Run the command again to fetch the rest."
         )
     actual = file_sha256(part)
-    expected = sha256 or promise.sha256
+    expected = sha256 or stated.sha256
     _etag_file(part).unlink(missing_ok=True)
-    too_long = promise.size is not None and size > promise.size
+    too_long = stated.size is not None and size > stated.size
     if too_long or (expected is not None and actual != expected):
         part.unlink()
-        wanted = f"{promise.size} bytes" if too_long else f"SHA-256 {expected}"
+        wanted = f"{stated.size} bytes" if too_long else f"SHA-256 {expected}"
         raise WeightsError(
-            f"What came from {url} is not the file: {size} bytes with SHA-256 {actual}, expected "
+            f"The file from {url} is wrong: {size} bytes with SHA-256 {actual}, expected "
             f"{wanted}. It was deleted; run the command again."
         )
     part.replace(path)
     return actual
 
 
-def _fetch(url: str, part: Path, promise: ExpectedFile) -> None:
-    """Append to `part` what it lacks, or fetch all where the server cannot go on from there."""
+def _fetch(url: str, part: Path, stated: ExpectedFile) -> None:
+    """Append the missing rest to `part`, or fetch everything if the server cannot resume."""
     start = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
     if start:
         request.add_header("Range", f"bytes={start}-")
-        if _etag_file(part).is_file():  # of another version the server sends all
+        if _etag_file(part).is_file():  # the server sends everything if the version differs
             request.add_header("If-Range", _etag_file(part).read_text())
     try:
-        response = urllib.request.build_opener(_Redirects(promise)).open(request, timeout=TIMEOUT)
+        response = urllib.request.build_opener(_Redirects(stated)).open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code != 416 or not start:
             raise
-        with error:  # nothing lies behind `part`: it is whole, or of another file
-            promise.note(error.headers)
-        if promise.size is None:
+        with error:  # nothing follows `part`: it is complete, or of another file
+            stated.note(error.headers)
+        if stated.size is None:
             part.unlink()
-            _fetch(url, part, promise)
+            _fetch(url, part, stated)
         return
     with response:
-        promise.note(response.headers)
+        stated.note(response.headers)
         if response.headers.get_content_type() == "text/html":
             raise WeightsError(
-                f"{url} gives a web page, not a file. Look whether the authors moved it, or "
-                "whether the network asks for a login."
+                f"{url} returns a web page, not a file. Check whether the authors moved it, or "
+                "whether the network requires a login."
             )
         resumed = response.status == 206
         etag = response.headers.get("ETag", "")
-        if etag.startswith('"'):  # a weak one does not promise equal bytes
+        if etag.startswith('"'):  # a weak one does not guarantee equal bytes
             _etag_file(part).write_text(etag)
         else:
             _etag_file(part).unlink(missing_ok=True)
         length = response.headers.get("Content-Length", "")
-        if promise.size is None and not resumed and length.isdigit():
-            promise.size = int(length)
+        if stated.size is None and not resumed and length.isdigit():
+            stated.size = int(length)
         with (
             open(part, "ab" if resumed else "wb") as file,
             tqdm(
-                total=promise.size,
+                total=stated.size,
                 initial=start if resumed else 0,
                 desc=part.name.removesuffix(".part"),
                 unit="B",
@@ -167,12 +167,12 @@ def _fetch(url: str, part: Path, promise: ExpectedFile) -> None:
 
 
 def _etag_file(part: Path) -> Path:
-    """Where the version that `part` is of is kept, as the server names it."""
+    """Return the file with the ETag of `part`."""
     return part.with_name(part.name + ".etag")
 
 
 def file_sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
