@@ -27,7 +27,7 @@ from yolact_ros.ros.inputs.camera import CameraInput, image_qos
 from yolact_ros.ros.inputs.mailbox import Inbox
 from yolact_ros.ros.inputs.qos import (
     SubscriptionWatch,
-    incompatible_publisher_message,
+    clash_message,
     lost_messages_message,
     new_publisher,
 )
@@ -104,19 +104,15 @@ def test_a_publisher_that_does_not_fit_is_named_with_what_to_change(make_node, p
 
 
 def test_publishers_that_are_not_known_yet_are_spoken_of_in_general():
-    words = incompatible_publisher_message(
-        "/image", QoSPolicyKind.RELIABILITY, asked=image_qos(keeps_all=True), publishers=[]
-    )
+    given = {"role": "subscription", "ours": image_qos(keeps_all=True), "others": []}
+    words = clash_message("/image", QoSPolicyKind.RELIABILITY, **given)
     assert words == (
         "Nothing arrives from a publisher of /image: one offers another reliability, and "
         "this node asks for reliable. Start it with the parameter "
-        "qos_overrides./image.subscription.reliability set to what that one offers."
+        "qos_overrides./image.subscription.reliability set to what the other one has."
     )
     for kind in (QoSPolicyKind.DEADLINE, 12345):
-        words = incompatible_publisher_message(
-            "/image", kind, asked=image_qos(keeps_all=False), publishers=[]
-        )
-        assert "qos_overrides" not in words
+        assert "qos_overrides" not in clash_message("/image", kind, **given)
 
 
 def test_a_subscriber_that_does_not_fit_is_named_with_what_to_change(make_node):

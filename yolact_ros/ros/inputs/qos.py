@@ -41,15 +41,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What the parameters qos_overrides.TOPIC.subscription.POLICY may change.
-OVERRIDABLE = (
-    QoSPolicyKind.HISTORY,
-    QoSPolicyKind.DEPTH,
-    QoSPolicyKind.RELIABILITY,
-    QoSPolicyKind.DURABILITY,
-)
-# The same for publishers.
-PUBLISHER_OVERRIDABLE = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+# What the parameters qos_overrides.TOPIC.ROLE.POLICY may change.
+OVERRIDABLE = {
+    "subscription": (
+        QoSPolicyKind.HISTORY,
+        QoSPolicyKind.DEPTH,
+        QoSPolicyKind.RELIABILITY,
+        QoSPolicyKind.DURABILITY,
+    ),
+    "publisher": (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY),
+}
 THROTTLE_S = 5.0  # between two log lines about lost images
 
 
@@ -99,7 +100,7 @@ class SubscriptionWatch:
                 qos,
                 callback_group=callback_group,
                 event_callbacks=callbacks,
-                qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
+                qos_overriding_options=QoSOverridingOptions(OVERRIDABLE["subscription"]),
             ),
             SubscriptionEventCallbacks,
             events,
@@ -113,14 +114,14 @@ class SubscriptionWatch:
 
     def _unheard(self) -> list[TopicEndpointInfo]:
         assert self._asked is not None
-        return incompatible_publishers(
-            self._node.get_publishers_info_by_topic(self.topic), self._asked
-        )
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        return [other for other in publishers if _clash(other.qos_profile, self._asked)]
 
     def _on_incompatible(self, info: QoSRequestedIncompatibleQoSInfo) -> None:
         assert self._asked is not None
-        self._clash = incompatible_publisher_message(
-            self.topic, info.last_policy_kind, asked=self._asked, publishers=self._unheard()
+        kind = info.last_policy_kind
+        self._clash = clash_message(
+            self.topic, kind, role="subscription", ours=self._asked, others=self._unheard()
         )
         self._node.get_logger().warning(self._clash)
 
@@ -154,12 +155,11 @@ def new_publisher(
     name = node.resolve_topic_name(topic)
 
     def warn(info: QoSOfferedIncompatibleQoSInfo) -> None:
-        subscribers = incompatible_subscribers(node.get_subscriptions_info_by_topic(name), offered)
-        node.get_logger().warning(
-            incompatible_subscriber_message(
-                name, info.last_policy_kind, offered=offered, subscribers=subscribers
-            )
-        )
+        subscribers = node.get_subscriptions_info_by_topic(name)
+        unserved = [other for other in subscribers if _clash(offered, other.qos_profile)]
+        kind = info.last_policy_kind
+        words = clash_message(name, kind, role="publisher", ours=offered, others=unserved)
+        node.get_logger().warning(words)
 
     return _with_events(
         lambda callbacks: node.create_publisher(
@@ -167,7 +167,7 @@ def new_publisher(
             topic,
             offered,
             event_callbacks=callbacks,
-            qos_overriding_options=QoSOverridingOptions(PUBLISHER_OVERRIDABLE),
+            qos_overriding_options=QoSOverridingOptions(OVERRIDABLE["publisher"]),
         ),
         PublisherEventCallbacks,
         {"incompatible_qos": warn, "matched": lambda info: on_matched()},
@@ -197,53 +197,31 @@ def _with_events(
             names.pop()
 
 
-def incompatible_publishers(
-    publishers: Iterable[TopicEndpointInfo], asked: QoSProfile
-) -> list[TopicEndpointInfo]:
-    """Those publishers that a subscription with the QoS `asked` cannot hear."""
-    return [other for other in publishers if _clash(other.qos_profile, asked)]
-
-
-def incompatible_subscribers(
-    subscribers: Iterable[TopicEndpointInfo], offered: QoSProfile
-) -> list[TopicEndpointInfo]:
-    """Those subscribers that a publisher with the QoS `offered` cannot serve."""
-    return [other for other in subscribers if _clash(offered, other.qos_profile)]
-
-
-def incompatible_publisher_message(
-    topic: str, kind: int, *, asked: QoSProfile, publishers: Iterable[TopicEndpointInfo]
+def clash_message(
+    topic: str, kind: int, *, role: str, ours: QoSProfile, others: Iterable[TopicEndpointInfo]
 ) -> str:
-    """Say which policies of publishers and a subscription differ, and what makes them fit.
+    """Say which QoS policy differs between this node and another one, and what makes them fit.
 
     Args:
         topic: full name.
         kind: the policy, a `QoSPolicyKind`.
-        asked: the subscription's QoS.
-        publishers: those that it cannot hear, if they are known.
+        role: of this node, `subscription` or `publisher`.
+        ours: this node's QoS.
+        others: the endpoints that do not fit, if they are known.
     """
-    policy, wanted = _policy(kind), _value(asked, _policy(kind))
-    name, offered = _first_other(publishers, policy, wanted)
-    source = f"{name} offers {policy} {offered}" if name else f"one offers another {policy}"
-    words = (
-        f"Nothing arrives from a publisher of {topic}: {source}, and this node asks for {wanted}."
-    )
-    if kind in OVERRIDABLE:
-        words += _hint(override(topic, policy), offered or "what that one offers")
-    return words
-
-
-def incompatible_subscriber_message(
-    topic: str, kind: int, *, offered: QoSProfile, subscribers: Iterable[TopicEndpointInfo]
-) -> str:
-    """Return the message for a publisher that offers QoS `offered` to its subscribers."""
-    policy, given = _policy(kind), _value(offered, _policy(kind))
-    name, asked = _first_other(subscribers, policy, given)
-    source = f"{name} asks for {policy} {asked}" if name else f"one asks for another {policy}"
-    words = f"Nothing reaches a subscriber of {topic}: {source}, and this node offers {given}."
-    if kind in PUBLISHER_OVERRIDABLE:
-        parameter = override(topic, policy, role="publisher")
-        words += _hint(parameter, asked or "what that one asks for")
+    policy = _policy(kind)
+    value = _value(ours, policy)
+    name, theirs = _first_other(others, policy, value)
+    if role == "subscription":
+        start, verb, our_verb = "Nothing arrives from a publisher of", "offers", "asks for"
+    else:
+        start, verb, our_verb = "Nothing reaches a subscriber of", "asks for", "offers"
+    source = f"{name} {verb} {policy} {theirs}" if name else f"one {verb} another {policy}"
+    words = f"{start} {topic}: {source}, and this node {our_verb} {value}."
+    if kind in OVERRIDABLE[role]:
+        parameter = override(topic, policy, role=role)
+        words += f" Start it with the parameter {parameter} set to "
+        words += f"{theirs or 'what the other one has'}."
     return words
 
 
@@ -274,10 +252,6 @@ def _first_other(
         if value != ours:
             return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}", value
     return "", ""
-
-
-def _hint(parameter: str, value: str) -> str:
-    return f" Start it with the parameter {parameter} set to {value}."
 
 
 def _policy(kind: int) -> str:

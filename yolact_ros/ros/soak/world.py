@@ -13,10 +13,10 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -109,7 +109,7 @@ class World(Node):
             )
         self._transit: Any = self.create_client(ChangeState, "yolact/change_state")
         self._get_state: Any = self.create_client(GetState, "yolact/get_state")
-        self._setter = AsyncParameterClient(self, f"{NAMESPACE}/yolact")
+        self._setter: Any = self.create_client(SetParameters, "yolact/set_parameters")
         self._segment: Any = self.create_client(Segment, "yolact/segment")
         self._keyframe: Any = self.create_client(Trigger, "yolact/force_keyframe")
         self._enable: Any = self.create_client(SetBool, "yolact/set_enabled")
@@ -121,7 +121,7 @@ class World(Node):
         for ledger in self.ledgers.values():
             ledger.close(time.time_ns())
         self._wait(self._transit.service_is_ready, "offer its transitions")
-        self._wait(self._setter.services_are_ready, "offer its parameters")
+        self._wait(self._setter.service_is_ready, "offer its parameters")
         self.activate()
 
     def close(self) -> None:
@@ -278,8 +278,10 @@ class World(Node):
         return receive
 
     def _set(self, name: str, value: Any, *, accepted: bool) -> None:
-        future = self._setter.set_parameters([Parameter(name, value=value)])
-        (result,) = self._answer(future).results
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg()]
+        )
+        (result,) = self._answer(self._setter.call_async(request)).results
         if result.successful != accepted or not accepted and not result.reason:
             said = "accepted" if result.successful else "refused"
             self.faults.append(f"{name} = {value!r} was {said}: {result.reason!r}.")
