@@ -73,6 +73,10 @@ TABLE = {
     ),
     "bag": ({*BOTTOM, "runtime", "bag"}, {"numpy", "rosbags"}),
     "batch": ({*BOTTOM, "runtime", "bag", "batch"}, {"fsspec", "pyarrow", "ray"}),
+    "ros/rerun_bridge": (
+        {*BOTTOM, "runtime", "ros", "view/recording", "msg"},
+        {"numpy", "rclpy", *MESSAGES},
+    ),
     "ros/benchmark/model": ({*BOTTOM, "runtime"}, {"numpy", "onnx"}),
     "ros": (
         {*BOTTOM, "runtime", "ros", "msg", "srv"},  # msg, srv: generated

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from yolact_ros.cli.inference import (
-    add_images_argument,
     add_model_argument,
     add_segmenter_arguments,
     add_stream_arguments,
     open_segmenter,
+    open_stream,
     report_faults,
     segment_files,
 )
 
+if TYPE_CHECKING:
+    from yolact_ros.runtime.segmenter import Segmenter
+    from yolact_ros.view.recording import Recording
+
+PICTURE = "picture"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact view`."""
-    add_images_argument(parser)
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE|FOLDER|VIDEO|BAG", help="what to segment"
+    )
+    parser.add_argument(
+        "--topic", metavar="NAME", help="topic of a bag's images (default: the only one)"
+    )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE.rrd", help="record here, without a viewer"
     )
@@ -28,22 +40,71 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Segment everything into one recording; return 1 if a file could not be read."""
+    """Segment everything into one recording; return 1 if something could not be read."""
     from yolact_ros.runtime.images.files import find_files
     from yolact_ros.view.recording import Recording
 
-    files = find_files(arguments.images)
+    bags = [path for path in arguments.images if _is_bag(path)]
+    files = [path for path in arguments.images if path not in bags]
+    files = find_files(files) if files else []
     faults: list[str] = []
     with open_segmenter(arguments) as segmenter:
-        recording = Recording(segmenter.description.model.classes, path=arguments.output)
+        recording = Recording(arguments.output)
+        recording.name_classes(dict(enumerate(segmenter.description.model.classes, start=1)))
         try:
-            for frame, found in segment_files(arguments, segmenter, files):
+            for frame, found in segment_files(arguments, segmenter, files) if files else ():
                 if frame.image is None or found is None:
                     faults.append(frame.fault)
-                else:
-                    recording.log(frame.image, found, frame.stamp)
+                    continue
+                recording.next_frame()
+                if frame.stamp is not None:
+                    recording.set_stamp(frame.stamp)
+                recording.log_image(PICTURE, frame.image)
+                recording.log_detections(PICTURE, found)
+            for bag in bags:
+                faults += _log_bag(arguments, bag, segmenter, recording)
         finally:
             recording.close()
     if arguments.output:
         print(f"{arguments.output}: open it with `rerun {arguments.output}`")
-    return report_faults(arguments, faults, total=len(files))
+    return report_faults(arguments, faults, total=len(files) + len(bags))
+
+
+def _is_bag(path: Path) -> bool:
+    return path.suffix in (".mcap", ".db3") or (path / "metadata.yaml").is_file()
+
+
+def _log_bag(
+    arguments: argparse.Namespace, bag: Path, segmenter: Segmenter, recording: Recording
+) -> list[str]:
+    """Log the results of a bag's images, and its other topics; return what could not be read."""
+    from tqdm import tqdm
+
+    from yolact_ros.bag.files import find_images, open_bag, read_messages
+    from yolact_ros.bag.messages import read_image, seconds_of
+    from yolact_ros.errors import MessageError
+
+    faults: list[str] = []
+    stream = open_stream(arguments, segmenter)
+    with open_bag(bag) as reader:
+        images = find_images(reader, arguments.topic)
+        total = sum(connection.msgcount for connection in images)
+        # Rerun reads MCAP itself: the images, and whatever else of the bag it can show.
+        parts = sorted(bag.glob("*.mcap")) if bag.is_dir() else [bag]
+        parts = [part for part in parts if part.suffix == ".mcap"]
+        for part in parts:
+            recording.import_file(part)
+        messages = tqdm(read_messages(reader, images), total=total, desc="view", unit="image")
+        for number, (connection, _, data) in enumerate(messages):
+            try:
+                header, image = read_image(data, connection.msgtype)
+            except MessageError as error:
+                faults.append(f"Image {number} of {bag}: {error}")
+                continue
+            found = stream.segment(image, seconds_of(header.stamp))
+            recording.next_frame()
+            recording.set_ros_time(header.stamp.sec * 10**9 + header.stamp.nanosec)
+            if not parts:
+                recording.log_image(connection.topic, image)
+            recording.log_detections(connection.topic, found)
+    return faults

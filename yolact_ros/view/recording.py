@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -10,19 +11,18 @@ import rerun as rr
 
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.output.draw import class_colour
+from yolact_ros.runtime.output.label_images import class_image
 
-TIMELINE = "stamp"
-FRAMES = "frame"
+ROS_TIME = "ros2_timestamp"  # the name that Rerun gives to stamps of the messages of a bag
 
 
 class Recording:
-    """Pictures, masks, boxes, track ids and timings on one timeline."""
+    """Images, masks, boxes, track ids, points and timings on common timelines."""
 
-    def __init__(self, class_names: tuple[str, ...], *, path: Path | None) -> None:
+    def __init__(self, path: Path | None) -> None:
         """Begin.
 
         Args:
-            class_names: of the model.
             path: `.rrd` file to write; None opens the viewer.
         """
         self._stream = rr.RecordingStream("yolact_ros")
@@ -31,47 +31,97 @@ class Recording:
         else:
             self._stream.save(str(path))
         self._frame = 0
-        # Class 0 is the background, as in the node's label images.
-        classes = [rr.AnnotationInfo(0, "background", (0, 0, 0))]
-        for number, name in enumerate(class_names):
-            blue, green, red = class_colour(number)
-            classes.append(rr.AnnotationInfo(number + 1, name, (red, green, blue)))
-        self._stream.log("picture", rr.AnnotationContext(classes), static=True)
+        self._names: dict[int, str] = {}
 
-    def log(self, image: np.ndarray, found: Detections, stamp: float | None) -> None:
-        """Add one image, (H, W, 3) uint8 BGR, and what was found in it."""
-        self._stream.set_time(FRAMES, sequence=self._frame)
-        if stamp is not None:
-            self._stream.set_time(TIMELINE, duration=stamp)
+    def name_classes(self, names: Mapping[int, str]) -> None:
+        """Give names and colours to labels, which count from 1; earlier ones stay."""
+        if names.items() <= self._names.items():
+            return
+        self._names.update(names)
+        classes = [rr.AnnotationInfo(0, "background", (0, 0, 0))]
+        for label, name in sorted(self._names.items()):
+            classes.append(rr.AnnotationInfo(label, name, class_colour(label - 1)[::-1]))
+        self._stream.log("/", rr.AnnotationContext(classes), static=True)
+
+    def next_frame(self) -> None:
+        """Count an image: what is logged from now on belongs to it."""
+        self._stream.reset_time()
+        self._stream.set_time("frame", sequence=self._frame)
         self._frame += 1
-        self._stream.log("picture", rr.Image(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)).compress())
-        self._stream.log("picture/masks", rr.SegmentationImage(label_image(found)))
-        labels = [
-            f"{'' if not i.track_id else f'#{i.track_id} '}{i.class_name} {i.mask_score:.2f}"
-            for i in found
-        ]
+
+    def set_stamp(self, seconds: float) -> None:
+        """Set the time since a video's start."""
+        self._stream.set_time("stamp", duration=seconds)
+
+    def set_ros_time(self, nanoseconds: int) -> None:
+        """Set the stamp of a message, in nanoseconds since 1970."""
+        self._stream.set_time(ROS_TIME, timestamp=np.datetime64(nanoseconds, "ns"))
+
+    def import_file(self, path: Path) -> None:
+        """Add everything that Rerun can read from a file, e.g. all topics of a `.mcap`."""
+        self._stream.log_file_from_path(path)
+
+    def log_detections(self, entity: str, found: Detections) -> None:
+        """Add what was found in an image, and how long it took."""
+        best_first = np.argsort(-found.mask_scores, kind="stable").tolist()
+        self.log_masks(entity, class_image(found, best_first))
+        ids = [i.track_id or 0 for i in found]
+        names = [f"{i.class_name} {i.mask_score:.2f}" for i in found]
+        self.log_boxes(entity, found.boxes, found.labels.tolist(), names, ids)
+        self.log_timings(found.timings)
+
+    def log_image(self, entity: str, image: np.ndarray) -> None:
+        """Add an image, (H, W, 3) uint8 BGR."""
+        self._stream.log(entity, rr.Image(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)).compress())
+
+    def log_masks(self, entity: str, labels: np.ndarray) -> None:
+        """Add the label of each pixel of an image, (H, W) unsigned; 0 is the background."""
+        self._stream.log(f"{entity}/masks", rr.SegmentationImage(labels))
+
+    def log_boxes(
+        self,
+        entity: str,
+        boxes: np.ndarray,
+        labels: Sequence[int],
+        names: Sequence[str],
+        track_ids: Sequence[int],
+    ) -> None:
+        """Add the boxes of an image.
+
+        Args:
+            entity: path of the image.
+            boxes: (N, 4) float, x1 y1 x2 y2 in pixels.
+            labels: N labels, from 1.
+            names: N texts.
+            track_ids: N ids; 0 for none.
+        """
+        texts = [f"#{i} {name}" if i else name for i, name in zip(track_ids, names, strict=True)]
         self._stream.log(
-            "picture/boxes",
+            f"{entity}/boxes",
             rr.Boxes2D(
-                array=found.boxes,
+                array=np.reshape(boxes, (-1, 4)),
                 array_format=rr.Box2DFormat.XYXY,
-                class_ids=found.class_ids + 1,
-                labels=labels,
+                class_ids=labels,
+                labels=texts,
             ),
         )
-        for stage, milliseconds in found.timings.items():
-            self._stream.log(f"milliseconds/{stage}", rr.Scalars(milliseconds))
+
+    def log_timings(self, milliseconds: Mapping[str, float]) -> None:
+        """Add how long each stage took."""
+        for stage, value in milliseconds.items():
+            self._stream.log(f"milliseconds/{stage}", rr.Scalars(value))
+
+    def log_points(self, entity: str, points: np.ndarray, colors: np.ndarray | None) -> None:
+        """Add points in space, (N, 3) in metres, with (N, 3) uint8 RGB colours."""
+        self._stream.log(entity, rr.Points3D(points, colors=colors))
+
+    def log_boxes_3d(
+        self, entity: str, centers: np.ndarray, sizes: np.ndarray, names: Sequence[str]
+    ) -> None:
+        """Add boxes in space, along the axes: (N, 3) centers and (N, 3) sides in metres."""
+        self._stream.log(entity, rr.Boxes3D(centers=centers, sizes=sizes, labels=names))
 
     def close(self) -> None:
         """Write what is still in memory."""
         self._stream.flush()
         self._stream.disconnect()
-
-
-def label_image(found: Detections) -> np.ndarray:
-    """(H, W) uint16: class id + 1 of the best instance at each pixel, 0 for the background."""
-    labels = np.zeros(found.image_size, np.uint16)
-    for instance in reversed(list(found)):
-        x1, y1, x2, y2 = instance.mask_roi
-        labels[y1:y2, x1:x2][instance.crop] = instance.class_id + 1
-    return labels
