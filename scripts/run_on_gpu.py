@@ -251,32 +251,21 @@ class GpuRun:
                 print(f"batch {batch}: {rows[batch]:.3f} ms, {rows[batch] / batch:.3f} an image")
 
     def time_masks(self) -> None:
-        """Masks made on the host or on the device, in half precision, milliseconds a frame."""
-        from device_masks import export_device_masks, time_masks
-
+        """Masks assembled on the host or inside the graph, milliseconds a frame in half."""
         from yolact_ros.export.to_bundle import export_bundle
 
-        plain = self.arguments.output / "fp16_batch1"
-        folder = self.arguments.output / "fp16_masks"
-        with self.attempt("masks on the device"):
-            if not (plain / "model.json").exists():
-                options: dict[str, Any] = {"target": "tensorrt", "precision": "fp16"}
-                export_bundle(self.arguments.checkpoint, plain, **options)
-            export_device_masks(self.arguments.checkpoint, folder)
-            prototypes, description = self.open_backend(plain)
-            masks = self.open_backend(folder)[0]
-            tensors = [
-                prepare_image(i, description.model)[0] for i in self.images[:CHECKED_IMAGES]
-            ]
-            row = time_masks(prototypes, masks, tensors, runs=self.arguments.runs)
-            prototypes.close()
-            masks.close()
-            self.results["masks"] = row
-            print(
-                f"on the host {row['host']:.3f} ms, on the device {row['device']:.3f} ms, with "
-                f"{row['instances']:.1f} instances; masks differ by "
-                f"{row['largest_difference']:.3f} at most"
-            )
+        for masks in ("host", "graph"):
+            with self.attempt(f"masks: {masks}"):
+                folder = self.arguments.output / f"fp16_masks_{masks}"
+                export_bundle(
+                    self.arguments.checkpoint,
+                    folder,
+                    target="tensorrt",
+                    precision="fp16",
+                    masks=masks,
+                )
+                with self.open(folder) as segmenter:
+                    self.note_times(f"masks: {masks}", segmenter)
 
     def time_keyframes(self) -> None:
         """Keyframes and frames between them, milliseconds a run."""

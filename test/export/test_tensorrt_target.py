@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from onnx import TensorProto  # noqa: E402
 
 from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.config import FlowConfig, KeyframeConfig, PostprocessConfig  # noqa: E402
-from yolact_ros.errors import BackendError, ConfigError  # noqa: E402
+from yolact_ros.errors import BackendError, BundleError, ConfigError  # noqa: E402
 from yolact_ros.export.graphs import example_image  # noqa: E402
 from yolact_ros.export.to_bundle import export_bundle  # noqa: E402
 from yolact_ros.model.deform_conv import DeformConv2d  # noqa: E402
@@ -159,20 +158,75 @@ def test_half_sampling_halves_what_deformable_layers_move_and_finds_the_same(exp
     assert_same_rows(ours, theirs, boxes=4e-3, scores=1e-2)
 
 
-def test_masks_of_the_device_are_those_of_the_host(checkpoint, exported, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
-    import device_masks
+def test_masks_of_the_graph_are_those_of_the_host_but_for_eight_bits(exported):
+    plain, _ = exported(target="tensorrt")
+    bundle, _ = exported(target="tensorrt", masks="graph", keyframes=True)
+    info = bundle.graphs["keyframe"].outputs
+    assert "prototypes" not in info
+    assert (info["masks"].shape, info["masks"].dtype) == ((20, *SMALL.prototype_size), "uint8")
+    picture = np.random.default_rng(3).integers(0, 256, (300, 400, 3), np.uint8)
+    step = 0.5 / 255 + 1e-5  # half a step, and float arithmetic in another order
+    for image, crop in ((images(1)[0], True), (picture, False)):
+        config = PostprocessConfig(score_threshold=0.1, crop_masks=crop)
+        (expected, soft), (found, rounded) = (
+            soft_masks_of(
+                Segmenter(OnnxRuntimeBackend(b, threads=1), b.description, config), image
+            )
+            for b in (plain, bundle)
+        )
+        assert len(expected) == len(found) > 0
+        np.testing.assert_allclose(found.mask_scores, expected.mask_scores, atol=1e-5)
+        np.testing.assert_allclose(rounded, soft, atol=step, rtol=0)
+        for i, mask in enumerate(soft):
+            differs = expected.full_mask(i) != found.full_mask(i)
+            unsure = np.abs(enlarged(mask, image.shape[:2]) - 0.5) <= step
+            assert unsure[differs].all()
 
-    monkeypatch.setattr(device_masks, "MAX_DETECTIONS", 20)  # as in `exported`
-    device_masks.export_device_masks(checkpoint, tmp_path / "masks")
-    plain, _ = exported(target="tensorrt", precision="fp16")
-    backends = [
-        OnnxRuntimeBackend(bundle, threads=1)
-        for bundle in (plain, Bundle.open(tmp_path / "masks"))
-    ]
-    row = device_masks.time_masks(*backends, [images(1)], runs=1)
-    assert row["instances"] > 0
-    assert row["largest_difference"] < 0.02  # 8 bits, and prototypes in half on the way
+
+def test_masks_of_the_graph_serve_images_between_keyframes(exported):
+    bundle, _ = exported(target="tensorrt", masks="graph", keyframes=True)
+    assert all("masks" in info.outputs for info in bundle.graphs.values())
+    stream = Segmenter(OnnxRuntimeBackend(bundle, threads=1), bundle.description).stream(
+        KeyframeConfig(warp="none", change_threshold=1.0),
+        postprocess=PostprocessConfig(score_threshold=0.1),
+    )
+    found = [stream.detect(images(1)[0]) for _ in range(2)]
+    assert [one.frame_type for one in found] == ["keyframe", "partial"]
+    assert all(len(one) for one in found)
+
+
+def soft_masks_of(segmenter, image):
+    """What a segmenter finds, and its soft masks at the prototypes' size."""
+    from yolact_ros.runtime.preprocess import prepare_image
+
+    tensor, _ = prepare_image(image, SMALL)
+    network = segmenter.network
+    run = network.submit(network.whole_graph, {"image": tensor})
+    inference = network.interpret(run.fetch(), segmenter.postprocess, seconds=0.0)
+    return segmenter.segment(image), inference.soft.dense()
+
+
+def enlarged(soft, size):
+    """A soft mask at the size of the image, by torch."""
+    return torch.nn.functional.interpolate(
+        torch.from_numpy(soft)[None, None], size, mode="bilinear", align_corners=False
+    )[0, 0].numpy()
+
+
+def test_prototypes_of_a_graph_that_gives_masks_are_asked_for_in_vain(exported, tmp_path, capsys):
+    from yolact_ros.evaluate.prototypes import take_apart
+    from yolact_ros.export.int8_bundle import quantize_bundle
+
+    bundle, _ = exported(target="tensorrt", masks="graph", keyframes=True)
+    with (
+        Segmenter.open(bundle.folder) as segmenter,
+        pytest.raises(BackendError, match="gives no prototypes; export it with --masks host"),
+    ):
+        take_apart(segmenter, images(1)[0])
+    with pytest.raises(BundleError, match="assembles masks inside its graph.*--masks host"):
+        quantize_bundle(bundle.folder, tmp_path / "int8", images(1)[None], target="tensorrt")
+    with pytest.raises(ConfigError, match="masks is 'graph'; expected host, or graph together"):
+        exported(masks="graph")
 
 
 def test_a_batch_finds_what_its_images_find_one_by_one(exported):

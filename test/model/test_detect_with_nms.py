@@ -20,7 +20,13 @@ def fast_nms(predictions, config):
 
 def soft_masks(prototypes, coefficients, boxes):
     """Of one image."""
-    return detect_with_nms.soft_masks(prototypes[None], coefficients[None], boxes[None])[0]
+    return cropped_masks(prototypes[None], coefficients[None], boxes[None])[0]
+
+
+def cropped_masks(prototypes, coefficients, boxes):
+    """What mask re-scoring sees."""
+    masks = detect_with_nms.soft_masks(prototypes, coefficients)
+    return masks * detect_with_nms.inside_boxes(boxes, masks.shape[2:])
 
 
 def iou(a, b):
@@ -126,7 +132,7 @@ def test_each_image_of_a_batch_is_treated_as_if_it_were_alone():
     images = [random_predictions(seed) for seed in range(3)]
     batch = Predictions(*(torch.stack(tensors) for tensors in zip(*images, strict=True)))
     together = detect_with_nms.fast_nms(batch, config)
-    masks = detect_with_nms.soft_masks(batch.prototypes, together[3], together[0])
+    masks = cropped_masks(batch.prototypes, together[3], together[0])
     for i, image in enumerate(images):
         alone = fast_nms(image, config)
         for ours, theirs in zip(together, alone, strict=True):

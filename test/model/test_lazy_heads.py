@@ -137,26 +137,29 @@ def test_prototypes_inside_boxes_are_those_of_the_whole_image(passed, boxes):
 @pytest.mark.parametrize("crop", [True, False])
 def test_every_form_of_detect_gives_the_same_masks(passed, crop):
     backend, found, dense = passed
-    config = PostprocessConfig(score_threshold=0.3)
+    config = PostprocessConfig(score_threshold=0.3, crop_masks=crop)
     selection = select_detections(dense, config)
     rows = {name: getattr(selection, name) for name in DETECT_FORMS["with_nms"].outputs[:-1]}
+    whole = assemble_masks(
+        dense["prototypes"], selection.coefficients, selection.boxes, crop=False
+    )
     outputs = {
         "on_demand": found,
         "dense": dense,
         "with_nms": {**rows, "prototypes": dense["prototypes"]},
+        "with_masks": {**rows, "masks": (whole.dense() * 255).round().astype(np.uint8)},
     }
     assert outputs.keys() == DETECT_FORMS.keys()
     masks = {}
     for name, form in DETECT_FORMS.items():
         assert set(form.outputs) <= set(outputs[name])
         chosen = form.select(outputs[name], config, model=MODEL, backend=backend)
-        boxes = chosen.boxes if crop else None
-        prototypes = form.prototypes(outputs[name], boxes, model=MODEL, backend=backend)
-        soft = assemble_masks(prototypes, chosen.coefficients, chosen.boxes, crop=crop)
+        soft = form.soft_masks(outputs[name], chosen, config, model=MODEL, backend=backend)
         masks[name] = soft.dense()
     assert len(masks["dense"]) > 3
     assert (masks["dense"] == masks["with_nms"]).all()
     np.testing.assert_allclose(masks["on_demand"], masks["dense"], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(masks["with_masks"], masks["dense"], rtol=0, atol=0.5 / 255 + 1e-6)
 
 
 def test_without_a_box_no_prototype_is_computed(passed):

@@ -65,10 +65,12 @@ def graph_exporter() -> Callable[[str, str], bytes]:
                 if isinstance(module, DeformConv2d):
                     torch.nn.init.normal_(module.offset_mask.weight, std=0.05)
             models[variant] = model
-        batch = 2 if variant == "tabletop_two_cameras" else 1
-        graphs = detection_graphs(models[variant], max_detections=20, batch=batch)
+        cameras = 2 if variant == "tabletop_two_cameras" else 1
+        graphs = detection_graphs(
+            models[variant], max_detections=20, batch=cameras, masks=cameras == 2
+        )
         if variant == "yolact_edge":
-            graphs = video_graphs(graphs, batch=batch)
+            graphs = video_graphs(graphs, batch=cameras)
         if (variant, name) not in contents:
             (graph,) = (graph for graph in graphs if graph.name == name)
             contents[variant, name] = export_module(

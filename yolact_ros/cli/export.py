@@ -32,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "graph (default: %(default)s)",
     )
     parser.add_argument(
+        "--masks",
+        choices=("host", "graph"),
+        default="host",
+        help="where prototypes are assembled to masks, which are then enlarged on the host; graph "
+        "is for a GPU and NMS inside the graph (default: %(default)s)",
+    )
+    parser.add_argument(
         "--keyframes",
         action="store_true",
         help="for video: write graphs that let the images between keyframes live on the "
@@ -91,6 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.checkpoint,
         arguments.output,
         nms=arguments.nms,
+        masks=arguments.masks,
         max_detections=arguments.max_detections,
         keyframes=arguments.keyframes,
         half_weights=arguments.half_weights,

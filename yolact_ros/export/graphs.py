@@ -94,18 +94,21 @@ def host_graphs(model: Yolact) -> list[Graph]:
     return graphs
 
 
-def detection_graphs(model: Yolact, *, max_detections: int, batch: int = 1) -> list[Graph]:
+def detection_graphs(
+    model: Yolact, *, max_detections: int, batch: int = 1, masks: bool = False
+) -> list[Graph]:
     """The one graph of a bundle that goes from the image to finished detections.
 
     Args:
         model: in evaluation mode.
         max_detections: rows of the result.
         batch: images of one run; above 1, every output has it as its first dimension.
+        masks: end in masks instead of prototypes.
     """
     config = PostprocessConfig(
         score_threshold=GRAPH_SCORE_THRESHOLD, max_detections=max_detections
     )
-    detect = DetectWithNmsGraph(model, config)
+    detect = DetectWithNmsGraph(model, config, masks=masks)
     draw = partial(_images, model, batch)
     return [Graph("detect", detect, draw, ("image",), detect.outputs)]
 

@@ -88,6 +88,11 @@ def quantize_bundle(
             f"{source} was exported for {description.target}; expected {target}. Export it with: "
             f"yolact export CHECKPOINT -o BUNDLE --target {target}"
         )
+    if description.detect_form == "with_masks":
+        raise BundleError(
+            f"{source} assembles masks inside its graph, where the error of a layer cannot be "
+            "measured; export it with --masks host."
+        )
     contents = {
         name: widen_weights(info.path.read_bytes()) for name, info in bundle.graphs.items()
     }

@@ -54,6 +54,7 @@ def export_bundle(
     folder: str | Path,
     *,
     nms: str = "host",
+    masks: str = "host",
     max_detections: int = 100,
     keyframes: bool = False,
     half_weights: bool = False,
@@ -70,6 +71,7 @@ def export_bundle(
         checkpoint: path of a checkpoint that carries its configuration.
         folder: the bundle's folder; made anew, replaced if it is a bundle already.
         nms: `host` or `graph`: where thresholds, NMS and mask re-scoring run.
+        masks: `host` or `graph`: where prototypes are assembled to masks; `graph` needs NMS there.
         max_detections: most detections of one image, fixed in the graph for `graph`.
         keyframes: write the graphs of video, which also serve single images.
         half_weights: store weights as float16 (see `to_onnx.halve_weights`).
@@ -96,14 +98,20 @@ def export_bundle(
         raise ConfigError(
             f"sampling is {sampling!r}; expected float, or half together with precision fp16."
         )
+    if masks not in ("host", "graph") or (masks == "graph" and nms == "host"):
+        raise ConfigError(f"masks is {masks!r}; expected host, or graph together with nms graph.")
     form = DEFORM_CONV_FORMS[target] if deform_conv is None else deform_conv
     if form not in FORMS:
         raise ConfigError(f"deform_conv is {form!r}; expected one of: {', '.join(FORMS)}.")
     model = load_model(checkpoint)
+    form_of_detect = {"host": "with_nms", "graph": "with_masks"}[masks]
     if nms == "host":
+        form_of_detect = "on_demand"
         graphs = host_graphs(model)
     else:
-        graphs = detection_graphs(model, max_detections=max_detections, batch=batch)
+        graphs = detection_graphs(
+            model, max_detections=max_detections, batch=batch, masks=masks == "graph"
+        )
     if keyframes:
         graphs = video_graphs(graphs, batch=batch)
     contents: dict[str, bytes] = {}
@@ -128,7 +136,7 @@ def export_bundle(
     write_bundle(
         folder,
         model.config,
-        detect_form="on_demand" if nms == "host" else "with_nms",
+        detect_form=form_of_detect,
         max_detections=max_detections,
         graphs=contents,
         warps=supported_warps(model.config) if keyframes else (),

@@ -1,6 +1,7 @@
 """A bundle: the folder that holds an exported model, `model.json` beside its `*.onnx` graphs.
 
-    {"format": 2, "model": ModelConfig, "detect_form": "on_demand" | "dense" | "with_nms",
+    {"format": 2, "model": ModelConfig, "detect_form": "on_demand" | "dense" | "with_nms" |
+     "with_masks",
      "max_detections": N, "warps": ["dis", "none"], "target": "onnxruntime" | "tensorrt",
      "precision": "fp32", "batch": 1,
      "graphs": {"detect": {"file": ..., "sha256": ..., "inputs": {name: {"shape", "dtype"}},

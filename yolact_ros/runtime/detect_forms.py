@@ -12,10 +12,16 @@ from functools import partial
 import numpy as np
 
 from yolact_ros.config import ModelConfig, PostprocessConfig
+from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends import Array, Backend
 from yolact_ros.runtime.lazy_heads import predict_priors, prototypes_inside
-from yolact_ros.runtime.masks import box_cells
-from yolact_ros.runtime.postprocess import Selection, select_detections, select_finished
+from yolact_ros.runtime.masks import SoftMasks, assemble_masks, assembled_masks, box_cells
+from yolact_ros.runtime.postprocess import (
+    Selection,
+    finished_rows,
+    select_detections,
+    select_finished,
+)
 
 
 class Dense:
@@ -55,6 +61,22 @@ class Dense:
         """(Hp, Wp, K) float32, at least inside `boxes` (N, 4); everywhere if that is None."""
         # A GPU sends half precision, which numpy computes with slowly.
         return np.asarray(outputs["prototypes"], np.float32)
+
+    def soft_masks(
+        self,
+        outputs: Mapping[str, Array],
+        selection: Selection,
+        config: PostprocessConfig,
+        *,
+        model: ModelConfig,
+        backend: Backend,
+    ) -> SoftMasks:
+        """Assemble the masks of what `select` chose."""
+        boxes = selection.boxes if config.crop_masks else None
+        prototypes = self.prototypes(outputs, boxes, model=model, backend=backend)
+        return assemble_masks(
+            prototypes, selection.coefficients, selection.boxes, crop=config.crop_masks
+        )
 
 
 class OnDemand(Dense):
@@ -111,5 +133,47 @@ class WithNms(Dense):
         return select_finished(outputs, config)
 
 
+class WithMasks(WithNms):
+    """`detect` gives finished detections, best first, and their soft masks in eight bits."""
+
+    outputs = ("boxes", "scores", "mask_scores", "class_ids", "coefficients", "masks")
+
+    def prototypes(
+        self,
+        outputs: Mapping[str, Array],
+        boxes: np.ndarray | None,
+        *,
+        model: ModelConfig,
+        backend: Backend,
+    ) -> np.ndarray:
+        """Refuse: they stay inside the graph.
+
+        Raises:
+            BackendError: always.
+        """
+        raise BackendError(
+            f"Model {model.name!r} assembles masks inside its graph and gives no prototypes; "
+            "export it with --masks host."
+        )
+
+    def soft_masks(
+        self,
+        outputs: Mapping[str, Array],
+        selection: Selection,
+        config: PostprocessConfig,
+        *,
+        model: ModelConfig,
+        backend: Backend,
+    ) -> SoftMasks:
+        """Take over the masks of what `select` chose."""
+        masks = outputs["masks"][finished_rows(outputs, config)]
+        return assembled_masks(masks, selection.boxes, crop=config.crop_masks)
+
+
 # By the name that `model.json` uses.
-DETECT_FORMS = {"on_demand": OnDemand(), "dense": Dense(), "with_nms": WithNms()}
+DETECT_FORMS = {
+    "on_demand": OnDemand(),
+    "dense": Dense(),
+    "with_nms": WithNms(),
+    "with_masks": WithMasks(),
+}

@@ -56,16 +56,36 @@ def assemble_masks(
         crop: end each mask at its box, which is how the networks are trained.
     """
     height, width = prototypes.shape[:2]
-    if crop:
-        cells = box_cells(boxes, (height, width))
-    else:
-        cells = np.tile([0, 0, width, height], (len(boxes), 1))
+    cells = _mask_cells(boxes, (height, width), crop=crop)
     values = []
     for (x1, y1, x2, y2), weights in zip(cells, coefficients, strict=True):
         total = np.einsum("ijk,k->ij", prototypes[y1:y2, x1:x2], weights)
         with np.errstate(over="ignore"):  # exp(-x) may be infinite, which gives the right 0
             values.append(1 / (1 + np.exp(-total)))
     return SoftMasks(cells, tuple(values), (height, width))
+
+
+def assembled_masks(masks: np.ndarray, boxes: np.ndarray, *, crop: bool = True) -> SoftMasks:
+    """Take over masks that were assembled inside a graph.
+
+    Args:
+        masks: (N, Hp, Wp) uint8, 255 times the soft masks, not cropped.
+        boxes: see `assemble_masks`.
+        crop: see `assemble_masks`.
+    """
+    height, width = masks.shape[1:]
+    cells = _mask_cells(boxes, (height, width), crop=crop)
+    values = tuple(
+        mask[y1:y2, x1:x2] * np.float32(1 / 255)
+        for mask, (x1, y1, x2, y2) in zip(masks, cells, strict=True)
+    )
+    return SoftMasks(cells, values, (height, width))
+
+
+def _mask_cells(boxes: np.ndarray, size: tuple[int, int], *, crop: bool) -> np.ndarray:
+    if crop:
+        return box_cells(boxes, size)
+    return np.tile([0, 0, size[1], size[0]], (len(boxes), 1))
 
 
 def box_cells(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:

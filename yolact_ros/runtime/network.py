@@ -14,7 +14,7 @@ from yolact_ros.errors import BackendError, ConfigError
 from yolact_ros.runtime.backends import Array, AsyncBackend, Backend, Run
 from yolact_ros.runtime.bundle import FEATURES, ModelDescription
 from yolact_ros.runtime.detect_forms import DETECT_FORMS
-from yolact_ros.runtime.masks import SoftMasks, assemble_masks
+from yolact_ros.runtime.masks import SoftMasks
 from yolact_ros.runtime.postprocess import Selection
 
 # Settings that a graph with NMS inside has built in, with their default values.
@@ -110,11 +110,7 @@ class Network:
         config = self.limited(config)
         model = self.description.model
         selection = self.form.select(outputs, config, model=model, backend=backend)
-        boxes = selection.boxes if config.crop_masks else None
-        prototypes = self.form.prototypes(outputs, boxes, model=model, backend=backend)
-        soft = assemble_masks(
-            prototypes, selection.coefficients, selection.boxes, crop=config.crop_masks
-        )
+        soft = self.form.soft_masks(outputs, selection, config, model=model, backend=backend)
         if not config.rescore_masks:
             selection = replace(selection, mask_scores=selection.scores)
         elif model.mask_rescoring and not self.form.nms_inside and len(selection):

@@ -96,16 +96,20 @@ def select_finished(predictions: Mapping[str, np.ndarray], config: PostprocessCo
             `coefficients` (N, K), rows best first; unused rows score 0 or below.
         config: score threshold and number of detections; the rest was fixed at export.
     """
-    scores = predictions["scores"]
-    # An unused row is none even where the threshold is 0: scores are strictly above it.
-    chosen = np.flatnonzero(scores > config.score_threshold)[: config.max_detections]
+    chosen = finished_rows(predictions, config)
     return Selection(
         boxes=predictions["boxes"][chosen],
-        scores=scores[chosen],
+        scores=predictions["scores"][chosen],
         class_ids=predictions["class_ids"][chosen].astype(np.int64),
         coefficients=predictions["coefficients"][chosen],
         mask_scores=predictions["mask_scores"][chosen],
     )
+
+
+def finished_rows(predictions: Mapping[str, np.ndarray], config: PostprocessConfig) -> np.ndarray:
+    """Indices of the rows that `select_finished` chooses."""
+    # An unused row is none even where the threshold is 0: scores are strictly above it.
+    return np.flatnonzero(predictions["scores"] > config.score_threshold)[: config.max_detections]
 
 
 def _candidates(

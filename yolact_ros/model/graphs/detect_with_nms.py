@@ -6,6 +6,7 @@ NonMaxSuppression, all shapes fixed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,21 +40,40 @@ class DetectionTensors(NamedTuple):
     """(Hp, Wp, K), zero or more."""
 
 
+class MaskTensors(NamedTuple):
+    """`DetectionTensors` with masks for prototypes, so that the host need not assemble them."""
+
+    boxes: Tensor
+    scores: Tensor
+    mask_scores: Tensor
+    class_ids: Tensor
+    coefficients: Tensor
+    masks: Tensor
+    """(N, Hp, Wp) uint8, 255 times the soft mask, not cropped."""
+
+
 class DetectWithNmsGraph(nn.Module):
     """The graph `detect` of the form `with_nms`."""
 
-    outputs = DetectionTensors._fields
+    def __init__(self, network: Yolact, config: PostprocessConfig, *, masks: bool = False) -> None:
+        """Put NMS after a network.
 
-    def __init__(self, network: Yolact, config: PostprocessConfig) -> None:
+        Args:
+            network: in evaluation mode.
+            config: thresholds and limits, which become part of the graph.
+            masks: end in `MaskTensors`.
+        """
         super().__init__()
         self.network = network
         self.config = config
+        self.masks = masks
+        self.outputs = MaskTensors._fields if masks else DetectionTensors._fields
 
-    def forward(self, image: Tensor) -> DetectionTensors:
+    def forward(self, image: Tensor) -> DetectionTensors | MaskTensors:
         """Run on image (B, H, W, 3) uint8 BGR of the network's input size."""
         return self.finish(self.network.pyramid(normalise(image, self.network.config)))
 
-    def finish(self, pyramid: tuple[Tensor, ...]) -> DetectionTensors:
+    def finish(self, pyramid: tuple[Tensor, ...]) -> DetectionTensors | MaskTensors:
         """Decode, choose and score what is in P3..P7 of B images."""
         output = self.network.predict(pyramid)
         predictions = Predictions(
@@ -63,23 +83,22 @@ class DetectWithNmsGraph(nn.Module):
             prototypes=output.prototypes,
         )
         boxes, scores, class_ids, coefficients = fast_nms(predictions, self.config)
-        mask_scores = scores
-        if self.network.mask_rescoring is not None:
-            masks = soft_masks(predictions.prototypes, coefficients, boxes)
-            iou = self.network.mask_rescoring(masks.flatten(0, 1)[:, None])
+        mask_scores, last = scores, predictions.prototypes
+        rescoring = self.network.mask_rescoring
+        if self.masks or rescoring is not None:
+            masks = soft_masks(predictions.prototypes, coefficients)
+        if self.masks:
+            last = (masks * 255).round().to(torch.uint8)
+        if rescoring is not None:
+            cropped = masks * inside_boxes(boxes, masks.shape[2:]).to(masks.dtype)
+            iou = rescoring(cropped.flatten(0, 1)[:, None])
             iou = iou.gather(1, class_ids.reshape(-1, 1)).reshape(scores.shape)
             mask_scores = torch.where(scores > 0, scores * iou, scores)
-        tensors = DetectionTensors(
-            boxes,
-            scores,
-            mask_scores,
-            class_ids.to(torch.int32),
-            coefficients,
-            predictions.prototypes,
-        )
+        kind = MaskTensors if self.masks else DetectionTensors
+        tensors = boxes, scores, mask_scores, class_ids.to(torch.int32), coefficients, last
         if scores.shape[0] == 1:
-            return DetectionTensors(*(tensor[0] for tensor in tensors))
-        return tensors
+            return kind(*(tensor[0] for tensor in tensors))
+        return kind(*tensors)
 
 
 def fast_nms(
@@ -161,16 +180,15 @@ def box_iou(boxes: Tensor) -> Tensor:
     return intersection / (areas[:, :, None] + areas[:, None, :] - intersection)
 
 
-def soft_masks(prototypes: Tensor, coefficients: Tensor, boxes: Tensor) -> Tensor:
-    """Combine prototypes and crop to the boxes (reference: `lincomb_mask_loss`, `crop`).
+def soft_masks(prototypes: Tensor, coefficients: Tensor) -> Tensor:
+    """Combine prototypes (reference: `lincomb_mask_loss`).
 
     Args:
         prototypes: (B, Hp, Wp, K).
         coefficients: (B, N, K), at least one: the number of rows in a graph is fixed.
-        boxes: (B, N, 4) x1 y1 x2 y2 as fractions of the image.
 
     Returns:
-        (B, N, Hp, Wp) in [0, 1], zero outside each box padded by one cell.
+        (B, N, Hp, Wp) in [0, 1].
     """
     batch, height, width, depth = prototypes.shape
     # A 1x1 convolution rather than a matrix product, which TensorRT lacks in float on some GPUs;
@@ -178,14 +196,27 @@ def soft_masks(prototypes: Tensor, coefficients: Tensor, boxes: Tensor) -> Tenso
     planes = prototypes.permute(0, 3, 1, 2).reshape(1, batch * depth, height, width)
     kernels = coefficients.reshape(-1, depth, 1, 1)
     masks = torch.nn.functional.conv2d(planes, kernels, groups=batch).sigmoid()
+    return masks.reshape(batch, -1, height, width)
+
+
+def inside_boxes(boxes: Tensor, size: Sequence[int]) -> Tensor:
+    """Return which cells are inside each box, padded by one cell (reference: `crop`).
+
+    Args:
+        boxes: (B, N, 4) x1 y1 x2 y2 as fractions of the image.
+        size: (Hp, Wp).
+
+    Returns:
+        (B, N, Hp, Wp) bool.
+    """
+    height, width = size
     x1, x2 = _padded_span(boxes[..., 0], boxes[..., 2], width)
     y1, y2 = _padded_span(boxes[..., 1], boxes[..., 3], height)
     columns = torch.arange(width, device=boxes.device, dtype=boxes.dtype)
     rows = torch.arange(height, device=boxes.device, dtype=boxes.dtype)
     inside_x = (columns >= x1[..., None]) & (columns < x2[..., None])
     inside_y = (rows >= y1[..., None]) & (rows < y2[..., None])
-    inside = inside_y[..., :, None] & inside_x[..., None, :]
-    return masks.reshape(inside.shape) * inside.to(masks.dtype)
+    return inside_y[..., :, None] & inside_x[..., None, :]
 
 
 def _padded_span(first: Tensor, second: Tensor, size: int) -> tuple[Tensor, Tensor]:
