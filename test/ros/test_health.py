@@ -65,20 +65,14 @@ CASES = {
         {},
         {"target_rate": 20.0},
         WARN,
-        "Results are published at 15.0 Hz, below 80% of target_rate (20 Hz); images arrive at",
+        "Results are published at 15.0 Hz, below target_rate (20 Hz); images arrive at",
     ),
-    "fast enough": ({}, {"target_rate": 18.0}, OK, "15.0 Hz"),
+    "fast enough": ({}, {"target_rate": 15.0}, OK, "15.0 Hz"),
     "late": (
         {},
         {"latency_warning": 0.04},
         WARN,
         "The p95 latency is 42 ms, more than 40 ms",
-    ),
-    "too late": (
-        {},
-        {"latency_warning": 0.02, "latency_error": 0.041},
-        ERROR,
-        "The p95 latency is 42 ms, more than 41 ms",
     ),
     "some fail": (
         {"recent": FrameCounts(received=9, processed=6, failed=3), "error": "No such encoding."},
@@ -118,13 +112,13 @@ CASES = {
     ),
     "the camera's clock is ahead": (
         {"times": {"latency": Percentiles(-505e3, -500e3, -490e3)}},
-        {"latency_error": 0.1},
+        {"latency_warning": 0.1},
         WARN,
         "The images are stamped 505.0 s later than the node's time",
     ),
     "an old bag is played": (
         {"times": {"latency": Percentiles(9e9, 9e9, 9e9)}},
-        {"latency_error": 0.1},
+        {"latency_warning": 0.1},
         WARN,
         "The images are stamped 9,000,000.0 s before the node's time",
     ),
@@ -193,30 +187,21 @@ MODEL = ModelStats(
 )
 
 
-TOO_MUCH = "The process uses 171 MB of memory, more than memory_warning (171 MB)"
-
-
 @pytest.mark.parametrize(
-    ("changes", "limits", "level", "message"),
+    ("changes", "level", "message"),
     [
-        ({}, {}, OK, "active, tabletop on OnnxRuntime"),
-        (
-            {},
-            {"memory_warning": 171.0},
-            WARN,
-            "The process uses 171 MB of memory, more than memory_warning (171 MB)",
-        ),
-        ({"fault": "The device is gone."}, {}, ERROR, "The device is gone."),
-        ({"name": "", "state": "unconfigured"}, {}, OK, "unconfigured"),
+        ({}, OK, "active, tabletop on OnnxRuntime"),
+        ({"fault": "The device is gone."}, ERROR, "The device is gone."),
+        ({"name": "", "state": "unconfigured"}, OK, "unconfigured"),
     ],
 )
-def test_the_model_is_judged_in_words(changes, limits, level, message):
-    status = model_status("yolact", replace(MODEL, **changes), DiagnosticSettings(**limits))
+def test_the_model_is_judged_in_words(changes, level, message):
+    status = model_status("yolact", replace(MODEL, **changes))
     assert (status.level, status.message, status.name) == (level, message, "yolact: model")
 
 
 def test_the_models_values_tell_it_from_all_others():
-    values = {e.key: e.value for e in model_status("yolact", MODEL, LIMITS).values}
+    values = {e.key: e.value for e in model_status("yolact", MODEL).values}
     assert values == {
         "state": "active",
         "model": "tabletop",

@@ -144,16 +144,8 @@ def camera_status(node: str, reading: CameraStats, limits: DiagnosticSettings) -
     return _status(f"{node}: {reading.topic}", level, message or _summary(reading), values)
 
 
-def model_status(node: str, reading: ModelStats, limits: DiagnosticSettings) -> DiagnosticStatus:
+def model_status(node: str, reading: ModelStats) -> DiagnosticStatus:
     """Judge the model and the process that runs it."""
-    findings: list[Finding] = []
-    if reading.fault:
-        findings.append((ERROR, reading.fault))
-    if limits.memory_warning and reading.memory_mb > limits.memory_warning:
-        limit = f"memory_warning ({limits.memory_warning:g} MB)"
-        memory = f"The process uses {reading.memory_mb:.0f} MB of memory, more than {limit}"
-        findings.append((WARN, memory))
-    level, message = _worst(findings)
     summary = f"{reading.state}, {reading.name} on {reading.backend}"
     values = {
         "state": reading.state,
@@ -164,9 +156,8 @@ def model_status(node: str, reading: ModelStats, limits: DiagnosticSettings) -> 
         "precision": reading.precision,
         "memory (MB)": f"{reading.memory_mb:.0f}",
     }
-    return _status(
-        f"{node}: model", level, message or (summary if reading.name else reading.state), values
-    )
+    message = reading.fault or (summary if reading.name else reading.state)
+    return _status(f"{node}: model", ERROR if reading.fault else OK, message, values)
 
 
 def _camera_findings(reading: CameraStats, limits: DiagnosticSettings) -> Iterable[Finding]:
@@ -210,8 +201,8 @@ def _camera_findings(reading: CameraStats, limits: DiagnosticSettings) -> Iterab
     if latency is not None:
         yield from _latency_findings(latency, limits)
     output = reading.rate(recent.processed)
-    if limits.target_rate and output < limits.rate_tolerance * limits.target_rate:
-        wanted = f"{limits.rate_tolerance:.0%} of target_rate ({limits.target_rate:g} Hz)"
+    if output < limits.target_rate:
+        wanted = f"target_rate ({limits.target_rate:g} Hz)"
         arriving = f"images arrive at {reading.rate(recent.received):.1f} Hz"
         yield WARN, f"Results are published at {output:.1f} Hz, below {wanted}; {arriving}"
 
@@ -227,13 +218,9 @@ def _latency_findings(latency: Percentiles, limits: DiagnosticSettings) -> Itera
             "for neither",
         )
         return
-    for level, limit in ((ERROR, limits.latency_error), (WARN, limits.latency_warning)):
-        if limit and latency.p95 > limit * 1e3:
-            yield (
-                level,
-                f"The p95 latency is {latency.p95:.0f} ms, more than {limit * 1e3:g} ms",
-            )
-            return
+    limit_ms = limits.latency_warning * 1e3
+    if 0 < limit_ms < latency.p95:
+        yield WARN, f"The p95 latency is {latency.p95:.0f} ms, more than {limit_ms:g} ms"
 
 
 def _worst(findings: Iterable[Finding]) -> Finding:

@@ -167,7 +167,7 @@ class Diagnostics:
         if not self._publisher.get_subscription_count():
             return
         model = replace(self.model, state=state, fault=self.fault, memory_mb=memory_mb())
-        message = DiagnosticArray(status=[model_status(self._name, model, limits)])
+        message = DiagnosticArray(status=[model_status(self._name, model)])
         message.header.stamp = self._node.get_clock().now().to_msg()
         for camera, reading in readings:
             publishers = self._node.count_publishers(camera.topic)
