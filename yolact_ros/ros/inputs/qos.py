@@ -212,12 +212,17 @@ def clash_message(
     policy = _policy(kind)
     value = _value(ours, policy)
     name, theirs = _first_other(others, policy, value)
+    who, what = name or "one", f"{policy} {theirs}" if name else f"another {policy}"
     if role == "subscription":
-        start, verb, our_verb = "Nothing arrives from a publisher of", "offers", "asks for"
+        words = (
+            f"Nothing arrives from a publisher of {topic}: {who} offers {what}, and this node asks "
+            f"for {value}."
+        )
     else:
-        start, verb, our_verb = "Nothing reaches a subscriber of", "asks for", "offers"
-    source = f"{name} {verb} {policy} {theirs}" if name else f"one {verb} another {policy}"
-    words = f"{start} {topic}: {source}, and this node {our_verb} {value}."
+        words = (
+            f"Nothing reaches a subscriber of {topic}: {who} asks for {what}, and this node offers "
+            f"{value}."
+        )
     if kind in OVERRIDABLE[role]:
         parameter = override(topic, policy, role=role)
         words += f" Start it with the parameter {parameter} set to "
