@@ -189,14 +189,6 @@ def test_a_full_disk_gets_a_sentence_and_keeps_the_old_checkpoint(tmp_path, monk
     assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
 
 
-def test_two_runs_do_not_share_a_folder(tmp_path, config):
-    first = Trainer(config, tmp_path)
-    with pytest.raises(ConfigError, match="Another training writes into"):
-        Trainer(config, tmp_path)
-    first.run()
-    Trainer(config, tmp_path, resume=tmp_path / "last.pth")
-
-
 def test_sigterm_saves(tmp_path, config):
     trainer = Trainer(replace(config, steps=100_000), tmp_path)
 

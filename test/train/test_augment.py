@@ -12,14 +12,13 @@ pytest.importorskip("pycocotools")
 from yolact_ros.datasets.coco import Sample, tight_box  # noqa: E402
 from yolact_ros.train.augment import (  # noqa: E402
     AugmentConfig,
-    Window,
     augment,
     change_colours,
-    cut_and_resize,
     flip,
     mirror,
     resize_sample,
 )
+from yolact_ros.train.window import Window, cut_and_resize  # noqa: E402
 
 QUIET = AugmentConfig(
     brightness=0, contrast=0, saturation=0, hue=0, expand_probability=0, crop_probability=0,

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import signal
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -19,7 +16,6 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from yolact_ros.config import to_mapping
-from yolact_ros.datasets.coco import CocoDataset, likely_name
 from yolact_ros.errors import ConfigError, WeightsError
 from yolact_ros.model.weights.checkpoint import (
     Checkpoint,
@@ -32,18 +28,12 @@ from yolact_ros.model.weights.checkpoint import (
     save_checkpoint,
 )
 from yolact_ros.model.yolact import Yolact
-from yolact_ros.train.config import DataConfig, TrainConfig, describe_scaling, scale_to_batch
+from yolact_ros.train.config import TrainConfig, describe_scaling, scale_to_batch
+from yolact_ros.train.data import open_training_data, open_validation_data
 from yolact_ros.train.distributed import DistributedContext, choose_device
-from yolact_ros.train.feature_transform.pairs import StillPairs, VideoPairs
 from yolact_ros.train.freezing import check_frozen_parts
 from yolact_ros.train.learner import Learner, loss_names
-from yolact_ros.train.loader import (
-    Batch,
-    TrainingStream,
-    ValidationSamples,
-    check_readable,
-    training_loader,
-)
+from yolact_ros.train.loader import Batch, training_loader
 from yolact_ros.train.malloc import keep_freed_memory
 from yolact_ros.train.metrics import MeanLosses, RunLog
 from yolact_ros.train.run_folder import BEST, LAST
@@ -55,16 +45,17 @@ TRANSFER = "transfer.txt"
 
 
 class Trainer:
-    """One training run, whose files lie in one folder.
+    """One training run, which writes its files into one folder.
 
     `last.pth` is written at intervals, at the end and when interrupted; `best.pth` holds the
     weights of the largest mask AP on the validation images, or of the smallest loss where AP is
-    not computed. The weights of both are those to use, that is their
-    running mean where there is one. `losses.csv` and `validation.csv` are the logs, and
-    `transfer.txt` lists what a run took from the checkpoint that it started from.
+    not computed. Both hold the weights to use: their moving average where there is one.
+    `losses.csv` and `validation.csv` are the logs, and `transfer.txt` lists which weights came
+    from the checkpoint of `start_from`.
 
-    Several processes (`processes.join_processes`) do the same steps as one would: each takes its
-    part of every batch, and the first alone writes the files.
+    Several processes (`distributed.join_processes`) do the same steps as one would: each takes its
+    part of every batch, and only the first writes files. `run_folder.claimed` keeps a second run
+    out of the folder.
     """
 
     def __init__(
@@ -95,15 +86,20 @@ class Trainer:
             logger.info("%s", describe_scaling(config, self.config))
         self.folder = Path(folder)
         self.processes = processes or DistributedContext(choose_device(config.device))
-        self._unlock = self._make_folder()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"The folder {self.folder} cannot be made: {error}. Name another one with -o."
+            ) from error
         self.device = self.processes.device
         self.scorer = scorer
         if self.device.type == "cpu":
             keep_freed_memory()
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.stream = self._open_training_data()
-        self.validation = self._open_validation_data()
+        self.stream = open_training_data(self.config)
+        self.validation = open_validation_data(self.config)
         self.learner = Learner(
             self._make_model(fill=resume is None), self.config, processes=self.processes
         )
@@ -138,7 +134,6 @@ class Trainer:
             if self.processes.first:
                 self.log.close()
                 self.validation_log.close()
-            self._unlock()
 
     def _run(self, end: int) -> None:
         loader = training_loader(
@@ -167,7 +162,7 @@ class Trainer:
             ) as bar,
         ):
             for batch in loader:
-                self._tell_faults(batch)
+                self._report_faults(batch)
                 means.add(self.learner.learn(batch, step=self.step))
                 self.step += 1
                 bar.update()
@@ -222,7 +217,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Say in a sentence that the run's folder cannot be written; what was there is kept."""
+        """Turn a failure to write into an error that says so; what was there is kept."""
         try:
             yield
         except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError
@@ -232,12 +227,12 @@ class Trainer:
             ) from error
 
     def _owes_validation(self) -> bool:
-        """Whether a validation of the step at hand was begun and never finished."""
+        """Return whether the validation that is due at this step was not finished."""
         due = self.step >= self.config.steps or not self.step % self.config.validation_interval
         return bool(self.validation and self.step and due and self.validated != self.step)
 
-    def _tell_faults(self, batch: Batch) -> None:
-        """Say of each broken image once that it is passed over."""
+    def _report_faults(self, batch: Batch) -> None:
+        """Warn once about each image that cannot be read."""
         for fault in batch.passed_over:
             if fault not in self._faults:
                 self._faults.add(fault)
@@ -256,7 +251,7 @@ class Trainer:
         bar.set_postfix({**shown, "img/s": f"{speed:.1f}"})
 
     def _validate(self) -> None:
-        """Judge the weights to use on the validation images; keep the best."""
+        """Evaluate the weights to use on the validation images; keep the best."""
         assert self.validation is not None
         model = self.learner.model_to_use().eval()
         self.processes.broadcast_from_rank0(model)  # the statistics of batch norm differ
@@ -296,7 +291,7 @@ class Trainer:
             )
 
     def _make_model(self, *, fill: bool) -> Yolact:
-        """Build the network, with the weights of a first step if `fill`."""
+        """Build the network; `fill` loads the weights that a new run starts from."""
         torch.manual_seed(self.config.seed)
         model = Yolact(self.config.model)
         initialise_weights(model)
@@ -312,58 +307,6 @@ class Trainer:
             load_imagenet_backbone(model)
         model.to(self.device)
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def _open_training_data(self) -> TrainingStream | StillPairs | VideoPairs:
-        config = self.config
-        if not config.training.annotations:
-            raise ConfigError(
-                "No training data: set training.annotations and training.images, in the file or "
-                "with --set."
-            )
-        dataset = self._open_dataset(config.training)
-        check_class_names(dataset)
-        if config.pairs is not None and dataset.videos():
-            return VideoPairs(
-                dataset,
-                model=config.model,
-                augmentation=config.augmentation,
-                config=config.pairs,
-                seed=config.seed,
-            )
-        stream = TrainingStream(
-            dataset,
-            model=config.model,
-            config=config.augmentation,
-            seed=config.seed,
-            repeat_threshold=config.repeat_threshold,
-            keep_empty=config.losses.min_negatives > 0,
-        )
-        if config.pairs is None:
-            return stream
-        return StillPairs(stream, config=config.pairs, seed=config.seed)
-
-    def _open_validation_data(self) -> ValidationSamples | None:
-        config = self.config
-        if not config.validation.annotations:
-            return None
-        samples = ValidationSamples(
-            self._open_dataset(config.validation),
-            model=config.model,
-            count=config.validation_images,
-            pairs=config.pairs,
-        )
-        check_readable(samples)
-        return samples
-
-    def _open_dataset(self, data: DataConfig) -> CocoDataset:
-        dataset = CocoDataset(
-            data.annotations,
-            data.images,
-            self.config.model.classes,
-            learn_boxes=data.learn_boxes,
-        )
-        dataset.check_files()
-        return dataset
 
     def _resume(self, path: str | Path) -> None:
         checkpoint: Checkpoint = load_checkpoint(path)
@@ -395,34 +338,6 @@ class Trainer:
                 f"{error}). Resume from another copy, or start from its weights with start_from."
             ) from error
 
-    def _make_folder(self) -> Callable[[], object]:
-        """Make the folder and keep other runs out of it; gives what lets them in again.
-
-        Raises:
-            ConfigError: it cannot be made, or another run writes into it.
-        """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"The folder {self.folder} cannot be made: {error}. Name another one with -o."
-            ) from error
-        if not self.processes.first:
-            os.close(handle)
-            return lambda: None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise ConfigError(
-                f"Another training writes into {self.folder}; wait for it, or name another folder "
-                "with -o."
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        return weakref.finalize(self, os.close, handle)
-
     @contextlib.contextmanager
     def _stop_on_signals(self) -> Iterator[None]:
         """Let SIGINT or SIGTERM end the run after the step at hand; a second one at once."""
@@ -444,22 +359,3 @@ class Trainer:
             yield
         finally:
             restore()
-
-
-def check_class_names(dataset: CocoDataset) -> None:
-    """Refuse a class that no annotation has where another one was likely meant.
-
-    Raises:
-        ConfigError: such a class; the message names the likely one.
-    """
-    wrong = []
-    for class_id, name in enumerate(dataset.classes):
-        if class_id not in dataset.category_ids:
-            likely = likely_name(name, dataset.other_names)
-            wrong += [f"{name!r} (did you mean {likely!r}?)"] if likely else []
-    if wrong:
-        raise ConfigError(
-            f"model.classes names {', '.join(wrong)}, which {dataset.annotations_path} does not "
-            f"have; its other classes are: {', '.join(dataset.other_names)}. Correct the names, "
-            "or set model.classes to from_annotations."
-        )
