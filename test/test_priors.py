@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import recorded
 
-from yolact_ros.priors import decode_boxes, make_priors
+from yolact_ros.priors import make_priors
 from yolact_ros.variants import VARIANTS, YOLACT_PLUS_RESNET50, YOLACT_RESNET50
 
 
@@ -52,20 +52,3 @@ def test_priors_equal_the_number_of_cells_of_every_level(name):
 def test_priors_equal_the_reference(case):
     golden = recorded.arrays(case)["priors__every230"]
     np.testing.assert_allclose(make_priors(VARIANTS[case])[::230], golden, rtol=1e-6, atol=1e-8)
-
-
-def test_a_zero_offset_decodes_to_the_prior_itself():
-    priors = np.array([[0.5, 0.4, 0.2, 0.1]], np.float32)
-    boxes = decode_boxes(np.zeros((1, 4), np.float32), priors)
-    np.testing.assert_allclose(boxes, [[0.4, 0.35, 0.6, 0.45]], rtol=1e-6)
-
-
-def test_an_offset_of_ten_moves_the_centre_by_one_prior():
-    priors = np.array([[0.5, 0.5, 0.2, 0.1]], np.float32)
-    boxes = decode_boxes(np.array([[10, 0, 5 * np.log(2), 0]], np.float32), priors)
-    np.testing.assert_allclose(boxes, [[0.5, 0.45, 0.9, 0.55]], rtol=1e-6)
-
-
-def test_no_boxes_give_no_boxes():
-    nothing = np.zeros((0, 4), np.float32)
-    assert decode_boxes(nothing, nothing).shape == (0, 4)

@@ -156,3 +156,8 @@ def _remove_if_abandoned(folder: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(lock)
+
+
+def shown(path: object) -> str:
+    """Return a path as text that every terminal and log can print."""
+    return str(path).encode("utf-8", "backslashreplace").decode()

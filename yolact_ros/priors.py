@@ -70,19 +70,3 @@ def neighbour_cells(model: ModelConfig) -> np.ndarray:
         tables.append(np.stack(around, axis=-1).reshape(-1, 9))
         first += rows * columns
     return np.concatenate(tables)
-
-
-def decode_boxes(box_offsets: np.ndarray, priors: np.ndarray) -> np.ndarray:
-    """Turn offsets into boxes, with the reference's order of operations (`box_utils.py::decode`).
-
-    Args:
-        box_offsets: (N, 4) float32, as the network gives them.
-        priors: (N, 4) float32, centre form.
-
-    Returns:
-        (N, 4) float32 x1 y1 x2 y2 as fractions of the image, not clipped.
-    """
-    centres = priors[:, :2] + box_offsets[:, :2] * np.float32(CENTRE_VARIANCE) * priors[:, 2:]
-    sizes = priors[:, 2:] * np.exp(box_offsets[:, 2:] * np.float32(SIZE_VARIANCE))
-    top_left = centres - sizes / 2
-    return np.concatenate([top_left, top_left + sizes], axis=1)

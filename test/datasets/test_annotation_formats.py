@@ -16,7 +16,7 @@ from yolact_ros.datasets.findings import ERROR
 from yolact_ros.datasets.masks import run_lengths, segmentation_fault
 from yolact_ros.errors import DatasetError
 from yolact_ros.train.augment import resize_sample
-from yolact_ros.train.feature_transform.frame_pairs import FramePairs
+from yolact_ros.train.feature_transform.pairs import FramePairs
 
 SQUARE = [2, 3, 8, 3, 8, 9, 2, 9]
 

@@ -20,7 +20,7 @@ from yolact_ros.evaluate.mistakes import (  # noqa: E402
     WRONG_CLASS,
     MatchedImage,
     find_mistakes,
-    mask_iou,
+    mask_iou_matrix,
     worst,
 )
 
@@ -53,7 +53,7 @@ def row(class_id, x, *, score=None, side=10):
 
 
 def matched(truth, found):
-    iou = mask_iou(found, truth)
+    iou = mask_iou_matrix(found, truth)
     scores = np.array([entry["score"] for entry in found])
     return MatchedImage(1, truth, found, iou, match_instances(iou, scores, threshold=0.5))
 

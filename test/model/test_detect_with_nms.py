@@ -12,10 +12,10 @@ from yolact_ros.model.graphs import detect_with_nms  # noqa: E402
 from yolact_ros.model.graphs.detect import Predictions  # noqa: E402
 
 
-def fast_nms(predictions, config):
+def batched_fast_nms(predictions, config):
     """Of one image."""
     batch = Predictions(*(tensor[None] for tensor in predictions))
-    return [tensor[0] for tensor in detect_with_nms.fast_nms(batch, config)]
+    return [tensor[0] for tensor in detect_with_nms.batched_fast_nms(batch, config)]
 
 
 def soft_masks(prototypes, coefficients, boxes):
@@ -69,7 +69,7 @@ def random_predictions(seed, *, priors=60, classes=3):
 def test_fast_nms_in_the_graph_equals_the_slow_loop(seed, limits):
     config = PostprocessConfig(score_threshold=0.4, top_k=limits[0], max_detections=limits[1])
     predictions = random_predictions(seed)
-    boxes, scores, class_ids, coefficients = fast_nms(predictions, config)
+    boxes, scores, class_ids, coefficients = batched_fast_nms(predictions, config)
     expected = slow_fast_nms(predictions.boxes.numpy(), predictions.class_scores.numpy(), config)
     found = scores > 0
     assert int(found.sum()) == len(expected) > 0
@@ -85,7 +85,7 @@ def test_nms_among_the_best_priors_is_exact_while_no_more_exceed_the_threshold(m
     predictions = random_predictions(3, priors=300)
     quiet = torch.arange(300) % 8 != 0  # 38 priors can exceed the threshold
     predictions.class_scores[quiet] *= 0.39
-    boxes, scores, class_ids, _ = fast_nms(predictions, config)
+    boxes, scores, class_ids, _ = batched_fast_nms(predictions, config)
     expected = slow_fast_nms(predictions.boxes.numpy(), predictions.class_scores.numpy(), config)
     found = scores > 0
     assert int(found.sum()) == len(expected) > 10
@@ -98,13 +98,13 @@ def test_a_suppressed_box_still_suppresses():
     boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.2, 0.0, 1.2, 1.0], [0.4, 0.0, 1.4, 1.0]])
     scores = torch.tensor([[0.9], [0.8], [0.7]])
     predictions = Predictions(boxes, scores, torch.zeros(3, 1), torch.zeros(2, 2, 1))
-    _, kept, _, _ = fast_nms(predictions, PostprocessConfig())
+    _, kept, _, _ = batched_fast_nms(predictions, PostprocessConfig())
     assert (kept > 0).tolist() == [True, False, False]
 
 
 def test_nothing_over_the_threshold_gives_no_detection():
     predictions = random_predictions(0)._replace(class_scores=torch.full((60, 3), 0.2))
-    _, scores, _, _ = fast_nms(predictions, PostprocessConfig(score_threshold=0.3))
+    _, scores, _, _ = batched_fast_nms(predictions, PostprocessConfig(score_threshold=0.3))
     assert (scores == -1).all()
 
 
@@ -112,7 +112,7 @@ def test_a_box_without_area_is_not_kept_twice():
     boxes = torch.tensor([[0.5, 0.5, 0.5, 0.5]] * 2)  # 0/0 is NaN, which fails the comparison
     scores = torch.tensor([[0.9], [0.8]])
     predictions = Predictions(boxes, scores, torch.zeros(2, 1), torch.zeros(2, 2, 1))
-    _, kept, _, _ = fast_nms(predictions, PostprocessConfig())
+    _, kept, _, _ = batched_fast_nms(predictions, PostprocessConfig())
     assert (kept > 0).tolist() == [True, False]
 
 
@@ -131,10 +131,10 @@ def test_each_image_of_a_batch_is_treated_as_if_it_were_alone():
     config = PostprocessConfig(score_threshold=0.4, top_k=20, max_detections=7)
     images = [random_predictions(seed) for seed in range(3)]
     batch = Predictions(*(torch.stack(tensors) for tensors in zip(*images, strict=True)))
-    together = detect_with_nms.fast_nms(batch, config)
+    together = detect_with_nms.batched_fast_nms(batch, config)
     masks = cropped_masks(batch.prototypes, together[3], together[0])
     for i, image in enumerate(images):
-        alone = fast_nms(image, config)
+        alone = batched_fast_nms(image, config)
         for ours, theirs in zip(together, alone, strict=True):
             assert torch.equal(ours[i], theirs)
         expected = soft_masks(image.prototypes, alone[3], alone[0])

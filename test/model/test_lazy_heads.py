@@ -11,7 +11,8 @@ torch = pytest.importorskip("torch")
 
 from yolact_ros.config import BackboneConfig, ModelConfig, PostprocessConfig  # noqa: E402
 from yolact_ros.export.graphs import example_image  # noqa: E402
-from yolact_ros.model.graphs.detect import decode_boxes, normalise  # noqa: E402
+from yolact_ros.model.boxes import decode_boxes  # noqa: E402
+from yolact_ros.model.graphs.detect import normalise  # noqa: E402
 from yolact_ros.model.weights.checkpoint import initialise_weights, save_checkpoint  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
 from yolact_ros.priors import neighbour_cells  # noqa: E402

@@ -16,9 +16,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from yolact_ros.config import PostprocessConfig  # noqa: E402
+from yolact_ros.model.boxes import decode_boxes  # noqa: E402
 from yolact_ros.model.graphs import detect_with_nms  # noqa: E402
-from yolact_ros.model.graphs.detect import Predictions, RescoreGraph, decode_boxes  # noqa: E402
-from yolact_ros.model.graphs.detect_with_nms import fast_nms  # noqa: E402
+from yolact_ros.model.graphs.detect import Predictions, RescoreGraph  # noqa: E402
+from yolact_ros.model.graphs.detect_with_nms import batched_fast_nms  # noqa: E402
 from yolact_ros.runtime.masks import assemble_masks, enlarge_masks  # noqa: E402
 from yolact_ros.runtime.postprocess import select_detections  # noqa: E402
 from yolact_ros.runtime.preprocess import Placement  # noqa: E402
@@ -114,7 +115,7 @@ def test_fast_nms_in_the_graph_gives_the_same(raw, monkeypatch):
     # Of these random weights, unlike trained ones, thousands of priors exceed the threshold.
     monkeypatch.setattr(detect_with_nms, "CANDIDATES", len(raw.predictions["boxes"]))
     batch = {name: torch.from_numpy(array)[None] for name, array in raw.predictions.items()}
-    boxes, scores, class_ids, _ = (x[0] for x in fast_nms(Predictions(**batch), REFERENCE))
+    boxes, scores, class_ids, _ = (x[0] for x in batched_fast_nms(Predictions(**batch), REFERENCE))
     ours = select_detections(raw.predictions, REFERENCE)
     found = scores > 0
     np.testing.assert_allclose(scores[found], ours.scores, atol=1e-7)

@@ -12,7 +12,7 @@ pytest.importorskip("onnxscript")
 
 from yolact_ros.export.graphs import host_graphs, video_graphs  # noqa: E402
 from yolact_ros.export.to_onnx import export_module  # noqa: E402
-from yolact_ros.priors import decode_boxes  # noqa: E402
+from yolact_ros.model.boxes import decode_boxes  # noqa: E402
 
 TOLERANCE = 1e-4  # largest difference over largest value, as for the network in torch
 
@@ -54,8 +54,9 @@ def softmax(logits):
 
 def errors(outputs, golden, prefix, priors):
     """Relative errors of one pass under the names of our outputs."""
+    offsets = golden[f"{prefix}_loc__every230"]
     expected = {
-        "boxes": decode_boxes(golden[f"{prefix}_loc__every230"], priors[::230]),
+        "boxes": decode_boxes(*map(torch.from_numpy, (offsets, priors[::230]))).numpy(),
         "class_scores": softmax(golden[f"{prefix}_conf_logits__every230"])[:, 1:],
         "coefficients": golden[f"{prefix}_mask__every230"],
         "prototypes": golden[f"{prefix}_proto__every7"],

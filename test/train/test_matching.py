@@ -8,11 +8,11 @@ import recorded
 
 torch = pytest.importorskip("torch")
 
-from yolact_ros.priors import decode_boxes, make_priors  # noqa: E402
+from yolact_ros.model.boxes import box_iou, decode_boxes  # noqa: E402
+from yolact_ros.priors import make_priors  # noqa: E402
 from yolact_ros.train.matching import (  # noqa: E402
     BACKGROUND,
     NEUTRAL,
-    box_iou,
     encode_offsets,
     match_priors,
 )
@@ -84,7 +84,17 @@ def test_encoded_boxes_decode_to_themselves():
     boxes = np.concatenate([corners.min(1), corners.max(1) + 0.01], axis=1).astype(np.float32)
     priors = generator.uniform(0.1, 0.9, (20, 4)).astype(np.float32)
     ours = encode_offsets(torch.from_numpy(boxes), torch.from_numpy(priors))
-    np.testing.assert_allclose(decode_boxes(ours.numpy(), priors), boxes, atol=1e-5)
+    decoded = decode_boxes(ours, torch.from_numpy(priors))
+    np.testing.assert_allclose(decoded, boxes, atol=1e-5)
+
+
+def test_offsets_decode_by_hand():
+    priors = torch.tensor([[0.5, 0.4, 0.2, 0.1], [0.5, 0.5, 0.2, 0.1]])
+    # None; one prior to the right and e^(0.2 * 5 ln 2) = 2 times as wide.
+    offsets = torch.tensor([[0.0, 0, 0, 0], [10, 0, 5 * np.log(2), 0]])
+    expected = [[0.4, 0.35, 0.6, 0.45], [0.5, 0.45, 0.9, 0.55]]
+    np.testing.assert_allclose(decode_boxes(offsets, priors), expected, rtol=1e-6)
+    assert decode_boxes(offsets[:0], priors[:0]).shape == (0, 4)
 
 
 def test_iou_by_hand():

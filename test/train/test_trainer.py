@@ -38,7 +38,7 @@ from yolact_ros.train.config import (  # noqa: E402
 from yolact_ros.train.metrics import RunLog  # noqa: E402
 from yolact_ros.train.optimizer import learning_rate  # noqa: E402
 from yolact_ros.train.trainer import Trainer  # noqa: E402
-from yolact_ros.train.validation import AP_NAMES, WORST, describe, quality  # noqa: E402
+from yolact_ros.train.validation import AP_NAMES, WORST, quality, summary_line  # noqa: E402
 from yolact_ros.variants import TABLETOP_MODEL  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -128,9 +128,9 @@ def test_best_is_the_largest_mask_ap_then_the_smallest_loss():
 
 
 def test_a_validation_is_told_in_one_line():
-    assert describe({"total": 1.5}) == "validation loss 1.500"
+    assert summary_line({"total": 1.5}) == "validation loss 1.500"
     values = {"total": 1.5, "mask_ap": 0.25, "mask_ap50": None, "box_ap": 0.5}
-    assert describe(values) == "validation loss 1.500, mask AP 25.00, box AP 50.00"
+    assert summary_line(values) == "validation loss 1.500, mask AP 25.00, box AP 50.00"
 
 
 def test_a_log_leaves_open_what_is_not_known(tmp_path):

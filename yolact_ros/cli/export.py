@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from yolact_ros.export.to_bundle import ComparisonRow
+    from yolact_ros.export.to_bundle import OutputError
 
 # Inputs that each graph is compared on.
 QUICK_IMAGES, THOROUGH_IMAGES = 2, 8
@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _print_rows(rows: Sequence[ComparisonRow]) -> None:
+def _print_rows(rows: Sequence[OutputError]) -> None:
     print(f"{'graph':<19}{'output':<16}{'relative error':>16}{'stored weights':>16}")
     for row in rows:
         stored = "" if row.stored_error is None else f"{row.stored_error:.1e}"

@@ -20,7 +20,7 @@ from yolact_ros.config import DEFAULT_MODEL, KeyframeConfig, PostprocessConfig, 
 
 if TYPE_CHECKING:
     from yolact_ros.runtime.detections import Detections
-    from yolact_ros.runtime.images.files import Frame
+    from yolact_ros.runtime.images.files import SourceImage
     from yolact_ros.runtime.segmenter import Segmenter
     from yolact_ros.runtime.stream import Stream
 
@@ -98,7 +98,7 @@ def open_stream(arguments: argparse.Namespace, segmenter: Segmenter) -> Stream:
 
 def segment_files(
     arguments: argparse.Namespace, segmenter: Segmenter, files: Sequence[Path]
-) -> Iterator[tuple[Frame, Detections | None]]:
+) -> Iterator[tuple[SourceImage, Detections | None]]:
     """Segment images and videos, with a progress bar; each video is a stream of its own.
 
     Args:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from yolact_ros.errors import ConfigError
+from yolact_ros.files import shown
 
 # Names of arguments that are written; every other path is read.
 WRITTEN = ("output", "json", "overlay", "report", "target")
@@ -32,11 +33,6 @@ def check_outputs(arguments: argparse.Namespace) -> None:
         except (OSError, ValueError) as error:  # impossible file name
             reason = getattr(error, "strerror", None) or error
             raise ConfigError(f"{shown(path)} cannot be written: {reason}.") from error
-
-
-def shown(path: object) -> str:
-    """Return a path as text that every terminal can print."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _paths(arguments: argparse.Namespace) -> Iterator[tuple[str, Path]]:

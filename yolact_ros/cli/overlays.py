@@ -10,7 +10,7 @@ from yolact_ros.errors import DatasetError
 if TYPE_CHECKING:
     import numpy as np
 
-    from yolact_ros.runtime.images.files import Frame
+    from yolact_ros.runtime.images.files import SourceImage
 
 # What OpenCV writes in colour wherever it runs; other images become PNG.
 KEPT_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
@@ -47,7 +47,7 @@ class Overlays:
         except OSError as error:
             raise DatasetError(f"The overlay folder {folder} cannot be made: {error}.") from error
 
-    def write(self, frame: Frame, drawn: np.ndarray) -> None:
+    def write(self, frame: SourceImage, drawn: np.ndarray) -> None:
         """Write one frame.
 
         Args:
@@ -93,7 +93,7 @@ class Overlays:
             return self._folder / (name if suffix == ".mp4" else f"{name}.mp4")
         return self._folder / (name if suffix in KEPT_SUFFIXES else f"{name}.png")
 
-    def _write_to_video(self, frame: Frame, drawn: np.ndarray) -> None:
+    def _write_to_video(self, frame: SourceImage, drawn: np.ndarray) -> None:
         import cv2
 
         path = self._path(frame.name.rpartition("#")[0], video=True)

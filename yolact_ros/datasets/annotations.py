@@ -19,7 +19,6 @@ from yolact_ros.datasets.files import (
     picture_header,
     read_bytes,
     read_text,
-    shown,
 )
 from yolact_ros.datasets.findings import ERROR, WARNING, Findings
 from yolact_ros.datasets.masks import MAX_AREA
@@ -27,6 +26,7 @@ from yolact_ros.datasets.shapes import read_shapes
 from yolact_ros.datasets.values import clean_name, flag, whole_number
 from yolact_ros.datasets.youtube_vis import frames_as_images, is_video_format
 from yolact_ros.errors import DatasetError
+from yolact_ros.files import shown
 
 MANY_CROWDS = 0.1  # fraction of the annotations; COCO itself has 0.01
 

@@ -22,7 +22,6 @@ from yolact_ros.datasets.files import (
     decode_picture,
     picture_header,
     read_bytes,
-    shown,
 )
 from yolact_ros.datasets.findings import (
     ERROR,
@@ -35,6 +34,7 @@ from yolact_ros.datasets.masks import MaskCrops, crop_mask
 from yolact_ros.datasets.records import SharedRecords
 from yolact_ros.datasets.values import clean_name
 from yolact_ros.errors import DatasetError
+from yolact_ros.files import shown
 
 logger = logging.getLogger(__name__)
 

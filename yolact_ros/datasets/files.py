@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from yolact_ros.errors import DatasetError
-from yolact_ros.files import read_file
+from yolact_ros.files import read_file, shown
 from yolact_ros.runtime.images.decoding import decode_bgr
 from yolact_ros.runtime.images.headers import read_header
 
@@ -70,11 +70,6 @@ def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
         return read_bytes(path, limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{shown(path)} is not UTF-8 text: {error}.") from error
-
-
-def shown(path: object) -> str:
-    """`path` as text that every terminal and log can print."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -54,7 +54,7 @@ def draw_case(
     for number, (rows, shown, colour) in enumerate(sides):
         left = number * (PANEL + GAP)
         canvas[:PANEL, left : left + PANEL] = _draw_side(image_bgr, window, rows, shown, colour)
-    first, second = caption(mistake, matched, names=names)
+    first, second = describe_mistake(mistake, matched, names=names)
     _write(canvas, first, (2, PANEL + 16), 0.45, INK)
     _write(canvas, second, (2, PANEL + 33), 0.38, GREY)
     return canvas
@@ -83,7 +83,9 @@ def draw_gallery(cases: Sequence[np.ndarray], *, title: str, columns: int = 3) -
     return canvas
 
 
-def caption(mistake: Mistake, matched: MatchedImage, *, names: Sequence[str]) -> tuple[str, str]:
+def describe_mistake(
+    mistake: Mistake, matched: MatchedImage, *, names: Sequence[str]
+) -> tuple[str, str]:
     """Return two lines of text: what is wrong, and where."""
     true_name = found_name = ""
     if mistake.truth is not None:

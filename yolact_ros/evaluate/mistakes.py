@@ -93,7 +93,7 @@ def _match_image(
     image_id: int, truth: list[dict[str, Any]], found: list[dict[str, Any]]
 ) -> MatchedImage:
     crowd = np.array([row["iscrowd"] for row in truth], bool)
-    iou = mask_iou(found, truth)
+    iou = mask_iou_matrix(found, truth)
     instances = [row for row in truth if not row["iscrowd"]]
     scores = np.array([row["score"] for row in found])
     matches = match_instances(iou[:, ~crowd], scores, threshold=MATCH_IOU)
@@ -111,7 +111,9 @@ def _match_image(
     )
 
 
-def mask_iou(found: Sequence[dict[str, Any]], truth: Sequence[dict[str, Any]]) -> np.ndarray:
+def mask_iou_matrix(
+    found: Sequence[dict[str, Any]], truth: Sequence[dict[str, Any]]
+) -> np.ndarray:
     """Compute the IoU of D masks with T masks; for a crowd, the fraction of the detection on it.
 
     Returns:

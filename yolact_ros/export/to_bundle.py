@@ -26,7 +26,7 @@ MAX_BATCH = 64
 
 
 @dataclass(frozen=True)
-class ComparisonRow:
+class OutputError:
     """How far one output of one graph is from torch, as a relative error.
 
     Attributes:
@@ -44,7 +44,7 @@ class ComparisonRow:
 class ExportReport:
     """What an export did."""
 
-    rows: tuple[ComparisonRow, ...]
+    rows: tuple[OutputError, ...]
     megabytes: float
     seconds: float
 
@@ -115,7 +115,7 @@ def export_bundle(
     if keyframes:
         graphs = video_graphs(graphs, batch=batch)
     contents: dict[str, bytes] = {}
-    rows: list[ComparisonRow] = []
+    rows: list[OutputError] = []
     for graph in graphs:
         set_deform_conv_form(model, form)
         content = export_module(
@@ -171,7 +171,7 @@ def _check_options(*, target: str, precision: str, batch: int, half_weights: boo
 
 def _compare(
     graph: Graph, content: bytes, stored: bytes, *, images: int, half: bool
-) -> list[ComparisonRow]:
+) -> list[OutputError]:
     errors = relative_errors(graph, content, images=images)
     check_errors(errors, graph=graph.name)
     stored_errors = {}
@@ -185,7 +185,7 @@ def _compare(
             "export without --half-weights."
         )
     return [
-        ComparisonRow(graph.name, name, error, stored_errors.get(name))
+        OutputError(graph.name, name, error, stored_errors.get(name))
         for name, error in errors.items()
     ]
 

@@ -22,7 +22,7 @@ class YolactOutput(NamedTuple):
     """
 
     box_offsets: Tensor
-    """(B, P, 4) offsets from the priors, see `priors.decode_boxes` [loc]."""
+    """(B, P, 4) offsets from the priors, see `boxes.decode_boxes` [loc]."""
     class_logits: Tensor
     """(B, P, C + 1), background first, before softmax [conf]."""
     coefficients: Tensor

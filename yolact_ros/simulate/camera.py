@@ -80,7 +80,7 @@ class Camera:
         }
 
 
-def depth_in_metres(buffer: np.ndarray) -> np.ndarray:
+def linear_depth(buffer: np.ndarray) -> np.ndarray:
     """Turn OpenGL's depth buffer (H, W) in [0, 1] into distance along the optical axis."""
     return FAR * NEAR / (FAR - (FAR - NEAR) * buffer)
 

@@ -24,7 +24,7 @@ VIEWS_PER_SCENE = 4  # loading and dropping objects costs as much as two or thre
 
 
 @dataclass(frozen=True)
-class Frame:
+class SimulatedImage:
     """One picture of a data set.
 
     Attributes:
@@ -40,7 +40,7 @@ class Frame:
     depth: np.ndarray
 
 
-def scene_frames(seed: int, scene: int, *, size: tuple[int, int]) -> list[Frame]:
+def scene_frames(seed: int, scene: int, *, size: tuple[int, int]) -> list[SimulatedImage]:
     """Make the pictures of one scene: `VIEWS_PER_SCENE` cameras, lights and looks.
 
     Args:
@@ -62,7 +62,7 @@ def scene_frames(seed: int, scene: int, *, size: tuple[int, int]) -> list[Frame]
         return frames
 
 
-def clip_frames(seed: int, *, frames: int, size: tuple[int, int]) -> Iterator[Frame]:
+def clip_frames(seed: int, *, frames: int, size: tuple[int, int]) -> Iterator[SimulatedImage]:
     """Make a clip: one scene, one light, one camera that is carried around the table."""
     random = np.random.default_rng([seed, 0])
     with Tabletop(random, objects=11, clutter=2) as world:
@@ -72,7 +72,7 @@ def clip_frames(seed: int, *, frames: int, size: tuple[int, int]) -> Iterator[Fr
             yield _frame(world, view, photograph(view.image, lens, random), camera)
 
 
-def _frame(world: Tabletop, view: View, image: np.ndarray, camera: Any) -> Frame:
+def _frame(world: Tabletop, view: View, image: np.ndarray, camera: Any) -> SimulatedImage:
     track_ids = {body: number + 1 for number, body in enumerate(world.objects)}
     annotations = annotate(
         view.bodies,
@@ -80,7 +80,7 @@ def _frame(world: Tabletop, view: View, image: np.ndarray, camera: Any) -> Frame
         silhouettes=world.silhouettes(camera),
         track_ids=track_ids,
     )
-    return Frame(image, annotations, camera.as_plain(), view.depth)
+    return SimulatedImage(image, annotations, camera.as_plain(), view.depth)
 
 
 def write_images(
@@ -151,7 +151,7 @@ class _Writer:
     def count(self) -> int:
         return len(self.images)
 
-    def add(self, frame: Frame) -> None:
+    def add(self, frame: SimulatedImage) -> None:
         name = f"{self.count:06d}"
         quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
         self._write(self.folder / "images" / f"{name}.jpg", frame.image, quality)
@@ -189,7 +189,7 @@ def _run(jobs: Iterable[tuple[int, int, tuple[int, int]]], processes: int) -> It
         yield from pool.imap(_scene_job, jobs)
 
 
-def _scene_job(job: tuple[int, int, tuple[int, int]]) -> list[Frame]:
+def _scene_job(job: tuple[int, int, tuple[int, int]]) -> list[SimulatedImage]:
     seed, scene, size = job
     return scene_frames(seed, scene, size=size)
 

@@ -20,7 +20,7 @@ import numpy as np
 from yolact_ros.classes import TABLETOP
 from yolact_ros.errors import BackendError
 from yolact_ros.simulate.assets import ASSETS, CLUTTER_FILES
-from yolact_ros.simulate.camera import Camera, depth_in_metres
+from yolact_ros.simulate.camera import Camera, linear_depth
 from yolact_ros.simulate.textures import random_colour, random_texture
 
 TABLE_HALF = 0.62  # metres
@@ -164,7 +164,7 @@ class Tabletop:
         return View(
             image=np.ascontiguousarray(image),
             bodies=np.asarray(bodies, np.int32).reshape(height, width),
-            depth=depth_in_metres(np.asarray(depth, np.float32).reshape(height, width)),
+            depth=linear_depth(np.asarray(depth, np.float32).reshape(height, width)),
         )
 
     def silhouettes(self, camera: Camera) -> dict[int, int]:

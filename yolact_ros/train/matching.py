@@ -1,4 +1,4 @@
-"""Which prior learns which instance: SSD's matching (dbolya/yolact `layers/box_utils.py`)."""
+"""Match instances to priors as SSD does (dbolya/yolact `layers/box_utils.py`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from yolact_ros.model.boxes import box_areas, box_iou, intersections
 from yolact_ros.priors import CENTRE_VARIANCE, SIZE_VARIANCE
 
 POSITIVE_IOU = 0.5
@@ -64,8 +65,7 @@ def match_priors(
         labels = priors.new_full((len(priors),), BACKGROUND, dtype=torch.int64)
         instances = torch.zeros_like(labels)
     if len(crowd_boxes):
-        areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
-        covered = _intersections(crowd_boxes, corners).amax(dim=0) / areas
+        covered = intersections(crowd_boxes, corners).amax(dim=0) / box_areas(corners)
         labels[(labels <= BACKGROUND) & (covered > CROWD_OVERLAP)] = NEUTRAL
     return Matches(labels, instances)
 
@@ -76,24 +76,8 @@ def corner_form(boxes_cxcywh: Tensor) -> Tensor:
     return torch.cat([boxes_cxcywh[:, :2] - half, boxes_cxcywh[:, :2] + half], dim=1)
 
 
-def box_iou(first: Tensor, second: Tensor) -> Tensor:
-    """IoU of every box of (N, 4) with every box of (M, 4), x1 y1 x2 y2: (N, M)."""
-    intersections = _intersections(first, second)
-    areas_first = (first[:, 2] - first[:, 0]) * (first[:, 3] - first[:, 1])
-    areas_second = (second[:, 2] - second[:, 0]) * (second[:, 3] - second[:, 1])
-    return intersections / (areas_first[:, None] + areas_second[None] - intersections)
-
-
-def _intersections(first: Tensor, second: Tensor) -> Tensor:
-    """Areas (N, M) that boxes (N, 4) and (M, 4) share."""
-    top_left = torch.maximum(first[:, None, :2], second[None, :, :2])
-    bottom_right = torch.minimum(first[:, None, 2:], second[None, :, 2:])
-    sides = (bottom_right - top_left).clamp(min=0)
-    return sides[..., 0] * sides[..., 1]
-
-
 def encode_offsets(boxes: Tensor, priors: Tensor) -> Tensor:
-    """Turn boxes into offsets: the inverse of `yolact_ros.priors.decode_boxes`.
+    """Turn boxes into offsets, the inverse of `model.boxes.decode_boxes`.
 
     Args:
         boxes: (N, 4) x1 y1 x2 y2, fractions of the image, of positive size.

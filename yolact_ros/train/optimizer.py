@@ -13,7 +13,7 @@ from yolact_ros.train.config import OptimizerConfig, ScheduleConfig
 
 
 def make_optimizer(model: Yolact, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Make the optimizer; each parameter group carries `rate`, its fraction of the learning rate."""
+    """Make the optimizer; `rate` of a parameter group is its fraction of the learning rate."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         rate = config.backbone_rate if name.startswith("backbone.") else 1.0

@@ -37,7 +37,7 @@ from yolact_ros.train.loader import Batch, training_loader
 from yolact_ros.train.malloc import keep_freed_memory
 from yolact_ros.train.metrics import MeanLosses, RunLog
 from yolact_ros.train.run_folder import BEST, LAST
-from yolact_ros.train.validation import AP_NAMES, WORST, Scorer, describe, quality, validate
+from yolact_ros.train.validation import AP_NAMES, WORST, Scorer, quality, summary_line, validate
 
 logger = logging.getLogger(__name__)
 
@@ -271,7 +271,7 @@ class Trainer:
             return
         with self._writing():
             self.validation_log.write({"step": self.step, **values})
-            logger.info("Step %d: %s", self.step, describe(values))
+            logger.info("Step %d: %s", self.step, summary_line(values))
             if quality(values) > self.best:
                 self.best = quality(values)
                 save_checkpoint(self.folder / BEST, model, step=self.step)

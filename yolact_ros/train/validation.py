@@ -101,7 +101,7 @@ def quality(values: Mapping[str, float | None]) -> tuple[float, float]:
     return (WORST[0] if ap is None else ap, -total)
 
 
-def describe(values: Mapping[str, float | None]) -> str:
+def summary_line(values: Mapping[str, float | None]) -> str:
     """One line for people; AP in per cent."""
     text = f"validation loss {values['total']:.3f}"
     for title, name in (("mask AP", "mask_ap"), ("AP50", "mask_ap50"), ("box AP", "box_ap")):

@@ -15,7 +15,7 @@ from yolact_ros.train.feature_transform.synthetic_motion import (  # noqa: E402
     MotionConfig,
     move_points,
     move_still,
-    random_camera,
+    random_homography,
 )
 
 STILL = MotionConfig(shift=0, rotation=0, zoom=0, tilt=0, instance_probability=0, instance_shift=0)
@@ -102,7 +102,7 @@ def test_what_lies_outside_the_keyframe_is_unknown():
 
 def test_a_picture_without_instances_moves_as_a_whole():
     sample = smooth_sample(masks=0)
-    camera = random_camera((90, 120), MotionConfig(), random=np.random.default_rng(5))
+    camera = random_homography((90, 120), MotionConfig(), random=np.random.default_rng(5))
     still = move_still(sample, MotionConfig(), random=np.random.default_rng(5))
     for x, y in [(0, 0), (60, 10), (119, 89)]:
         expected = camera @ [x, y, 1]

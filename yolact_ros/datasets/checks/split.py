@@ -17,11 +17,11 @@ from yolact_ros.datasets.files import (
     decode_picture,
     picture_header,
     read_bytes,
-    shown,
     walk,
 )
 from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
 from yolact_ros.errors import DatasetError
+from yolact_ros.files import shown
 
 # Instances below which a class is rare, and how many times smaller than the largest class.
 RARE_COUNT = 20

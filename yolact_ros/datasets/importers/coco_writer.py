@@ -14,12 +14,12 @@ from typing import Any
 
 from pycocotools import mask as rle_masks
 
-from yolact_ros.datasets.files import shown
 from yolact_ros.datasets.findings import ERROR, WARNING, Findings, format_findings
 from yolact_ros.datasets.importers.foreign import ForeignImage, ForeignInstance, fit_to_picture
 from yolact_ros.datasets.masks import read_segmentation, segmentation_rle
 from yolact_ros.datasets.values import clean_name
 from yolact_ros.errors import DatasetError
+from yolact_ros.files import shown
 
 LONGEST_NAME = 200  # bytes of a file name; the system allows 255
 # Roboflow's versions of one photograph differ in what follows this.

@@ -17,11 +17,11 @@ from yolact_ros.datasets.files import (
     decode_picture,
     picture_header,
     read_bytes,
-    shown,
 )
 from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
 from yolact_ros.datasets.masks import read_segmentation, segmentation_rle
 from yolact_ros.errors import DatasetError
+from yolact_ros.files import shown
 
 SAME_ASPECT = 0.01  # relative difference of two scales up to which an image was only resized
 

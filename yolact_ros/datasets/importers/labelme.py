@@ -24,7 +24,6 @@ from yolact_ros.datasets.files import (
     PictureFinder,
     picture_header,
     read_bytes,
-    shown,
     walk,
 )
 from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
@@ -32,6 +31,7 @@ from yolact_ros.datasets.importers.foreign import ForeignImage, ForeignInstance,
 from yolact_ros.datasets.masks import read_segmentation, segmentation_rle
 from yolact_ros.datasets.values import clean_name, whole_number
 from yolact_ros.errors import DatasetError
+from yolact_ros.files import shown
 
 CIRCLE_CORNERS = 32
 # Shapes whose points are the corners of their outline, whatever the program calls them.

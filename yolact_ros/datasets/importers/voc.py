@@ -23,12 +23,12 @@ from yolact_ros.datasets.files import (
     picture_header,
     read_bytes,
     read_text,
-    shown,
 )
 from yolact_ros.datasets.findings import ERROR, WARNING, Findings
 from yolact_ros.datasets.importers.foreign import ForeignImage, ForeignInstance, encode_mask
 from yolact_ros.datasets.values import clean_name
 from yolact_ros.errors import DatasetError
+from yolact_ros.files import shown
 
 LISTS = Path("ImageSets") / "Segmentation"
 LABELMAP = "labelmap.txt"

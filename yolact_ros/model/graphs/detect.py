@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from yolact_ros.config import ModelConfig
+from yolact_ros.model.boxes import decode_boxes
 from yolact_ros.model.heads import MaskRescoring, Protonet
 from yolact_ros.model.yolact import Yolact
-from yolact_ros.priors import CENTRE_VARIANCE, SIZE_VARIANCE, neighbour_cells
+from yolact_ros.priors import neighbour_cells
 
 
 class Predictions(NamedTuple):
@@ -43,14 +44,6 @@ def normalise(images: Tensor, config: ModelConfig) -> Tensor:
     mean = torch.tensor(config.pixel_mean, device=images.device)
     std = torch.tensor(config.pixel_std, device=images.device)
     return ((images.float() - mean) / std).flip(-1).permute(0, 3, 1, 2)
-
-
-def decode_boxes(box_offsets: Tensor, priors: Tensor) -> Tensor:
-    """Decode (..., 4) offsets to x1 y1 x2 y2 fractions, like `priors.decode_boxes`."""
-    centres = priors[..., :2] + box_offsets[..., :2] * CENTRE_VARIANCE * priors[..., 2:]
-    sizes = priors[..., 2:] * torch.exp(box_offsets[..., 2:] * SIZE_VARIANCE)
-    top_left = centres - sizes / 2
-    return torch.cat([top_left, top_left + sizes], dim=-1)
 
 
 class DetectTensors(NamedTuple):

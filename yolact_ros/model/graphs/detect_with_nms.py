@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from yolact_ros.config import PostprocessConfig
-from yolact_ros.model.graphs.detect import Predictions, decode_boxes, normalise
+from yolact_ros.model.boxes import box_iou, decode_boxes
+from yolact_ros.model.graphs.detect import Predictions, normalise
 from yolact_ros.model.yolact import Yolact
 
 # Priors that take part in NMS. At a threshold of 0.05 networks leave a few hundred.
@@ -82,7 +83,7 @@ class DetectWithNmsGraph(nn.Module):
             coefficients=output.coefficients,
             prototypes=output.prototypes,
         )
-        boxes, scores, class_ids, coefficients = fast_nms(predictions, self.config)
+        boxes, scores, class_ids, coefficients = batched_fast_nms(predictions, self.config)
         mask_scores, last = scores, predictions.prototypes
         rescoring = self.network.mask_rescoring
         if self.masks or rescoring is not None:
@@ -101,7 +102,7 @@ class DetectWithNmsGraph(nn.Module):
         return kind(*tensors)
 
 
-def fast_nms(
+def batched_fast_nms(
     predictions: Predictions, config: PostprocessConfig
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Fast NMS (YOLACT section 3.3) of B images, with fixed shapes.
@@ -128,7 +129,9 @@ def fast_nms(
     rank_count = top_scores.shape[2]
     top_rows = top_rows.reshape(batch, -1)
     top_boxes = take_rows(boxes, top_rows).reshape(batch * num_classes, rank_count, 4)
-    overlap = box_iou(top_boxes).triu(diagonal=1).amax(dim=1)  # with any better-ranked box
+    overlap = (
+        box_iou(top_boxes, top_boxes).triu(diagonal=1).amax(dim=1)
+    )  # with any better-ranked box
     overlap = overlap.reshape(top_scores.shape)
     kept = (overlap <= config.nms_iou_threshold) & (top_scores > config.score_threshold)
     ranked = torch.where(kept, top_scores, torch.full_like(top_scores, -1.0)).reshape(batch, -1)
@@ -164,20 +167,6 @@ def take_rows(values: Tensor, rows: Tensor) -> Tensor:
         rows = rows + torch.arange(0, batch * count, count, device=rows.device)[:, None]
     taken = values.reshape(-1, width).index_select(0, rows.reshape(-1))
     return taken.reshape(batch, -1, width)
-
-
-def box_iou(boxes: Tensor) -> Tensor:
-    """(C, k, 4) x1 y1 x2 y2 to (C, k, k) intersection over union, no epsilon: 0/0 is NaN."""
-    # One plane a coordinate: slices of the last dimension would be copied, strided, for each pair.
-    x1, y1, x2, y2 = boxes.unbind(dim=-1)
-
-    def overlap(low: Tensor, high: Tensor) -> Tensor:
-        first = torch.maximum(low[:, :, None], low[:, None])
-        return (torch.minimum(high[:, :, None], high[:, None]) - first).clamp(min=0)
-
-    intersection = overlap(x1, x2) * overlap(y1, y2)
-    areas = (x2 - x1) * (y2 - y1)
-    return intersection / (areas[:, :, None] + areas[:, None, :] - intersection)
 
 
 def soft_masks(prototypes: Tensor, coefficients: Tensor) -> Tensor:

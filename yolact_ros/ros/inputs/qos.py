@@ -224,7 +224,7 @@ def clash_message(
             f"{value}."
         )
     if kind in OVERRIDABLE[role]:
-        parameter = override(topic, policy, role=role)
+        parameter = override_parameter(topic, policy, role=role)
         words += f" Start it with the parameter {parameter} set to "
         words += f"{theirs or 'what the other one has'}."
     return words
@@ -235,12 +235,12 @@ def lost_messages_message(topic: str, count: int) -> str:
     return (
         f"The middleware has lost {count} message{'s' if count != 1 else ''} of {topic}. "
         f"{loss_advice(get_rmw_implementation_identifier())} Or set the parameter "
-        f"{override(topic, 'reliability')} to reliable, if the camera offers that."
+        f"{override_parameter(topic, 'reliability')} to reliable, if the camera offers that."
     )
 
 
-def override(topic: str, policy: str, *, role: str = "subscription") -> str:
-    """The parameter that changes one policy of a subscription or of a publisher."""
+def override_parameter(topic: str, policy: str, *, role: str = "subscription") -> str:
+    """Name the parameter that changes one policy of a subscription or of a publisher."""
     return f"qos_overrides.{topic}.{role}.{policy}"
 
 

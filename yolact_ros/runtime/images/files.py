@@ -20,7 +20,7 @@ VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".m
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class SourceImage:
     """One image, or a file that gives none.
 
     Attributes:
@@ -71,7 +71,7 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def read_frames(files: Iterable[Path]) -> Iterator[Frame]:
+def read_frames(files: Iterable[Path]) -> Iterator[SourceImage]:
     """Read every image, and every frame of every video, in order."""
     files = list(files)
     for path, name in zip(files, unique_names(files), strict=True):
@@ -79,9 +79,9 @@ def read_frames(files: Iterable[Path]) -> Iterator[Frame]:
             yield from _read_video(path, name)
         else:
             try:
-                yield Frame(name, path, read_bgr(path))
+                yield SourceImage(name, path, read_bgr(path))
             except DatasetError as error:
-                yield Frame(name, path, None, fault=str(error))
+                yield SourceImage(name, path, None, fault=str(error))
 
 
 def count_frames(files: Iterable[Path]) -> int:
@@ -115,10 +115,10 @@ def unique_names(files: Iterable[Path]) -> list[str]:
     return names
 
 
-def _read_video(path: Path, name: str) -> Iterator[Frame]:
+def _read_video(path: Path, name: str) -> Iterator[SourceImage]:
     fault = _video_fault(path)
     if fault:
-        yield Frame(name, path, None, fault=fault)
+        yield SourceImage(name, path, None, fault=fault)
         return
     capture = cv2.VideoCapture(str(path))
     rate = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
@@ -130,15 +130,17 @@ def _read_video(path: Path, name: str) -> Iterator[Frame]:
             readable, image = capture.read()
             if not readable:
                 break
-            yield Frame(f"{name}#{number}", path, image, rate, number / rate)
+            yield SourceImage(f"{name}#{number}", path, image, rate, number / rate)
             number += 1
     finally:
         capture.release()
     if pixels > max_pixels():
         fault = f"Images of the video {path} have more than {max_pixels() / 1e6:g} million pixels."
-        yield Frame(name, path, None, fault=fault)
+        yield SourceImage(name, path, None, fault=fault)
     elif not number:
-        yield Frame(name, path, None, fault=f"The video {path} has no image that OpenCV can read.")
+        yield SourceImage(
+            name, path, None, fault=f"The video {path} has no image that OpenCV can read."
+        )
 
 
 def _video_fault(path: Path) -> str:

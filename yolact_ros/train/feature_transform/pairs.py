@@ -1,4 +1,4 @@
-"""Keyframe and frame, prepared for a network that moves the keyframe's features."""
+"""Pairs of a keyframe and a later frame, from which a network learns to warp features."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch.utils.data import Dataset
 
 from yolact_ros.config import STRIDES, ModelConfig, check_settings, setting
 from yolact_ros.datasets.coco import CocoDataset, Sample
+from yolact_ros.errors import DatasetError
 from yolact_ros.train.augment import AugmentConfig, apply_changes, draw_changes
-from yolact_ros.train.feature_transform.frame_pairs import FramePairs
 from yolact_ros.train.feature_transform.synthetic_motion import MotionConfig, move_still
 
 # Of the random generators of a stream: `loader.TrainingStream` has 0 to 2.
@@ -30,7 +30,7 @@ class PairConfig:
     )
     matching_weight: float = setting(
         1.0,
-        "weight of the cosine loss between moved features and those of the full pass",
+        "weight of the cosine loss between warped features and those of the full pass",
         range=(0.0, 1e3),
     )
 
@@ -40,7 +40,7 @@ class PairConfig:
 
 @dataclass(frozen=True)
 class Pair:
-    """A frame and the keyframe behind it, both of the network's input size.
+    """A frame and the keyframe before it, both of the network's input size.
 
     Attributes:
         frame: the annotated frame.
@@ -55,12 +55,12 @@ class Pair:
 
     @property
     def file_name(self) -> str:
-        """Of the frame."""
+        """File name of the frame."""
         return self.frame.file_name
 
 
 class StillPairs(Dataset):
-    """Samples of another data set as frames, each with a keyframe made from it."""
+    """Pair each sample of another data set with a keyframe that is made from it."""
 
     def __init__(self, samples: Dataset, *, config: PairConfig, seed: int) -> None:
         """Wrap `samples`, which are of the network's input size."""
@@ -74,15 +74,71 @@ class StillPairs(Dataset):
 
 
 def pair_of_still(frame: Sample, config: PairConfig, *, random: np.random.Generator) -> Pair:
-    """Make a keyframe behind a frame of the network's input size."""
+    """Make a keyframe for a frame of the network's input size."""
     still = move_still(frame, config.motion, random=random)
     flow = np.where(still.known, still.flow, np.float32(np.nan))
     # Cell i of a map looks at pixel stride * i.
     return Pair(frame, still.keyframe, flow[:, :: STRIDES[1], :: STRIDES[1]].copy())
 
 
+class FramePairs:
+    """Annotated frames that have an earlier frame in their video.
+
+    Attributes:
+        indices: positions in the data set of the later frames.
+    """
+
+    def __init__(self, dataset: CocoDataset, *, offsets: tuple[int, int] = (2, 5)) -> None:
+        """Find the pairs.
+
+        Args:
+            dataset: of videos.
+            offsets: least and most frames from the keyframe to the annotated frame; the defaults
+                are the reference's. Near the start of a video the offset is as large as can be.
+
+        Raises:
+            ValueError: the offsets are no range of 1 or more.
+            DatasetError: no frame with an instance has an earlier one.
+        """
+        if not 1 <= offsets[0] <= offsets[1]:
+            raise ValueError(f"Offsets are {offsets}; expected 1 <= least <= most.")
+        self.dataset = dataset
+        self.offsets = offsets
+        self._earlier: dict[int, list[int]] = {}
+        for frames in dataset.videos():
+            for place, index in enumerate(frames):
+                if place and dataset.has_instances(index):
+                    self._earlier[index] = frames[:place]
+        self.indices = sorted(self._earlier)
+        if not self.indices:
+            raise DatasetError(
+                f"{dataset.annotations_path}: no annotated frame has an earlier one; pairs need "
+                "annotations of videos (YouTube-VIS)."
+            )
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def choose(self, number: int, random: np.random.Generator) -> tuple[int, int]:
+        """Draw a keyframe for frame `number`; return the positions of both in the data set."""
+        index = self.indices[number]
+        earlier = self._earlier[index]
+        most = min(self.offsets[1], len(earlier))
+        offset = int(random.integers(min(self.offsets[0], most), most + 1))
+        return earlier[-offset], index
+
+    def load(self, number: int, random: np.random.Generator) -> tuple[Sample, Sample]:
+        """Read a keyframe, drawn at random, and frame `number`.
+
+        Raises:
+            DatasetError: an image cannot be read.
+        """
+        keyframe, frame = self.choose(number, random)
+        return self.dataset.load(keyframe), self.dataset.load(frame)
+
+
 class VideoPairs(Dataset):
-    """Pairs from annotated videos, changed alike; their true motion is not known.
+    """Yield pairs from annotated videos, changed alike; their true motion is not known.
 
     The endless sequence of a training: pair k depends on the seed and k alone.
     """
@@ -132,5 +188,5 @@ class VideoPairs(Dataset):
 
 
 def unknown_flow(model: ModelConfig) -> np.ndarray:
-    """A `Pair.flow` of which nothing is known."""
+    """Make a `Pair.flow` of which nothing is known."""
     return np.full((2, *model.feature_sizes[1]), np.nan, np.float32)

@@ -65,7 +65,7 @@ def move_still(sample: Sample, config: MotionConfig, *, random: np.random.Genera
         random: source of all randomness.
     """
     height, width = sample.image.shape[:2]
-    camera = random_camera((height, width), config, random=random)
+    camera = random_homography((height, width), config, random=random)
     maps, owners = [camera], np.zeros((height, width), np.uint8)
     for mask in sample.masks[~sample.crowd][:254]:
         if random.random() < config.instance_probability:
@@ -84,7 +84,7 @@ def move_still(sample: Sample, config: MotionConfig, *, random: np.random.Genera
     return MovedStill(keyframe, (targets - grid).astype(np.float32), inside & (seen == owners))
 
 
-def random_camera(
+def random_homography(
     size: tuple[int, int], config: MotionConfig, *, random: np.random.Generator
 ) -> np.ndarray:
     """A (3, 3) float64 homography from pixels x y of the frame to those of the keyframe."""
