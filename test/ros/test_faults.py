@@ -251,7 +251,7 @@ def test_a_thousand_malformed_images_are_counted_and_survived(start_node, client
 
 @pytest.mark.skipif(not memory_mb(), reason="how much memory a process holds is not known here")
 def test_memory_does_not_grow_with_the_images(start_node, client):
-    """A few hundred; ten thousand are for `node_benchmark`."""
+    """A few hundred; more are for `soak`."""
     node = start_node(queue_policy="all")
     camera = camera_that_loses_nothing(client)
     image = np.zeros((320, 320, 3), np.uint8)

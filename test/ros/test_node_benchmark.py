@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -16,12 +15,10 @@ pytest.importorskip("onnx")
 from yolact_ros.config import BackendConfig
 from yolact_ros.msg import FrameStats
 from yolact_ros.ros.benchmark.main import (
-    Figure,
     age_at_inference_ms,
     cpu_seconds,
     overhead_ms,
     percentiles,
-    table,
 )
 from yolact_ros.ros.benchmark.model import write_benchmark_model
 from yolact_ros.runtime.segmenter import Segmenter
@@ -55,16 +52,6 @@ def test_processor_time_is_that_of_the_process():
     assert cpu_seconds(os.getpid()) - before == pytest.approx(0.2, abs=0.1)
 
 
-def test_columns_of_the_table_are_aligned():
-    figures = [Figure("age", "p50 16.8 ms", "p50 <= 25 ms", 3.91), Figure("CPU", "1 %", "", 0.2)]
-    assert table(figures).splitlines() == [
-        "figure  value        goal          load",
-        "age     p50 16.8 ms  p50 <= 25 ms  3.9",
-        "CPU     1 %                        0.2",
-    ]
-    assert table([]) == "figure  value  goal  load"
-
-
 @pytest.mark.parametrize("inference_ms", [0.0, 2.0])
 def test_the_model_finds_a_grid_of_twenty_instances_in_any_image(tmp_path, inference_ms):
     bundle = write_benchmark_model(tmp_path / "model", inference_ms=inference_ms)
@@ -84,25 +71,15 @@ def test_the_model_finds_a_grid_of_twenty_instances_in_any_image(tmp_path, infer
     assert areas == pytest.approx([(102.4 + 16.0) * (96.0 + 12.0)] * 20, rel=0.03)
 
 
-def test_the_benchmark_prints_a_table_and_writes_json(start, tmp_path):
-    program = start(
-        "node_benchmark",
-        *("--only", "costs", "--frames", "60", "--seconds", "1"),
-        *("--json", str(tmp_path / "figures.json")),
-    )
+def test_the_benchmark_prints_figures(start):
+    program = start("node_benchmark", "--only", "costs", "--seconds", "1")
     assert program.wait() == 0, program.output
-    figures = [Figure(**row) for row in json.loads((tmp_path / "figures.json").read_text())]
-    assert table(figures) in program.output
-    assert [figure.goal for figure in figures] == ["near 0", "", "", "p50 < 3 ms", "flat", ""]
-    assert "no results" not in program.output
-    received, processed, dropped, stale, failed, _ = map(
-        int, re.findall(r"\d+", figures[-1].value)
-    )
-    assert 0 < processed <= received <= 60 and stale == failed == 0
-    assert abs(received - processed - dropped) <= 2, "what waited at the start and at the end"
+    figures = [line for line in program.output.splitlines() if line.startswith(("CPU", "over"))]
+    assert len(figures) == 4 and "no results" not in program.output
+    assert all(re.search(r"\d\.\d (%|ms)", line) for line in figures)
 
 
-def test_too_few_images_are_refused(start):
-    program = start("node_benchmark", "--frames", "0")
+def test_too_short_a_time_is_refused(start):
+    program = start("node_benchmark", "--seconds", "0")
     assert program.wait() == 2
     assert "must be 1 or more" in program.output

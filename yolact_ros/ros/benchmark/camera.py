@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from rclpy.executors import SingleThreadedExecutor
@@ -21,7 +21,7 @@ from yolact_ros.ros.messages.images import message_from_bgr
 NAMESPACE = "/node_benchmark"
 IMAGE_SHAPE = (480, 640, 3)
 START_S = 60.0  # for the node to open its model
-SETTLE_S = 0.5  # for both sides to have found each other, and for the last messages
+SETTLE_S = 0.5  # for both sides to have found each other
 
 
 class BenchmarkCamera(Node):
@@ -39,23 +39,12 @@ class BenchmarkCamera(Node):
         self._camera = self.create_publisher(Image, "image", IMAGE_QOS)
         self._wait_until(self._camera.get_subscription_count)
 
-    @property
-    def last(self) -> FrameStats:
-        """What was told last."""
-        if not self.stats:
-            raise BackendError("The node published no results.")
-        return self.stats[-1]
-
     def listen(self) -> None:
         """Subscribe to instances and statistics from now on."""
         self.create_subscription(FrameStats, "yolact/stats", self.stats.append, 10)
         # Raw: what Python takes to unpack them is not to be measured.
         self.create_subscription(InstanceArray, "yolact/instances", lambda _: None, 10, raw=True)
         self._wait_until(lambda: self.count_publishers("yolact/instances"))
-
-    def settle(self) -> None:
-        """Take what is still on its way."""
-        self._spin_until(time.monotonic() + SETTLE_S)
 
     def close(self) -> None:
         """Withdraw from ROS."""
@@ -67,14 +56,13 @@ class BenchmarkCamera(Node):
         for _ in tqdm(range(round(seconds)), desc=name, unit="s", disable=None):
             self._spin_until(time.monotonic() + 1.0)
 
-    def play(self, count: int, rate: float, name: str) -> Iterator[int]:
-        """Publish images, `rate` a second; gives the number of each after it was published."""
+    def play(self, count: int, rate: float, name: str) -> None:
+        """Publish images, `rate` a second."""
         start = time.monotonic()
         for number in tqdm(range(1, count + 1), desc=name, unit="image", disable=None):
             self._spin_until(start + number / rate)
             self._image.header.stamp = self.get_clock().now().to_msg()
             self._camera.publish(self._image)
-            yield number
 
     def _spin_until(self, moment: float) -> None:
         """Take messages until a moment of `time.monotonic()`; some, if that has passed."""
@@ -84,7 +72,7 @@ class BenchmarkCamera(Node):
             self._executor.spin_once(timeout_sec=early)
         if self._node.status is not None:
             raise BackendError(
-                f"The node ended with status {self._node.status}; its own words are above."
+                f"The node ended with status {self._node.status}; see its messages above."
             )
 
     def _wait_until(self, condition: Callable[[], object]) -> None:
@@ -93,4 +81,4 @@ class BenchmarkCamera(Node):
             self._spin_until(time.monotonic() + 0.1)
             if time.monotonic() > deadline:
                 raise BackendError(f"The node was not ready after {START_S:.0f} s.")
-        self.settle()
+        self._spin_until(time.monotonic() + SETTLE_S)

@@ -1,4 +1,4 @@
-"""What the node itself costs: how old images are when it works on them, overhead, CPU, memory.
+"""What the node itself costs: how old images are when it works on them, overhead, CPU.
 
     ros2 run yolact_ros node_benchmark
 
@@ -9,16 +9,13 @@ is made for this: what it takes, and the 20 instances that it finds, are known b
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import os
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,31 +27,11 @@ from yolact_ros.ros.benchmark.camera import NAMESPACE, BenchmarkCamera
 from yolact_ros.ros.benchmark.model import write_benchmark_model
 from yolact_ros.ros.demo.child_process import Subprogram
 from yolact_ros.ros.demo.fastdds import image_profile
-from yolact_ros.ros.diagnostics.publisher import memory_mb
 from yolact_ros.ros.program import handle_signals, init_ros
 
 RATE = 30.0  # images a second
-SOAK_RATE = 120.0
 WORK_MS = 80.0
 ROWS = ("age", "costs")
-COUNTS = ("received", "processed", "dropped", "stale", "failed", "lost")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line of the table.
-
-    Attributes:
-        what: was measured.
-        value: with its unit.
-        goal: the same; empty if there is none.
-        load: processes that were running or waiting, on average over the last minute.
-    """
-
-    what: str
-    value: str
-    goal: str
-    load: float
 
 
 def age_at_inference_ms(stats: FrameStats) -> float:
@@ -84,33 +61,16 @@ def cpu_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def table(figures: Sequence[Figure]) -> str:
-    """Lay figures out in columns."""
-    rows = [("figure", "value", "goal", "load")]
-    rows += [(one.what, one.value, one.goal, f"{one.load:.1f}") for one in figures]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = (
-        "  ".join(f"{word:<{width}}" for word, width in zip(row, widths, strict=True))
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
-
-
 class NodeBenchmark:
-    """Measures the node and collects figures.
-
-    Attributes:
-        figures: so far.
-    """
+    """Measures the node, and prints a line for each figure."""
 
     def __init__(self, folder: Path, *, seconds: float) -> None:
         """Prepare.
 
         Args:
             folder: for models; may be deleted afterwards.
-            seconds: that each figure but memory is measured for.
+            seconds: that each figure is measured for.
         """
-        self.figures: list[Figure] = []
         self._folder = folder
         self._seconds = seconds
 
@@ -127,8 +87,8 @@ class NodeBenchmark:
             self._note(f"  while the network, made for {WORK_MS:g} ms, took", work)
             camera.close()
 
-    def measure_costs(self, *, images: int) -> None:
-        """CPU, overhead, and memory over a soak of that many images."""
+    def measure_costs(self) -> None:
+        """CPU and overhead with a network of nearly no cost."""
         with start_node(write_benchmark_model(self._folder / "fast")) as node:
             camera = BenchmarkCamera(node)
             with self._cpu("no image, no subscriber", node, "near 0"):
@@ -140,31 +100,12 @@ class NodeBenchmark:
                 stats = self._play(camera, "subscribers")
             overhead = percentiles(map(overhead_ms, stats))
             self._note("overhead beyond the Segmenter", overhead, "p50 < 3 ms")
-            self._soak(camera, node, images)
             camera.close()
 
-    def _soak(self, camera: BenchmarkCamera, node: Subprogram, images: int) -> None:
-        marks = [max(1, images // 10), max(1, images // 2), images]
-        camera.settle()  # or else images from before would count, too
-        before, started = camera.last, time.monotonic()
-        memory = []
-        for number in camera.play(images, SOAK_RATE, "soak"):
-            memory += [memory_mb(node.pid)] * marks.count(number)
-        rate = images / (time.monotonic() - started)
-        camera.settle()
-        counts = (f"{getattr(camera.last, n) - getattr(before, n)} {n}" for n in COUNTS)
-        self._note(
-            "memory after {}, {} and {} images".format(*marks),
-            ", ".join(f"{one:.1f} MB" for one in memory),
-            "flat",
-        )
-        self._note(f"  published at {rate:.0f} Hz, of which", ", ".join(counts))
-
     def _play(self, camera: BenchmarkCamera, name: str) -> list[FrameStats]:
-        """Play at the usual rate; gives what was told, without the first images."""
+        """Play at the usual rate; return the statistics, without those of the first images."""
         before = len(camera.stats)
-        for _ in camera.play(round(self._seconds * RATE), RATE, name):
-            pass
+        camera.play(round(self._seconds * RATE), RATE, name)
         return camera.stats[before + 2 :]
 
     @contextmanager
@@ -172,11 +113,11 @@ class NodeBenchmark:
         """Note the processor time that the node takes in a block, in per cent of one core."""
         cpu, started = cpu_seconds(node.pid), time.monotonic()
         yield
-        share = (cpu_seconds(node.pid) - cpu) / (time.monotonic() - started)
-        self._note(f"CPU, {what}", f"{100 * share:.1f} % of a core", goal)
+        fraction = (cpu_seconds(node.pid) - cpu) / (time.monotonic() - started)
+        self._note(f"CPU, {what}", f"{100 * fraction:.1f} % of a core", goal)
 
     def _note(self, what: str, value: str, goal: str = "") -> None:
-        self.figures.append(Figure(what, value, goal, os.getloadavg()[0]))
+        print(f"{what:<45}  {value:<30}  {goal}".rstrip(), flush=True)
 
 
 def start_node(model: Path) -> Subprogram:
@@ -192,16 +133,12 @@ def main() -> int:
         prog="node_benchmark", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        "--frames", type=int, default=10_000, metavar="N", help="images of the soak (%(default)s)"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=10.0, help="for each other figure (%(default)s)"
+        "--seconds", type=float, default=10.0, help="for each figure (%(default)s)"
     )
     parser.add_argument("--only", choices=ROWS, help="measure only the age, or only the costs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     arguments = parser.parse_args()
-    if arguments.frames < 1 or arguments.seconds < 1.0:
-        parser.error("--frames and --seconds must be 1 or more")
+    if arguments.seconds < 1.0:
+        parser.error("--seconds must be 1 or more")
     # Fast DDS in its own settings loses most images of a best-effort camera.
     os.environ.setdefault(*image_profile())
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -213,11 +150,7 @@ def main() -> int:
             if arguments.only != "costs":
                 benchmark.measure_age()
             if arguments.only != "age":
-                benchmark.measure_costs(images=arguments.frames)
-        print(table(benchmark.figures))
-        if arguments.json:
-            rows = [dataclasses.asdict(figure) for figure in benchmark.figures]
-            arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+                benchmark.measure_costs()
     except (YolactError, OSError) as error:
         print(f"node_benchmark: {error}", file=sys.stderr)
         return 1

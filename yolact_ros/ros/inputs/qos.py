@@ -215,13 +215,13 @@ def clash_message(
     who, what = name or "one", f"{policy} {theirs}" if name else f"another {policy}"
     if role == "subscription":
         words = (
-            f"Nothing arrives from a publisher of {topic}: {who} offers {what}, and this node asks "
-            f"for {value}."
+            f"Nothing arrives from a publisher of {topic}: {who} offers {what}, and this node "
+            f"asks for {value}."
         )
     else:
         words = (
-            f"Nothing reaches a subscriber of {topic}: {who} asks for {what}, and this node offers "
-            f"{value}."
+            f"Nothing reaches a subscriber of {topic}: {who} asks for {what}, and this node "
+            f"offers {value}."
         )
     if kind in OVERRIDABLE[role]:
         parameter = override_parameter(topic, policy, role=role)
