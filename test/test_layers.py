@@ -22,7 +22,7 @@ LAZY = (("detections", "Detections"), ("segmenter", "Segmenter"), ("stream", "St
 
 MESSAGES = {
     *("builtin_interfaces", "std_msgs", "sensor_msgs", "geometry_msgs", "rcl_interfaces"),
-    *("diagnostic_msgs", "std_srvs", "visualization_msgs", "vision_msgs"),
+    *("diagnostic_msgs", "std_srvs", "visualization_msgs", "vision_msgs", "foxglove_msgs"),
     "lifecycle_msgs",
 }
 

@@ -1,4 +1,4 @@
-"""Message types of bags: those of ROS 2 and of this package."""
+"""Message types of bags: those of ROS 2, of this package and of Foxglove."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 INSTANCE_ARRAY = "yolact_ros/msg/InstanceArray"
+IMAGE_ANNOTATIONS = "foxglove_msgs/msg/ImageAnnotations"
 
 # Equal to msg/, where each field is explained; needed because bags are also processed where pip
 # installed this package without its messages.
@@ -42,12 +43,58 @@ builtin_interfaces/Time keyframe_stamp
 Instance[] instances
 """,
 }
+# Version 3.4 of foxglove_msgs; https://docs.foxglove.dev/docs/sdk/schemas/image-annotations
+FOXGLOVE_DEFINITIONS = {
+    "foxglove_msgs/msg/KeyValuePair": "string key\nstring value\n",
+    "foxglove_msgs/msg/Point2": "float64 x\nfloat64 y\n",
+    "foxglove_msgs/msg/Color": "float64 r\nfloat64 g\nfloat64 b\nfloat64 a\n",
+    "foxglove_msgs/msg/CircleAnnotation": """
+builtin_interfaces/Time timestamp
+foxglove_msgs/Point2 position
+float64 diameter
+float64 thickness
+foxglove_msgs/Color fill_color
+foxglove_msgs/Color outline_color
+foxglove_msgs/KeyValuePair[] metadata
+""",
+    "foxglove_msgs/msg/PointsAnnotation": """
+uint8 UNKNOWN=0
+uint8 POINTS=1
+uint8 LINE_LOOP=2
+uint8 LINE_STRIP=3
+uint8 LINE_LIST=4
+builtin_interfaces/Time timestamp
+uint8 type
+foxglove_msgs/Point2[] points
+foxglove_msgs/Color outline_color
+foxglove_msgs/Color[] outline_colors
+foxglove_msgs/Color fill_color
+float64 thickness
+foxglove_msgs/KeyValuePair[] metadata
+""",
+    "foxglove_msgs/msg/TextAnnotation": """
+builtin_interfaces/Time timestamp
+foxglove_msgs/Point2 position
+string text
+float64 font_size
+foxglove_msgs/Color text_color
+foxglove_msgs/Color background_color
+foxglove_msgs/KeyValuePair[] metadata
+""",
+    IMAGE_ANNOTATIONS: """
+builtin_interfaces/Time timestamp
+foxglove_msgs/CircleAnnotation[] circles
+foxglove_msgs/PointsAnnotation[] points
+foxglove_msgs/TextAnnotation[] texts
+foxglove_msgs/KeyValuePair[] metadata
+""",
+}
 
 
 @cache
 def typestore() -> Typestore:
     """Return the types that can be read from and written to bags."""
     store = get_typestore(Stores.LATEST)
-    for name, text in DEFINITIONS.items():
+    for name, text in {**DEFINITIONS, **FOXGLOVE_DEFINITIONS}.items():
         store.register(get_types_from_msg(text, name))
     return store

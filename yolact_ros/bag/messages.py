@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from yolact_ros.bag.definitions import INSTANCE_ARRAY, typestore
+from yolact_ros.bag.definitions import IMAGE_ANNOTATIONS, INSTANCE_ARRAY, typestore
 from yolact_ros.errors import MessageError
 from yolact_ros.runtime.detections import KEYFRAME, Detections
 from yolact_ros.runtime.images.compressed import bgr_from_compressed
 from yolact_ros.runtime.images.encodings import bgr_from_samples
+from yolact_ros.runtime.output.annotations import make_annotations
+from yolact_ros.runtime.output.draw import OVERLAY_FORMAT, draw_detections, encode_jpeg
 from yolact_ros.runtime.output.instance_fields import instance_fields
 from yolact_ros.runtime.output.mask_encodings import encode_mask
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+LISTS = ("circles", "outline_colors", "metadata")  # of foxglove_msgs, left empty
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
 
 
@@ -95,6 +98,32 @@ def serialize_result(
         ],
     )
     return bytes(store.serialize_cdr(message, INSTANCE_ARRAY))
+
+
+def serialize_annotations(
+    detections: Detections, class_names: Sequence[str], *, header: Any
+) -> bytes:
+    """Make the outlines and names of one image, an `ImageAnnotations` of foxglove_msgs, in CDR."""
+
+    def new(name: str, **fields: Any) -> Any:
+        kind: Any = typestore().types[f"foxglove_msgs/msg/{name}"]
+        empty: dict[str, Any] = {key: [] for key in kind.__dataclass_fields__ if key in LISTS}
+        return kind(**empty | fields)
+
+    message = make_annotations(new, detections, class_names, header.stamp)
+    return bytes(typestore().serialize_cdr(message, IMAGE_ANNOTATIONS))
+
+
+def serialize_overlay(
+    detections: Detections, class_names: Sequence[str], *, header: Any, image: np.ndarray
+) -> bytes:
+    """Make a `CompressedImage` of an image, (H, W, 3) uint8 BGR, with its detections, in CDR."""
+    message = typestore().types[COMPRESSED_IMAGE](
+        header=header,
+        format=OVERLAY_FORMAT,
+        data=encode_jpeg(draw_detections(image, detections, class_names)),
+    )
+    return bytes(typestore().serialize_cdr(message, COMPRESSED_IMAGE))
 
 
 def _instance(fields: dict[str, Any], mask_encoding: int) -> Any:

@@ -13,7 +13,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, Writer
 
 from yolact_ros.bag import journal
-from yolact_ros.bag.definitions import INSTANCE_ARRAY, typestore
+from yolact_ros.bag.definitions import IMAGE_ANNOTATIONS, INSTANCE_ARRAY, typestore
 from yolact_ros.bag.files import (
     Workplace,
     copy_connections,
@@ -23,7 +23,15 @@ from yolact_ros.bag.files import (
     storage_of,
 )
 from yolact_ros.bag.journal import Entry, Journal
-from yolact_ros.bag.messages import read_image, read_message, seconds_of, serialize_result
+from yolact_ros.bag.messages import (
+    COMPRESSED_IMAGE,
+    read_image,
+    read_message,
+    seconds_of,
+    serialize_annotations,
+    serialize_overlay,
+    serialize_result,
+)
 from yolact_ros.bag.records import pack_detections, unpack_detections
 from yolact_ros.config import KeyframeConfig, TrackerConfig
 from yolact_ros.errors import DatasetError, MessageError
@@ -44,6 +52,8 @@ class BagOptions:
         topic: topic of the images; None for the only one in the bag.
         result_topic: topic of the instances.
         mask_encoding: encoding of the masks, a key of `MASK_ENCODINGS`.
+        annotations: whether to add the instances as annotations for Foxglove, too.
+        overlay: whether to add JPEG images with the instances drawn on them.
         keyframes: settings of keyframes and propagation.
         tracker: settings of the tracker.
     """
@@ -51,8 +61,20 @@ class BagOptions:
     topic: str | None = None
     result_topic: str = "/yolact/instances"
     mask_encoding: str = "bits"
+    annotations: bool = False
+    overlay: bool = False
     keyframes: KeyframeConfig = KeyframeConfig()
     tracker: TrackerConfig = TrackerConfig()
+
+    def topics(self) -> dict[str, str]:
+        """Return the name and type of each topic to add; their names begin like the instances'."""
+        topics = {self.result_topic: INSTANCE_ARRAY}
+        stem = self.result_topic.rpartition("/")[0]
+        if self.annotations:
+            topics[f"{stem}/annotations"] = IMAGE_ANNOTATIONS
+        if self.overlay:
+            topics[f"{stem}/overlay/compressed"] = COMPRESSED_IMAGE
+        return topics
 
 
 @dataclass(frozen=True)
@@ -105,11 +127,12 @@ def segment_bag(
     workplace = Workplace(target)
     with open_bag(source) as reader:
         images = find_images(reader, options.topic)
-        if options.result_topic in {connection.topic for connection in reader.connections}:
-            raise DatasetError(
-                f"The bag {source} already has a topic {options.result_topic}; name another one "
-                "with --result-topic."
-            )
+        for topic in {connection.topic for connection in reader.connections}:
+            if topic in options.topics():
+                raise DatasetError(
+                    f"The bag {source} already has a topic {topic}; name another one with "
+                    "--result-topic."
+                )
         stream = segmenter.stream(options.keyframes, tracker=options.tracker)
         workplace.prepare()
         identity = _identity(source, images[0].topic, segmenter, options)
@@ -170,9 +193,10 @@ class _Run:
         try:
             with workplace.writing():
                 copies = copy_connections(writer, self._reader.connections)
-                results = writer.add_connection(
-                    self._options.result_topic, INSTANCE_ARRAY, typestore=typestore()
-                )
+                added = [
+                    writer.add_connection(topic, kind, typestore=typestore())
+                    for topic, kind in self._options.topics().items()
+                ]
             progress(0, total)
             for connection, time, data in read_messages(self._reader, self._reader.connections):
                 with workplace.writing():
@@ -183,10 +207,11 @@ class _Run:
                 if entry.kind == journal.FAILED:
                     failures[self.done] = entry.content.decode()
                 else:
-                    header = read_message(data, connection.msgtype).header
-                    message = self._message(header, unpack_detections(entry.content))
+                    found = unpack_detections(entry.content)
+                    messages = self._messages(data, connection.msgtype, found)
                     with workplace.writing():
-                        writer.write(results, time, message)
+                        for result, message in zip(added, messages, strict=True):
+                            writer.write(result, time, message)
                 self.done += 1
                 progress(self.done, total)
             with workplace.writing():
@@ -218,20 +243,30 @@ class _Run:
         frame_type = journal.KEYFRAME if is_keyframe else journal.PARTIAL
         return Entry(frame_type, pack_detections(detections))
 
-    def _message(self, header: Any, detections: Detections) -> bytes:
-        """Serialize the result of the next image; called for every image in order."""
+    def _messages(self, data: bytes, kind: str, detections: Detections) -> list[bytes]:
+        """Serialize the results of the next image; called for every image in order."""
+        options, classes = self._options, self._segmenter.description.model.classes
+        header = read_message(data, kind).header
         if detections.frame_type == KEYFRAME:
             self._keyframe_stamp = header.stamp
         stamp = seconds_of(header.stamp)
         detections = self._stream.track(detections, stamp)
         self._give(self.done, stamp, detections)
-        return serialize_result(
-            detections,
-            self._segmenter.description.model.classes,
-            header=header,
-            keyframe_stamp=self._keyframe_stamp,
-            mask_encoding=MASK_ENCODINGS[self._options.mask_encoding],
-        )
+        messages = [
+            serialize_result(
+                detections,
+                classes,
+                header=header,
+                keyframe_stamp=self._keyframe_stamp,
+                mask_encoding=MASK_ENCODINGS[options.mask_encoding],
+            )
+        ]
+        if options.annotations:
+            messages.append(serialize_annotations(detections, classes, header=header))
+        if options.overlay:
+            _, image = read_image(data, kind)
+            messages.append(serialize_overlay(detections, classes, header=header, image=image))
+        return messages
 
 
 def _identity(

@@ -62,6 +62,15 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
         help="encoding of the masks (default: %(default)s)",
     )
 
+    parser.add_argument(
+        "--annotations",
+        action="store_true",
+        help="add outlines and names as foxglove_msgs/ImageAnnotations",
+    )
+    parser.add_argument(
+        "--overlay", action="store_true", help="add JPEG images with the instances drawn on them"
+    )
+
 
 def read_bag_options(arguments: argparse.Namespace) -> BagOptions:
     """Return what to write into the copy of a bag.
@@ -76,13 +85,21 @@ def read_bag_options(arguments: argparse.Namespace) -> BagOptions:
             f"--result-topic is {arguments.result_topic[:80]!r}; expected a ROS topic name, e.g. "
             "/yolact/instances."
         )
-    return BagOptions(
+    options = BagOptions(
         topic=arguments.topic,
         result_topic=f"/{arguments.result_topic.lstrip('/')}",
         mask_encoding=arguments.mask_encoding,
+        annotations=arguments.annotations,
+        overlay=arguments.overlay,
         keyframes=read_settings(arguments, KeyframeConfig()),
         tracker=read_settings(arguments, TrackerConfig()),
     )
+    if len(options.topics()) < 1 + options.annotations + options.overlay:
+        raise ConfigError(
+            f"--result-topic is {options.result_topic}, the name of the annotations or overlays; "
+            "take another one."
+        )
+    return options
 
 
 def run(arguments: argparse.Namespace) -> int:

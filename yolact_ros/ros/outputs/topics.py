@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
@@ -19,6 +18,8 @@ from yolact_ros.ros.messages.instances import message_from_detections
 from yolact_ros.ros.messages.markers import markers_message
 from yolact_ros.ros.messages.points import cloud_message, points_message
 from yolact_ros.ros.outputs.result import Result
+from yolact_ros.runtime.output.annotations import make_annotations
+from yolact_ros.runtime.output.draw import OVERLAY_FORMAT, encode_jpeg
 from yolact_ros.runtime.output.label_images import class_image, confidence_image
 from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
 
@@ -26,12 +27,12 @@ from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
 RESULT_QOS = QoSProfile(depth=5)
 IMAGE_QOS = QoSProfile(depth=1)
 LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-JPEG_QUALITY = 85
 
 STATS = "~/stats"
 LABEL_INFO = "~/label_info"
 
 HAS_VISION_MSGS = importlib.util.find_spec("vision_msgs") is not None
+HAS_FOXGLOVE_MSGS = importlib.util.find_spec("foxglove_msgs") is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +67,20 @@ def _overlay(result: Result) -> Image:
 
 
 def _compressed_overlay(result: Result) -> CompressedImage:
-    _, encoded = cv2.imencode(".jpg", result.overlay, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    message = CompressedImage(header=result.header, format="bgr8; jpeg compressed bgr8")
-    message.data.frombytes(encoded.data)
+    message = CompressedImage(header=result.header, format=OVERLAY_FORMAT)
+    message.data.frombytes(encode_jpeg(result.overlay).data)
     return message
+
+
+def _annotations(result: Result) -> Any:
+    from foxglove_msgs import msg
+
+    return make_annotations(
+        lambda name, **fields: getattr(msg, name)(**fields),
+        result.detections,
+        result.class_names,
+        result.header.stamp,
+    )
 
 
 def _instance_image(result: Result) -> Image:
@@ -109,6 +120,10 @@ def image_topics() -> list[Topic]:
                 RESULT_QOS,
             )
         )
+    if HAS_FOXGLOVE_MSGS:
+        from foxglove_msgs import msg
+
+        topics.append(Topic("~/annotations", msg.ImageAnnotations, _annotations, RESULT_QOS))
     return [
         *topics,
         Topic("~/instance_image", Image, _instance_image, IMAGE_QOS),

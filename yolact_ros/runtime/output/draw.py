@@ -10,6 +10,8 @@ import numpy as np
 
 from yolact_ros.runtime.detections import Detections
 
+JPEG_QUALITY = 85
+OVERLAY_FORMAT = "bgr8; jpeg compressed bgr8"  # as image_transport names it
 MASK_OPACITY = 0.45
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 GOLDEN_RATIO = 0.6180339887  # steps of hue by it keep neighbouring class ids far apart
@@ -55,6 +57,12 @@ def draw_detections(
         text = caption(detections, i, class_names=class_names)
         _draw_label(canvas, detections.boxes[i], text, colour, line=line)
     return canvas
+
+
+def encode_jpeg(image_bgr: np.ndarray) -> np.ndarray:
+    """Encode a (H, W, 3) uint8 image as JPEG, (N,) uint8."""
+    _, encoded = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return np.asarray(encoded).reshape(-1)
 
 
 def caption(detections: Detections, index: int, *, class_names: Sequence[str]) -> str:
