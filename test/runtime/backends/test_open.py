@@ -162,3 +162,12 @@ def test_deformable_convolution_says_which_onnx_runtime_it_needs(tiny_bundle, mo
     backend = OnnxRuntimeBackend(tiny_bundle, threads=1)
     with pytest.raises(BackendError, match=r"1\.24\.4 refuses .*1\.25 or later.*grid_sample"):
         backend.run("detect", {"image": np.zeros((1, 32, 40, 3), np.uint8)})
+
+
+def test_a_session_does_not_hold_the_bytes_of_its_file(tiny_bundle, monkeypatch):
+    content = tiny_bundle.read_graph("detect")
+    before = sys.getrefcount(content)
+    monkeypatch.setattr(type(tiny_bundle), "read_graph", lambda *_: content)
+    backend = OnnxRuntimeBackend(tiny_bundle, threads=1)
+    backend.run("detect", {"image": np.zeros((1, 32, 40, 3), np.uint8)})
+    assert sys.getrefcount(content) == before

@@ -187,6 +187,9 @@ class OnnxRuntimeBackend:
             raise BackendError(
                 f"ONNX Runtime {library.__version__} refuses {path}: {error}{hint}"
             ) from error
+        # It keeps the file's bytes to go on with the CPU should a GPU fail, which would be silent.
+        session.disable_fallback()
+        session._model_bytes = None
         # It goes on with the CPU, and only writes a line, if a provider's libraries are missing.
         first = providers[0] if isinstance(providers[0], str) else providers[0][0]
         if session.get_providers()[0] != first:
