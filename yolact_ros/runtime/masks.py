@@ -57,11 +57,20 @@ def assemble_masks(
     """
     height, width = prototypes.shape[:2]
     cells = _mask_cells(boxes, (height, width), crop=crop)
-    values = []
-    for (x1, y1, x2, y2), weights in zip(cells, coefficients, strict=True):
-        total = np.einsum("ijk,k->ij", prototypes[y1:y2, x1:x2], weights)
-        with np.errstate(over="ignore"):  # exp(-x) may be infinite, which gives the right 0
-            values.append(1 / (1 + np.exp(-total)))
+    heights, widths = cells[:, 3] - cells[:, 1], cells[:, 2] - cells[:, 0]
+    ends = np.cumsum(heights * widths)
+    flat = np.empty(ends[-1] if len(ends) else 0, np.float32)
+    values = [
+        flat[end - h * w : end].reshape(h, w)
+        for end, h, w in zip(ends, heights, widths, strict=True)
+    ]
+    for (x1, y1, x2, y2), weights, total in zip(cells, coefficients, values, strict=True):
+        np.einsum("ijk,k->ij", prototypes[y1:y2, x1:x2], weights, out=total)
+    np.negative(flat, out=flat)
+    with np.errstate(over="ignore"):  # exp(-x) may be infinite, which gives the right 0
+        np.exp(flat, out=flat)
+    flat += 1
+    np.divide(1, flat, out=flat)
     return SoftMasks(cells, tuple(values), (height, width))
 
 
