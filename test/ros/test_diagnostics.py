@@ -11,6 +11,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("diagnostic_msgs")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from sensor_msgs.msg import Image
 
 from yolact_ros.ros.diagnostics.health import STAGES, Percentiles
 from yolact_ros.ros.diagnostics.publisher import CameraWindow, LatencyRecorder, memory_mb
@@ -73,7 +74,7 @@ def test_the_node_tells_of_its_model_and_of_a_camera_that_stops(start_node, clie
             received[status.name] = status
 
     client.node.create_subscription(DiagnosticArray, "/diagnostics", take, 10)
-    start_node(image_timeout=2.0)
+    node = start_node(image_timeout=2.0)
     name = f"{client.namespace.lstrip('/')}/yolact"
     camera = f"{name}: {client.namespace}/image"
     client.ask(image_with({"blue": (0, 0, 64, 64)}, (128, 128)))
@@ -88,6 +89,13 @@ def test_the_node_tells_of_its_model_and_of_a_camera_that_stops(start_node, clie
     assert client.spin_until(lambda: received[camera].level == DiagnosticStatus.STALE)
     assert received[camera].message.startswith("No image for ")
     assert received[camera].message.endswith(f" on {client.namespace}/image; publishers: 1")
+    node.wait_for("No image for ")
+    assert node.output.count("No image for ") <= 2, "at most before the image and after it"
+    client.node.destroy_publisher(client.camera)
+    client.node.create_publisher(Image, "other/image", 1)
+    assert client.spin_until(
+        lambda: f"Images are published on {client.namespace}/other" in received[camera].message
+    )
 
 
 def test_simulated_time_that_does_not_run_is_explained(start_node, client, image_with):

@@ -11,7 +11,7 @@ rclpy = pytest.importorskip("rclpy")
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-from yolact_ros.ros.inputs.graph import count_namesakes, explain_silence
+from yolact_ros.ros.inputs.graph import count_namesakes, explain_silence, name_image_topics
 
 # Published type, published name, subscribed name, subscribed type, words (empty: nothing wrong).
 CASES = {
@@ -54,6 +54,21 @@ def test_silence_is_explained_by_the_parameter_to_change(node, case):
         time.sleep(0.02)
     found = explain_silence(node, prefix + subscribed, expected)
     assert words in found and bool(words) == bool(found)
+
+
+def test_topics_with_images_of_others_are_named(node):
+    assert node.get_namespace() not in name_image_topics(node)
+    topics = [f"{node.get_namespace()}/{name}" for name in "ab"]
+    publishers = [node.create_publisher(Image, topic, 1) for topic in topics]
+    node.create_publisher(Image, "~/overlay", 1)
+    deadline = time.monotonic() + 10.0
+    while not all(map(node.count_publishers, topics)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    found = name_image_topics(node, most=1000)
+    assert all(topic in found for topic in topics) and "overlay" not in found
+    assert ", ...: remap" in name_image_topics(node, most=1)
+    for publisher in publishers:
+        node.destroy_publisher(publisher)
 
 
 def test_nodes_of_one_name_are_counted(node):

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from yolact_ros.ros.diagnostics.health import (
     ACTIVE,
     STAGES,
+    STALE,
     CameraStats,
     ModelStats,
     Percentiles,
@@ -24,7 +25,7 @@ from yolact_ros.ros.diagnostics.health import (
     model_status,
 )
 from yolact_ros.ros.inputs.camera import CameraInput
-from yolact_ros.ros.inputs.graph import count_namesakes
+from yolact_ros.ros.inputs.graph import count_namesakes, name_image_topics
 from yolact_ros.ros.inputs.mailbox import FrameCounts
 from yolact_ros.ros.parameters.settings import DiagnosticSettings
 
@@ -144,6 +145,7 @@ class Diagnostics:
         self.gauges: Sequence[CameraWindow] = ()
         self._node = node
         self._limits = limits
+        self._silent: set[str] = set()  # topics whose silence has been logged
         self._name = node.get_fully_qualified_name().lstrip("/")
         self._publisher = node.create_publisher(DiagnosticArray, TOPIC, 1)
         # The node's clock may stand still with use_sim_time.
@@ -164,21 +166,27 @@ class Diagnostics:
                 "namespace of its own (-r __node:=NAME; launch argument name or namespace).",
                 throttle_duration_sec=NAMESAKE_PERIOD_S,
             )
-        if not self._publisher.get_subscription_count():
-            return
         model = replace(self.model, state=state, fault=self.fault, memory_mb=memory_mb())
         message = DiagnosticArray(status=[model_status(self._name, model)])
         message.header.stamp = self._node.get_clock().now().to_msg()
         for camera, reading in readings:
             publishers = self._node.count_publishers(camera.topic)
-            full = replace(
-                reading,
-                publishers=publishers,
-                clash=camera.watch.clash() or camera.explain_silence(),
-                clock_fault=clock_fault,
-            )
-            message.status.append(camera_status(self._name, full, limits))
+            clash = camera.watch.clash() or camera.explain_silence()
+            if not (publishers or clash) and 0 < limits.image_timeout < reading.silence_s:
+                clash = name_image_topics(self._node)
+            full = replace(reading, publishers=publishers, clash=clash, clock_fault=clock_fault)
+            status = camera_status(self._name, full, limits)
+            self._log_silence(camera, status)
+            message.status.append(status)
         self._publisher.publish(message)
+
+    def _log_silence(self, camera: CameraInput, status: DiagnosticStatus) -> None:
+        """Log once that a camera has become silent: not everybody reads /diagnostics."""
+        if status.level != STALE:
+            self._silent.discard(camera.topic)
+        elif camera.topic not in self._silent:
+            self._silent.add(camera.topic)
+            self._node.get_logger().warning(status.message)
 
     def _clock_fault(self) -> str:
         """Explain why simulated time does not run; empty if the node's clock is usable."""

@@ -44,6 +44,27 @@ def explain_silence(
     return ""
 
 
+def name_image_topics(node: Node, *, most: int = 5) -> str:
+    """Name topics on which others publish images; empty if there are none.
+
+    Args:
+        node: whose own topics are left out.
+        most: number of names.
+    """
+    own = f"{node.get_fully_qualified_name()}/"
+    names = [
+        name
+        for name, types in node.get_topic_names_and_types()
+        if {IMAGE_TYPE, COMPRESSED_TYPE} & set(types)
+        and not name.startswith(own)
+        and node.count_publishers(name)
+    ]
+    if not names:
+        return ""
+    listed = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+    return f"Images are published on {listed}: remap image to one of them (launch argument image)."
+
+
 def count_namesakes(node: Node) -> int:
     """Return how many other nodes have this node's full name."""
     own = (node.get_name(), node.get_namespace())
