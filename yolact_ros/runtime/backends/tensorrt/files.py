@@ -150,10 +150,7 @@ def read_engine(path: Path, identity: EngineIdentity) -> bytes:
     different = identity.differences(sidecar["identity"])
     if different:
         raise BackendError(f"The engine {path} was built for something else: {different}.")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BackendError(f"The engine {path} cannot be read: {error}.") from error
+    content = read_file(path, error=BackendError)
     if len(content) != sidecar["bytes"]:
         raise BackendError(
             f"The engine {path} is incomplete: it has {len(content)} bytes, its sidecar says "
@@ -202,12 +199,14 @@ def write_engine(path: Path, content: bytes, identity: EngineIdentity, *, second
 def _remove_useless(folder: Path, graph: str, sha256: str) -> None:
     """Remove engines of a graph that nothing can use again: of an older graph or format."""
     for path in folder.glob(f"{graph}.*{SUFFIX}"):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sidecar = json.loads(sidecar_path(path).read_bytes())
+        with contextlib.suppress(OSError, BackendError, AttributeError):  # not one of ours
+            where = sidecar_path(path)
+            content = read_file(where, limit=MAX_SIDECAR_BYTES, error=BackendError)
+            sidecar = parse_json(content, where=where, error=BackendError)
             stale = sidecar.get("identity", {}).get("graph_sha256") != sha256
             if stale or sidecar.get("format") in OLDER_FORMATS:
                 path.unlink()
-                sidecar_path(path).unlink()
+                where.unlink()
 
 
 def _write_readable(file: IO[bytes], content: bytes) -> None:
