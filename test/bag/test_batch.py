@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from yolact_ros.bag.segmented_bag import BagOptions
+from yolact_ros.cli.batch import read_record
 from yolact_ros.cli.main import main
 from yolact_ros.config import BackendConfig, PostprocessConfig
 from yolact_ros.errors import DatasetError
@@ -197,6 +198,31 @@ def test_a_lost_worker_is_replaced_and_its_task_done(tmp_path, images, tiny_bund
 def plan(*addresses: object, out: Path, settings=None):
     sources = find_sources(map(str, addresses), Storage(*locate(str(out))))
     return make_tasks(sources, settings or {})
+
+
+@pytest.mark.parametrize(
+    "words, reason",
+    [
+        (["--gpus", "nan"], "are 0 to 10000"),
+        (["--workers", "9" * 20], "are 0 to 10000"),
+        (["--address", "127.0.0.1:1"], "cannot be reached at 127.0.0.1:1"),
+        (["--address", "x"], "cannot be reached at x"),
+    ],
+)
+def test_workers_that_cannot_be_had_are_refused(
+    tmp_path, images, tiny_bundle, capsys, words, reason
+):
+    cv2.imwrite(str(tmp_path / "a.png"), images[0])
+    start = ["batch", str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
+    assert main([*start, "--model", str(tiny_bundle.folder), *words]) == 1
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "7", '{"images": 1, "faults": [], "entries": null}'])
+def test_an_altered_record_is_named(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DatasetError, match="a.json"):
+        read_record(Storage(*locate(str(tmp_path))), "a.json")
 
 
 def test_the_plan_holds_everything_once_in_order(tmp_path, sources):

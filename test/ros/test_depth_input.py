@@ -120,6 +120,14 @@ def test_compressed_depth_is_found_on_the_plugins_topic_and_named_where_it_is_no
     camera.spin_until(lambda: depth.info and depth._images._items)
     view = depth.find(STAMP, (4, 6), settings=AT_ONCE)
     np.testing.assert_allclose(view.metres, 1.5, rtol=1e-6)
+    later = Time(sec=STAMP.sec + 1)
+    bomb = CompressedImage(header=Header(stamp=later), format=message.format)
+    side = (30_000).to_bytes(4, "big")  # of an image that would take gigabytes
+    bomb.data.frombytes(bytes(12) + png.tobytes()[:16] + side + side + png.tobytes()[24:])
+    plugin.publish(bomb)
+    camera.spin_until(lambda: later.sec * 10**9 + later.nanosec in depth._images._items)
+    with pytest.raises(MessageError, match="is 30000x30000, but the image 6x4"):
+        depth.find(later, (4, 6), settings=AT_ONCE)
     depth.close()
 
 

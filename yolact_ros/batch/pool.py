@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from yolact_ros.batch.plan import Task
 from yolact_ros.batch.worker import Settings, Worker
 from yolact_ros.errors import BackendError, ConfigError
 
+CONNECT_S: Final = 10.0
 RETRIES: Final = 2  # of a task whose worker was lost
 STORE_BYTES: Final = 100_000_000  # of shared memory; results go to files, and not through Ray
 
@@ -53,12 +55,15 @@ def connected(config: PoolConfig) -> Iterator[int]:
         "object_store_memory": STORE_BYTES,
     }
     try:
+        if config.address and "://" not in config.address:  # Ray itself tries for minutes
+            host, _, port = config.address.rpartition(":")
+            socket.create_connection((host, int(port)), CONNECT_S).close()
         ray.init(
             **({"address": config.address} if config.address else here),
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise BackendError(f"Ray cannot be reached at {config.address}: {error}.") from error
     try:
         has = ray.cluster_resources()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -19,10 +18,12 @@ from yolact_ros.cli.inference import (
 )
 from yolact_ros.cli.json_file import write_json
 from yolact_ros.cli.settings import read_backend_settings
-from yolact_ros.errors import ConfigError
+from yolact_ros.errors import ConfigError, DatasetError
+from yolact_ros.files import parse_json
 
 if TYPE_CHECKING:
     from yolact_ros.batch.plan import Task
+    from yolact_ros.batch.storage import Storage
     from yolact_ros.batch.worker import Settings
 
 
@@ -82,8 +83,13 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.batch.storage import Storage, locate
     from yolact_ros.batch.worker import Settings
 
-    if arguments.workers < 0 or arguments.cpus < 1 or arguments.gpus < 0:
-        raise ConfigError("--workers and --gpus are 0 or more, --cpus 1 or more.")
+    most = 10_000  # of anything; NaN is not in a range
+    if not (
+        0 <= arguments.workers <= most
+        and 1 <= arguments.cpus <= most
+        and 0 <= arguments.gpus <= most
+    ):
+        raise ConfigError(f"--workers and --gpus are 0 to {most}, --cpus is 1 to {most}.")
     if os.path.exists(arguments.model):  # workers may have another working directory
         arguments.model = os.path.abspath(arguments.model)
     with open_segmenter(arguments) as segmenter:  # finds faults before the workers start
@@ -146,7 +152,7 @@ def _join(tasks: list[Task], settings: Settings) -> tuple[int, list[str]]:
     images, faults, entries = 0, [], []
     for task in tasks:
         if f"{task.key}.json" in done:
-            record: dict[str, Any] = json.loads(storage.read(f"parts/{task.key}.json"))
+            record = read_record(storage, f"parts/{task.key}.json")
             images += record["images"]
             faults += record["faults"]
             entries += record["entries"]
@@ -159,3 +165,18 @@ def _join(tasks: list[Task], settings: Settings) -> tuple[int, list[str]]:
             write_json(folder / "instances.json", entries)
             storage.keep(folder / "instances.json", "instances.json")
     return images, faults
+
+
+def read_record(storage: Storage, name: str) -> dict[str, Any]:
+    """Read what a worker has left of one task.
+
+    Raises:
+        DatasetError: it was altered.
+    """
+    record = parse_json(storage.read(name), where=name)
+    kinds = {"images": int, "faults": list, "entries": list}
+    if not isinstance(record, dict) or any(
+        not isinstance(record.get(key), kind) for key, kind in kinds.items()
+    ):
+        raise DatasetError(f"{storage.root}/{name} was altered; remove it and run this again.")
+    return record

@@ -19,9 +19,10 @@ from yolact_ros.ros.inputs.graph import explain_silence
 from yolact_ros.ros.inputs.qos import SubscriptionEventCallbacks, SubscriptionWatch
 from yolact_ros.ros.inputs.stamp_matcher import Pairing
 from yolact_ros.ros.parameters.settings import DepthSettings
-from yolact_ros.runtime.depth.images import compressed_depth_in_metres, depth_in_metres
+from yolact_ros.runtime.depth.images import PREFIX, compressed_depth_in_metres, depth_in_metres
 from yolact_ros.runtime.depth.objects import DepthView, view_of
 from yolact_ros.runtime.depth.pinhole import Intrinsics, pixel_rays
+from yolact_ros.runtime.images.headers import read_header
 
 DEPTH = "depth/image"
 CAMERA_INFO = "camera_info"
@@ -161,14 +162,14 @@ class DepthInput:
                 f"There is depth, but no camera info on {self._info_topic} "
                 f"({self._node.count_publishers(self._info_topic)} publishers)."
             )
-        metres = metres_of(message, settings)
-        height, width = metres.shape
-        if metres.shape != image_size:
+        height, width = size_of(message) or image_size
+        if (height, width) != image_size:  # before memory is taken for it
             raise MessageError(
                 f"The depth image on {self._topic} is {width}x{height}, but the image "
                 f"{image_size[1]}x{image_size[0]}; publish depth that is registered to the image "
                 "(aligned; see depth_image_proc)."
             )
+        metres = metres_of(message, settings)
         info = self._info
         if (info.height, info.width) != metres.shape:
             raise MessageError(
@@ -270,6 +271,14 @@ class DepthInput:
 def nanoseconds(stamp: Time) -> int:
     """Return a stamp as one number."""
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+
+
+def size_of(message: Image | CompressedImage) -> tuple[int, int] | None:
+    """Return the (height, width) that a depth image names; None if it has no sound header."""
+    if not isinstance(message, CompressedImage):
+        return message.height, message.width
+    header = read_header(bytes(message.data[PREFIX.size :]))
+    return None if header is None else (header.height, header.width)
 
 
 def metres_of(message: Image | CompressedImage, settings: DepthSettings) -> np.ndarray:

@@ -21,7 +21,7 @@ DEPTH_ENCODINGS = {
 
 # What compressed_depth_image_transport writes before the PNG: the kind of quantization (0: inverse
 # depth) and its parameters A and B.
-_PREFIX = struct.Struct("<iff")
+PREFIX = struct.Struct("<iff")
 
 
 def depth_in_metres(
@@ -102,7 +102,7 @@ def compressed_depth_in_metres(
             "...compressedDepth.format to png, or this node's depth_transport to raw."
         )
     encoded = bytes(data)
-    png = encoded[_PREFIX.size :]
+    png = encoded[PREFIX.size :]
     if encoding not in DEPTH_ENCODINGS or not png.startswith(PNG_START):
         raise MessageError(
             f"{name} is not supported; publish 16UC1 or 32FC1 as a PNG by image_transport's "
@@ -117,7 +117,7 @@ def compressed_depth_in_metres(
     kind, usual_unit = DEPTH_ENCODINGS[encoding]
     samples = stored.astype(np.float32)
     if kind is np.float32:
-        quantization, a, b = _PREFIX.unpack_from(encoded)
+        quantization, a, b = PREFIX.unpack_from(encoded)
         if quantization != 0 or not (math.isfinite(a) and math.isfinite(b)):
             raise MessageError(f"{name} is not quantized by inverse depth: its prefix is damaged.")
         with np.errstate(all="ignore"):
