@@ -56,12 +56,12 @@ def test_a_folder_that_holds_a_run_is_refused_and_resumed_by_its_name_alone(
 ):
     run = tmp_path / "run"
     assert main(["train", str(recipe()), "-o", str(run)]) == 0
-    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
     capsys.readouterr()
     assert main(["train", str(recipe()), "-o", str(run)]) == 1
     printed = capsys.readouterr().err
-    assert "holds a run already" in printed and f"--resume {run}" in printed
-    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert "already contains a run" in printed and f"--resume {run}" in printed
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
     words = ["--set", "steps=3", "--set", "model.name=other"]
     assert main(["train", "--resume", str(run), *words[:2]]) == 0
     assert load_checkpoint(run / "last.pth").step == 3

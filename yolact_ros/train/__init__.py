@@ -1,1 +1,1 @@
-"""Data, augmentation, matching, losses and the training loop."""
+"""Training: augmentation, matching, losses and the training loop."""

@@ -1,4 +1,4 @@
-"""Losses of masks whose truth is a box alone (BoxInst, Tian et al., CVPR 2021, section 3)."""
+"""Mask losses for instances with only a box (BoxInst, Tian et al., CVPR 2021, section 3)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from yolact_ros.train.mask_losses import TrainedMasks, dice_losses
 
-# Neighbours are two mask pixels apart, and count as alike from this similarity on (section 3.2).
+# Neighbours are two mask pixels apart, and similar from this similarity on (section 3.2).
 NEIGHBOUR_DISTANCE = 2
 SMALLEST_SIMILARITY = 0.3
-# exp(-distance / 2) of the two colours in CIE Lab.
+# Similarity is exp(-distance / 2) of two colours in CIE Lab.
 COLOUR_SCALE = 2.0
 
-# Linear sRGB to CIE XYZ, divided by the white of D65 (IEC 61966-2-1).
+# Linear sRGB to CIE XYZ, divided by the D65 white point (IEC 61966-2-1).
 WHITE_D65 = (0.950456, 1.0, 1.088754)
 XYZ_OF_RGB = (
     (0.412453, 0.357580, 0.180423),
@@ -26,11 +26,11 @@ XYZ_OF_RGB = (
 
 
 def box_mask_loss(masks: TrainedMasks, colours: Tensor) -> Tensor:
-    """Sum over the masks of the projection loss and the pairwise loss.
+    """Sum the projection loss and the pairwise loss over all masks.
 
     Args:
-        masks: at the prototypes' size; their truths are filled boxes.
-        colours: (3, Hp, Wp) float32 CIE Lab of the image, see `lab_colours`.
+        masks: masks at the size of the prototypes, with filled boxes as ground truth.
+        colours: (3, Hp, Wp) float32 CIE Lab colours of the image, see `lab_colours`.
     """
     total = colours.new_zeros(())
     for i, (x1, y1, x2, y2), logits in zip(
@@ -45,8 +45,8 @@ def box_mask_loss(masks: TrainedMasks, colours: Tensor) -> Tensor:
 def projection_losses(soft: Tensor, inside: Tensor) -> Tensor:
     """Compare the extent of masks with that of their box along both axes.
 
-    The largest value of each column, and of each row, is compared with 1 where the box is and 0
-    elsewhere, by the dice loss.
+    The dice loss compares the maximum of each column, and of each row, with 1 inside the box and
+    0 outside.
 
     Args:
         soft: (n, h, w) masks after the sigmoid.
@@ -61,11 +61,11 @@ def projection_losses(soft: Tensor, inside: Tensor) -> Tensor:
 
 
 def pairwise_losses(logits: Tensor, colours: Tensor, inside: Tensor) -> Tensor:
-    """Ask neighbours of like colour to be both object or both not.
+    """Penalise different labels of neighbours with similar colours.
 
-    The loss is the mean of -log(p q + (1 - p)(1 - q)) over all pairs of pixels that are two apart
-    along a row, a column or a diagonal, have a similarity of at least 0.3, and of which at least
-    one lies inside the box. Without such a pair it is zero.
+    The loss is the mean of -log(p q + (1 - p)(1 - q)) over all pairs of pixels that are two pixels
+    apart along a row, a column or a diagonal, have a similarity of at least 0.3, and at least one
+    of which lies inside the box. Without such a pair it is zero.
 
     Args:
         logits: (n, h, w) masks before the sigmoid.
@@ -90,7 +90,7 @@ def pairwise_losses(logits: Tensor, colours: Tensor, inside: Tensor) -> Tensor:
 
 
 def _pairs(size: torch.Size) -> Iterator[tuple[tuple, tuple]]:
-    """Index pairs of neighbours in the last two axes, each pair once."""
+    """Yield index pairs of neighbours along the last two axes, each pair once."""
     height, width = size
     d = NEIGHBOUR_DISTANCE
     low_rows, high_rows, rows = slice(0, max(height - d, 0)), slice(d, None), slice(None)
@@ -106,8 +106,8 @@ def lab_colours(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Shrink (B, H, W, 3) uint8 BGR images to (B, 3, h, w) float32 CIE Lab, L from 0 to 100.
 
     Args:
-        images: at the network's input size.
-        size: (height, width) of the result, at which each pixel is the mean of those it covers.
+        images: images of the network's input size.
+        size: (height, width) of the result; each pixel is the mean of the pixels it covers.
     """
     rgb = images.flip(-1).permute(0, 3, 1, 2).float() / 255
     rgb = F.adaptive_avg_pool2d(rgb, size)

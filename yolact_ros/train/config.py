@@ -1,4 +1,4 @@
-"""What a training run is: network, data, recipe, as one configuration read from YAML."""
+"""Configuration of a training run (network, data and recipe), read from YAML."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_RECIPE_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Annotations and images of a data set; both empty = none."""
+    """Annotations and images of a data set; empty = none."""
 
     annotations: str = setting("", "COCO annotation file")
     images: str = setting("", "Folder of its images")
@@ -49,9 +49,9 @@ class OptimizerConfig:
         "Learning rate of the backbone as a fraction of learning_rate (0 = frozen)",
         range=(0.0, 1.0),
     )
-    momentum: float = setting(0.9, "momentum of sgd; first beta of adamw", range=(0.0, 0.999))
+    momentum: float = setting(0.9, "Momentum of sgd; first beta of adamw", range=(0.0, 0.999))
     weight_decay: float = setting(
-        5e-4, "pull towards zero; adamw spares biases and norms", range=(0.0, 1.0)
+        5e-4, "Weight decay; adamw does not apply it to biases and norms", range=(0.0, 1.0)
     )
     gradient_clip: float = setting(
         0.0, "Maximum norm of the whole gradient (0 = off)", range=(0.0, 1e6)
@@ -89,7 +89,7 @@ class TrainConfig:
     augmentation: AugmentConfig = AugmentConfig()
     losses: LossConfig = LossConfig()
     pairs: PairConfig | None = None
-    """Train the partial feature transform on pairs of keyframe and frame; None: on images."""
+    """Train the partial feature transform on pairs of keyframe and frame; None = single images."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     pretrained: bool = setting(True, "Initialise the backbone with ImageNet weights")
@@ -103,17 +103,17 @@ class TrainConfig:
         "Freeze the backbone's batch norms; auto (None) = with fewer than six images per process",
     )
     frozen: tuple[str, ...] = setting(
-        (), "Parts that are not trained: prefixes of parameter names, e.g. backbone.stem"
+        (), "Parts that are not trained, by prefix of the parameter name, e.g. backbone.stem"
     )
     trained: tuple[str, ...] = setting(
-        (), "Train these parts alone, by prefix (empty = all that are not frozen)"
+        (), "Train only these parts, by prefix (empty = all that are not frozen)"
     )
     steps: int = setting(800000, "Optimisation steps", range=(1, 100000000))
     batch_size: int = setting(8, "Global batch size (all processes)", range=(1, 4096))
     recipe_batch_size: int = setting(
         0,
-        "Batch size for which learning rate, steps and drops are given; they are scaled for "
-        "another batch size (0 = never)",
+        "Batch size of the recipe; with another one, learning rate, steps and drops are scaled "
+        "(0 = never)",
         range=(0, 4096),
     )
     repeat_threshold: float = setting(
@@ -156,17 +156,17 @@ class TrainConfig:
 def train_config_from_plain(
     values: Mapping[str, Any], *, resume: str | Path | None = None
 ) -> TrainConfig:
-    """Build a configuration from what YAML holds.
+    """Build a configuration from a mapping read from YAML.
 
-    The key `variant` names the network to start from (`yolact_ros.variants`; `checkpoint` is that
-    of the checkpoint `start_from`); all others are fields of `TrainConfig`, and only differences
-    from its defaults need to be given. `model.classes` may be `from_annotations`: the categories
-    of the training annotations that have an instance. A run that goes on from the checkpoint
-    `resume` has no more use for `start_from`, and has the network of the former.
+    The key `variant` names the base network (`yolact_ros.variants`, or `checkpoint` for that of
+    `start_from`). All other keys are fields of `TrainConfig` that differ from its defaults.
+    `model.classes` may be `from_annotations`: the categories of the training annotations that have
+    an instance. A run that resumes from the checkpoint `resume` has the network of that checkpoint
+    and ignores `start_from`.
 
     Raises:
-        ConfigError: an unknown key, a value of another type or out of its range.
-        DatasetError: the annotations that the classes come from cannot be read or have none.
+        ConfigError: a key is unknown, or a value has the wrong type or is out of range.
+        DatasetError: the annotations cannot be read, or have no classes.
         WeightsError: the checkpoint cannot be read.
     """
     values = dict(values)
@@ -178,7 +178,7 @@ def train_config_from_plain(
             model=_model_of(resume or values.get("start_from")) if own else variant(name)
         )
     if not all(isinstance(key, str) for key in values):
-        raise ConfigError("A name of a setting is no text; expected e.g. `steps: 1000`.")
+        raise ConfigError("The name of a setting is not text; expected e.g. `steps: 1000`.")
     if values.get("freeze_batch_norm") == "auto":
         values["freeze_batch_norm"] = None
     model = values.get("model")
@@ -186,7 +186,7 @@ def train_config_from_plain(
         data = override(DataConfig(), values.get("training") or {}, where="training")
         if not data.annotations:
             raise ConfigError(
-                f"model.classes is {FROM_ANNOTATIONS!r}, but training.annotations names no file."
+                f"model.classes is {FROM_ANNOTATIONS!r}, but training.annotations is empty."
             )
         classes = classes_with_instances(
             Path(data.annotations), Path(data.images), learn_boxes=data.learn_boxes
@@ -196,7 +196,7 @@ def train_config_from_plain(
 
 
 def _model_of(path: Any) -> ModelConfig:
-    """The network of the checkpoint that a run starts from."""
+    """Return the network of the checkpoint that a run starts from."""
     if not path:
         raise ConfigError(
             f"variant is {CHECKPOINT_VARIANT!r}, the network of the checkpoint that the run "
@@ -206,10 +206,11 @@ def _model_of(path: Any) -> ModelConfig:
 
 
 def scale_to_batch(config: TrainConfig) -> TrainConfig:
-    """Fit a recipe to another batch size by the linear rule, if it says what it is meant for.
+    """Adapt a recipe to another batch size by the linear rule, if it names its own.
 
-    The learning rate grows with the batch; steps and drops shrink, so that as many images are
-    seen. The warm-up keeps its length and its first rate (dbolya/yolact `train.py`, autoscale).
+    The learning rate scales with the batch size; steps and drops scale inversely, so that the
+    number of images is the same. The warm-up keeps its length and initial rate (dbolya/yolact
+    `train.py`, autoscale).
     """
     size, meant = config.batch_size, config.recipe_batch_size
     if meant in (0, size):
@@ -230,7 +231,7 @@ def scale_to_batch(config: TrainConfig) -> TrainConfig:
 
 
 def describe_scaling(meant: TrainConfig, scaled: TrainConfig) -> str:
-    """One line about what `scale_to_batch` changed."""
+    """Return one line about the changes of `scale_to_batch`."""
     line = (
         f"Batches of {scaled.batch_size} images with a recipe for {meant.recipe_batch_size}: "
         f"learning rate {meant.optimizer.learning_rate:g} -> {scaled.optimizer.learning_rate:g}, "
@@ -250,17 +251,17 @@ def read_train_config(
     """Read a YAML file.
 
     Args:
-        path: the file; relative paths in it are meant from the current folder.
-        changes: dotted key to value, e.g. {"optimizer.learning_rate": 0.01}; they win.
-        resume: the checkpoint that the run goes on from, if it does.
+        path: YAML file; relative paths in it are relative to the current folder.
+        changes: overrides by dotted key, e.g. {"optimizer.learning_rate": 0.01}.
+        resume: checkpoint that the run resumes from, if any.
 
     Raises:
-        ConfigError: the file is missing, is no YAML mapping or holds unusable settings.
+        ConfigError: the file is missing, is not a YAML mapping or has invalid settings.
     """
     path = Path(path)
     try:
         values = yaml.safe_load(read_file(path, limit=MAX_RECIPE_BYTES, error=ConfigError))
-    # ValueError: no date or number; TypeError: a key that cannot be one.
+    # ValueError: invalid date or number; TypeError: invalid key.
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(f"The configuration {path} is not YAML: {error}") from error
     if not isinstance(values, dict):
@@ -271,8 +272,8 @@ def read_train_config(
         for parent in parents:
             inner = place.get(parent, {})
             if not isinstance(inner, dict):
-                raise ConfigError(f"{path}: {parent!r} in {key!r} is no group of settings.")
-            place[parent] = dict(inner)  # an alias of YAML is one object in two places
+                raise ConfigError(f"{path}: {parent!r} in {key!r} is not a group of settings.")
+            place[parent] = dict(inner)  # aliases in YAML share one object
             place = place[parent]
         place[last] = value
     try:

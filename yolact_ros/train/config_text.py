@@ -1,4 +1,4 @@
-"""A training run's configuration in full, as YAML that explains itself."""
+"""The full configuration of a training run as commented YAML."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yolact_ros.train.config import TrainConfig
 
 
 def commented_yaml(config: TrainConfig) -> str:
-    """Every setting with its value and what it means; `read_train_config` reads it back."""
+    """Format every setting with its value and meaning; `read_train_config` reads it back."""
     return "\n".join(_lines(config, indent=0)) + "\n"
 
 
@@ -33,7 +33,7 @@ def _lines(config: Any, *, indent: int) -> list[str]:
 
 
 def _comment(field: dataclasses.Field[Any], value: Any) -> str:
-    """What a setting means, what it may be, and its default where the value is another."""
+    """Describe a setting: meaning, allowed values, and the default if the value differs."""
     parts = [str(field.metadata["doc"])] if "doc" in field.metadata else []
     if "choices" in field.metadata:
         parts.append(f"one of: {', '.join(field.metadata['choices'])}")
@@ -46,7 +46,7 @@ def _comment(field: dataclasses.Field[Any], value: Any) -> str:
 
 
 def _scalar(name: str, value: Any) -> str:
-    """A value on one line of YAML."""
+    """Format a value on one line of YAML."""
     if name == "freeze_batch_norm" and value is None:
         return "auto"
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""The processes that train one network together, as `torchrun` starts them."""
+"""Communication between the processes that train one network, started by `torchrun`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from torch import Tensor, nn
 
 from yolact_ros.errors import ConfigError
 
-# How long one process waits for the others before it gives up: long enough for COCOeval on
-# thousands of images, which the first process does alone.
+# How long a process waits for the others: long enough for COCOeval on thousands of images, which
+# only the first process runs.
 TIMEOUT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process among those of the run; all call each method at the same point.
+    """This process among all processes of the run, which must call each method together.
 
     Attributes:
-        device: what this process computes on.
-        rank: number of this process; 0 is the one that writes files and reports.
-        count: how many there are.
+        device: device of this process.
+        rank: index of this process; process 0 writes files and reports.
+        count: number of processes.
     """
 
     device: torch.device
@@ -40,20 +40,20 @@ class DistributedContext:
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Sum of a tensor of the device over all processes, element by element."""
+        """Sum a tensor over all processes, element by element."""
         if self.count > 1:
             tensor = tensor.detach().clone()
             dist.all_reduce(tensor)
         return tensor
 
     def any(self, value: bool) -> bool:
-        """Whether `value` is true in one process at least."""
+        """Return whether `value` is true in at least one process."""
         if self.count == 1:
             return value
         return bool(self.sum(torch.tensor(float(value), device=self.device)) > 0)
 
     def gather(self, value: Any) -> list[Any]:
-        """What each process has as `value`, in order of rank; any value that can be pickled."""
+        """Return the values of all processes in order of rank; any value that can be pickled."""
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
@@ -61,18 +61,18 @@ class DistributedContext:
         return values
 
     def broadcast_from_rank0(self, module: nn.Module) -> None:
-        """Give `module` the weights and statistics that it has in the first process."""
+        """Copy the weights and statistics of `module` from the first process."""
         if self.count > 1:
             for tensor in module.state_dict().values():
-                value = tensor.contiguous()  # in whatever order of channels it is kept
+                value = tensor.contiguous()  # whatever its memory format
                 dist.broadcast(value, src=0)
                 tensor.copy_(value)
 
     def per_process_batch(self, batch_size: int) -> int:
-        """Images of a batch that this process takes.
+        """Return the number of images per batch for this process.
 
         Raises:
-            ConfigError: the batch cannot be shared out evenly.
+            ConfigError: the batch size is not a multiple of the number of processes.
         """
         if batch_size % self.count:
             raise ConfigError(
@@ -84,41 +84,41 @@ class DistributedContext:
 
 @contextlib.contextmanager
 def join_processes(device: str) -> Iterator[DistributedContext]:
-    """Join the processes that `torchrun` started; without it, be the only one.
+    """Join the processes that `torchrun` started; without it, there is only this process.
 
     Args:
         device: `auto`, `cpu` or `cuda`; with `cuda` each process of a machine has its own GPU.
 
     Raises:
-        ConfigError: the device is not there, or there are fewer GPUs than processes.
+        ConfigError: the device does not exist, or there are fewer GPUs than processes.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield DistributedContext(choose_device(device))
         return
-    chosen = choose_device(device, place=int(os.environ.get("LOCAL_RANK", "0")))
+    chosen = choose_device(device, index=int(os.environ.get("LOCAL_RANK", "0")))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
     yield DistributedContext(chosen, dist.get_rank(), dist.get_world_size())
-    # After an error there is nobody to say goodbye to: torchrun ends the others.
+    # Not after an error, when torchrun ends the other processes.
     dist.destroy_process_group()
 
 
-def choose_device(name: str, *, place: int = 0) -> torch.device:
-    """The device of a setting; for `cuda` the GPU of number `place`.
+def choose_device(name: str, *, index: int = 0) -> torch.device:
+    """Return the device of a setting; for `cuda`, the GPU with this index.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: the device does not exist.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cuda" and not gpus:
         raise ConfigError("device is cuda, but torch finds no GPU; use auto or cpu.")
     if name == "cpu" or not gpus:
         return torch.device("cpu")
-    if place >= gpus:
+    if index >= gpus:
         raise ConfigError(
-            f"Process {place} of this machine has no GPU: there are {gpus}. Start as many with "
+            f"Process {index} of this machine has no GPU: there are {gpus}. Start as many with "
             f"--nproc_per_node={gpus}, or set device to cpu."
         )
-    return torch.device("cuda", place)
+    return torch.device("cuda", index)

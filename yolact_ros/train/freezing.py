@@ -1,4 +1,4 @@
-"""What of a network is not trained."""
+"""Frozen parts of a network."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from yolact_ros.model.weights.checkpoint import Transfer
 from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.config import TrainConfig
 
-# Of fewer images a process, batch norm's statistics are too noisy to learn with (reference:
-# `train.py`).
+# With fewer images per process, batch norm statistics are too noisy (reference: `train.py`).
 SMALLEST_NORMED_BATCH = 6
 
-NAMED = 4  # entries that an error names
+NAMED = 4  # entries in an error message
 
 
-def frozen_norms(model: Yolact, config: TrainConfig, *, share: int) -> list[nn.Module]:
-    """The batch norms that keep their statistics and weights, for `share` images a process."""
+def frozen_norms(model: Yolact, config: TrainConfig, *, images: int) -> list[nn.Module]:
+    """Return the batch norms that are frozen with this number of images per process."""
     frozen = config.freeze_batch_norm
     if frozen is None:
-        frozen = share < SMALLEST_NORMED_BATCH
+        frozen = images < SMALLEST_NORMED_BATCH
     return [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)] if frozen else []
 
 
 def freeze_parts(model: Yolact, config: TrainConfig) -> None:
-    """Exclude parameters from training, as `frozen` and `trained` say.
+    """Exclude parameters from training according to `frozen` and `trained`.
 
     Raises:
-        ConfigError: one of their names fits no parameter.
+        ConfigError: a name matches no parameter.
     """
     for setting in ("frozen", "trained"):
         for part in getattr(config, setting):
@@ -45,25 +44,25 @@ def freeze_parts(model: Yolact, config: TrainConfig) -> None:
 
 
 def is_frozen(name: str, config: TrainConfig) -> bool:
-    """Whether the entry of that dotted name belongs to a part that is not trained."""
+    """Return whether an entry belongs to a part that is not trained."""
     if config.trained and not _belongs(name, config.trained):
         return True
     return _belongs(name, config.frozen)
 
 
 def check_frozen_parts(transfer: Transfer, config: TrainConfig) -> None:
-    """Make sure that what is not trained came from somewhere.
+    """Check that every part that is not trained was loaded.
 
     Raises:
-        ConfigError: entries that the checkpoint does not have would stay as they are made.
+        ConfigError: entries that the checkpoint lacks would keep their initial values.
     """
     lacking = [n for n in (*transfer.fresh, *transfer.averaged) if is_frozen(n, config)]
     if lacking:
         shown = ", ".join(lacking[:NAMED]) + (", ..." if len(lacking) > NAMED else "")
         raise ConfigError(
-            f"{transfer.source} has nothing that fits {len(lacking)} entries of parts that are "
-            f"not trained ({shown}): they would stay random. Train the checkpoint's own network, "
-            "with its classes (variant: checkpoint), or let these parts learn (frozen, trained)."
+            f"{transfer.source} lacks {len(lacking)} entries of parts that are not trained "
+            f"({shown}): they would stay random. Train the network of the checkpoint with its "
+            "classes (variant: checkpoint), or train these parts (frozen, trained)."
         )
 
 

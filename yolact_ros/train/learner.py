@@ -1,4 +1,4 @@
-"""One optimisation step after another: losses, gradient, weights and their running mean."""
+"""Optimisation steps: losses, gradients, weights and their EMA."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from yolact_ros.train.losses import LOSS_NAMES, at_least_one, yolact_losses
 from yolact_ros.train.optimizer import WeightAverage, learning_rate, make_optimizer
 from yolact_ros.train.target import Target
 
-# float16 gradients that overflow even at this scale of the loss are not finite by themselves.
+# float16 gradients that overflow even at this loss scale are not finite by themselves.
 SMALLEST_SCALE = 1.0
 
-# What torch's optimizers keep of each parameter.
+# State of torch's optimizers for each parameter.
 OPTIMIZER_STATE = {"sgd": {"momentum_buffer"}, "adamw": {"step", "exp_avg", "exp_avg_sq"}}
 
 
@@ -37,15 +37,15 @@ class Learner:
     """A network in training.
 
     Attributes:
-        model: the network, whose weights the optimizer changes.
-        average: the running mean of its weights, if there is one.
-        precision: of the network's forward pass.
+        model: network whose weights the optimizer changes.
+        average: EMA of its weights, if enabled.
+        precision: precision of the forward pass.
     """
 
     def __init__(
         self, model: Yolact, config: TrainConfig, *, processes: DistributedContext
     ) -> None:
-        """Take over a network on the device; all processes get the weights of the first.
+        """Prepare a network on the device; all processes get the weights of the first.
 
         Raises:
             ConfigError: a setting does not fit the network, the device or the processes.
@@ -55,7 +55,7 @@ class Learner:
         self.processes = processes
         self.per_process_batch = processes.per_process_batch(config.batch_size)
         self.precision = choose_precision(config.precision, processes.device)
-        self._frozen_norms = list(frozen_norms(model, config, share=self.per_process_batch))
+        self._frozen_norms = list(frozen_norms(model, config, images=self.per_process_batch))
         for module in self._frozen_norms:
             module.requires_grad_(False)
         freeze_parts(model, config)
@@ -69,23 +69,23 @@ class Learner:
             model, config, precision=self.precision, processes=processes
         )
         if processes.count > 1:
-            # A flow network takes no part in single images, and re-scoring not in every batch.
+            # Single images do not use a flow network, and not every batch uses re-scoring.
             partial = config.model.mask_rescoring or config.model.flow is not None
             self._losses = DistributedDataParallel(self._losses, find_unused_parameters=partial)
 
     @property
     def rate(self) -> float:
-        """Learning rate of the last step."""
+        """The learning rate of the last step."""
         return float(self.optimizer.param_groups[-1]["lr"])
 
     def learn(self, batch: Batch, *, step: int) -> dict[str, float]:
-        """Do step `step` (0-based) with this process's part of its batch.
+        """Run the 0-based step `step` with this process's part of the batch.
 
         Returns:
             The losses of the whole batch.
 
         Raises:
-            YolactError: a loss or the gradient is not finite, in any of the processes.
+            YolactError: a loss or the gradient is not finite in any process.
         """
         config = self.config
         rate = learning_rate(
@@ -100,8 +100,8 @@ class Learner:
         for module in self._frozen_norms:
             module.eval()
         device = self.processes.device
-        # Each image draws its masks with a seed of its own, so that neither a resumed run nor
-        # another number of processes changes them.
+        # Each image samples its masks with its own seed, so that neither resuming nor another
+        # number of processes changes them.
         first = (
             config.seed * 1_000_003
             + step * config.batch_size
@@ -132,27 +132,27 @@ class Learner:
         return values
 
     def model_to_use(self) -> Yolact:
-        """The network with the weights to use: their running mean where there is one."""
+        """Return the network with the weights to use: the EMA if enabled."""
         return self.average.model if self.average else self.model
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs besides the weights to use and the optimizer's state."""
+        """Return the state for a checkpoint, besides the weights to use and the optimizer."""
         return {
             "training_weights": self.model.state_dict() if self.average else None,
             "loss_scale": self._scaler.state_dict(),
         }
 
     def load_optimizer(self, state: Mapping[str, Any]) -> None:
-        """Go on with the moments of a checkpoint; rates and decays stay those of the run.
+        """Load the moments of a checkpoint; learning rates and decays stay those of the run.
 
         Raises:
-            ValueError: they are of other parameters or of another optimizer.
+            ValueError: they belong to other parameters or to another optimizer.
             Exception: whatever torch raises for another structure.
         """
         own = self.optimizer.state_dict()
         groups = [group["params"] for group in state["param_groups"]]
         if groups != [group["params"] for group in own["param_groups"]]:
-            raise ValueError("it is of other parameters")
+            raise ValueError("it belongs to other parameters")
         self.optimizer.load_state_dict({**own, "state": state["state"]})
         names = OPTIMIZER_STATE[self.config.optimizer.name]
         for parameter, values in self.optimizer.state.items():
@@ -168,7 +168,7 @@ class Learner:
                     raise ValueError(f"{name} is not finite")
 
     def load_scale(self, state: Mapping[str, Any]) -> None:
-        """Go on with the scale of the loss that `state` gave."""
+        """Load the loss scale from `state`."""
         if state and self._scaler.is_enabled():
             self._scaler.load_state_dict(dict(state))
 
@@ -181,10 +181,10 @@ class Learner:
         bad = {name: v for name, v in values.items() if not torch.isfinite(torch.tensor(v))}
         if bad:
             parts = ", ".join(f"{name} is {value}" for name, value in bad.items())
-            guilty = batch.file_names if not bool(torch.isfinite(own).all()) else []
+            suspects = batch.file_names if not bool(torch.isfinite(own).all()) else []
             raise YolactError(
                 f"The loss is not finite at step {step}: {parts} (images: "
-                f"{self._names(guilty)}). Lower the learning rate, lengthen the warm-up "
+                f"{self._names(suspects)}). Lower the learning rate, lengthen the warm-up "
                 "or clip the gradient, and resume from the last checkpoint."
             )
         return values
@@ -196,7 +196,7 @@ class Learner:
         if torch.isfinite(norm):
             return
         if self._scaler.is_enabled() and self._scaler.get_scale() > SMALLEST_SCALE:
-            return  # the scaler leaves this step out and lowers its scale
+            return  # the scaler skips this step and lowers its scale
         raise YolactError(
             f"The gradient is not finite at step {step} (images: "
             f"{self._names(batch.file_names)}). Lower the learning rate, and resume from the last "
@@ -204,12 +204,12 @@ class Learner:
         )
 
     def _names(self, names: Sequence[str]) -> str:
-        """Those of all processes, which come here together: they judge the same numbers."""
+        """Join the names of all processes, which call this together for the same numbers."""
         return ", ".join(name for part in self.processes.gather(list(names)) for name in part)
 
 
 class BatchLosses(nn.Module):
-    """Network and losses as one module: all whose gradients DistributedDataParallel averages."""
+    """Network and losses as one module, for DistributedDataParallel."""
 
     def __init__(
         self,
@@ -232,15 +232,15 @@ class BatchLosses(nn.Module):
         seeds: Sequence[int],
         motion: Motion | None = None,
     ) -> dict[str, Tensor]:
-        """Losses of a part of a batch; the mean over the processes is that of the whole batch.
+        """Compute losses whose mean over the processes is the loss of the whole batch.
 
-        The reference normalises each GPU's part by itself instead.
+        The reference normalises the part of each GPU separately instead.
 
         Args:
             images: (B, H, W, 3) uint8 BGR, on the device.
-            targets: B of them, on the device.
+            targets: B targets, on the device.
             seeds: see `yolact_losses`.
-            motion: of pairs, on the device.
+            motion: keyframes of pairs, on the device.
         """
         return batch_losses(
             self.model,
@@ -271,9 +271,9 @@ def batch_losses(
     motion: Motion | None = None,
     agree: Callable[[bool], bool] = bool,
 ) -> dict[str, Tensor]:
-    """Run a network on (B, H, W, 3) uint8 BGR images; the losses are `yolact_losses`.
+    """Run a network on (B, H, W, 3) uint8 BGR images and compute `yolact_losses`.
 
-    Pairs run with the features of their keyframes, and have the losses of `transform_losses` too.
+    Pairs run with the features of their keyframes and add the losses of the feature transform.
     """
     losses: dict[str, Tensor] = {}
     with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
@@ -288,8 +288,8 @@ def batch_losses(
             )
     broken = not all(bool(torch.isfinite(tensor).all()) for tensor in output)
     if agree(broken):
-        # Cross entropy of NaN is an assertion on a GPU, which ends the process. NaN as the loss
-        # gets a sentence from `learn`, in all processes at once.
+        # Cross entropy of NaN fails an assertion on a GPU, which ends the process. `learn` reports
+        # a loss of NaN, in all processes at once.
         lost = torch.stack([tensor.float().sum() for tensor in output]).sum() * float("nan")
         return dict.fromkeys(loss_names(config), lost)
     detection = yolact_losses(
@@ -309,7 +309,7 @@ def _prepare(images: Tensor, model: Yolact) -> Tensor:
 
 
 def loss_names(config: TrainConfig) -> tuple[str, ...]:
-    """Names of the losses of a run, in the order of its logs."""
+    """Return the names of the losses of a run, in the order of its logs."""
     absent = {
         "mask_iou": not config.model.mask_rescoring,
         "box_mask": not config.losses.box_mask_weight,
@@ -319,7 +319,7 @@ def loss_names(config: TrainConfig) -> tuple[str, ...]:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The floating type of a setting; `auto` is what the device computes fast."""
+    """Return the floating-point type of a setting; `auto` is a fast one of the device."""
     if name != "auto":
         return {
             "float32": torch.float32,

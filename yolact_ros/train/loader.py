@@ -1,4 +1,4 @@
-"""From a data set to batches on the device, in an order that only the seed and the step decide."""
+"""Batches of a data set, in an order that depends only on the seed and the step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Motion(NamedTuple):
-    """The keyframes that belong to the images of a batch."""
+    """The keyframes of the images of a batch."""
 
     keyframes: Tensor
     """(B, H, W, 3) uint8 BGR."""
@@ -34,7 +34,7 @@ class Motion(NamedTuple):
     """(B, 2, h4, w4) float32 pixels, see `pairs.Pair`."""
 
     def to(self, device: torch.device) -> Motion:
-        """The same on another device."""
+        """Return the same on another device."""
         return Motion(self.keyframes.to(device), self.flow.to(device))
 
 
@@ -46,17 +46,17 @@ class Batch(NamedTuple):
     targets: list[Target]
     file_names: list[str]
     passed_over: list[str]
-    """Why images cannot be used in whose place others came."""
+    """Why images that were replaced by others cannot be used."""
     motion: Motion | None = None
-    """Only of pairs."""
+    """For pairs only."""
 
 
 class TrainingStream(Dataset):
-    """The endless sequence of augmented samples: one random order of the images after another.
+    """The endless sequence of augmented samples, in a new random order for each epoch.
 
-    With a repeat threshold, images of rare classes come several times in each order (see
-    `repeat_factors`). Sample k depends on the seed and k alone, so a resumed run and any number
-    of worker processes see the same.
+    With a repeat threshold, images of rare classes are repeated within an epoch (see
+    `repeat_factors`). Sample k depends only on the seed and k, so a resumed run and any number of
+    worker processes get the same samples.
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class TrainingStream(Dataset):
 
         Args:
             dataset: images without instances are left out, as in the reference, or kept.
-            model: gives the size of the network's input, and how images are brought to it.
+            model: configuration with the input size and the resizing.
             config: augmentation.
-            seed: of order and augmentation.
+            seed: seed of order and augmentation.
             repeat_threshold: see `TrainConfig.repeat_threshold`.
             keep_empty: keep images without instances, see `LossConfig.min_negatives`.
 
@@ -99,7 +99,7 @@ class TrainingStream(Dataset):
         self._order = (-1, np.zeros(0, np.int64))  # epoch, permutation
 
     def _repeated(self, threshold: float) -> list[int]:
-        """`indices` with those of rare classes repeated; fractions are rounded at random."""
+        """Repeat the indices of rare classes; fractions are rounded at random."""
         classes = [
             {a["class_id"] for a in self.dataset.annotations(i) if not a["iscrowd"]}
             for i in self.indices
@@ -121,10 +121,10 @@ class TrainingStream(Dataset):
         )
 
     def _load(self, position: int) -> Sample:
-        """The image of a position; the next one that can be read takes the place of a broken one.
+        """Load the image of a position, or the next readable one instead of a broken one.
 
         Raises:
-            DatasetError: none can be read.
+            DatasetError: no image can be read.
         """
         epoch, place = divmod(position, len(self.indices))
         if self._order[0] != epoch:
@@ -142,13 +142,13 @@ class TrainingStream(Dataset):
 
 
 def repeat_factors(classes: Sequence[Collection[int]], *, threshold: float) -> np.ndarray:
-    """How often each image comes in an epoch, so that rare classes are seen more often.
+    """Compute how often each image occurs in an epoch, so that rare classes are seen more often.
 
-    A class that a share f of the images shows asks for max(1, sqrt(threshold / f)); an image
-    follows the most demanding class it shows (LVIS, Gupta et al. 2019, appendix B.2).
+    A class in a fraction f of the images has the factor max(1, sqrt(threshold / f)); the factor of
+    an image is the largest of its classes (LVIS, Gupta et al. 2019, appendix B.2).
 
     Args:
-        classes: for each of the N images the class ids it shows.
+        classes: class ids in each of the N images.
         threshold: fraction of the images, 0 to 1, below which a class counts as rare.
 
     Returns:
@@ -160,9 +160,9 @@ def repeat_factors(classes: Sequence[Collection[int]], *, threshold: float) -> n
 
 
 class ValidationSamples(Dataset):
-    """Images as they are, at the network's size: `count` of them, spread over the data set.
+    """Unaugmented images at the network's size: `count` of them, spread over the data set.
 
-    With `pairs` each comes with a keyframe made from it, always the same one.
+    With `pairs`, each has a keyframe made from it, which is always the same.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class ValidationSamples(Dataset):
         return len(self.indices)
 
     def __getitem__(self, position: int) -> Sample | Pair | None:
-        """Sample of a position; None where its image cannot be read, which is logged once."""
+        """Return the sample of a position; None if its image cannot be read, which is logged."""
         try:
             sample = self.dataset.load(self.indices[position])
         except DatasetError as error:
@@ -207,10 +207,15 @@ def training_loader(
     workers: int,
     part: tuple[int, int] = (0, 1),
 ) -> DataLoader:
-    """Batches of the steps from `first_step` up to, not including, `steps`.
+    """Create a loader for the batches of the steps from `first_step` to `steps`, exclusive.
 
-    `stream` is an endless sequence: a `TrainingStream`, or pairs made from one. With `part` (i, n)
-    each batch is the i-th of the n equal parts of the step's batch.
+    Args:
+        stream: endless sequence: a `TrainingStream`, or pairs made from one.
+        batch_size: images per step.
+        first_step: first step.
+        steps: end of the steps.
+        workers: number of worker processes.
+        part: (i, n) to load the i-th of n equal parts of each batch.
     """
     return DataLoader(
         stream,
@@ -221,17 +226,17 @@ def training_loader(
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,
-        # A fresh interpreter: a fork of a process with running threads can hang.
+        # A new interpreter, because forking a process with running threads can hang.
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=4 if workers else None,
     )  # fmt: skip
 
 
 def check_readable(samples: ValidationSamples) -> None:
-    """Find out before the first step that no validation image can be read.
+    """Fail before the first step if no validation image can be read.
 
     Raises:
-        DatasetError: none can be read.
+        DatasetError: no image can be read.
     """
     if len(samples) and all(samples[position] is None for position in range(len(samples))):
         raise DatasetError(
@@ -241,7 +246,7 @@ def check_readable(samples: ValidationSamples) -> None:
 
 
 class StepPositions:
-    """Positions in a `TrainingStream` of one part of each step's batch."""
+    """The positions in a `TrainingStream` of one part of each batch."""
 
     def __init__(self, steps: range, *, share: int, batch_size: int, place: int) -> None:
         self.steps = steps
@@ -261,14 +266,14 @@ class StepPositions:
 def validation_loader(
     samples: ValidationSamples, *, batch_size: int, part: tuple[int, int] = (0, 1)
 ) -> DataLoader:
-    """Batches of the validation images, prepared inline; of `part` (i, n) every n-th from i on."""
+    """Create a loader of validation images; with `part` (i, n), of every n-th batch from i on."""
     starts = range(0, len(samples), batch_size)[part[0] :: part[1]]
     batches = [list(range(s, min(s + batch_size, len(samples)))) for s in starts]
     return DataLoader(samples, batch_sampler=batches, collate_fn=collate)
 
 
 def collate(samples: Sequence[Sample | Pair | None]) -> Batch | None:
-    """Put samples, or pairs, of one size into a batch; None if there are none."""
+    """Stack samples, or pairs, of one size into a batch; None if there are none."""
     present = [sample for sample in samples if sample is not None]
     if not present:
         return None
@@ -290,7 +295,7 @@ def collate(samples: Sequence[Sample | Pair | None]) -> Batch | None:
 
 
 def make_target(sample: Sample) -> Target:
-    """What the losses need to know of a sample at the network's size; crowds are set apart."""
+    """Create the target of a sample at the network's size, with crowds kept separate."""
     height, width = sample.image.shape[:2]
     boxes = torch.from_numpy(sample.boxes / np.asarray([width, height] * 2, np.float32))
     crowd = torch.from_numpy(sample.crowd)
@@ -307,7 +312,7 @@ def make_target(sample: Sample) -> Target:
 
 
 def _start_worker(_: int) -> None:
-    # A signal can reach every process of the group; the trainer alone decides what it means.
+    # A signal can reach every process of the group, but only the trainer handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(1)

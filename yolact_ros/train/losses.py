@@ -1,6 +1,6 @@
 """The five losses of YOLACT and YOLACT++ (dbolya/yolact `layers/modules/multibox_loss.py`).
 
-A sixth learns masks from boxes alone, see `box_mask_losses`; the reference has none.
+A sixth loss, which the reference lacks, learns masks from boxes, see `box_mask_losses`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ LOSS_NAMES = ("box", "class", "mask", "semantic", "mask_iou", "box_mask")
 class LossConfig:
     """Weights and limits of the losses; the defaults are the reference's."""
 
-    box_weight: float = setting(1.5, "weight of the box loss", range=(0.0, 1e3))
-    class_weight: float = setting(1.0, "weight of the class loss", range=(0.0, 1e3))
-    mask_weight: float = setting(6.125, "weight of the mask loss", range=(0.0, 1e3))
-    semantic_weight: float = setting(1.0, "weight of the semantic loss", range=(0.0, 1e3))
-    mask_iou_weight: float = setting(25.0, "weight of the mask re-scoring loss", range=(0.0, 1e3))
+    box_weight: float = setting(1.5, "Weight of the box loss", range=(0.0, 1e3))
+    class_weight: float = setting(1.0, "Weight of the class loss", range=(0.0, 1e3))
+    mask_weight: float = setting(6.125, "Weight of the mask loss", range=(0.0, 1e3))
+    semantic_weight: float = setting(1.0, "Weight of the semantic loss", range=(0.0, 1e3))
+    mask_iou_weight: float = setting(25.0, "Weight of the mask re-scoring loss", range=(0.0, 1e3))
     negatives_per_positive: int = setting(
-        3, "background priors that are learnt for each positive one", range=(1, 1000)
+        3, "Background priors per positive prior in the class loss", range=(1, 1000)
     )
     min_negatives: int = setting(
         0,
@@ -42,30 +42,32 @@ class LossConfig:
     )
     masks_to_train: int = setting(
         100,
-        "positive priors of an image, drawn at random, whose masks are learnt",
+        "Maximum number of positive priors per image in the mask loss, chosen at random",
         range=(1, 1000),
     )
     rescored_masks: int = setting(
         100,
-        "of those, how many also teach the mask re-scoring (its cost grows with them)",
+        "Maximum number of those in the mask re-scoring loss, whose cost grows with it",
         range=(1, 1000),
     )
     smallest_rescored_area: int = setting(
-        25, "masks of this many prototype pixels or fewer teach no re-scoring", range=(0, 100000)
+        25,
+        "Masks of at most this many prototype pixels do not train re-scoring",
+        range=(0, 100000),
     )
     mask_upsampling: int = setting(
         1,
-        "1 compares masks with the truth at the prototypes' size, as the reference; 2 or 4 first "
-        "makes them so much larger, which thin objects need (4 is the size of the input)",
+        "Factor by which masks are enlarged before they are compared with the ground truth; 1 as "
+        "in the reference, 4 = size of the input, which thin objects need",
         range=(1, 4),
     )
     dice_weight: float = setting(
-        0.0, "weight of the dice loss, which mask_weight multiplies as well", range=(0.0, 1e3)
+        0.0, "Weight of the dice loss, which is also multiplied by mask_weight", range=(0.0, 1e3)
     )
     box_mask_weight: float = setting(
         0.0,
-        "weight of the box-supervised mask loss of instances without a mask, which "
-        "training.learn_boxes brings; 0 is off",
+        "Weight of the box-supervised mask loss of instances without a mask, which require "
+        "training.learn_boxes (0 = off)",
         range=(0.0, 1e3),
     )
 
@@ -74,7 +76,7 @@ class LossConfig:
 
 
 def at_least_one(count: int) -> float:
-    """What the sums over the positive priors of a whole batch are divided by."""
+    """Return the divisor of sums over the positive priors of a batch."""
     return max(count, 1)
 
 
@@ -90,24 +92,24 @@ def yolact_losses(
 ) -> dict[str, Tensor]:
     """Compute the weighted losses of a batch; training minimises their sum.
 
-    Each is divided by the number of positive priors of the batch that can learn it, but the
-    semantic loss by the number of images. A batch without instances gives zeros, except for the
-    semantic loss. Whatever the batch, every output of the network takes part, if only with a zero.
+    Each loss is divided by the number of positive priors of the batch that contribute to it, the
+    semantic loss by the number of images. Without instances, all losses but the semantic one are
+    zero. Every output of the network always takes part, if only with a factor of zero.
 
     Args:
-        output: of the network for B images, any floating type.
+        output: output of the network for B images, any floating-point type.
         targets: B targets on the same device.
-        model: gives the priors and the mask re-scoring.
+        model: network with the priors and the mask re-scoring.
         config: weights and limits.
-        seeds: B of them; each draws the masks of an image to train if there are more than
-            allowed, so that it does not depend on the other images; by default 0, 1, ...
-        normaliser: makes of the number of positive priors what the losses are divided by; for
-            batches that are parts of a larger one.
-        images: (B, H, W, 3) uint8 BGR on the same device; only `box_mask_weight` needs them.
+        seeds: B seeds, one per image for sampling masks, so that sampling is independent of the
+            rest of the batch; defaults to the image indices.
+        normaliser: returns the divisor of the losses for a number of positive priors; for batches
+            that are parts of a larger one.
+        images: (B, H, W, 3) uint8 BGR on the same device; only for `box_mask_weight`.
 
     Returns:
-        Name (of `LOSS_NAMES`; `mask_iou` only with re-scoring, `box_mask` only with
-        `box_mask_weight`) to a scalar float32.
+        Scalar float32 losses by name (of `LOSS_NAMES`; `mask_iou` only with re-scoring, `box_mask`
+        only with `box_mask_weight`).
     """
     output = YolactOutput(*(tensor.float() for tensor in output))
     matches = [
@@ -139,7 +141,7 @@ def yolact_losses(
         sample_priors(priors, limit=config.masks_to_train, seed=seed)
         for priors, seed in zip(masked, seeds or range(len(matches)), strict=True)
     ]
-    # One gather for all images: indexing image by image would fill a whole gradient each time.
+    # One gather for all images: indexing image by image would allocate a whole gradient each time.
     counts = [len(priors) for priors in drawn]
     numbers = torch.arange(len(drawn)).repeat_interleave(torch.tensor(counts))
     coefficients = output.coefficients[numbers.to(labels.device), torch.cat(drawn)].split(counts)
@@ -186,7 +188,7 @@ def yolact_losses(
 
 
 def priors_without_mask(match: Matches, target: Target) -> Tensor:
-    """(P,) bool: positive priors whose instance has a box and no mask."""
+    """Return (P,) bool: positive priors whose instance has a box and no mask."""
     if not len(target.box_only):
         return torch.zeros_like(match.labels, dtype=torch.bool)
     return (match.labels > 0) & target.box_only[match.instances]
@@ -203,16 +205,16 @@ def box_mask_losses(
     seeds: Sequence[int],
     normaliser: Callable[[int], float],
 ) -> Tensor:
-    """Mean of `box_mask_loss` over the positive priors of instances without a mask.
+    """Average `box_mask_loss` over the positive priors of instances without a mask.
 
     Args:
-        output: of the network for B images, float32.
-        targets: of the B images.
-        matches: of the B images.
-        without_mask: B of (P,) bool, the priors of such instances.
+        output: float32 output of the network for B images.
+        targets: targets of the B images.
+        matches: matches of the B images.
+        without_mask: B masks (P,) bool of the priors of such instances.
         images: (B, H, W, 3) uint8 BGR.
-        limit: priors of an image that are drawn at most.
-        seeds: B of them, see `yolact_losses`.
+        limit: maximum number of sampled priors per image.
+        seeds: B seeds, see `yolact_losses`.
         normaliser: see `yolact_losses`.
     """
     owners = [torch.nonzero(priors)[:, 0] for priors in without_mask]
@@ -240,12 +242,12 @@ def box_mask_losses(
 def box_loss(
     box_offsets: Tensor, targets: Sequence[Target], *, matches: Sequence[Matches], priors: Tensor
 ) -> Tensor:
-    """Sum of smooth L1 between predicted and true offsets over the positive priors.
+    """Sum the smooth L1 loss between predicted and true offsets over the positive priors.
 
     Args:
         box_offsets: (B, P, 4).
-        targets: of the B images.
-        matches: of the B images.
+        targets: targets of the B images.
+        matches: matches of the B images.
         priors: (P, 4) centre form.
     """
     total = box_offsets.sum() * 0.0
@@ -268,13 +270,13 @@ def class_loss(
 
     Args:
         class_logits: (B, P, C + 1), background first.
-        labels: (B, P) int64: class id + 1, 0 background, -1 left out.
-        negatives_per_positive: as above.
+        labels: (B, P) int64: class id + 1, 0 for background, -1 for ignored.
+        negatives_per_positive: see above.
         min_negatives: as above; 0 leaves images without objects out, as the reference does.
     """
     with torch.no_grad():
         hardness = torch.logsumexp(class_logits, dim=2) - class_logits[..., 0]
-        hardness[labels != 0] = -1.0  # below any background prior's
+        hardness[labels != 0] = -1.0  # below that of any background prior
         learnt = labels > 0
         limits = (negatives_per_positive * learnt.sum(dim=1)).clamp(min=min_negatives)
         for i, limit in enumerate(limits.tolist()):
@@ -284,7 +286,7 @@ def class_loss(
 
 
 def sample_priors(priors: Tensor, *, limit: int, seed: int) -> Tensor:
-    """Draw at most `limit` of (n,) indices of priors at random."""
+    """Sample at most `limit` of (n,) indices of priors at random."""
     if len(priors) > limit:
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randperm(len(priors), generator=generator)[:limit]
@@ -293,14 +295,14 @@ def sample_priors(priors: Tensor, *, limit: int, seed: int) -> Tensor:
 
 
 def semantic_loss(semantic_logits: Tensor, targets: Sequence[Target]) -> Tensor:
-    """Sum over images of the mean over pixels of binary cross entropy, added up over classes.
+    """Sum the pixel-averaged binary cross entropy over images and classes.
 
-    A class is true at a pixel where the mask of any of its instances is. Inside the box of an
-    instance without a mask it is unknown, and left out, unless another instance's mask is there.
+    A class is true at a pixel that any mask of its instances covers. Inside the box of an instance
+    without a mask it is unknown and ignored, unless the mask of another instance covers the pixel.
 
     Args:
         semantic_logits: (B, C, h, w).
-        targets: of the B images.
+        targets: targets of the B images.
     """
     size = (semantic_logits.shape[2], semantic_logits.shape[3])
     truths = torch.zeros_like(semantic_logits)

@@ -1,4 +1,4 @@
-"""Making the C library keep memory that a training step frees, for the next one."""
+"""Reuse of freed memory by the C library between training steps."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ M_MMAP_MAX = -4
 
 
 def keep_freed_memory() -> None:
-    """Stop glibc from giving freed blocks back to the system; elsewhere do nothing.
+    """Stop glibc from returning freed blocks to the system; do nothing elsewhere.
 
-    By default every large activation is mapped anew in each step, and each of its pages faults:
-    on a virtual machine that costs up to a third of a training step on the CPU.
+    By default, every large activation is mapped again in each step, and each of its pages faults,
+    which costs up to a third of a training step on the CPU of a virtual machine.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,4 +1,4 @@
-"""Losses of masks and of their re-scoring (dbolya/yolact `layers/modules/multibox_loss.py`)."""
+"""Losses of masks and mask re-scoring (dbolya/yolact `layers/modules/multibox_loss.py`)."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from torch import Tensor
 from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.target import Target
 
-# The reference clamps the logarithm in its cross entropy there (as torch does).
+# The cross entropy of the reference clamps the logarithm here (as torch does).
 SMALLEST_LOG = -100.0
 
 
 class TrainedMasks:
-    """Predicted masks of drawn positive priors of one image, next to the true ones.
+    """Predicted masks of sampled positive priors of one image, and the true masks.
 
-    A predicted mask is cropped to its instance's true box, padded by one prototype pixel, so
-    priors of the same instance share a region; only that region is computed. Outside of it the
+    A predicted mask is cropped to the true box of its instance, padded by one prototype pixel.
+    Priors of the same instance share this region, and only this region is computed; outside, the
     prediction is zero.
 
-    With `upsampling` above 1 both are compared on a finer plane: the predictions after the
-    sigmoid are enlarged bilinearly, as where they are used. At the prototypes' size itself the
-    truth is drawn with pixels of 4x4 input pixels, from which no thin object can be learnt well:
-    hand tools seen at 416x320 come back with a mean IoU of 0.82 even from perfect masks.
+    With `upsampling` above 1, masks are compared at a higher resolution: predictions are enlarged
+    bilinearly after the sigmoid, as in inference. At the resolution of the prototypes, a pixel of
+    the ground truth covers 4x4 input pixels, which is too coarse for thin objects: even perfect
+    masks of hand tools at 416x320 have a mean IoU of only 0.82.
 
     Attributes:
-        instances: those that own a drawn prior, ascending.
-        logits: for each, (n, h, w) mask values before the sigmoid inside its region.
-        regions: for each, x1 y1 x2 y2 of the region in prototype pixels, half-open.
+        instances: indices of the instances that own a sampled prior, ascending.
+        logits: for each of them, (n, h, w) mask values before the sigmoid inside its region.
+        regions: for each of them, x1 y1 x2 y2 of the region in prototype pixels, half-open.
         truths: (N, Hp * upsampling, Wp * upsampling) float32, 0 or 1: all true masks.
     """
 
@@ -44,11 +44,11 @@ class TrainedMasks:
         """Assemble the masks.
 
         Args:
-            prototypes: (Hp, Wp, K) of the image.
-            coefficients: (n, K) of its drawn priors.
-            target: of the image.
-            owners: (n,) int64, the instance of each drawn prior.
-            upsampling: pixels of the truth to a prototype pixel, along each axis.
+            prototypes: (Hp, Wp, K) prototypes of the image.
+            coefficients: (n, K) coefficients of the sampled priors.
+            target: target of the image.
+            owners: (n,) int64, instance of each sampled prior.
+            upsampling: pixels of the ground truth per prototype pixel along each axis.
         """
         height, width, _ = prototypes.shape
         self.size = (height, width)
@@ -65,11 +65,11 @@ class TrainedMasks:
             self.logits.append(values.view(-1, y2 - y1, x2 - x1))
 
     def loss(self, *, dice_weight: float = 0.0) -> Tensor:
-        """Sum over the masks of binary cross entropy, divided by the true box's area, and dice.
+        """Sum the binary cross entropy, divided by the area of the true box, and the dice loss.
 
         Args:
-            dice_weight: of 1 - 2 |p t| / (|p|^2 + |t|^2) (Milletari et al. 2016), to which every
-                object counts as one, however few of its box's pixels are its own.
+            dice_weight: weight of 1 - 2 |p t| / (|p|^2 + |t|^2) (Milletari et al. 2016), in which
+                every object has the same weight, however little of its box it fills.
         """
         height, width = (side * self.upsampling for side in self.size)
         sizes = self.target.boxes[:, 2:] - self.target.boxes[:, :2]
@@ -79,13 +79,13 @@ class TrainedMasks:
             x1, y1, x2, y2 = (side * self.upsampling for side in region)
             truth = self.truths[i, y1:y2, x1:x2]
             everywhere = truth.expand(len(logits), -1, -1)
-            # The reference's loss needs no mask but its logits.
+            # The loss of the reference needs only the logits.
             soft = self.enlarge(logits.sigmoid()) if self.upsampling > 1 or dice_weight else None
             if soft is None or self.upsampling == 1:
                 inside = F.binary_cross_entropy_with_logits(logits, everywhere, reduction="sum")
             else:
                 inside = F.binary_cross_entropy(soft, everywhere, reduction="sum")
-            # The prediction is exactly 0 outside, where a part of the true mask may lie.
+            # Outside, where a part of the true mask may lie, the prediction is exactly 0.
             outside = (self.truths[i].sum() - truth.sum()) * -SMALLEST_LOG * len(logits)
             total = total + (inside + outside) / areas[i]
             if soft is not None and dice_weight:
@@ -93,17 +93,17 @@ class TrainedMasks:
         return total
 
     def enlarge(self, soft: Tensor) -> Tensor:
-        """(n, h, w) masks after the sigmoid to (n, h * upsampling, w * upsampling)."""
+        """Enlarge (n, h, w) masks after the sigmoid to (n, h * upsampling, w * upsampling)."""
         if self.upsampling == 1:
             return soft
         size = (soft.shape[1] * self.upsampling, soft.shape[2] * self.upsampling)
         return F.interpolate(soft[None], size, mode="bilinear", align_corners=False)[0]
 
     def full_masks(self, limit: int) -> tuple[Tensor, Tensor]:
-        """Soft masks on the whole prototype plane, and their instances.
+        """Return soft masks on the whole prototype plane, and their instances.
 
         Args:
-            limit: at most about so many masks, spread evenly over the drawn ones.
+            limit: approximate maximum number of masks, spread evenly over the sampled ones.
 
         Returns:
             (n, Hp, Wp) float32, zero outside each region; (n,) int64.
@@ -122,21 +122,21 @@ class TrainedMasks:
 
 
 def dice_losses(soft: Tensor, truth: Tensor) -> Tensor:
-    """(n,) dice losses, from 0 to 1, of (n, h, w) masks against one (h, w) truth."""
+    """Compute (n,) dice losses in [0, 1] of (n, h, w) masks against one (h, w) truth."""
     shared = (soft * truth).sum(dim=(1, 2))
     sizes = soft.square().sum(dim=(1, 2)) + truth.sum()
     return 1 - (2 * shared + 1) / (sizes + 1)
 
 
 def mask_iou_loss(masks: TrainedMasks, *, model: Yolact, limit: int, smallest_area: int) -> Tensor:
-    """Sum of smooth L1 between predicted and true IoU of one image's masks (YOLACT++).
+    """Sum the smooth L1 loss between predicted and true IoU of an image's masks (YOLACT++).
 
-    As in the reference the gradient also reaches prototypes and coefficients. Where only some of
-    the masks are taken, the sum is scaled to all of them.
+    As in the reference, the gradient also reaches prototypes and coefficients. If only some of the
+    masks are used, the sum is scaled to all of them.
     """
     assert model.mask_rescoring is not None
     soft, owners = masks.full_masks(limit)
-    share = sum(len(logits) for logits in masks.logits) / len(soft)
+    scale = sum(len(logits) for logits in masks.logits) / len(soft)
     truths = masks.truths[owners]
     kept = truths.sum(dim=(1, 2)) > smallest_area * masks.upsampling**2
     if not bool(kept.any()):
@@ -149,11 +149,11 @@ def mask_iou_loss(masks: TrainedMasks, *, model: Yolact, limit: int, smallest_ar
         expected = shared / union
     predicted = model.mask_rescoring(soft[:, None])
     predicted = predicted.gather(1, masks.target.class_ids[owners][:, None])[:, 0]
-    return F.smooth_l1_loss(predicted, expected, reduction="sum") * share
+    return F.smooth_l1_loss(predicted, expected, reduction="sum") * scale
 
 
 def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bring (N, H, W) masks to (N, h, w) float32 of 0 and 1: bilinear, then above one half."""
+    """Resize (N, H, W) masks bilinearly and threshold them: (N, h, w) float32, 0 or 1."""
     if not len(masks):
         return torch.zeros((0, *size), device=masks.device)
     resized = F.interpolate(masks[None].float(), size, mode="bilinear", align_corners=False)
@@ -161,14 +161,14 @@ def resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def crop_regions(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Columns and rows that masks are cropped to: the box and one pixel around it.
+    """Compute the regions that masks are cropped to: the box and one pixel around it.
 
     Args:
         boxes: (N, 4) x1 y1 x2 y2, fractions of the image.
         size: (height, width) of the masks.
 
     Returns:
-        (N, 4) int64 x1 y1 x2 y2, half-open; as the reference, a pixel c stays when
+        (N, 4) int64 x1 y1 x2 y2, half-open; as in the reference, a pixel c is kept if
         x1 - 1 <= c < x2 + 1.
     """
     height, width = size

@@ -19,12 +19,12 @@ BACKGROUND = 0
 
 
 class Matches(NamedTuple):
-    """What each prior of one image has to learn.
+    """Training targets of the priors of one image.
 
     Attributes:
-        labels: (P,) int64: class id + 1, 0 for background, -1 for neither.
-        instances: (P,) int64: the instance of largest IoU, or the one forced on the prior; zeros
-            when there are no instances. It has a meaning where `labels` is above 0.
+        labels: (P,) int64: class id + 1, 0 for background, -1 for neutral.
+        instances: (P,) int64: instance with the largest IoU, or the one forced on the prior; zeros
+            without instances. Meaningful only where `labels` is above 0.
     """
 
     labels: Tensor
@@ -36,10 +36,10 @@ def match_priors(
 ) -> Matches:
     """Match the instances of one image to priors.
 
-    A prior takes the instance that it overlaps most: positive from an IoU of 0.5 on, background
-    below 0.4, neutral between. Every instance also gets one prior of its own, whatever their IoU:
-    pairs are taken in order of falling IoU. Background priors that lie by more than 0.7 of their
-    area inside a crowd become neutral.
+    A prior gets the instance with the largest IoU: it is positive from an IoU of 0.5, background
+    below 0.4, and neutral in between. Every instance also gets one prior regardless of their IoU,
+    in descending order of IoU. Background priors with more than 0.7 of their area inside a crowd
+    become neutral.
 
     Args:
         priors: (P, 4) float32, centre form, fractions of the image.
@@ -71,7 +71,7 @@ def match_priors(
 
 
 def corner_form(boxes_cxcywh: Tensor) -> Tensor:
-    """Turn (N, 4) centre x, centre y, width, height into x1 y1 x2 y2."""
+    """Convert (N, 4) centre x, centre y, width, height to x1 y1 x2 y2."""
     half = boxes_cxcywh[:, 2:] / 2
     return torch.cat([boxes_cxcywh[:, :2] - half, boxes_cxcywh[:, :2] + half], dim=1)
 
@@ -80,7 +80,7 @@ def encode_offsets(boxes: Tensor, priors: Tensor) -> Tensor:
     """Turn boxes into offsets, the inverse of `model.boxes.decode_boxes`.
 
     Args:
-        boxes: (N, 4) x1 y1 x2 y2, fractions of the image, of positive size.
+        boxes: (N, 4) x1 y1 x2 y2 of positive size, fractions of the image.
         priors: (N, 4), centre form.
 
     Returns:

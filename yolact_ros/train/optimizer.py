@@ -21,9 +21,9 @@ def make_optimizer(model: Yolact, config: OptimizerConfig) -> torch.optim.Optimi
             parameter.requires_grad_(False)
         if not parameter.requires_grad:
             continue
-        # SGD pulls on everything, as the reference does.
-        spared = config.name == "adamw" and parameter.ndim == 1
-        decay = 0.0 if spared else config.weight_decay
+        # SGD decays everything, as in the reference.
+        exempt = config.name == "adamw" and parameter.ndim == 1
+        decay = 0.0 if exempt else config.weight_decay
         groups.setdefault((rate, decay), []).append(parameter)
     parameters = [
         {"params": members, "rate": rate, "weight_decay": decay}
@@ -35,7 +35,7 @@ def make_optimizer(model: Yolact, config: OptimizerConfig) -> torch.optim.Optimi
 
 
 def learning_rate(step: int, *, steps: int, largest: float, config: ScheduleConfig) -> float:
-    """Learning rate of a step (0-based) of a run of `steps` steps."""
+    """Return the learning rate of a 0-based step in a run of `steps` steps."""
     if step < config.warm_up_steps:
         grown = step / config.warm_up_steps
         return largest * (config.warm_up_start + (1 - config.warm_up_start) * grown)
@@ -48,8 +48,8 @@ class WeightAverage:
     """An exponential moving average of a network's weights, kept in a network of its own.
 
     The decay grows with the steps, (1 + step) / (10 + step), up to `decay`, so that the average
-    forgets its start soon. This is not torch's `swa_utils.AveragedModel`, whose average has no
-    such growth, lacks the first step, rounds integer buffers, and counts updates in a buffer that
+    soon forgets the initial weights. This is not torch's `swa_utils.AveragedModel`, whose average
+    has no such growth, lacks the first step, rounds integer buffers, and counts updates in a buffer that
     checkpoints would have to carry; with functions that correct all this it would be no shorter.
     """
 
@@ -59,7 +59,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: Yolact, *, step: int) -> None:
-        """Take in the weights after `step` steps."""
+        """Update the average with the weights after `step` steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
         ours, theirs = self.model.state_dict(), model.state_dict()
         for name, mean in ours.items():

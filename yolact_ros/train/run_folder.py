@@ -1,4 +1,4 @@
-"""The folder of a training run: who may write into it, and what it needs to go on."""
+"""The folder of a training run: exclusive access, and the files needed to resume."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ LOSSES = "losses.csv"
 
 @contextlib.contextmanager
 def claimed(folder: Path, recipe: str, *, resume: bool) -> Iterator[None]:
-    """Hold the folder of a run for this process alone, and keep the resolved recipe in it.
+    """Lock the folder of a run for this process and write the resolved recipe into it.
 
     Args:
-        folder: made if absent.
-        recipe: the run's settings as YAML.
-        resume: whether the run goes on; otherwise the folder must hold no run.
+        folder: folder of the run; created if absent.
+        recipe: settings of the run as YAML.
+        resume: whether the run resumes; otherwise the folder must not contain a run.
 
     Raises:
-        ConfigError: the folder holds a run, another training writes into it, or it cannot be
+        ConfigError: the folder contains a run, another training uses it, or it cannot be
             written.
     """
     try:
@@ -42,16 +42,18 @@ def claimed(folder: Path, recipe: str, *, resume: bool) -> Iterator[None]:
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise ConfigError(
-                f"Another training writes into {folder}; wait for it, or choose another folder "
+                f"Another training is using {folder}; wait for it, or choose another folder "
                 "with -o."
             ) from error
+        except OSError:  # a file system without locks
+            pass
         traces = _traces(folder)
         if traces and not resume:
             raise ConfigError(
-                f"{folder} holds a run already ({', '.join(traces)}). Go on with it by --resume "
-                f"{folder}, or choose another folder with -o."
+                f"{folder} already contains a run ({', '.join(traces)}). Continue it with "
+                f"--resume {folder}, or choose another folder with -o."
             )
         _write_recipe(folder, recipe)
         yield
@@ -60,7 +62,7 @@ def claimed(folder: Path, recipe: str, *, resume: bool) -> Iterator[None]:
 
 
 def _traces(folder: Path) -> list[str]:
-    """Files that only a run which has done a step leaves."""
+    """Return the files that show that a run has done at least one step."""
     traces = [name for name in (LAST, BEST) if (folder / name).exists()]
     log = folder / LOSSES
     try:
@@ -78,11 +80,11 @@ def _write_recipe(folder: Path, recipe: str) -> None:
 
 
 def find_run(resume: Path) -> tuple[Path, Path | None, Path | None]:
-    """Find what `--resume` names: the folder of a run, or a checkpoint.
+    """Find the run that `--resume` names by its folder or a checkpoint.
 
     Returns:
-        The run's folder, its newest checkpoint (None before the first one was written) and its
-        recipe (None for runs that kept none).
+        Folder of the run, its newest checkpoint (None before the first one was written) and its
+        recipe (None for runs without one).
 
     Raises:
         ConfigError: there is no run.

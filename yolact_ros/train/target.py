@@ -1,4 +1,4 @@
-"""What the losses need to know of an image."""
+"""Ground truth of an image for the losses."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be found in one image; N and M may be 0.
+    """Instances and crowds of one image; N and M may be 0.
 
     Attributes:
         boxes: (N, 4) float32 x1 y1 x2 y2, fractions of the image.
         class_ids: (N,) int64, 0-based.
         masks: (N, H, W) uint8, 0 or 1, at the network's input size.
-        crowd_boxes: (M, 4) float32, fractions: regions that count as neither object nor
-            background.
-        box_only: (N,) bool, instances without a known mask: the one here fills the box.
+        crowd_boxes: (M, 4) float32 x1 y1 x2 y2, fractions of the image: regions that are neither
+            object nor background.
+        box_only: (N,) bool, instances whose mask is unknown and here fills the box.
     """
 
     boxes: Tensor
@@ -28,7 +28,7 @@ class Target:
     box_only: Tensor
 
     def to(self, device: torch.device) -> Target:
-        """The same target on another device."""
+        """Return the same target on another device."""
         return Target(
             boxes=self.boxes.to(device),
             class_ids=self.class_ids.to(device),

@@ -1,4 +1,4 @@
-"""What the weights of a run are worth: losses and AP on the validation images."""
+"""Validation of a run: losses and AP on the validation images."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from yolact_ros.train.learner import batch_losses
 from yolact_ros.train.loader import ValidationSamples, validation_loader
 from yolact_ros.train.metrics import MeanLosses
 
-# What a scorer says, in [0, 1]: AP over IoU 0.50:0.95 of boxes and masks, at 0.50 of masks.
+# Results of a scorer in [0, 1]: AP over IoU 0.50:0.95 of boxes and masks, AP at 0.50 of masks.
 AP_NAMES = ("box_ap", "mask_ap", "mask_ap50")
 
-# Below whatever a validation gives.
+# Worse than any validation result.
 WORST = (-1.0, float("-inf"))
 
 
 class Scorer(Protocol):
-    """Compares detections with annotations: `evaluate.validation.ApScorer`.
+    """Compares detections with annotations; implemented by `evaluate.training_ap.ApScorer`.
 
-    It is handed in because post-processing belongs to the runtime, which training does without.
+    It is passed in because post-processing belongs to the runtime, which training does not import.
     """
 
     def collect(
@@ -35,17 +35,17 @@ class Scorer(Protocol):
         """Detect on images of a data set.
 
         Args:
-            model: in evaluation mode.
+            model: network in evaluation mode.
             dataset: images and annotations.
-            positions: of the images.
-            show: a progress bar.
+            positions: positions of the images.
+            show: whether to show a progress bar.
 
         Returns:
-            What `score` needs; it can be pickled.
+            Input of `score`, which can be pickled.
         """
 
     def score(self, parts: Sequence[Any]) -> Mapping[str, float | None]:
-        """The numbers named in `AP_NAMES`, of all parts together; None without a true instance."""
+        """Return the numbers named in `AP_NAMES` for all parts; None without a true instance."""
 
 
 @torch.no_grad()
@@ -58,11 +58,11 @@ def validate(
     processes: DistributedContext,
     scorer: Scorer | None,
 ) -> dict[str, float | None]:
-    """Judge a network in evaluation mode; the processes share the images.
+    """Validate a network in evaluation mode; the processes share the images.
 
     Returns:
-        In the first process the mean losses, their `total` and, with a scorer, the numbers named
-        in `AP_NAMES`; nothing if no image could be read. In the others nothing of use.
+        In the first process, the mean losses, their `total` and, with a scorer, the numbers named
+        in `AP_NAMES`; empty if no image could be read. Undefined in the other processes.
     """
     part = (processes.rank, processes.count)
     loader = validation_loader(samples, batch_size=config.batch_size, part=part)
@@ -95,14 +95,14 @@ def validate(
 
 
 def quality(values: Mapping[str, float | None]) -> tuple[float, float]:
-    """What `best.pth` is chosen by: mask AP if there is one, then the loss; larger is better."""
+    """Return the criterion of `best.pth`: mask AP if known, then the loss; larger is better."""
     ap, total = values.get("mask_ap"), values["total"]
     assert total is not None
     return (WORST[0] if ap is None else ap, -total)
 
 
 def summary_line(values: Mapping[str, float | None]) -> str:
-    """One line for people; AP in per cent."""
+    """Return one line of text with AP in percent."""
     text = f"validation loss {values['total']:.3f}"
     for title, name in (("mask AP", "mask_ap"), ("AP50", "mask_ap50"), ("box AP", "box_ap")):
         value = values.get(name)

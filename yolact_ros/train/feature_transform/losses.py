@@ -1,9 +1,9 @@
-"""What the partial feature transform of YolactEdge learns from (Liu et al. 2021, section 3.2).
+"""Losses of the partial feature transform of YolactEdge (Liu et al. 2021, section 3.2).
 
-The keyframe's features are moved as at run time; flow and moved features are held against the true
-flow and the features of the full pass. Facts: haotian-liu/yolact_edge `train.py` and
-`layers/modules/multibox_loss.py`. One difference: there P5's features are compared behind the 3x3
-convolution of P3, by a wrong index; here each level has its own.
+The features of the keyframe are transformed as in inference; flow and transformed features are
+compared with the true flow and the features of the full pass. Facts: haotian-liu/yolact_edge
+`train.py` and `layers/modules/multibox_loss.py`. One difference: there, a wrong index compares the
+features of P5 after the 3x3 convolution of P3; here, each level uses its own convolution.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ TRANSFORM_LOSSES = ("flow", "matching")
 
 
 class MovedPass(NamedTuple):
-    """A pass over frames between keyframes, with what it is judged by."""
+    """A pass over frames between keyframes, with the inputs of its losses."""
 
     output: YolactOutput
     moved: tuple[Tensor, Tensor]
-    """x4 and x5 (B, channels, h, w), as they go into the 3x3 convolutions."""
+    """x4 and x5 (B, channels, h, w), inputs of the 3x3 convolutions."""
     full: tuple[Tensor, Tensor]
-    """The same from the frames themselves, without gradient."""
+    """x4 and x5 computed from the frames themselves, without gradient."""
     transforms: tuple[LevelTransform, LevelTransform]
-    """Of x4 and x5."""
+    """Transforms of x4 and x5."""
 
 
 def moved_pass(network: Yolact, images: Tensor, keyframes: Tensor) -> MovedPass:
     """Run a network on frames with the features of their keyframes.
 
     Args:
-        network: one with a feature transform.
+        network: network with a feature transform.
         images: (B, 3, H, W) normalised frames.
-        keyframes: (B, 3, H, W), theirs.
+        keyframes: (B, 3, H, W) normalised keyframes of the frames.
 
     Raises:
         ValueError: the network has no feature transform.
@@ -69,18 +69,18 @@ def moved_pass(network: Yolact, images: Tensor, keyframes: Tensor) -> MovedPass:
 
 
 def flow_loss(transforms: tuple[LevelTransform, LevelTransform], flow: Tensor) -> Tensor:
-    """Mean distance between predicted and true flow, in the flow's unit, added over both levels.
+    """Sum the mean distance between predicted and true flow, in the flow's unit, over both levels.
 
     Args:
-        transforms: of x4 and x5.
-        flow: (B, 2, h4, w4) true flow in pixels of the network's input, NaN where not known.
+        transforms: transforms of x4 and x5.
+        flow: (B, 2, h4, w4) true flow in pixels of the network's input, NaN where unknown.
     """
     total = flow.new_zeros(())
     levels = ((transforms[0], flow, STRIDES[1]), (transforms[1], flow[..., ::2, ::2], STRIDES[2]))
     for transform, pixels, stride in levels:
         expected = flow_in_units(pixels / stride)
         known = expected.isfinite().all(dim=1)
-        # A NaN times zero is NaN, so unknown cells must not enter the difference at all.
+        # NaN times zero is NaN, so unknown cells must not enter the difference.
         difference = transform.flow.float() - torch.where(known[:, None], expected, 0.0)
         distance = (difference.square().sum(dim=1) + 1e-12).sqrt()
         total = total + (distance * known).sum() / known.sum().clamp(min=1)
@@ -88,9 +88,9 @@ def flow_loss(transforms: tuple[LevelTransform, LevelTransform], flow: Tensor) -
 
 
 def flow_in_units(cells: Tensor) -> Tensor:
-    """Displacements (B, 2, h, w) in cells to the predicted flow's unit; undoes `flow_in_cells`.
+    """Convert displacements (B, 2, h, w) in cells to the flow's unit, inverse to `flow_in_cells`.
 
-    The reference divides by the image's size in pixels, where its own warp has one cell less.
+    The reference divides by the size of the image in pixels, whereas its warp has one cell less.
     """
     height, width = cells.shape[2:]
     unit = 2 * FLOW_PER_HALF_MAP
@@ -101,12 +101,12 @@ def flow_in_units(cells: Tensor) -> Tensor:
 def matching_loss(
     network: Yolact, moved: tuple[Tensor, Tensor], full: tuple[Tensor, Tensor]
 ) -> Tensor:
-    """Mean of 1 - cosine between moved and full features, before and behind the 3x3 convolution.
+    """Average 1 - cosine of transformed and full features, before and after the 3x3 convolution.
 
     Args:
-        network: gives the convolutions of P4 and P5.
-        moved: x4 and x5, (B, channels, h, w).
-        full: the same from the full pass.
+        network: network with the convolutions of P4 and P5.
+        moved: transformed x4 and x5, (B, channels, h, w).
+        full: x4 and x5 of the full pass.
     """
     pairs = list(zip(moved, full, strict=True))
     for layer, ours, theirs in zip(network.fpn.predict_layers[1:], moved, full, strict=True):

@@ -13,24 +13,26 @@ from yolact_ros.errors import DatasetError
 from yolact_ros.train.augment import AugmentConfig, apply_changes, draw_changes
 from yolact_ros.train.feature_transform.synthetic_motion import MotionConfig, move_still
 
-# Of the random generators of a stream: `loader.TrainingStream` has 0 to 2.
+# Streams of the random generators; `loader.TrainingStream` uses 0 to 2.
 ORDER, CHANGES, CHOICE, MOTION = 0, 1, 3, 4
 
 
 @dataclass(frozen=True)
 class PairConfig:
-    """What the partial feature transform learns from, and how much each loss counts."""
+    """Training pairs of the partial feature transform, and the weights of its losses."""
 
-    motion: MotionConfig = field(default=MotionConfig(), metadata={"doc": "of pairs from stills"})
+    motion: MotionConfig = field(
+        default=MotionConfig(), metadata={"doc": "Motion of pairs from stills"}
+    )
     offsets: tuple[int, int] = setting(
-        (2, 5), "least and most frames from keyframe to frame, in annotated videos"
+        (2, 5), "Minimum and maximum number of frames from keyframe to frame, in annotated videos"
     )
     flow_weight: float = setting(
-        1.0, "weight of the error of the flow, where the true one is known", range=(0.0, 1e3)
+        1.0, "Weight of the flow loss, where the true flow is known", range=(0.0, 1e3)
     )
     matching_weight: float = setting(
         1.0,
-        "weight of the cosine loss between warped features and those of the full pass",
+        "Weight of the cosine loss between warped features and those of the full pass",
         range=(0.0, 1e3),
     )
 
@@ -46,7 +48,7 @@ class Pair:
         frame: the annotated frame.
         keyframe: (H, W, 3) uint8 BGR.
         flow: (2, h4, w4) float32 x and y in pixels, at the cells of x4, from the frame to the
-            keyframe; NaN where it is not known.
+            keyframe; NaN where unknown.
     """
 
     frame: Sample
@@ -77,7 +79,7 @@ def pair_of_still(frame: Sample, config: PairConfig, *, random: np.random.Genera
     """Make a keyframe for a frame of the network's input size."""
     still = move_still(frame, config.motion, random=random)
     flow = np.where(still.known, still.flow, np.float32(np.nan))
-    # Cell i of a map looks at pixel stride * i.
+    # Cell i of a map is centred on pixel stride * i.
     return Pair(frame, still.keyframe, flow[:, :: STRIDES[1], :: STRIDES[1]].copy())
 
 
@@ -92,16 +94,17 @@ class FramePairs:
         """Find the pairs.
 
         Args:
-            dataset: of videos.
-            offsets: least and most frames from the keyframe to the annotated frame; the defaults
-                are the reference's. Near the start of a video the offset is as large as can be.
+            dataset: data set of videos.
+            offsets: minimum and maximum number of frames from the keyframe to the annotated
+                frame; the defaults are those of the reference. Near the start of a video, the
+                offset is limited by the available frames.
 
         Raises:
-            ValueError: the offsets are no range of 1 or more.
+            ValueError: the offsets are not a range of positive numbers.
             DatasetError: no frame with an instance has an earlier one.
         """
         if not 1 <= offsets[0] <= offsets[1]:
-            raise ValueError(f"Offsets are {offsets}; expected 1 <= least <= most.")
+            raise ValueError(f"Offsets are {offsets}; expected 1 <= minimum <= maximum.")
         self.dataset = dataset
         self.offsets = offsets
         self._earlier: dict[int, list[int]] = {}
@@ -128,7 +131,7 @@ class FramePairs:
         return earlier[-offset], index
 
     def load(self, number: int, random: np.random.Generator) -> tuple[Sample, Sample]:
-        """Read a keyframe, drawn at random, and frame `number`.
+        """Read a random keyframe and frame `number`.
 
         Raises:
             DatasetError: an image cannot be read.
@@ -138,9 +141,9 @@ class FramePairs:
 
 
 class VideoPairs(Dataset):
-    """Yield pairs from annotated videos, changed alike; their true motion is not known.
+    """Pairs from annotated videos with the same augmentation; their true motion is unknown.
 
-    The endless sequence of a training: pair k depends on the seed and k alone.
+    The sequence is endless, and pair k depends only on the seed and k.
     """
 
     def __init__(
@@ -156,7 +159,7 @@ class VideoPairs(Dataset):
 
         Raises:
             DatasetError: no frame with an instance has an earlier one.
-            ValueError: the offsets are no range of 1 or more.
+            ValueError: the offsets are not a range of positive numbers.
         """
         self.pairs = FramePairs(dataset, offsets=config.offsets)
         self.model = model
@@ -188,5 +191,5 @@ class VideoPairs(Dataset):
 
 
 def unknown_flow(model: ModelConfig) -> np.ndarray:
-    """Make a `Pair.flow` of which nothing is known."""
+    """Return a `Pair.flow` that is unknown everywhere."""
     return np.full((2, *model.feature_sizes[1]), np.nan, np.float32)

@@ -1,7 +1,7 @@
 """Pairs of frames made from single pictures, with the true motion between them.
 
-The picture is the current frame. The keyframe is drawn from it as a camera would have seen it a
-moment earlier: all of it moved by a projective map, some of its instances by one of their own.
+The picture is the current frame. The keyframe is rendered from it as a camera would have seen it a
+moment earlier: the whole picture moves by a projective map, and some instances by their own.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import numpy as np
 from yolact_ros.config import check_settings, setting
 from yolact_ros.datasets.coco import Sample
 
-# Around an instance, how far the pixels reach that are half its own: they leave with it.
+# Width of the border of an instance whose mixed pixels move with it.
 EDGE_PIXELS = 2
-INPAINT_RADIUS = 3  # pixels of the hole's edge that OpenCV's inpainting looks at
+INPAINT_RADIUS = 3  # pixels around a hole that OpenCV's inpainting uses
 
 
 @dataclass(frozen=True)
 class MotionConfig:
-    """How far camera and instances move from the keyframe to the frame; each drawn evenly."""
+    """Motion of camera and instances from keyframe to frame; each value is drawn uniformly."""
 
-    shift: float = setting(0.06, "largest shift of the camera, in image sides", range=(0.0, 1.0))
-    rotation: float = setting(6.0, "largest roll of the camera in degrees", range=(0.0, 90.0))
-    zoom: float = setting(0.08, "the camera's scale is 1 minus to 1 plus this", range=(0.0, 0.9))
-    tilt: float = setting(
-        0.02, "largest shift of each corner of the picture, in image sides", range=(0.0, 0.4)
-    )
+    shift: float = setting(0.06, "Maximum shift of the camera, in image sides", range=(0.0, 1.0))
+    rotation: float = setting(6.0, "Maximum roll of the camera in degrees", range=(0.0, 90.0))
+    zoom: float = setting(0.08, "Maximum change of the camera's scale from 1", range=(0.0, 0.9))
+    tilt: float = setting(0.02, "Maximum shift of each corner, in image sides", range=(0.0, 0.4))
     instance_probability: float = setting(
-        0.3, "how often an instance moves by itself", range=(0.0, 1.0)
+        0.3, "Probability that an instance moves by itself", range=(0.0, 1.0)
     )
     instance_shift: float = setting(
-        0.06, "largest shift of such an instance, in image sides", range=(0.0, 1.0)
+        0.06,
+        "Maximum shift of such an instance, in image sides",
+        range=(0.0, 1.0),
     )
 
     def __post_init__(self) -> None:
@@ -42,13 +42,13 @@ class MotionConfig:
 
 @dataclass(frozen=True)
 class MovedStill:
-    """The keyframe behind a picture.
+    """The keyframe of a picture.
 
     Attributes:
         keyframe: (H, W, 3) uint8 BGR.
-        flow: (2, H, W) float32 x and y in pixels, from each pixel of the picture to where it is in
-            the keyframe.
-        known: (H, W) bool, where the keyframe shows that pixel.
+        flow: (2, H, W) float32 x and y in pixels, from each pixel of the picture to its position
+            in the keyframe.
+        known: (H, W) bool, whether the keyframe shows that pixel.
     """
 
     keyframe: np.ndarray
@@ -57,12 +57,12 @@ class MovedStill:
 
 
 def move_still(sample: Sample, config: MotionConfig, *, random: np.random.Generator) -> MovedStill:
-    """Draw a motion, and the keyframe that it came from.
+    """Draw a random motion and render the keyframe before it.
 
     Args:
-        sample: the current frame; it is not changed.
-        config: how far things move.
-        random: source of all randomness.
+        sample: current frame; not changed.
+        config: maximum motions.
+        random: random generator.
     """
     height, width = sample.image.shape[:2]
     camera = random_homography((height, width), config, random=random)
@@ -87,7 +87,7 @@ def move_still(sample: Sample, config: MotionConfig, *, random: np.random.Genera
 def random_homography(
     size: tuple[int, int], config: MotionConfig, *, random: np.random.Generator
 ) -> np.ndarray:
-    """A (3, 3) float64 homography from pixels x y of the frame to those of the keyframe."""
+    """Draw a (3, 3) float64 homography from pixels x y of the frame to those of the keyframe."""
     height, width = size
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     tilted = corners + random.uniform(-config.tilt, config.tilt, (4, 2)) * (width, height)
@@ -102,12 +102,12 @@ def random_homography(
 
 
 def translation(x: float, y: float) -> np.ndarray:
-    """The (3, 3) homography of a shift."""
+    """Return the (3, 3) homography of a translation."""
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
 
 
 def move_points(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(N, 2) x y mapped by a (3, 3) homography, float64."""
+    """Map (N, 2) x y by a (3, 3) homography, as float64."""
     homogeneous = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ homography.T
     moved: np.ndarray = homogeneous[:, :2] / homogeneous[:, 2:]
     return moved
@@ -116,11 +116,11 @@ def move_points(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
 def _draw_keyframe(
     image: np.ndarray, owners: np.ndarray, maps: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the background, then what moved by itself; beyond the picture it is mirrored.
+    """Render the background, mirrored beyond the picture, then the instances that moved.
 
     Args:
         image: (H, W, 3) uint8, the current frame.
-        owners: (H, W) uint8, number of the map that each pixel follows; 0 is the background's.
+        owners: (H, W) uint8, index of the map of each pixel; 0 is the background.
         maps: (3, 3) homographies from the frame to the keyframe.
 
     Returns:
