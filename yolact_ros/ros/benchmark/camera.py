@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from tqdm import tqdm
@@ -42,9 +43,13 @@ class BenchmarkCamera(Node):
     def listen(self) -> None:
         """Subscribe to instances and statistics from now on."""
         self.create_subscription(FrameStats, "yolact/stats", self.stats.append, 10)
-        # Raw: what Python takes to unpack them is not to be measured.
-        self.create_subscription(InstanceArray, "yolact/instances", lambda _: None, 10, raw=True)
-        self._wait_until(lambda: self.count_publishers("yolact/instances"))
+        self.take("yolact/instances", InstanceArray, 10)
+
+    def take(self, name: str, kind: type, qos: QoSProfile | int) -> None:
+        """Subscribe to one more topic, whose messages are dropped."""
+        # Raw, so that the time in which Python unpacks them is not measured.
+        self.create_subscription(kind, name, lambda _: None, qos, raw=True)
+        self._wait_until(lambda: self.count_publishers(name))
 
     def close(self) -> None:
         """Withdraw from ROS."""
