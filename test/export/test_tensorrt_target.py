@@ -201,7 +201,7 @@ def soft_masks_of(segmenter, image):
 
     tensor, _ = prepare_image(image, SMALL)
     network = segmenter.network
-    run = network.submit(network.whole_graph, {"image": tensor})
+    (run,) = network.submit(network.whole_graph, [{"image": tensor}])
     inference = network.interpret(run.fetch(), segmenter.postprocess, seconds=0.0)
     return segmenter.segment(image), inference.soft.dense()
 
@@ -245,10 +245,16 @@ def test_a_batch_finds_what_its_images_find_one_by_one(exported):
         assert_same_rows({n: x[i] for n, x in found.items()}, expected, boxes=1e-4, scores=1e-4)
 
 
-def test_a_segmenter_refuses_a_bundle_for_several_images(exported):
-    bundle, _ = exported(target="tensorrt", batch=2)
-    with pytest.raises(BackendError, match="batches of 2 images.*--batch 1"):
-        Segmenter.open(bundle.folder)
+def test_a_bundle_for_several_images_segments_one_as_well(exported):
+    """The places of the others stay black."""
+    alone, _ = exported(target="tensorrt")
+    together, _ = exported(target="tensorrt", batch=2)
+    picture = images(2)[1]
+    with Segmenter.open(alone.folder) as theirs, Segmenter.open(together.folder) as ours:
+        expected, found = theirs.segment(picture), ours.segment(picture)
+    assert len(found) == len(expected) > 0
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.1)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
 
 
 def test_half_precision_says_so_and_keeps_detections_float(exported):
@@ -315,6 +321,7 @@ def test_options_that_do_not_go_together_are_refused(checkpoint, tmp_path, capsy
     for options, message in [
         ({"precision": "fp16"}, "--target tensorrt"),
         ({"batch": 2}, "--target tensorrt"),
+        ({"target": "tensorrt", "batch": 2, "keyframes": True}, "one image at a time"),
         ({"target": "tensorrt", "batch": 0}, "batch is 0"),
         ({"target": "tensorrt", "half_weights": True}, "--precision fp16"),
         ({"target": "tensorrt", "precision": "fp4"}, "fp32 or fp16"),

@@ -80,6 +80,19 @@ def test_a_closed_inbox_accepts_nothing_until_it_is_opened_again():
     assert inbox.close(10.0)
 
 
+def test_a_mailbox_whose_turn_it_is_not_keeps_its_place():
+    inbox: Inbox[str] = Inbox()
+    first, second = inbox.new_mailbox(keep=5), inbox.new_mailbox()
+    for mailbox, item in ((first, "a"), (first, "b"), (second, "c")):
+        mailbox.put(item)
+    assert inbox.take() == (first, "a")
+    assert inbox.take(besides=[first, second], timeout=0.0) is None
+    assert inbox.take(besides=[first]) == (second, "c")
+    assert inbox.take(besides=[first], timeout=0.0) is None
+    assert inbox.take(besides=[second]) == (first, "b")
+    assert inbox.take(timeout=0.0) is None
+
+
 def test_a_mailbox_that_keeps_all_serves_in_order_and_says_when_it_is_full():
     inbox: Inbox[int] = Inbox()
     told: list[int] = []

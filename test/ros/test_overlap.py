@@ -15,6 +15,8 @@ from squares import FINISHED_GRAPH, write_squares
 from std_msgs.msg import Header
 
 from yolact_ros.errors import BackendError
+from yolact_ros.msg import InstanceArray
+from yolact_ros.ros import worker as worker_module
 from yolact_ros.ros.inputs.camera import CameraFrame
 from yolact_ros.ros.messages.images import message_from_bgr
 from yolact_ros.ros.node import SUCCESS, YolactNode
@@ -75,10 +77,10 @@ def node_on(tmp_path, monkeypatch, client):
     """Makes an active node on a device, in this process, whose images are put by hand."""
     nodes = []
 
-    def make(*, broken=(), **parameters):
-        folder = write_squares(tmp_path / "squares", FINISHED_GRAPH, form="with_nms")
+    def make(*, broken=(), batch=1, on_gpu=True, **parameters):
+        folder = write_squares(tmp_path / "squares", FINISHED_GRAPH, form="with_nms", batch=batch)
         bundle = Bundle.open(folder)
-        backend = Device(bundle, broken)
+        backend = Device(bundle, broken) if on_gpu else OnnxRuntimeBackend(bundle, threads=1)
         monkeypatch.setattr(
             segmenter_module, "open_backend", lambda *_: (backend, bundle.description)
         )
@@ -87,7 +89,8 @@ def node_on(tmp_path, monkeypatch, client):
         values = {"model": str(folder), "queue_policy": "all", "queue_size": 100} | parameters
         node.set_parameters([Parameter(name, value=value) for name, value in values.items()])
         assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
-        client.connect()
+        if "cameras" not in parameters:
+            client.connect()
         return node
 
     yield make
@@ -96,16 +99,21 @@ def node_on(tmp_path, monkeypatch, client):
         node.destroy_node()
 
 
+def header_of(number):
+    header = Header(frame_id="camera")
+    header.stamp.sec, header.stamp.nanosec = 1700000000, 1000 + number
+    return header
+
+
 @pytest.fixture
 def put(image_with):
     """Puts an image with a blue square at column `x` into a node's mailbox; returns its header."""
 
-    def put_image(node, number, x=0):
-        header = Header(frame_id="camera")
-        header.stamp.sec, header.stamp.nanosec = 1700000000, 1000 + number
+    def put_image(node, number, x=0, camera=0):
+        header = header_of(number)
         image = image_with({"blue": (x, 16, x + 32, 48)}, (64, 64))
         frame = CameraFrame(message_from_bgr(image, header), header.stamp, time.perf_counter())
-        node.pipelines[0].camera.mailbox.put(frame)
+        node.pipelines[camera].camera.mailbox.put(frame)
         return header
 
     return put_image
@@ -120,7 +128,6 @@ def journal(monkeypatch):
         return original(self, argument, *others, **options)
 
     by_stamp = {
-        "submit": (Stream, lambda frame: frame.source.nanosec - 1000),
         "fetch": (Stream, lambda frame: frame.source.nanosec - 1000),
         "prepare": (Pipeline, lambda frame: frame.message.header.stamp.nanosec - 1000),
         "publish": (Pipeline, lambda work: work.frame.source.nanosec - 1000),
@@ -132,6 +139,13 @@ def journal(monkeypatch):
             step,
             lambda *a, s=step, n=number_of, o=original, **k: note(s, n, o, *a, **k),
         )
+    submit = worker_module.submit_together
+
+    def note_submitted(frames):
+        steps.extend(("submit", frame.source.nanosec - 1000) for _, frame in frames)
+        submit(frames)
+
+    monkeypatch.setattr(worker_module, "submit_together", note_submitted)
     return steps
 
 
@@ -210,3 +224,55 @@ def test_deactivation_publishes_what_the_device_has(node_on, put, client):
         assert client.spin_until(lambda: client.results)
         assert client.results[0].header == header
     assert node.trigger_activate() == SUCCESS
+
+
+@pytest.mark.parametrize("on_gpu", [True, False], ids=["overlapping", "one after another"])
+def test_images_of_several_cameras_share_a_run(node_on, put, client, monkeypatch, on_gpu):
+    names = ["left", "middle", "right"]
+    node = node_on(batch=2, on_gpu=on_gpu, cameras=names, propagated_frames=0)
+    results = {name: [] for name in names}
+    for name in names:
+        topic = f"yolact/{name}/instances"
+        client.node.create_subscription(InstanceArray, topic, results[name].append, 20)
+        publisher = node.pipelines[names.index(name)]._outputs._publishers
+        assert client.spin_until(
+            lambda p=publisher: next(iter(p.values())).get_subscription_count()
+        )
+        assert client.spin_until(lambda t=topic: client.node.count_publishers(t))
+    client.spin_until(lambda: False, 0.5)
+    runs = []
+    original = OnnxRuntimeBackend.run
+    monkeypatch.setattr(
+        OnnxRuntimeBackend,
+        "run",
+        lambda self, graph, inputs, **kept: (
+            runs.append(inputs["image"].shape) or original(self, graph, inputs, **kept)
+        ),
+    )
+    expected = {name: [] for name in names}
+    with node._inbox._changed:
+        for number in range(4):
+            for camera, name in enumerate(names):
+                header = put(node, 10 * camera + number, x=8 * camera + number, camera=camera)
+                expected[name].append((header, 8 * camera + number))
+        put(node, 40, x=30, camera=1)
+    expected["middle"].append((header_of(40), 30))
+    assert client.spin_until(lambda: sum(map(len, results.values())) == 13)
+    for name in names:
+        found = [(r.header, r.instances[0].x_min) for r in results[name]]
+        assert found == expected[name], "each camera has its own results in order"
+    assert len(runs) == 7 and set(runs) == {(2, 64, 64, 3)}, "thirteen images, and a black one"
+    counts = [pipeline.camera.mailbox.counts() for pipeline in node.pipelines]
+    assert [(c.processed, c.in_flight) for c in counts] == [(4, 0), (5, 0), (4, 0)]
+
+
+def test_a_run_of_several_cameras_that_fails_costs_the_image_of_each(node_on, put):
+    node = node_on(batch=2, broken=(2 + 1,), cameras=["left", "right"])  # two runs warm up
+    with node._inbox._changed:
+        for camera in (0, 1, 0, 1):
+            put(node, 0, camera=camera)
+    boxes = [pipeline.camera.mailbox for pipeline in node.pipelines]
+    deadline = time.monotonic() + 20.0
+    while any(box.counts().in_flight for box in boxes) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [(b.counts().processed, b.counts().failed) for b in boxes] == [(1, 1), (1, 1)]

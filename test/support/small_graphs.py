@@ -70,7 +70,7 @@ def graph_exporter() -> Callable[[str, str], bytes]:
             models[variant], max_detections=20, batch=cameras, masks=cameras == 2
         )
         if variant == "yolact_edge":
-            graphs = video_graphs(graphs, batch=cameras)
+            graphs = video_graphs(graphs)
         if (variant, name) not in contents:
             (graph,) = (graph for graph in graphs if graph.name == name)
             contents[variant, name] = export_module(

@@ -82,6 +82,8 @@ def write_squares(folder: Path, graph: str, *, form: str = "dense", batch: int =
     from yolact_ros.runtime.bundle_writer import write_bundle
 
     model = parser.parse_model(graph)
+    if batch > 1:
+        model = for_batches(model, batch)
     onnx.checker.check_model(model)
     write_bundle(
         folder,
@@ -94,6 +96,28 @@ def write_squares(folder: Path, graph: str, *, form: str = "dense", batch: int =
         versions={"onnx": onnx.__version__},
     )
     return folder
+
+
+def for_batches(model, count: int):
+    """The model of one image as often as a batch has images; every output has them in front."""
+    import numpy as np
+    from onnx import compose, helper, numpy_helper
+
+    parts = [compose.add_prefix(model, f"{i}/").graph for i in range(count)]
+    nodes = [helper.make_node("Split", ["image"], [p.input[0].name for p in parts], axis=0)]
+    nodes += [node for part in parts for node in part.node]
+    outputs = []
+    for place, info in enumerate(model.graph.output):
+        rows = [part.output[place].name for part in parts]
+        nodes += [helper.make_node("Unsqueeze", [row, "first"], [f"{row}/row"]) for row in rows]
+        nodes.append(helper.make_node("Concat", [f"{r}/row" for r in rows], [info.name], axis=0))
+        kind = info.type.tensor_type
+        shape = [count, *(dim.dim_value for dim in kind.shape.dim)]
+        outputs.append(helper.make_tensor_value_info(info.name, kind.elem_type, shape))
+    image = helper.make_tensor_value_info("image", 2, [count, SIZE, SIZE, 3])
+    first = numpy_helper.from_array(np.array([0]), "first")
+    graph = helper.make_graph(nodes, "detect", [image], outputs, [first])
+    return helper.make_model(graph, ir_version=8, opset_imports=model.opset_import)
 
 
 def graph_that_looks_at_its_first_sample(nodes: str) -> str:

@@ -113,7 +113,7 @@ def detection_graphs(
     return [Graph("detect", detect, draw, ("image",), detect.outputs)]
 
 
-def video_graphs(graphs: list[Graph], *, batch: int = 1) -> list[Graph]:
+def video_graphs(graphs: list[Graph]) -> list[Graph]:
     """Put the graphs of video in the place of the graph `detect`; all others stay.
 
     `keyframe` also serves single images. `non_keyframe` is there for a network with a learned
@@ -123,7 +123,7 @@ def video_graphs(graphs: list[Graph], *, batch: int = 1) -> list[Graph]:
     assert isinstance(detect, (DetectGraph, DetectWithNmsGraph))
     model, features = detect.network, features_of(detect)
     keyframe = KeyframeGraph(detect)
-    draw = partial(_images, model, batch)
+    draw = partial(_images, model, 1)
     video = [Graph("keyframe", keyframe, draw, ("image",), keyframe.outputs)]
     moving: dict[str, tuple[nn.Module, tuple[str, ...]]] = {
         "non_keyframe_flow": (NonKeyframeFlowGraph(detect), ("x4", "x5", "flow"))
@@ -131,8 +131,8 @@ def video_graphs(graphs: list[Graph], *, batch: int = 1) -> list[Graph]:
     if model.feature_transform is not None:
         moving["non_keyframe"] = NonKeyframeGraph(detect), features
     for name, (module, others) in moving.items():
-        behind = partial(_images_behind_keyframe, model, batch, others)
-        video.append(Graph(name, module, behind, ("image", *others), detect.outputs))
+        after = partial(_image_after_keyframe, model, others)
+        video.append(Graph(name, module, after, ("image", *others), detect.outputs))
     return video + [graph for graph in graphs if graph.name != "detect"]
 
 
@@ -178,13 +178,13 @@ def _part_of_p3(model: Yolact, seed: int) -> tuple[torch.Tensor]:
 
 
 @torch.no_grad()
-def _images_behind_keyframe(
-    model: Yolact, batch: int, others: tuple[str, ...], seed: int
+def _image_after_keyframe(
+    model: Yolact, others: tuple[str, ...], seed: int
 ) -> tuple[torch.Tensor, ...]:
-    """Images, and of what else a graph takes: the features of other ones, and a flow."""
-    (keyframes,) = _images(model, batch, 1000 + seed)
+    """Draw an image, and what else a graph takes: features of another image, and a flow."""
+    (keyframes,) = _images(model, 1, 1000 + seed)
     _, features = model.keyframe(normalise(keyframes, model.config))
     generator = torch.Generator().manual_seed(seed)
-    pixels = 20 * torch.randn(batch, 2, *model.config.feature_sizes[1], generator=generator)
+    pixels = 20 * torch.randn(1, 2, *model.config.feature_sizes[1], generator=generator)
     tensors = {**features._asdict(), "flow": pixels}
-    return (*_images(model, batch, seed), *(tensors[name] for name in others))
+    return (*_images(model, 1, seed), *(tensors[name] for name in others))

@@ -103,6 +103,8 @@ def export_bundle(
     form = DEFORM_CONV_FORMS[target] if deform_conv is None else deform_conv
     if form not in FORMS:
         raise ConfigError(f"deform_conv is {form!r}; expected one of: {', '.join(FORMS)}.")
+    if keyframes and batch > 1:
+        raise ConfigError("Graphs of video take one image at a time; export them with --batch 1.")
     model = load_model(checkpoint)
     form_of_detect = {"host": "with_nms", "graph": "with_masks"}[masks]
     if nms == "host":
@@ -113,7 +115,7 @@ def export_bundle(
             model, max_detections=max_detections, batch=batch, masks=masks == "graph"
         )
     if keyframes:
-        graphs = video_graphs(graphs, batch=batch)
+        graphs = video_graphs(graphs)
     contents: dict[str, bytes] = {}
     rows: list[OutputError] = []
     for graph in graphs:

@@ -24,6 +24,7 @@ from yolact_ros.ros.services import SegmentRequest
 from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.shipped import find_model
+from yolact_ros.runtime.stream import submit_together
 
 THROTTLE_S = 5.0  # between two log lines about bad images
 PROGRESS_S = 2.0  # between two log lines while the model is being opened
@@ -163,31 +164,46 @@ class Worker:
 
     def _serve(self, segmenter: Segmenter) -> None:
         """Work on one item after another, until the end; count each image exactly once."""
-        current: Job | None = None  # what the device works on
+        current: list[Job] = []  # what the device works on: images of different cameras
         while True:
-            taken = self._inbox.take() if current is None else self._take_during(current)
-            if taken is None and current is None:
+            taken = self._take(current, most=segmenter.description.batch)
+            if not taken and not current:
                 return
-            following: Job | None = None
-            if taken is not None and not isinstance(taken[1], SegmentRequest):
-                following = self._prepare(*taken, segmenter)
-            current = self._fetch(current)
-            following = self._submit(following)
-            self._publish(current, segmenter)
-            if taken is not None and isinstance(taken[1], SegmentRequest):
-                taken[1].work(segmenter, self._settings())
-                taken[0].finish()
+            requests = [pair for pair in taken if isinstance(pair[1], SegmentRequest)]
+            prepared = [self._prepare(*pair, segmenter) for pair in taken if pair not in requests]
+            current = [job for job in current if self._fetch(job)]
+            following = self._submit([job for job in prepared if job is not None])
+            for job in current:
+                self._publish(job, segmenter)
+            for mailbox, request in requests:
+                request.work(segmenter, self._settings())
+                mailbox.finish()
             current = following
-            if current is not None and not current.work.stream.overlaps:
-                self._publish(self._fetch(current), segmenter)
-                current = None
+            if current and not current[0].work.stream.overlaps:
+                for job in current:
+                    if self._fetch(job):
+                        self._publish(job, segmenter)
+                current = []
 
-    def _take_during(self, job: Job) -> tuple[Mailbox[Any], Any] | None:
-        """Take the next item while the device works; None if it should be done by then."""
-        graph = job.work.frame.step.graph or ""
-        done = job.submitted + min(self._runs_s.get(graph, (0.0,)))
-        time.sleep(max(0.0, done - self._preparation_s - time.perf_counter()))
-        return self._inbox.take(max(0.0, done - time.perf_counter()))
+    def _take(self, current: Sequence[Job], *, most: int) -> list[tuple[Mailbox[Any], Any]]:
+        """Take the next items, of different mailboxes; none at the end.
+
+        None either if nothing came by the time at which the device should be done with `current`.
+        """
+        timeout: float | None = None
+        if current:
+            graph = current[0].work.frame.step.graph or ""
+            done = current[0].submitted + min(self._runs_s.get(graph, (0.0,)))
+            time.sleep(max(0.0, done - self._preparation_s - time.perf_counter()))
+            timeout = max(0.0, done - time.perf_counter())
+        taken: list[tuple[Mailbox[Any], Any]] = []
+        while len(taken) < most:
+            mailboxes = [mailbox for mailbox, _ in taken]
+            pair = self._inbox.take(0.0 if taken else timeout, besides=mailboxes)
+            if pair is None:
+                break
+            taken.append(pair)
+        return taken
 
     def _prepare(
         self, mailbox: Mailbox[CameraFrame], frame: CameraFrame, segmenter: Segmenter
@@ -202,28 +218,29 @@ class Worker:
             return Job(mailbox, pipeline, work)
         return None
 
-    def _submit(self, job: Job | None) -> Job | None:
-        if job is not None:
-            with self._counting(job.mailbox, job.pipeline):
-                job.submitted = time.perf_counter()
-                job.work.stream.submit(job.work.frame)
-                return job
-        return None
+    def _submit(self, jobs: list[Job]) -> list[Job]:
+        """Begin to run the network on images; return those that did not fail."""
+        for job in jobs:
+            job.submitted = time.perf_counter()
+        try:
+            submit_together([(job.work.stream, job.work.frame) for job in jobs])
+        except Exception as error:  # noqa: BLE001 - images must not end the others
+            for job in jobs:
+                self._fail(error, job.mailbox, job.pipeline)
+            return []
+        return jobs
 
-    def _fetch(self, job: Job | None) -> Job | None:
-        if job is not None:
-            with self._counting(job.mailbox, job.pipeline):
-                job.work.stream.fetch(job.work.frame)
-                frame = job.work.frame
-                if frame.run is not None and frame.step.graph is not None:
-                    _, before = self._runs_s.get(frame.step.graph, (0.0, frame.run.seconds))
-                    self._runs_s[frame.step.graph] = before, frame.run.seconds
-                return job
-        return None
+    def _fetch(self, job: Job) -> bool:
+        with self._counting(job.mailbox, job.pipeline):
+            job.work.stream.fetch(job.work.frame)
+            frame = job.work.frame
+            if frame.run is not None and frame.step.graph is not None:
+                _, before = self._runs_s.get(frame.step.graph, (0.0, frame.run.seconds))
+                self._runs_s[frame.step.graph] = before, frame.run.seconds
+            return True
+        return False
 
-    def _publish(self, job: Job | None, segmenter: Segmenter) -> None:
-        if job is None:
-            return
+    def _publish(self, job: Job, segmenter: Segmenter) -> None:
         with self._counting(job.mailbox, job.pipeline):
             classes = segmenter.description.model.classes
             finished = job.pipeline.publish(job.work, classes)
@@ -240,15 +257,17 @@ class Worker:
         """Count an image as failed if a step of the work on it fails, and go on."""
         try:
             yield
-        except (MessageError, ConfigError) as error:
-            pipeline.meter.error = str(error)
-            self._logger.error(str(error), throttle_duration_sec=THROTTLE_S)
-            mailbox.finish("failed")
         except Exception as error:  # noqa: BLE001 - one image must not end the others
-            pipeline.meter.error = str(error)
+            self._fail(error, mailbox, pipeline)
+
+    def _fail(self, error: Exception, mailbox: Mailbox[CameraFrame], pipeline: Pipeline) -> None:
+        pipeline.meter.error = str(error)
+        if isinstance(error, (MessageError, ConfigError)):
+            self._logger.error(str(error), throttle_duration_sec=THROTTLE_S)
+        else:
             pipeline.reset()
             self._note_failure(error, self._settings().work.max_failures)
-            mailbox.finish("failed")
+        mailbox.finish("failed")
 
     def _is_stale(self, frame: CameraFrame, limit: float) -> bool:
         stamp = frame.message.header.stamp

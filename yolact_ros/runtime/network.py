@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -49,12 +49,12 @@ class Network:
         """Take over a backend.
 
         Raises:
-            BackendError: the model takes several images at once.
+            BackendError: the model is for batches of video.
         """
-        if description.batch > 1:
+        if description.batch > 1 and description.warps:
             raise BackendError(
-                f"Model {description.model.name!r} was exported for batches of "
-                f"{description.batch} images; this takes one. Export it with --batch 1."
+                f"Model {description.model.name!r} was exported for video and batches of "
+                f"{description.batch} images, which do not go together. Export it with --batch 1."
             )
         self.backend = backend
         self.description = description
@@ -76,17 +76,29 @@ class Network:
         backend = self.backend
         return self.form.nms_inside and backend.on_gpu and isinstance(backend, AsyncBackend)
 
-    def submit(self, graph: str, inputs: Mapping[str, Array]) -> Run:
-        """Begin to run one graph on an image.
+    def submit(self, graph: str, inputs: Sequence[Mapping[str, Array]]) -> list[Run]:
+        """Begin to run one graph on an image, or on as many as the model takes at once.
 
         Args:
             graph: `whole_graph`, `non_keyframe` or `non_keyframe_flow`.
-            inputs: `image` (1, H, W, 3) uint8 BGR, and a keyframe's features where the graph
-                takes them.
+            inputs: of each image, at most `ModelDescription.batch`: `image` (1, H, W, 3) uint8
+                BGR, and a keyframe's features where the graph takes them.
+
+        Returns:
+            The run of each image.
 
         Raises:
             BackendError: the backend fails.
         """
+        if self.description.batch == 1:
+            return [self._submit(graph, inputs[0])]
+        images = np.zeros((self.description.batch, *inputs[0]["image"].shape[1:]), np.uint8)
+        for place, one in zip(images, inputs, strict=False):  # what is left stays black
+            place[...] = one["image"][0]
+        run = self._submit(graph, {"image": images})
+        return [RunOfBatch(run, index) for index in range(len(inputs))]
+
+    def _submit(self, graph: str, inputs: Mapping[str, Array]) -> Run:
         # The host passes on features, and what another graph reads, without looking at them.
         keep = (*FEATURES, *self.form.on_device)
         if isinstance(self.backend, AsyncBackend):
@@ -138,18 +150,47 @@ class Stopwatch:
 
 
 class BlockingRun:
-    """A run of a backend that returns when the outputs are there; it takes place in `fetch`."""
+    """A run of a backend that returns when the outputs are there.
+
+    It takes place in the first `fetch`.
+    """
 
     def __init__(self, run: Callable[[], dict[str, Array]]) -> None:
         self.seconds = 0.0
         self._run = run
+        self._outputs: dict[str, Array] | None = None
+        self._error: Exception | None = None
 
     def fetch(self) -> dict[str, Array]:
         """Run; see `Run.fetch`."""
-        started = time.perf_counter()
-        outputs = self._run()
-        self.seconds = time.perf_counter() - started
-        return outputs
+        if self._error is not None:
+            raise self._error
+        if self._outputs is None:
+            started = time.perf_counter()
+            try:
+                self._outputs = self._run()
+            except Exception as error:
+                self._error = error
+                raise
+            self.seconds = time.perf_counter() - started
+        return self._outputs
+
+
+class RunOfBatch:
+    """One image of a run of several."""
+
+    def __init__(self, run: Run, index: int) -> None:
+        self._run = run
+        self._index = index
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that all images together took."""
+        return self._run.seconds
+
+    def fetch(self) -> dict[str, Array]:
+        """Wait for all images; see `Run.fetch`."""
+        return {name: values[self._index] for name, values in self._run.fetch().items()}
 
 
 def _rescore(backend: Backend, selection: Selection, soft: SoftMasks) -> np.ndarray:

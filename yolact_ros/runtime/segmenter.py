@@ -123,7 +123,7 @@ class Segmenter:
         started = time.perf_counter()
         tensor, placement = prepare_image(image, self.description.model)
         prepared = time.perf_counter()
-        run = self.network.submit(self.network.whole_graph, {"image": tensor})
+        (run,) = self.network.submit(self.network.whole_graph, [{"image": tensor}])
         inference = self.network.interpret(run.fetch(), config, seconds=run.seconds)
         return finish_detections(
             inference,

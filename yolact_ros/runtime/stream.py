@@ -219,14 +219,14 @@ class Stream:
 
     def submit(self, frame: Frame) -> None:
         """Begin to run the network on a prepared image."""
-        with self._forgetting(frame):
-            if frame.epoch != self._epoch:  # the features that it counted on are gone
-                self._plan(frame)
-            step = frame.step
-            if step.graph is not None:
-                features = {name: self._features[name] for name in step.reused}
-                inputs = {"image": frame.tensor, **features, **step.flow}
-                frame.run = self._network.submit(step.graph, inputs)
+        submit_together([(self, frame)])
+
+    def _inputs(self, frame: Frame) -> dict[str, Array]:
+        """Return what the graph of a frame takes; the frames before it were fetched."""
+        if frame.epoch != self._epoch:  # the features that it counted on are gone
+            self._plan(frame)
+        features = {name: self._features[name] for name in frame.step.reused}
+        return {"image": frame.tensor, **features, **frame.step.flow}
 
     def fetch(self, frame: Frame) -> None:
         """Wait for the network."""
@@ -351,6 +351,28 @@ class Stream:
             self._propagated = PropagatedDetections(
                 inference.selection, inference.soft, grey=frame.grey
             )
+
+
+def submit_together(frames: Sequence[tuple[Stream, Frame]]) -> None:
+    """Begin to run a network on prepared images of several of its streams, in one run.
+
+    Args:
+        frames: at most as many as the model takes at once, of one stream each.
+
+    Raises:
+        BackendError: the backend fails; all of these streams begin again.
+    """
+    with contextlib.ExitStack() as stack:
+        for stream, frame in frames:
+            stack.enter_context(stream._forgetting(frame))
+        inputs = [(frame, stream._inputs(frame)) for stream, frame in frames]
+        running = [pair for pair in inputs if pair[0].step.graph is not None]
+        if running:  # the others are propagated
+            network, graph = frames[0][0]._network, running[0][0].step.graph
+            assert graph is not None
+            runs = network.submit(graph, [given for _, given in running])
+            for (frame, _), run in zip(running, runs, strict=True):
+                frame.run = run
 
 
 def choose_warp(config: KeyframeConfig, description: ModelDescription) -> str:

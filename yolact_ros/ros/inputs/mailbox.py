@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
@@ -65,16 +65,27 @@ class Inbox(Generic[T]):
         self._mailboxes.append(mailbox)
         return mailbox
 
-    def take(self, timeout: float | None = None) -> tuple[Mailbox[T], T] | None:
+    def take(
+        self, timeout: float | None = None, *, besides: Collection[Mailbox[T]] = ()
+    ) -> tuple[Mailbox[T], T] | None:
         """Wait for an item; None at the end, or if none comes within `timeout` seconds.
 
         `Mailbox.finish` ends the work on it.
+
+        Args:
+            timeout: None waits for ever.
+            besides: mailboxes whose turn it is not.
         """
+
+        def turn() -> Mailbox[T] | None:
+            return next((mailbox for mailbox in self._waiting if mailbox not in besides), None)
+
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._ended, timeout)
-            if self._ended or not self._waiting:
+            self._changed.wait_for(lambda: turn() or self._ended, timeout)
+            mailbox = turn()
+            if self._ended or mailbox is None:
                 return None
-            mailbox = self._waiting.popleft()
+            self._waiting.remove(mailbox)
             item, has_more, has_room = mailbox._pop()
             if has_more:
                 self._waiting.append(mailbox)

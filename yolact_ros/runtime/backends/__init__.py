@@ -45,10 +45,11 @@ class Run(Protocol):
         seconds: that it took, once it was fetched.
     """
 
-    seconds: float
+    @property
+    def seconds(self) -> float: ...  # noqa: D102 - above
 
     def fetch(self) -> dict[str, Array]:
-        """Wait for the run and return its outputs by name.
+        """Wait for the run and return its outputs by name, each time the same.
 
         Raises:
             BackendError: the run failed.
