@@ -95,9 +95,12 @@ def test_each_epoch_shows_every_image_with_instances_once_in_its_own_order(strea
 
 def test_images_without_instances_are_kept_on_request(stream_of):
     stream = stream_of([1], [], [2], keep_empty=True, threshold=0.1)
-    samples = {stream[k].file_name: stream[k] for k in range(3)}
+    samples = {stream[k].file_name: stream[k] for k in range(30)}  # mirrored and not
     assert sorted(samples) == ["0.png", "1.png", "2.png"]
     assert samples["1.png"].boxes.shape == (0, 4)
+    for k in range(30):
+        batch = collate([stream[k]])
+        assert len(batch.targets[0].masks) == (batch.file_names != ["1.png"])
 
 
 def test_a_sample_depends_on_seed_and_position_alone(stream_of):

@@ -230,6 +230,40 @@ def test_sigint_saves_a_checkpoint_and_ends_the_command(config, tmp_path):
     assert load_checkpoint(tmp_path / "out" / "last.pth").step >= 2
 
 
+BROKEN = """
+import sys
+from yolact_ros.train.config import read_train_config
+from yolact_ros.train.loader import TrainingStream
+from yolact_ros.train.trainer import Trainer
+
+class Broken(TrainingStream):
+    def __getitem__(self, position):
+        if position == 9:
+            raise ValueError("a fault of our own")
+        return super().__getitem__(position)
+
+if __name__ == "__main__":
+    trainer = Trainer(read_train_config(sys.argv[1]), sys.argv[2])
+    trainer.stream.__class__ = Broken
+    trainer.run()
+"""
+
+
+def test_a_fault_in_a_process_that_prepares_samples_ends_the_run(config, tmp_path):
+    plain = to_mapping(replace(config, steps=100000, workers=1, validation=DataConfig()))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(plain))
+    (tmp_path / "broken.py").write_text(BROKEN)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "broken.py", tmp_path / "run.yaml", tmp_path / "out"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 1
+    assert "a fault of our own" in done.stderr
+
+
 def test_warm_up_grows_to_the_largest_rate_and_cosine_falls_to_zero():
     schedule = ScheduleConfig(name="cosine", warm_up_steps=10, warm_up_start=0.1)
     rates = [learning_rate(s, steps=100, largest=1.0, config=schedule) for s in range(100)]

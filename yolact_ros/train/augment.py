@@ -182,14 +182,15 @@ def _random_part(
 
 def mirror(sample: Sample) -> Sample:
     """Swap left and right."""
+    # ascontiguousarray would keep the negative strides of no masks, which torch refuses.
     width = sample.image.shape[1]
     boxes = sample.boxes.copy()
     boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]
     return dataclasses.replace(
         sample,
-        image=np.ascontiguousarray(sample.image[:, ::-1]),
+        image=sample.image[:, ::-1].copy(),
         boxes=boxes,
-        masks=np.ascontiguousarray(sample.masks[:, :, ::-1]),
+        masks=sample.masks[:, :, ::-1].copy(),
     )
 
 
@@ -200,9 +201,9 @@ def flip(sample: Sample) -> Sample:
     boxes[:, [1, 3]] = height - sample.boxes[:, [3, 1]]
     return dataclasses.replace(
         sample,
-        image=np.ascontiguousarray(sample.image[::-1]),
+        image=sample.image[::-1].copy(),
         boxes=boxes,
-        masks=np.ascontiguousarray(sample.masks[:, ::-1]),
+        masks=sample.masks[:, ::-1].copy(),
     )
 
 

@@ -7,6 +7,7 @@ import logging
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -130,6 +131,11 @@ class Trainer:
         """
         try:
             self._run(min(self.config.steps, until or self.config.steps))
+        except BaseException as error:
+            # Its frames hold the loader, whose processes ignore SIGTERM: exiting would wait for
+            # them forever, and so would the other processes of a torchrun.
+            traceback.clear_frames(error.__traceback__)
+            raise
         finally:
             if self.processes.first:
                 self.log.close()
