@@ -33,6 +33,8 @@ OTHER_VIDEOS = """\
 People and everyday things in a video of yours: make demo CLIP=video.mp4 MODEL=everyday
 From a webcam: ros2 run v4l2_camera v4l2_camera_node
                ros2 launch yolact_ros yolact.launch.py model:=everyday image:=/image_raw"""
+TITLE = f"{'in':>8} {'out':>8} {'latency p50':>12} {'p95':>7} {'dropped':>8}  seen"
+PRINT_S = 1.0
 START_S = 60.0  # for the node to open its model
 SETTLE_S = 3.0  # for the last images, after the clip
 
@@ -46,6 +48,9 @@ class Listener(Node):
         self.classes: list[Counter[str]] = []
         self._video = video
         self._scores: dict[tuple[int, int], float] = {}
+        # When the last line was printed, and how many `stats` and `classes` there were.
+        self._printed: tuple[float, int, int] | None = None
+        self.create_timer(PRINT_S, self._print)
         self.create_subscription(InstanceArray, "/yolact/instances", self._on_instances, QOS)
         self.create_subscription(FrameStats, "/yolact/stats", self.stats.append, QOS)
         self.create_subscription(Image, "/yolact/overlay", self._on_overlay, QOS)
@@ -56,6 +61,28 @@ class Listener(Node):
             return False
         last = self.stats[-1]
         return last.received == last.processed + last.dropped + last.stale + last.failed
+
+    def _print(self) -> None:
+        """Print what happened since the last line."""
+        now = time.monotonic()
+        if self._printed is not None:
+            then, before, seen = self._printed
+            stats, last = self.stats[before:], self.stats[before - 1]
+            if not stats:
+                print("no results", flush=True)
+                return
+            p50, p95 = np.percentile([message.latency_ms for message in stats], [50, 95])
+            print(
+                f"{(stats[-1].received - last.received) / (now - then):5.1f} Hz "
+                f"{len(stats) / (now - then):5.1f} Hz {p50:9.0f} ms {p95:4.0f} ms "
+                f"{stats[-1].dropped - last.dropped:>8}  {_describe(self.classes[seen:])}",
+                flush=True,
+            )
+        elif self.stats:
+            print(TITLE, flush=True)
+        else:
+            return
+        self._printed = now, len(self.stats), len(self.classes)
 
     def _on_instances(self, message: InstanceArray) -> None:
         self.classes.append(Counter(instance.class_name for instance in message.instances))
@@ -68,54 +95,6 @@ class Listener(Node):
         # A copy: the pixels are a view on the message.
         image = bgr_from_message(message).copy()
         self._video.add(image, stamp.sec + stamp.nanosec * 1e-9, rank=rank)
-
-
-class Table:
-    """One printed line a second, from the first result on."""
-
-    TITLE = f"{'time':>6} {'in':>8} {'out':>8} {'latency p50':>12} {'p95':>7} {'dropped':>8}  seen"
-
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
-        self._start = 0.0  # arrival of the first result
-        self._due = 0.0
-        self._counted = 0.0  # when the numbers below were taken
-        self._stats = self._classes = 0
-        self._received = self._dropped = 0
-
-    def print_when_due(self) -> None:
-        """Print what happened since the last line, once a second."""
-        now = time.monotonic()
-        if not self._start:
-            if self._listener.stats:
-                print(self.TITLE, flush=True)
-                self._start = now
-                self._due = now + 1.0
-                self._count(now)
-            return
-        if now < self._due:
-            return
-        self._due = now + 1.0
-        stats = self._listener.stats[self._stats :]
-        classes = self._listener.classes[self._classes :]
-        if not stats:
-            print(f"{now - self._start:5.0f}s no results", flush=True)
-            return
-        passed = now - self._counted
-        p50, p95 = np.percentile([message.latency_ms for message in stats], [50, 95])
-        print(
-            f"{now - self._start:5.0f}s {(stats[-1].received - self._received) / passed:5.1f} Hz "
-            f"{len(stats) / passed:5.1f} Hz {p50:9.0f} ms {p95:4.0f} ms "
-            f"{stats[-1].dropped - self._dropped:>8}  {_describe(classes)}",
-            flush=True,
-        )
-        self._count(now)
-
-    def _count(self, now: float) -> None:
-        self._counted = now
-        self._stats, self._classes = len(self._listener.stats), len(self._listener.classes)
-        self._received = self._listener.stats[-1].received
-        self._dropped = self._listener.stats[-1].dropped
 
 
 def _describe(classes: list[Counter[str]]) -> str:
@@ -155,10 +134,8 @@ def run(clip: Path, model: str, *, output: Path) -> int:
             if node.status is not None or time.monotonic() > deadline:
                 return _report_end(node)
         with Subprogram("camera", "-p", f"video:={clip}") as camera:
-            table = Table(listener)
             while camera.status is None and node.status is None:
                 rclpy.spin_once(listener, timeout_sec=0.1)
-                table.print_when_due()
             if camera.status:
                 return _report_end(camera)
         settle_until = time.monotonic() + SETTLE_S
