@@ -11,14 +11,19 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State, Transition
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from std_msgs.msg import Header
 
+from yolact_ros.errors import BackendError
 from yolact_ros.ros import process
 from yolact_ros.ros.inputs.camera import CameraFrame, CameraInput
 from yolact_ros.ros.messages.images import message_from_bgr
-from yolact_ros.ros.node import ERROR, SUCCESS, YolactNode
+from yolact_ros.ros.node import ERROR, FAILURE, SUCCESS, YolactNode
+from yolact_ros.runtime import segmenter as segmenter_module
 
 RECTANGLES = {"blue": (32, 16, 96, 80)}
 
@@ -113,6 +118,44 @@ def test_cleanup_frees_the_model_and_its_thread(ros, squares_bundle):
         assert node.trigger_deactivate() == SUCCESS
         assert node.trigger_cleanup() == SUCCESS
         assert sessions() == before and workers() == 0
+    node.destroy_node()
+
+
+def test_the_build_of_an_engine_shows_on_diagnostics_and_stops_with_the_node(
+    ros, squares_bundle, monkeypatch
+):
+    progress = "building engine 2 of 3 (non_keyframe): 40 %, about 90 s left"
+    told_to_end, stopped = threading.Event(), threading.Event()
+
+    def build(path, config, report):
+        while report(progress):
+            time.sleep(0.01)
+        stopped.set()
+        raise BackendError("The build of the engine was stopped.")
+
+    monkeypatch.setattr(segmenter_module, "open_backend", build)
+    node = YolactNode(interrupted=told_to_end.is_set)
+    node.set_parameters([Parameter("model", value=str(squares_bundle))])
+    listener = rclpy.create_node("listener")
+    seen = []
+    listener.create_subscription(DiagnosticArray, "/diagnostics", seen.append, 10)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    executor.add_node(listener)
+    outcome = []
+    configuring = threading.Thread(target=lambda: outcome.append(node.trigger_configure()))
+    configuring.start()
+    deadline = time.monotonic() + 30.0
+    shown = f"configuring: {progress}"
+    while not any(s.message == shown for m in seen for s in m.status):
+        assert time.monotonic() < deadline
+        executor.spin_once(timeout_sec=0.1)
+    told_to_end.set()
+    configuring.join(20.0)
+    assert stopped.is_set() and outcome == [FAILURE]
+    assert node.diagnostics.state == "unconfigured"
+    executor.shutdown()
+    listener.destroy_node()
     node.destroy_node()
 
 

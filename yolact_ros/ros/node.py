@@ -136,7 +136,9 @@ class YolactNode(LifecycleNode):
             on_broken=self._give_up,
         )
         try:
-            description = self._worker.open(interrupted=self.is_ending)
+            description = self._worker.open(
+                interrupted=self.is_ending, report=self._report_configuring
+            )
             for name in settings.inputs.cameras:
                 pipeline = self._pipeline(name, settings)
                 self.pipelines.append(pipeline)
@@ -244,6 +246,9 @@ class YolactNode(LifecycleNode):
         )
         images = CameraInput(self, camera, inbox=self._inbox, settings=settings.inputs)
         return Pipeline(images, outputs, depth)
+
+    def _report_configuring(self, what: str) -> None:
+        self.diagnostics.state = f"configuring: {what}"
 
     def _diagnose(self, backend_name: str, description: ModelDescription) -> None:
         """Tell of the model that is open, and of its cameras."""

@@ -80,17 +80,22 @@ class Worker:
         self._on_broken = on_broken
         self._pipelines: dict[Mailbox[CameraFrame], Pipeline] = {}
         self._opened = threading.Event()
+        self._ended = threading.Event()
+        self._progress = "opening the model"
         self._error: Exception | None = None
         self._failures = 0  # images in a row
         self._preparation_s = 0.0  # of the last image
         self._runs_s: dict[str, tuple[float, float]] = {}  # the last two of each graph
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
-    def open(self, *, interrupted: Callable[[], bool]) -> ModelDescription:
+    def open(
+        self, *, interrupted: Callable[[], bool], report: Callable[[str], None]
+    ) -> ModelDescription:
         """Open the model and run it once; log every few seconds that this is going on.
 
         Args:
             interrupted: returns whether the process should end; then this raises early.
+            report: called by this thread with what is being done.
 
         Returns:
             What the model is.
@@ -102,6 +107,7 @@ class Worker:
         due = started + PROGRESS_S
         self._thread.start()
         while not self._opened.wait(0.05):
+            report(self._progress)
             if interrupted():
                 raise YolactError("The node was told to end before the model was open.")
             if time.monotonic() >= due:
@@ -120,6 +126,7 @@ class Worker:
 
     def end(self, timeout: float) -> bool:
         """End the thread, which frees the model; False if that takes over `timeout` seconds."""
+        self._ended.set()
         self._inbox.end()
         if self._thread.ident is not None:
             self._thread.join(timeout)
@@ -149,6 +156,7 @@ class Worker:
             backend=BackendConfig(
                 **{item.name: getattr(settings.model, item.name) for item in fields(BackendConfig)}
             ),
+            report=self._on_progress,
         )
         try:
             segmenter.warm_up(settings.keyframes)
@@ -161,6 +169,11 @@ class Worker:
             f"{time.perf_counter() - started:.1f} s."
         )
         return segmenter
+
+    def _on_progress(self, state: str) -> bool:
+        """Note how far the build of an engine has come; False stops it."""
+        self._progress = state
+        return not self._ended.is_set()
 
     def _serve(self, segmenter: Segmenter) -> None:
         """Work on one item after another, until the end; count each image exactly once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -64,6 +65,7 @@ class Segmenter:
         *,
         backend: BackendConfig = BackendConfig(),  # noqa: B008 - frozen
         postprocess: PostprocessConfig = PostprocessConfig(),  # noqa: B008 - frozen
+        report: Callable[[str], bool] | None = None,
     ) -> Segmenter:
         """Open a model.
 
@@ -71,6 +73,7 @@ class Segmenter:
             model: name of a shipped model, folder of a bundle, or a checkpoint file.
             backend: which library runs it, and how.
             postprocess: thresholds and limits.
+            report: see `open_backend`.
 
         Raises:
             BundleError: there is no such model, or the bundle is incomplete or altered.
@@ -78,7 +81,7 @@ class Segmenter:
             BackendError: the backend's library is absent or does not run such a model.
             ConfigError: the model does not support these settings.
         """
-        opened, description = open_backend(find_model(model), backend)
+        opened, description = open_backend(find_model(model), backend, report)
         try:
             return cls(opened, description, postprocess)
         except BaseException:

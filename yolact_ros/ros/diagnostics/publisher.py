@@ -132,7 +132,7 @@ class Diagnostics:
     """Publishes the state of the node as long as the node exists.
 
     Attributes:
-        state: of the node in one word, such as `active`.
+        state: of the node, such as `active`.
         model: the open model; its state, memory and fault are filled in here.
         fault: why the model was given up or a transition failed; empty if nothing is wrong.
         gauges: of the cameras.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from yolact_ros.config import BackendConfig
@@ -19,12 +20,15 @@ LOG = logging.getLogger(__name__)
 def open_backend(
     path: str | Path,
     config: BackendConfig = BackendConfig(),  # noqa: B008 - frozen
+    report: Callable[[str], bool] | None = None,
 ) -> tuple[Backend, ModelDescription]:
     """Open a model with the backend that suits it.
 
     Args:
         path: a bundle (a folder with `model.json`) or a checkpoint (a `.pth` file).
         config: which backend, and how it is to run.
+        report: receives in a sentence how far the build of an engine has come, and returns
+            whether to go on.
 
     Raises:
         BundleError: there is no bundle or checkpoint, or it is incomplete or altered.
@@ -50,7 +54,9 @@ def open_backend(
     if config.backend == "tensorrt" or (config.backend == "auto" and _suits_tensorrt(bundle)):
         from yolact_ros.runtime.backends.tensorrt.backend import open_tensorrt
 
-        opened = open_tensorrt(bundle, device=config.device, build=config.build_engine)
+        opened = open_tensorrt(
+            bundle, device=config.device, build=config.build_engine, report=report
+        )
         return opened, bundle.description
     if config.backend == "auto" and (config.provider, config.precision) == ("cpu", "f32"):
         config = stored_choice(bundle, config)

@@ -210,6 +210,41 @@ def test_progress_is_logged_with_the_time_left(monkeypatch, caplog):
     ]
 
 
+def test_whoever_gets_the_reports_can_stop_the_builds(tmp_path, monkeypatch):
+    from yolact_ros.runtime.backends.tensorrt import backend as module
+    from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
+
+    closed, reports = [], []
+
+    def build(bundle, graph, *, progress, **_):
+        if not progress(0.5):
+            raise BackendError(f"The build of the engine of {graph!r} was stopped.")
+        return types.SimpleNamespace(content=b"")
+
+    def report(state):
+        reports.append(state.split(",")[0])
+        return len(reports) < 2
+
+    cuda = types.SimpleNamespace(close=lambda: closed.append(True))
+    for name, value in {
+        "check_target": lambda bundle: None,
+        "import_tensorrt": lambda library: types.SimpleNamespace(ahead_of_time=True),
+        "find_gpu": lambda device: Gpu("RTX", "8.9", 128, False),
+        "Cuda": lambda device: cuda,
+        "open_engine": build,
+        "TensorRtEngine": lambda *_, **__: None,
+    }.items():
+        monkeypatch.setattr(module, name, value)
+    bundle = types.SimpleNamespace(graphs=["keyframe", "non_keyframe", "more"], folder=tmp_path)
+    with pytest.raises(BackendError, match="'non_keyframe' was stopped"):
+        module.open_tensorrt(bundle, report=report)
+    assert reports == [
+        "building engine 1 of 3 (keyframe): 50 %",
+        "building engine 2 of 3 (non_keyframe): 50 %",
+    ]
+    assert closed == [True]
+
+
 def test_a_build_on_a_jetson_shares_a_timing_cache_and_the_memory(tmp_path, monkeypatch):
     from yolact_ros.runtime.backends.tensorrt import build as module
     from yolact_ros.runtime.backends.tensorrt.gpu import Gpu

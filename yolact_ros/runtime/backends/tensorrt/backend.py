@@ -21,7 +21,7 @@ from yolact_ros.runtime.backends.tensorrt.engine import EngineTensor, TensorRtEn
 from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
 from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt
 from yolact_ros.runtime.backends.tensorrt.open import check_target, open_engine
-from yolact_ros.runtime.backends.tensorrt.progress import LoggedProgress
+from yolact_ros.runtime.backends.tensorrt.progress import LoggedProgress, Report
 from yolact_ros.runtime.bundle import Bundle
 
 LOG = logging.getLogger(__name__)
@@ -274,7 +274,12 @@ class _LoadedGraph:
 
 
 def open_tensorrt(
-    bundle: Bundle, *, device: int = 0, build: str = "if_missing", library: str = "auto"
+    bundle: Bundle,
+    *,
+    device: int = 0,
+    build: str = "if_missing",
+    library: str = "auto",
+    report: Report | None = None,
 ) -> TensorRtBackend:
     """Find or build the engines of a bundle, and open it on a GPU.
 
@@ -284,6 +289,7 @@ def open_tensorrt(
         build: whether engines may be built now, which can take minutes: `never`, `if_missing` or
             `always`.
         library: `tensorrt`, `tensorrt_rtx` or `auto`.
+        report: see `LoggedProgress`.
 
     Raises:
         BackendError: the bundle is for something else; TensorRT, the driver or the GPU is not
@@ -304,7 +310,7 @@ def open_tensorrt(
                 gpu=gpu,
                 policy=build,
                 settings=BuildSettings.for_gpu(gpu, found, bundle.folder),
-                progress=LoggedProgress(what),
+                progress=LoggedProgress(what, report),
             )
             engines[graph] = TensorRtEngine(found, opened.content, graph=graph)
         return TensorRtBackend(bundle, engines, cuda)

@@ -15,26 +15,37 @@ Progress = Callable[[float], bool]
 LOG_SECONDS = 10.0
 
 
-class LoggedProgress:
-    """Logs how far a build has come and how long it may still take; never stops it."""
+# Receives the same in a sentence.
+Report = Callable[[str], bool]
 
-    def __init__(self, what: str) -> None:
-        """Begin; `what` names the engine, e.g. `engine 2 of 3 (non_keyframe)`."""
+
+class LoggedProgress:
+    """Logs how far a build has come and how long it may still take."""
+
+    def __init__(self, what: str, report: Report | None = None) -> None:
+        """Begin.
+
+        Args:
+            what: names the engine, e.g. `engine 2 of 3 (non_keyframe)`.
+            report: receives each state and returns whether the build is to go on.
+        """
         self._what = what
+        self._report = report
         self._started: float | None = None
         self._logged = 0.0
 
     def __call__(self, fraction: float) -> bool:
-        """Log at most every `LOG_SECONDS`."""
+        """Report, and log at most every `LOG_SECONDS`."""
         now = time.monotonic()
         if self._started is None:
             self._started = self._logged = now
+        passed = now - self._started
+        left = f", about {passed * (1 / fraction - 1):.0f} s left" if fraction else ""
+        state = f"building {self._what}: {100 * fraction:.0f} %{left}"
         if now - self._logged >= LOG_SECONDS:
             self._logged = now
-            passed = now - self._started
-            left = f", about {passed * (1 / fraction - 1):.0f} s left" if fraction else ""
-            LOG.info("building %s: %.0f %%%s", self._what, 100 * fraction, left)
-        return True
+            LOG.info(state)
+        return self._report is None or self._report(state)
 
 
 def set_monitor(config: Any, trt: Any, progress: Progress | None) -> Any:
