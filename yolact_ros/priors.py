@@ -1,4 +1,4 @@
-"""Prior boxes, and the coding of boxes as offsets from them (YOLACT section 3, after SSD).
+"""Prior boxes, from which the network predicts offsets (YOLACT section 3, after SSD).
 
 Everything here is relative to the image: 0 is its left or top edge, 1 its right or bottom edge.
 """
@@ -54,7 +54,7 @@ def _level_priors(
 
 
 def neighbour_cells(model: ModelConfig) -> np.ndarray:
-    """For every cell of P3..P7 the 3x3 cells around it.
+    """Return for every cell of P3..P7 the 3x3 cells around it.
 
     Cells are counted level by level, row by row, as priors are.
 

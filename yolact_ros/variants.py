@@ -13,17 +13,17 @@ from yolact_ros.errors import ConfigError
 
 
 def octave_scales(base: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
-    """The YOLACT++ scales: every level's side, and one and two thirds of an octave more."""
+    """Return the scales of YOLACT++: each side, and one and two thirds of an octave more."""
     return tuple(tuple(side * 2 ** (third / 3) for third in range(3)) for side in base)
 
 
 def resized_scales(side: int) -> tuple[tuple[float, ...], ...]:
-    """The scales of YOLACT's 550 pixel networks, for an input of another side, in whole pixels."""
+    """Return the scales of YOLACT's 550 pixel networks for another input side, in whole pixels."""
     return tuple((int(scale / 550 * side),) for scale in (24, 48, 96, 192, 384))
 
 
 def with_resnet50(model: ModelConfig) -> ModelConfig:
-    """The same network on ResNet-50, named as the authors name it."""
+    """Return the same network on ResNet-50, with the authors' name."""
     return replace(model, name=f"{model.name}_resnet50", backbone=BackboneConfig("resnet50"))
 
 

@@ -1,4 +1,4 @@
-"""Configuration as frozen dataclasses: what a network is, and how it is run.
+"""Configuration of networks and of inference, as frozen dataclasses.
 
 A default stands once, on its field, with `doc` and `range` or `choices` in the field's metadata;
 command-line help, ROS parameter descriptors and the tables in the documentation come from there.

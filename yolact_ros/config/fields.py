@@ -1,4 +1,4 @@
-"""Fields of configurations that carry their own words and bounds."""
+"""Fields of configurations with their own documentation and bounds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def setting(
 
 
 def check_settings(config: Any) -> None:
-    """Hold every field made with `setting` against its range or choices.
+    """Check every field made with `setting` against its range or choices.
 
     Raises:
         ConfigError: a value lies outside; the message names the field, the value and the bounds.

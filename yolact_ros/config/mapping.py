@@ -1,4 +1,4 @@
-"""Configurations to and from the mappings of JSON and YAML."""
+"""Convert configurations to and from the mappings of JSON and YAML."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def to_mapping(config: Any) -> dict[str, Any]:
 
 
 def _dataclass_of(hint: Any) -> Any:
-    """The dataclass that a field holds, also where the field may be None; else None."""
+    """Return the dataclass that a field holds, also if it may be None; otherwise None."""
     kinds = (hint, *typing.get_args(hint))
     return next((k for k in kinds if isinstance(k, type) and dataclasses.is_dataclass(k)), None)
 

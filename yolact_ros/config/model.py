@@ -1,4 +1,4 @@
-"""What a network is: everything that its weights depend on."""
+"""Configuration of a network: everything that its weights depend on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MIN_RESCORING_SIDE = 63
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """Which backbone, and which of its 3x3 convolutions are deformable.
+    """The backbone, and which of its 3x3 convolutions are deformable.
 
     Attributes:
         name: a key of `yolact_ros.model.backbones.BACKBONES`.
@@ -51,7 +51,7 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class FlowConfig:
-    """The partial feature transform of YolactEdge, which moves keyframe features by learned flow.
+    """The partial feature transform of YolactEdge, which warps keyframe features by learned flow.
 
     The defaults are those of `yolact_edge_vid`.
     """
@@ -62,7 +62,7 @@ class FlowConfig:
         range=(4, 1024),
     )
     spa: bool = setting(
-        True, "refine the moved features with the current frame's lateral (reference: SPA)"
+        True, "refine the warped features with the current frame's lateral (reference: SPA)"
     )
 
     def __post_init__(self) -> None:
@@ -205,7 +205,7 @@ class ModelConfig:
 
 
 def model_from_plain(values: Mapping[str, Any]) -> ModelConfig:
-    """Rebuild a `ModelConfig` from what `to_mapping` made of it.
+    """Rebuild a `ModelConfig` from the result of `to_mapping`.
 
     Raises:
         ConfigError: keys are missing or unknown, or values have another type.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from yolact_ros.config.fields import check_settings, setting
 from yolact_ros.errors import ConfigError
 
-# How the features of a keyframe are moved to another image, best first.
+# How the features of a keyframe are warped to another image, best first.
 WARPS = ("learned", "dis", "none")
 
 # Models that come with the package.
@@ -122,7 +122,7 @@ class KeyframeConfig:
     """Settings of keyframes, feature reuse and propagation.
 
     Between keyframes the backbone stops at C3, and the deeper features of the last keyframe are
-    moved to the current image (YolactEdge).
+    warped to the current image (YolactEdge).
     """
 
     keyframe_interval: int = setting(
@@ -144,7 +144,7 @@ class KeyframeConfig:
     )
     warp: str = setting(
         "auto",
-        "How keyframe features are moved to the current image: learned (the network's own "
+        "How keyframe features are warped to the current image: learned (the network's own "
         "flow), dis (optical flow) or none; auto = the first of these that the model has",
         choices=("auto", *WARPS),
     )

@@ -1,1 +1,1 @@
-"""From a checkpoint to files that run without torch."""
+"""Export checkpoints to files that run without torch."""

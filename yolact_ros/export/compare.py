@@ -1,4 +1,4 @@
-"""Hold an exported graph on ONNX Runtime against the torch module that it was made from."""
+"""Compare an exported graph on ONNX Runtime with the torch module that it was made from."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HALF_TOLERANCE = 0.5
 def relative_errors(
     graph: Graph, content: bytes, *, images: int = 2, half: bool = False
 ) -> dict[str, float]:
-    """Run both on the same inputs.
+    """Run module and graph on the same inputs.
 
     Args:
         graph: the torch side, in evaluation mode.
@@ -82,7 +82,7 @@ def relative_errors(
 def _split_detections(
     ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]
 ) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
-    """The lists of detections of each image."""
+    """Return the lists of detections of each image."""
     if theirs["scores"].ndim == 1:
         return [(ours, theirs)]
     rows = ROWS & ours.keys()
@@ -97,7 +97,7 @@ def _pair_detections(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Put the rows of two lists of detections side by side.
 
-    Rows without a detection have no meaning, and rows of nearly equal score may change places, so
+    Rows without a detection have no meaning, and rows of nearly equal score may be swapped, so
     each real row of `theirs` meets the nearest row of `ours` that has its class.
 
     Returns:
@@ -124,7 +124,7 @@ def _pair_detections(
 
 
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Largest |actual - expected| over largest |expected|; infinite if the shapes differ.
+    """Return max |actual - expected| / max |expected|; infinite if the shapes differ.
 
     Whole numbers of eight bits were rounded, so a difference of 1 does not count.
     """
@@ -138,7 +138,7 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
 
 
 def check_errors(errors: Mapping[str, float], *, graph: str, tolerance: float = TOLERANCE) -> None:
-    """Refuse an export that is not the network.
+    """Refuse an export whose errors exceed the tolerance.
 
     Raises:
         BackendError: an output's error exceeds the tolerance.

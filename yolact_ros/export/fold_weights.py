@@ -1,7 +1,7 @@
-"""Fold what is constant into the weights of an ONNX model: reshaped weights, batch normalisation.
+"""Fold constants into the weights of an ONNX model: reshaped weights, batch normalisation.
 
 torch's exporter does this for plain convolutions, but not where a deformable one reshapes its
-weights, nor behind the operator DeformConv.
+weights, nor after the operator DeformConv.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-# Operator -> places of its weights and of its bias among its inputs.
+# Operator -> indices of its weights and of its bias among its inputs.
 FOLDABLE = {"Conv": (1, 2), "DeformConv": (1, 3)}
 
 

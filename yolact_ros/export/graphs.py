@@ -1,4 +1,4 @@
-"""What is exported: the graphs of a bundle, with the names of their inputs and outputs."""
+"""The graphs of a bundle, with the names of their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GRAPH_SCORE_THRESHOLD = 0.05
 
 @dataclass(frozen=True)
 class Graph:
-    """One graph: a module, and the names at its border.
+    """One graph to export: a module, and the names of its inputs and outputs.
 
     Attributes:
         draw: makes arguments of the module from a seed; their shapes are the graph's.
@@ -51,12 +51,12 @@ class Graph:
 
     @property
     def example(self) -> tuple[Any, ...]:
-        """Arguments that fix the shapes."""
+        """Return arguments that fix the shapes."""
         return self.draw(0)
 
 
 def host_graphs(model: Yolact) -> list[Graph]:
-    """Graphs of a bundle whose thresholds and NMS run on the host (the faster way on a CPU)."""
+    """Return the graphs for thresholds and NMS on the host, which is faster on a CPU."""
     detect, boxes = DetectGraph(model), BoxesAndCoefficientsGraph(model)
     prototypes = PrototypeGraph(model.protonet)
     graphs = [
@@ -97,7 +97,7 @@ def host_graphs(model: Yolact) -> list[Graph]:
 def detection_graphs(
     model: Yolact, *, max_detections: int, batch: int = 1, masks: bool = False
 ) -> list[Graph]:
-    """The one graph of a bundle that goes from the image to finished detections.
+    """Return the one graph that goes from the image to finished detections.
 
     Args:
         model: in evaluation mode.
@@ -137,7 +137,7 @@ def video_graphs(graphs: list[Graph]) -> list[Graph]:
 
 
 def example_image(model: Yolact, *, seed: int = 0) -> torch.Tensor:
-    """A (1, H, W, 3) uint8 picture of smooth random colours with noise on it.
+    """Make a (1, H, W, 3) uint8 picture of smooth random colours with noise.
 
     Pure noise would leave the deeper levels of a network almost constant.
     """
@@ -171,7 +171,7 @@ def _head_features(model: Yolact, seed: int) -> tuple[torch.Tensor, torch.Tensor
 
 @torch.no_grad()
 def _part_of_p3(model: Yolact, seed: int) -> tuple[torch.Tensor]:
-    """P3 of an example image without its last rows and columns, as many as the seed says."""
+    """Compute P3 of an example image, without as many last rows and columns as the seed says."""
     _, _, p3 = DetectGraph(model)(example_image(model, seed=seed))
     rows, columns = p3.shape[2:]
     return (p3[:, :, : max(2, rows - seed), : max(2, columns - 2 * seed)].contiguous(),)

@@ -123,7 +123,7 @@ def half_nodes(
 def _normalisation(
     graph: Any, nodes: list[Any], floats: Collection[str], ends: Collection[int]
 ) -> set[int]:
-    """Nodes between inputs that are not float, which is the image, and the first layers."""
+    """Return the nodes between the image, which is not float, and the first layers."""
     reached = {value.name for value in graph.input if value.name not in floats}
     between = set()
     for i, node in enumerate(nodes):

@@ -1,4 +1,4 @@
-"""A bundle whose convolutions compute with 8 bits, made from one in float32."""
+"""Quantize the convolutions of a float32 bundle to 8 bits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MEASURED_IMAGES = 4
 
 @dataclass(frozen=True)
 class QuantizedGraph:
-    """What became of one graph.
+    """Result of quantizing one graph.
 
     Attributes:
         graph: its name.
@@ -157,7 +157,7 @@ def quantize_bundle(
 
 
 def batches(images: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
-    """Images (1, H, W, 3) in groups (size, H, W, 3); the last one is filled from the start."""
+    """Group images (1, H, W, 3) to (size, H, W, 3); the last group is filled from the start."""
     if not images:
         return []
     starts = range(0, len(images), size)
@@ -174,10 +174,10 @@ def graph_feeds(
     *,
     model: ModelConfig,
 ) -> list[dict[str, np.ndarray]]:
-    """Inputs of one graph for each image.
+    """Return the inputs of one graph for each image.
 
-    A graph that lives on a keyframe's features gets those of the same image and no flow: then its
-    tensors have the ranges that they have behind a keyframe.
+    A graph that reuses a keyframe's features gets those of the same image and no flow: then its
+    tensors have the ranges that they have after a keyframe.
     """
     feeds = [{"image": image} for image in images]
     needed = _input_names(contents[name])

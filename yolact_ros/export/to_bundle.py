@@ -1,4 +1,4 @@
-"""Export of a checkpoint to a bundle, compared with torch before anything is written."""
+"""Export a checkpoint to a bundle, compared with torch before anything is written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_BATCH = 64
 
 @dataclass(frozen=True)
 class OutputError:
-    """How far one output of one graph is from torch, as a relative error.
+    """Relative error of one output of one graph, compared with torch.
 
     Attributes:
         error: of the exported graph.
@@ -42,7 +42,7 @@ class OutputError:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export did."""
+    """Result of an export."""
 
     rows: tuple[OutputError, ...]
     megabytes: float
@@ -69,7 +69,7 @@ def export_bundle(
 
     Args:
         checkpoint: path of a checkpoint that carries its configuration.
-        folder: the bundle's folder; made anew, replaced if it is a bundle already.
+        folder: the bundle's folder; created, or replaced if it is a bundle already.
         nms: `host` or `graph`: where thresholds, NMS and mask re-scoring run.
         masks: `host` or `graph`: where prototypes are assembled to masks; `graph` needs NMS there.
         max_detections: most detections of one image, fixed in the graph for `graph`.

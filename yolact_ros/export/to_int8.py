@@ -1,4 +1,4 @@
-"""Static quantization of a graph: 8-bit convolutions, the sensitive ones left as they are.
+"""Quantize the convolutions of a graph to 8 bits, except the sensitive ones.
 
 The quantizer is ONNX Runtime's. A layer is a convolution's weight, by its name in the network
 without `.weight`; the head's layers, which serve all levels, are one layer each.
@@ -20,7 +20,7 @@ from yolact_ros.errors import BackendError
 
 TARGETS = ("onnxruntime", "tensorrt")
 
-# A layer stays in float if quantizing it alone moves an output by more than this share of it.
+# A layer stays in float if quantizing it alone changes an output by more than this fraction of it.
 FLOAT_ABOVE = 0.05
 
 # Outputs of a graph with NMS inside that hold one row for each detection.
@@ -146,7 +146,7 @@ class Quantizer:
 
 
 def run_graph(content: bytes, feeds: Sequence[Feed]) -> list[list[np.ndarray]]:
-    """All outputs of a serialised graph for each of `feeds`, on ONNX Runtime's CPU."""
+    """Run a serialised graph on each of `feeds`, on ONNX Runtime's CPU; return all outputs."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -158,7 +158,7 @@ def run_graph(content: bytes, feeds: Sequence[Feed]) -> list[list[np.ndarray]]:
 def expose_raw_outputs(content: bytes) -> bytes:
     """Let a graph with NMS inside end in what its NMS sees, and in its other outputs.
 
-    Rows of detections change places when scores hardly move, so they tell nothing of the error of
+    Rows of detections are swapped when scores hardly change, so they say nothing of the error of
     a layer; the scores, sizes and coefficients of all priors do.
     """
     import onnx
@@ -177,7 +177,7 @@ def expose_raw_outputs(content: bytes) -> bytes:
 def output_error(
     outputs: Sequence[Sequence[np.ndarray]], expected: Sequence[Sequence[np.ndarray]]
 ) -> float:
-    """The worst output's root mean square difference over all images, relative to its own."""
+    """Return the largest relative root mean square difference of an output over all images."""
     worst = 0.0
     for index in range(len(expected[0])):
         pairs = [
@@ -205,7 +205,7 @@ def _name_convolutions(model: Any) -> dict[str, list[str]]:
 
 @contextmanager
 def _quiet_quantizer() -> Iterator[None]:
-    """Keep notes for the authors of models out of the user's sight."""
+    """Silence notes that are meant for authors of models."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Export of a torch module to ONNX bytes in standard operators."""
+"""Export a torch module to ONNX bytes in standard operators."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def export_module(
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Keep the exporter's own deprecation warnings and registry notes out of the user's sight."""
+    """Silence the exporter's own deprecation warnings and registry notes."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)

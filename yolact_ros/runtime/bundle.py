@@ -46,14 +46,14 @@ REPAIR = "Copy the bundle again, or export it again: yolact export CHECKPOINT -o
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """What the pipeline has to know about a model, whichever backend runs it.
+    """Description of a model for the pipeline, independent of the backend that runs it.
 
     Attributes:
         model: the network.
         detect_form: what the graph `detect` computes, a key of `DETECT_FORMS`.
         max_detections: most detections of one image; settings may ask for fewer.
-        identity: first digits of the SHA-256 that tells this model from all others.
-        warps: how features of a keyframe can be moved, best first; none for single images only.
+        identity: first digits of the SHA-256 that identifies this model.
+        warps: how features of a keyframe can be warped, best first; none for single images only.
         target: what the graphs were written for, one of `TARGETS`; ONNX Runtime runs all of them.
         precision: of the graphs' arithmetic, one of `PRECISIONS`.
         batch: images of one run; above 1, every tensor has this as its first dimension.
@@ -70,7 +70,7 @@ class ModelDescription:
 
 
 def supported_warps(model: ModelConfig) -> tuple[str, ...]:
-    """The warps that a network can have: only `learned` needs a flow network."""
+    """Return the warps that a network can have: only `learned` needs a flow network."""
     return WARPS if model.flow is not None else tuple(w for w in WARPS if w != "learned")
 
 
@@ -112,10 +112,10 @@ class Bundle:
     versions: Mapping[str, str]
 
     def read_graph(self, name: str) -> bytes:
-        """The ONNX model of a graph, unaltered since the bundle was opened.
+        """Read the ONNX model of a graph, unaltered since the bundle was opened.
 
         Raises:
-            BundleError: it cannot be read, or is another one by now.
+            BundleError: it cannot be read, or was replaced in the meantime.
         """
         graph = self.graphs[name]
         content = read_file(graph.path, limit=MAX_GRAPH_BYTES, error=BundleError)
@@ -172,12 +172,12 @@ class Bundle:
 
 
 def is_bundle(path: str | Path) -> bool:
-    """Whether `path` is a folder with a `model.json`."""
+    """Return whether `path` is a folder with a `model.json`."""
     return (Path(path) / DESCRIPTION).is_file()
 
 
 def _read_description(folder: Path) -> tuple[dict[str, Any], str]:
-    """Content of `model.json` and its SHA-256, which covers the graphs' own."""
+    """Return the content of `model.json` and its SHA-256, which covers the graphs' own."""
     path = folder / DESCRIPTION
     if not folder.is_dir():
         raise BundleError(
@@ -205,7 +205,7 @@ def _read_description(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def checksum(content: Mapping[str, Any]) -> str:
-    """SHA-256 of a description's entries, without that of the checksum itself."""
+    """Compute the SHA-256 of a description's entries without the checksum itself."""
     rest = {name: value for name, value in content.items() if name != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -259,7 +259,7 @@ def _compare(
     listed: Mapping[str, TensorInfo],
     held: Mapping[str, tuple[tuple[int, ...] | None, str]],
 ) -> None:
-    """Compare what the description says of a graph with what the graph says of itself.
+    """Compare the description of a graph with the graph itself.
 
     A library that infers shapes knows more than the file, so a free dimension fits every other.
     """
@@ -337,16 +337,16 @@ def check_graphs(
     }
     for graph, info in graphs.items():
         for name, tensor in (*info.inputs.items(), *info.outputs.items()):
-            wanted = expected.get(name, ())
-            given = tensor.shape[len(tensor.shape) - len(wanted) :]
-            if len(given) != len(wanted) or any(
-                have not in (-1, want) for have, want in zip(given, wanted, strict=True)
+            ending = expected.get(name, ())
+            given = tensor.shape[len(tensor.shape) - len(ending) :]
+            if len(given) != len(ending) or any(
+                have not in (-1, want) for have, want in zip(given, ending, strict=True)
             ):
                 raise BundleError(
                     f"{where}: {name} of the graph {graph!r} has the shape {list(tensor.shape)}; "
                     f"the network {model.name!r} of {model.num_classes} classes and "
                     f"{model.num_prototypes} prototypes, with an input of {width}x{height}, has "
-                    f"{['...', *wanted]}. {REPAIR.format(folder=where.parent)}"
+                    f"{['...', *ending]}. {REPAIR.format(folder=where.parent)}"
                 )
     main = graphs["keyframe" if description.warps else "detect"]
     missing = set(DETECT_FORMS[description.detect_form].outputs) - set(main.outputs)

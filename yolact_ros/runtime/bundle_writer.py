@@ -1,4 +1,4 @@
-"""Write a bundle, so that its folder holds the old one or the new one and never a part."""
+"""Write a bundle so that its folder always holds the complete old or the complete new one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write_bundle(
     batch: int = 1,
     quantization: Mapping[str, Any] | None = None,
 ) -> Bundle:
-    """Write a bundle; it is there in whole or not at all.
+    """Write a bundle, completely or not at all.
 
     A bundle of the same folder is replaced; other files in it stay.
 
@@ -104,9 +104,9 @@ def write_bundle(
 
 
 def _put_in_place(new: Path, folder: Path) -> None:
-    """Move `new` to `folder`; files of `folder` that are no part of a bundle move along.
+    """Move `new` to `folder`; files of `folder` that belong to no bundle are kept.
 
-    Engines of the graphs that are replaced would serve nobody.
+    Engines of replaced graphs are of no use.
     """
     if folder.exists():
         for path in folder.iterdir():
@@ -120,7 +120,7 @@ def _put_in_place(new: Path, folder: Path) -> None:
 
 
 def exchange(first: Path, second: Path) -> None:
-    """Let two folders swap their names, so that an interrupt leaves each of them whole.
+    """Swap the names of two folders, so that an interrupt leaves each of them complete.
 
     Linux does so in one step. Elsewhere, and on file systems that cannot, there are two, and an
     exception between them is undone.

@@ -58,7 +58,7 @@ class Dense:
         model: ModelConfig,
         backend: Backend,
     ) -> np.ndarray:
-        """(Hp, Wp, K) float32, at least inside `boxes` (N, 4); everywhere if that is None."""
+        """Return (Hp, Wp, K) float32, at least inside `boxes` (N, 4), everywhere if None."""
         # A GPU sends half precision, which numpy computes with slowly.
         return np.asarray(outputs["prototypes"], np.float32)
 

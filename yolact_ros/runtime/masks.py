@@ -1,4 +1,4 @@
-"""Instance masks: prototypes times coefficients, and their enlargement to the source image.
+"""Assemble instance masks from prototypes, and enlarge them to the source image.
 
 Masks are built only inside their boxes, and equal the reference's, which builds each one on the
 whole image (dbolya/yolact `layers/output_utils.py::postprocess`): sigmoid, crop, bilinear
@@ -37,7 +37,7 @@ class SoftMasks:
     size: tuple[int, int]
 
     def dense(self) -> np.ndarray:
-        """All masks on the full prototype grid: (N, Hp, Wp) float32, zero outside the boxes."""
+        """Return the masks on the full prototype grid, (N, Hp, Wp) float32, zero outside boxes."""
         masks = np.zeros((len(self.values), *self.size), np.float32)
         for mask, values, (x1, y1, x2, y2) in zip(masks, self.values, self.cells, strict=True):
             mask[y1:y2, x1:x2] = values
@@ -98,7 +98,7 @@ def _mask_cells(boxes: np.ndarray, size: tuple[int, int], *, crop: bool) -> np.n
 
 
 def box_cells(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Prototype cells of each box, padded by one cell.
+    """Return the prototype cells of each box, padded by one cell.
 
     The reference keeps cell c where `c >= x1 * Wp - 1` and `c < x2 * Wp + 1`, compared as floats
     without rounding (`layers/box_utils.py::crop`).
@@ -157,7 +157,7 @@ def enlarge_masks(
 
 
 def _bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """x1 y1 x2 y2, half-open, of what is set in (h, w) bool; zeros if nothing is."""
+    """Return x1 y1 x2 y2, half-open, around what is set in (h, w) bool; zeros if nothing is."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if not len(columns):
         return 0, 0, 0, 0
@@ -166,11 +166,11 @@ def _bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 @dataclass(frozen=True, eq=False)
 class AxisSamples:
-    """How each pixel of one image axis lies between two prototype cells.
+    """Position of each pixel of one image axis between two prototype cells.
 
     Attributes:
         lower, upper: (pixels,) int64, the cells on its two sides, both ascending.
-        weight: (pixels,) float32 share of the upper cell.
+        weight: (pixels,) float32 fraction of the upper cell.
     """
 
     lower: np.ndarray
@@ -178,7 +178,7 @@ class AxisSamples:
     weight: np.ndarray
 
     def region(self, first: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels, half-open, that touch the cells from `first` up to `end`, exclusive."""
+        """Return the pixels, half-open, that touch the cells from `first` to `end`, exclusive."""
         start = np.searchsorted(self.upper, first, side="left")
         stop = np.searchsorted(self.lower, end, side="left")
         empty = first >= end

@@ -23,7 +23,7 @@ FIXED_IN_GRAPH = ("nms", "nms_iou_threshold", "top_k", "all_classes")
 
 @dataclass(frozen=True, eq=False)
 class Inference:
-    """What the network found in one image.
+    """Detections of the network in one image.
 
     Attributes:
         selection: N instances, boxes in fractions of the network's input.
@@ -62,7 +62,7 @@ class Network:
 
     @property
     def whole_graph(self) -> str:
-        """Name of the graph that runs every layer."""
+        """Return the name of the graph that runs every layer."""
         return "keyframe" if self.description.warps else "detect"
 
     def limited(self, config: PostprocessConfig) -> PostprocessConfig:
@@ -72,7 +72,7 @@ class Network:
 
     @property
     def overlaps(self) -> bool:
-        """Whether all of a run is on a device, so that the CPU can work on other images."""
+        """Return whether a run is entirely on a device and leaves the CPU to other images."""
         backend = self.backend
         return self.form.nms_inside and backend.on_gpu and isinstance(backend, AsyncBackend)
 
@@ -194,7 +194,7 @@ class RunOfBatch:
 
 
 def _rescore(backend: Backend, selection: Selection, soft: SoftMasks) -> np.ndarray:
-    """(N,) float32 class scores times the predicted IoU of each mask (YOLACT++ section 4.3).
+    """Multiply class scores by predicted mask IoU, (N,) float32 (YOLACT++ section 4.3).
 
     The network sees masks as the reference gives them: soft, cropped, not enlarged.
     """

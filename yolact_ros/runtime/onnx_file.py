@@ -1,4 +1,4 @@
-"""Look into an ONNX file without a library: what it takes and gives, and whether its weights do.
+"""Read inputs and outputs of an ONNX file without a library, and check its weights.
 
 A walk through the protobuf encoding (https://protobuf.dev/programming-guides/encoding/) with the
 field numbers of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. The robot has no `onnx`,
@@ -31,7 +31,7 @@ _DEEPEST = 40
 
 @dataclass
 class OnnxFile:
-    """What a graph says of itself.
+    """Inputs and outputs that a graph declares.
 
     Attributes:
         inputs: name to shape and numpy dtype; -1 is a free dimension, None an unknown shape.
@@ -134,7 +134,7 @@ def _check_tensor(data: memoryview, start: int, end: int) -> None:
 def _value_info(
     data: memoryview, start: int, end: int
 ) -> tuple[str, tuple[tuple[int, ...] | None, str]]:
-    """Name, shape and dtype of a ValueInfoProto."""
+    """Read name, shape and dtype of a ValueInfoProto."""
     name, shape, dtype = "", None, ""
     for number, wire, first, last in _fields(data, start, end):
         if number == 1 and wire == 2:

@@ -1,4 +1,4 @@
-"""Choice of detections from the network's raw output: threshold, NMS, limits.
+"""Choose detections from the network's raw output: threshold, NMS, limits.
 
 Fast NMS equals dbolya/yolact `layers/functions/detection.py` for all detections above the
 threshold, and with `all_classes` also for those below. The threshold comes first here, which makes
@@ -66,17 +66,17 @@ def select_detections(
         groups = [np.arange(len(priors))]
     else:
         groups = _group_by_class(class_ids, class_scores.shape[1])
-    thin_out = greedy_nms if config.nms == "greedy" else fast_nms
+    nms = greedy_nms if config.nms == "greedy" else fast_nms
     none = np.zeros(0, np.int64)
     groups = [members[best_first(scores[members], config.top_k)] for members in groups]
-    entering, places = np.unique(priors[np.concatenate([none, *groups])], return_inverse=True)
+    entering, indices = np.unique(priors[np.concatenate([none, *groups])], return_inverse=True)
     if predict is None:
         boxes, coefficients = (predictions[n][entering] for n in ("boxes", "coefficients"))
     else:
         boxes, coefficients = predict(entering)
     rows = np.zeros(len(priors), np.int64)  # of `boxes`, for each candidate
-    rows[np.concatenate([none, *groups])] = places
-    kept = [ranked[thin_out(boxes[rows[ranked]], config.nms_iou_threshold)] for ranked in groups]
+    rows[np.concatenate([none, *groups])] = indices
+    kept = [ranked[nms(boxes[rows[ranked]], config.nms_iou_threshold)] for ranked in groups]
     survivors = np.concatenate([none, *kept])
     survivors = survivors[best_first(scores[survivors], config.max_detections)]
     return Selection(
@@ -107,7 +107,7 @@ def select_finished(predictions: Mapping[str, np.ndarray], config: PostprocessCo
 
 
 def finished_rows(predictions: Mapping[str, np.ndarray], config: PostprocessConfig) -> np.ndarray:
-    """Indices of the rows that `select_finished` chooses."""
+    """Return the indices of the rows that `select_finished` chooses."""
     # An unused row is none even where the threshold is 0: scores are strictly above it.
     return np.flatnonzero(predictions["scores"] > config.score_threshold)[: config.max_detections]
 
@@ -115,7 +115,7 @@ def finished_rows(predictions: Mapping[str, np.ndarray], config: PostprocessConf
 def _candidates(
     class_scores: np.ndarray, config: PostprocessConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of prior and class that enter NMS, both (n,) int64, in the order of priors."""
+    """Return the pairs of prior and class that enter NMS, both (n,) int64, in order of priors."""
     num_classes = class_scores.shape[1]
     pairs = np.flatnonzero(class_scores.ravel() > config.score_threshold)
     priors, class_ids = np.divmod(pairs, num_classes)
@@ -130,7 +130,7 @@ def _candidates(
 
 
 def _group_by_class(class_ids: np.ndarray, num_classes: int) -> list[np.ndarray]:
-    """For each class that occurs, the places where it does, ascending."""
+    """Return for each class that occurs its indices, ascending."""
     order = np.argsort(class_ids.astype(np.int16), kind="stable")  # 16 bits: sorted by radix
     counts = np.bincount(class_ids, minlength=num_classes)
     groups = np.split(order, np.cumsum(counts)[:-1])
@@ -138,17 +138,17 @@ def _group_by_class(class_ids: np.ndarray, num_classes: int) -> list[np.ndarray]
 
 
 def best_first(scores: np.ndarray, count: int) -> np.ndarray:
-    """Indices of the `count` highest of (n,) scores, best first; equal ones keep their order."""
-    places = np.arange(len(scores))
+    """Return the indices of the `count` highest scores, best first; ties keep their order."""
+    indices = np.arange(len(scores))
     if len(scores) > 4 * count:
-        # Whatever ties with the last one that fits goes on, so that the order of ties holds.
+        # Scores equal to the last one that fits stay in, so that the order of ties holds.
         limit = np.partition(scores, len(scores) - count)[len(scores) - count]
-        places = np.flatnonzero(scores >= limit)
-    return places[np.argsort(-scores[places], kind="stable")[:count]]
+        indices = np.flatnonzero(scores >= limit)
+    return indices[np.argsort(-scores[indices], kind="stable")[:count]]
 
 
 def fast_nms(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
-    """Fast NMS (YOLACT section 3.3).
+    """Apply Fast NMS (YOLACT section 3.3).
 
     A box falls to any better one that it overlaps, even to one that falls itself. A box without
     area has an IoU of 0/0 with its like: that is not `<=` the threshold, so it falls, as in the
@@ -167,7 +167,7 @@ def fast_nms(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
 
 
 def greedy_nms(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
-    """Standard NMS: from the best box on, each one that is kept drops those that it overlaps.
+    """Apply standard NMS: from the best box on, each box that is kept drops those it overlaps.
 
     Unlike the reference's, which counts boxes of the network's input with one pixel added to each
     side, this is the usual definition. Arguments and result are those of `fast_nms`.
@@ -181,7 +181,7 @@ def greedy_nms(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
 
 
 def self_iou(boxes: np.ndarray) -> np.ndarray:
-    """Intersection over union of all pairs of (n, 4) boxes: (n, n), NaN for 0/0."""
+    """Compute the IoU of all pairs of (n, 4) boxes: (n, n), NaN for 0/0."""
     x1, y1, x2, y2 = boxes.T
     widths = np.minimum(x2[:, None], x2) - np.maximum(x1[:, None], x1)
     heights = np.minimum(y2[:, None], y2) - np.maximum(y1[:, None], y1)

@@ -1,4 +1,4 @@
-"""From a camera image to the network's input, and back from its coordinates to the image's."""
+"""Convert images to the network's input, and its coordinates back to the image's."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Placement:
 
 
 def check_image(image: np.ndarray) -> None:
-    """Refuse what is not a colour image.
+    """Check that an array is a colour image.
 
     Raises:
         ValueError: `image` is not (H, W, 3) uint8 with at least one pixel.

@@ -55,7 +55,7 @@ class Segmenter:
 
     @property
     def backend_name(self) -> str:
-        """Name of the library that runs the model, e.g. `OnnxRuntime`."""
+        """Return the name of the library that runs the model, e.g. `OnnxRuntime`."""
         return type(self.network.backend).__name__.removesuffix("Backend")
 
     @classmethod

@@ -55,7 +55,7 @@ def shipped_file(name: str | Path) -> Path:
 
 
 def _roots() -> Iterator[Path]:
-    """Folders laid out like the repository."""
+    """Return the folders that are laid out like the repository."""
     if (PACKAGE.parent / "setup.cfg").is_file():
         yield PACKAGE.parent  # a clone, or an installation that links to it
     yield PACKAGE  # pip installs `models` inside the package

@@ -276,7 +276,7 @@ class Stream:
 
     @property
     def _remembers(self) -> bool:
-        """Whether anything of an image can serve later ones."""
+        """Return whether anything of an image can be reused for later ones."""
         return bool(self._network.description.warps) or self._propagated_frames > 0
 
     def _forget(self) -> None:
@@ -327,7 +327,7 @@ class Stream:
         frame.epoch = self._epoch
 
     def _may_propagate(self, stamp: float | None) -> bool:
-        """Whether the last inference's detections may be propagated to an image taken then."""
+        """Return whether the last detections may be propagated to an image of that time."""
         if self._propagated is None or self._since_inference >= self._propagated_frames:
             return False
         if self._keyframes.propagated_frames != PROPAGATE_AUTO:
@@ -376,7 +376,7 @@ def submit_together(frames: Sequence[tuple[Stream, Frame]]) -> None:
 
 
 def choose_warp(config: KeyframeConfig, description: ModelDescription) -> str:
-    """Name of the warp to use; empty for a bundle for single images.
+    """Return the name of the warp to use; empty for a bundle for single images.
 
     Raises:
         ConfigError: the model does not have the warp that `config` names.

@@ -1,4 +1,4 @@
-"""Where objects are in space: their masks on a depth image that belongs to the colour image.
+"""Locate objects in space by their masks on the depth image of the colour image.
 
 Everything is in metres in the camera's optical frame: z forward, x right, y down (REP 103).
 """
@@ -38,7 +38,7 @@ class DepthView:
 
 @dataclass(frozen=True, eq=False)
 class ObjectPose3D:
-    """Where the visible side of one object is; metres, optical frame.
+    """Position of the visible side of one object in metres, optical frame.
 
     Attributes:
         centroid: (3,) float64 x y z, mean of its points.
@@ -124,7 +124,7 @@ def place_object(mask: np.ndarray, origin: np.ndarray, view: DepthView) -> Objec
 def points_of(
     rays: np.ndarray, metres: np.ndarray, where: np.ndarray | EllipsisType
 ) -> np.ndarray:
-    """Points of some pixels.
+    """Return the points of some pixels.
 
     Args:
         rays: (h, w, 2).
@@ -139,7 +139,7 @@ def points_of(
 
 
 def _core(mask: np.ndarray) -> np.ndarray:
-    """The mask without its border; the mask itself where nothing would be left."""
+    """Return the mask without its border, or the mask itself if nothing would be left."""
     side = 2 * max(1, round(ERODED * np.sqrt(np.count_nonzero(mask)))) + 1
     if not mask.size:
         return mask

@@ -1,4 +1,4 @@
-"""Directions in which the pixels of a camera look."""
+"""Viewing directions of the pixels of a camera."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EQUIDISTANT = ("equidistant", "fisheye")
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """What a camera's calibration says about its images, as in sensor_msgs/CameraInfo.
+    """A camera's calibration, as in sensor_msgs/CameraInfo.
 
     Attributes:
         size: (height, width) of the images in pixels.

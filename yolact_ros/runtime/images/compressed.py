@@ -1,4 +1,4 @@
-"""JPEG and PNG images of cameras, as `sensor_msgs/CompressedImage` carries them, to BGR."""
+"""Decode JPEG and PNG images of `sensor_msgs/CompressedImage` to BGR."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _check_file(data: bytes, form: str) -> None:
 
 
 def _as_bgr(image: np.ndarray, encoding: str, stored: str) -> np.ndarray:
-    """(H, W) or (H, W, 1..4) uint8 or uint16, as OpenCV decodes a file, to BGR."""
+    """Convert (H, W) or (H, W, 1..4) uint8 or uint16, as OpenCV decodes files, to BGR."""
     if image.dtype == np.uint16:
         image = cv2.convertScaleAbs(image, alpha=255 / 65535)
     if image.ndim == 2:

@@ -1,4 +1,4 @@
-"""Decode image files: the size first, within a limit, and a damaged file is an error.
+"""Decode image files up to a size limit; a damaged file is an error.
 
 JPEG is decoded by libjpeg-turbo through simplejpeg, which reports libjpeg's warnings; OpenCV and
 Pillow swallow them and fill what is lost with grey. Of 400 damaged baseline files, OpenCV refused
@@ -147,7 +147,7 @@ def _check(data: bytes, *, name: str, limit: int | None) -> ImageHeader:
 
 
 def _has_end(data: bytes) -> bool:
-    """Whether the chunks of a PNG go on to the one that ends it."""
+    """Return whether the chunks of a PNG reach its end chunk."""
     place = 8
     while place + 12 <= len(data):
         if data[place + 4 : place + 8] == b"IEND":
@@ -157,7 +157,7 @@ def _has_end(data: bytes) -> bool:
 
 
 def _decode_jpeg(data: bytes, colours: str, *, name: str) -> np.ndarray:
-    """Decode a JPEG as it is stored; whatever libjpeg warns of is an error."""
+    """Decode a JPEG as it is stored; every warning of libjpeg is an error."""
     try:
         image: np.ndarray = simplejpeg.decode_jpeg(data, colours, strict=True)
         return image

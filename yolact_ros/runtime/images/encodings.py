@@ -1,4 +1,4 @@
-"""Pixels of cameras, in the encodings of `sensor_msgs/image_encodings.hpp`, to BGR."""
+"""Convert camera pixels in the encodings of `sensor_msgs/image_encodings.hpp` to BGR."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from yolact_ros.errors import MessageError
 
 @dataclass(frozen=True)
 class Layout:
-    """How an encoding lays pixels out in memory, and what makes BGR of them.
+    """Memory layout of an encoding, and its conversion to BGR.
 
     Attributes:
         channels: samples of one pixel in one row.
         conversion: OpenCV's conversion to BGR; None if it is BGR already.
         sample_bytes: bytes of one sample.
         even_width: whether two neighbours share their colour.
-        even_height: likewise for two rows.
+        even_height: whether two rows belong together.
         half_planes: planes of half the height that follow the first; 1 for the colours of nv12.
         smallest: least width and height in pixels.
     """

@@ -1,4 +1,4 @@
-"""Images from files, folders and videos, one after another."""
+"""Read images from files, folders and videos, one after another."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".m
 
 @dataclass(frozen=True, eq=False)
 class SourceImage:
-    """One image, or a file that gives none.
+    """One image, or a file that cannot be read.
 
     Attributes:
-        name: shortest end of the path that tells the file from all others; `#` and the number,
+        name: shortest end of the path that identifies the file; `#` and the number,
             from 0 on, follow for a frame of a video.
         path: the file.
         image: (H, W, 3) uint8 BGR; None if the file cannot be read.
@@ -67,7 +67,7 @@ def find_files(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is taken for a video: by its suffix."""
+    """Return whether a file is a video, by its suffix."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
@@ -85,12 +85,12 @@ def read_frames(files: Iterable[Path]) -> Iterator[SourceImage]:
 
 
 def count_frames(files: Iterable[Path]) -> int:
-    """How many frames `read_frames` will give, as far as the files themselves know."""
+    """Count the frames of `read_frames`, as far as the files state their number."""
     return sum(_video_length(path) if is_video(path) else 1 for path in files)
 
 
 def is_whole_video(path: Path, length: int) -> bool:
-    """Whether a video that was just written holds `length` images.
+    """Return whether a video that was just written holds `length` images.
 
     OpenCV reports nothing when a disk fills up; a file without its index, which comes last, cannot
     be opened.
@@ -102,7 +102,7 @@ def is_whole_video(path: Path, length: int) -> bool:
 
 
 def unique_names(files: Iterable[Path]) -> list[str]:
-    """For each file the shortest end of its path that no other file has."""
+    """Return for each file the shortest end of its path that no other file has."""
     parts = [path.resolve().parts for path in files]
     longest = max(map(len, parts), default=0)
     names = [""] * len(parts)
@@ -144,7 +144,7 @@ def _read_video(path: Path, name: str) -> Iterator[SourceImage]:
 
 
 def _video_fault(path: Path) -> str:
-    """Why OpenCV must not be given a file, which it opens by its name."""
+    """Explain why OpenCV must not open a file."""
     if not path.exists():
         return f"The video {path} does not exist."
     if not path.is_file():

@@ -16,7 +16,7 @@ _ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 274, 256, 257
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the first bytes of an image file say.
+    """Contents of an image file's header.
 
     Attributes:
         kind: `JPEG`, `PNG`, `BMP`, `PNM`, `TIFF` or `WebP`.
@@ -96,7 +96,7 @@ def _read_png(data: bytes) -> ImageHeader:
 
 
 def _read_orientation(exif: bytes) -> int:
-    """EXIF's orientation; 1 where the note is damaged, which does not matter to the picture."""
+    """Read EXIF's orientation; 1 if the tag is damaged, which does not harm the picture."""
     try:
         value = _read_tags(exif).get(_ORIENTATION, 1)
     except (struct.error, IndexError):
@@ -129,7 +129,7 @@ def _read_webp(data: bytes) -> ImageHeader | None:
 
 
 def _read_tags(data: bytes) -> dict[int, int]:
-    """Numbers of the first directory of a TIFF (TIFF 6.0, section 2), which EXIF is, too."""
+    """Read the numbers of the first directory of a TIFF (TIFF 6.0, section 2), as in EXIF."""
     order = "<" if data[:2] == b"II" else ">"
     (start,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, start)

@@ -1,4 +1,4 @@
-"""Detections drawn on their image."""
+"""Draw detections on their image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GOLDEN_RATIO = 0.6180339887  # steps of hue by it keep neighbouring class ids fa
 
 
 def class_colour(class_id: int) -> tuple[int, int, int]:
-    """The (blue, green, red) of a class, 0..255; always the same for the same class id."""
+    """Return the (blue, green, red) of a class, 0..255; equal class ids have equal colours."""
     hue = (0.02 + class_id * GOLDEN_RATIO) % 1.0
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.75 if class_id % 2 else 0.9, 0.95)
     return round(blue * 255), round(green * 255), round(red * 255)

@@ -1,4 +1,4 @@
-"""Images whose pixels say which object is there; of overlapping masks the best one wins."""
+"""Label images, whose pixels name an object; where masks overlap, the best one wins."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def label_image(
 
 
 def instance_image(detections: Detections, best_first: Sequence[int]) -> np.ndarray:
-    """(height, width) uint16: 0 background, else k for `best_first[k - 1]`."""
+    """Paint (height, width) uint16: 0 background, else k for `best_first[k - 1]`."""
     numbers = np.empty(len(detections), np.int64)
     numbers[list(best_first)] = np.arange(1, len(detections) + 1)
     return label_image(detections, numbers.tolist(), best_first=best_first, dtype=np.uint16)
 
 
 def class_image(detections: Detections, best_first: Sequence[int]) -> np.ndarray:
-    """(height, width) uint8: 0 background, else the label; 255 for labels of 255 and more."""
+    """Paint (height, width) uint8: 0 background, else the label; 255 for labels from 255 on."""
     return label_image(
         detections, detections.labels.tolist(), best_first=best_first, dtype=np.uint8
     )
@@ -51,7 +51,7 @@ def class_image(detections: Detections, best_first: Sequence[int]) -> np.ndarray
 def confidence_image(
     detections: Detections, best_first: Sequence[int], *, background: float
 ) -> np.ndarray:
-    """Paint how sure the class of each pixel is.
+    """Paint the confidence of each pixel's class.
 
     Args:
         detections: of one image.

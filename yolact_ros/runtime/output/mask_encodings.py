@@ -1,4 +1,4 @@
-"""The forms in which a mask travels in an `Instance` message (msg/Instance.msg)."""
+"""Encodings of masks in `Instance` messages (msg/Instance.msg)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def encode_mask(mask: np.ndarray, encoding: int) -> bytes:
 
 
 def _run_lengths(pixels: np.ndarray) -> np.ndarray:
-    """(n,) bool -> little-endian uint32 lengths of its runs; the first run counts zeros."""
+    """Encode (n,) bool as little-endian uint32 run lengths; the first run counts zeros."""
     if pixels.size == 0:
         return np.empty(0, "<u4")
     changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1

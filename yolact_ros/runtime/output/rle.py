@@ -1,4 +1,4 @@
-"""COCO's compressed run-length encoding of masks, without pycocotools.
+"""Encode masks in COCO's compressed run lengths, without pycocotools.
 
 Format: runs of zeros and ones in turn, down the columns of the image, the first of zeros; from
 the fourth run on, the difference to the run two before; each as a number in base 32, lowest digit
@@ -31,7 +31,7 @@ def encode_rle(
 
 
 def mask_runs(mask: np.ndarray, region: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Lengths of the runs of zeros and ones, down the columns of the whole image.
+    """Return the lengths of the runs of zeros and ones, down the columns of the whole image.
 
     Returns:
         (R,) int64; the first is of zeros and may be 0, the others are positive.

@@ -1,4 +1,4 @@
-"""Which images of a stream are keyframes, on which all of the network runs, and why."""
+"""Decide which images of a stream are keyframes, on which the full network runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from yolact_ros.config import KeyframeConfig
 
 # Reasons for a keyframe.
 FIRST = "first"  # no features yet
-REQUESTED = "requested"  # somebody asked for it
+REQUESTED = "requested"  # the user asked for it
 SIZE_CHANGE = "size_change"  # the images have another size
 TIME_JUMP = "time_jump"  # stamps go back, or there is a gap in the stream
 FEATURE_AGE = "feature_age"  # the features are too old
@@ -19,7 +19,7 @@ SCENE_CHANGE = "scene_change"  # too much has changed since the keyframe
 
 @dataclass(frozen=True)
 class Decision:
-    """What an image is.
+    """Decision on one image.
 
     Attributes:
         reason: why it is a keyframe, one of the constants above; None if it is not.
@@ -29,7 +29,7 @@ class Decision:
 
     @property
     def is_keyframe(self) -> bool:
-        """Whether all of the network is to run."""
+        """Return whether the full network runs."""
         return self.reason is not None
 
 
@@ -74,7 +74,7 @@ class KeyframePolicy:
                 `KeyframeConfig.change_threshold`; called only if nothing else asks for a keyframe.
             requested: make it a keyframe.
             reusable: whether anything of the images before can serve this one; otherwise it is
-                its turn, whatever the interval.
+                its turn, at any interval.
         """
         reason = self._reason(stamp, image_size, change, requested, reusable)
         if reason is None:
@@ -114,5 +114,5 @@ class KeyframePolicy:
 
 
 def _within(earlier: float | None, later: float | None, longest: float) -> bool:
-    """Whether a stamp lies 0 to `longest` seconds after another; yes if one is unknown."""
+    """Return whether a stamp is 0 to `longest` seconds after another; true if one is unknown."""
     return earlier is None or later is None or 0 <= later - earlier <= longest

@@ -37,7 +37,7 @@ def grey_image(tensor: np.ndarray) -> np.ndarray:
 
 
 def grey_difference(first: np.ndarray, second: np.ndarray) -> float:
-    """Mean difference of two grey images, 0 to 1; what is brighter all over does not count.
+    """Compute the mean difference of two grey images, 0 to 1, ignoring overall brightness.
 
     Cameras change their exposure all the time, which hardly affects the network.
     """
@@ -49,7 +49,7 @@ class OpticalFlow:
     """Dense inverse search (Kroeger et al. 2016) by OpenCV; holds its buffers."""
 
     def __init__(self, *, finest_scale: int = 1) -> None:
-        """Make the search.
+        """Create the search.
 
         Args:
             finest_scale: how often the images are halved before the last search. Once takes
@@ -60,7 +60,7 @@ class OpticalFlow:
         self._search.setFinestScale(finest_scale)
 
     def between(self, current: np.ndarray, keyframe: np.ndarray) -> np.ndarray:
-        """Where every pixel of the current image lay in the keyframe.
+        """Find the position in the keyframe of every pixel of the current image.
 
         Args:
             current: (h, w) uint8 grey.

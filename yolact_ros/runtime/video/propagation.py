@@ -28,7 +28,7 @@ class PropagatedDetections:
     """Soft masks and boxes that follow the optical flow of a stream."""
 
     def __init__(self, selection: Selection, soft: SoftMasks, *, grey: np.ndarray) -> None:
-        """Take what the network found.
+        """Start from the detections of an inference.
 
         Args:
             selection: N instances.
@@ -50,7 +50,7 @@ class PropagatedDetections:
             grey: (h, w) uint8, of the same size as before.
 
         Returns:
-            What was given, in its new places.
+            The detections at their new positions.
         """
         height, width = self._soft.size
         if len(self._selection):
@@ -78,7 +78,7 @@ class PropagatedDetections:
 
 
 def _points(values: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 2) x and y of cells of a mask, and (n,) their weights; all cells if none is on."""
+    """Return (n, 2) x and y of a mask's cells and (n,) their weights; all cells if none is set."""
     on = values > 0.5
     rows, columns = np.nonzero(on if on.any() else np.ones_like(on))
     step = -(-len(rows) // MAX_POINTS) or 1
@@ -130,7 +130,7 @@ def _follow(
 def _warp(
     values: np.ndarray, cells: np.ndarray, moved: np.ndarray, size: tuple[int, int]
 ) -> tuple[tuple[int, int, int, int], np.ndarray]:
-    """Where a mask gets to: its cells x1 y1 x2 y2, half-open, and its values there."""
+    """Warp a mask: return its new cells x1 y1 x2 y2, half-open, and its values there."""
     if not values.size:
         return (0, 0, 0, 0), np.zeros((0, 0), np.float32)
     x1, y1, x2, y2 = cells
@@ -153,7 +153,7 @@ def _warp(
 
 
 def _move_box(box: np.ndarray, moved: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The box (4,) x1 y1 x2 y2, in fractions, around the ellipse that filled the old one."""
+    """Return the box (4,) x1 y1 x2 y2, in fractions, around the mapped ellipse of the old box."""
     scale = np.array([size[1], size[0]], np.float64)
     first, second = box[:2] * scale - 0.5, box[2:] * scale - 0.5
     middle = moved[:, :2] @ ((first + second) / 2) + moved[:, 2]

@@ -23,7 +23,7 @@ UNSTAMPED_S = 1 / 30  # between two images whose distance in time is unknown
 
 @dataclass(eq=False)
 class Track:
-    """One object that was seen.
+    """State of one tracked object.
 
     Attributes:
         class_id: of all its detections.
@@ -46,14 +46,14 @@ class Track:
     number: int = 0
 
     def move(self, seconds: float) -> None:
-        """Go on at the same velocity."""
+        """Move on at the same velocity."""
         step = self.velocity * seconds
         self.box = self.box + np.tile(step, 2)
         self.origin = self.origin + step
         self.unseen_s += seconds
 
     def see(self, box: np.ndarray, mask: np.ndarray, origin: np.ndarray) -> None:
-        """Correct it by the detection that belongs to it."""
+        """Correct the state by the matched detection."""
         error = box - self.box
         self.box = self.box + POSITION_GAIN * error
         if self.unseen_s > 0:
@@ -75,13 +75,13 @@ class Tracker:
         self._image_size: tuple[int, int] | None = None
 
     def reset(self) -> None:
-        """Forget all objects; their numbers are not given again."""
+        """Forget all objects; their ids are not reused."""
         self._tracks = []
         self._stamp = None
         self._image_size = None
 
     def update(self, detections: Detections, stamp: float | None) -> np.ndarray:
-        """Find the objects of the next image again.
+        """Match the detections of the next image with known objects.
 
         A stamp before the last one, or an image of another size, is the start of another stream.
 
@@ -127,7 +127,7 @@ class Tracker:
         return track.unseen_s <= (self.config.track_memory if track.number else 0.0)
 
     def _associate(self, detections: Detections) -> list[Track | None]:
-        """For each detection the track that it belongs to."""
+        """Return for each detection the track that it belongs to."""
         owners: list[Track | None] = [None] * len(detections)
         pairs = sorted(self._overlaps(detections), key=lambda pair: -pair[0])
         taken: set[int] = set()
@@ -138,7 +138,7 @@ class Tracker:
         return owners
 
     def _overlaps(self, detections: Detections) -> Iterable[tuple[float, int, int]]:
-        """Overlap, detection and track of all pairs that may be one object."""
+        """Return overlap, detection and track of all pairs that may be one object."""
         if not len(detections) or not self._tracks:
             return
         boxes = np.array([track.box for track in self._tracks])
@@ -160,13 +160,13 @@ class Tracker:
 
 
 def common_velocity(tracks: Iterable[Track]) -> np.ndarray:
-    """(2,) median velocity: that of the camera, and so the best guess for a new object."""
+    """Return the (2,) median velocity: the camera's, and so the best guess for a new object."""
     known = [track.velocity for track in tracks if track.seen > 2]
     return np.median(known, axis=0) if known else np.zeros(2)
 
 
 def pairwise_box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(N, M) IoU of boxes (N, 4) and (M, 4), x1 y1 x2 y2; 0 between boxes without area."""
+    """Compute the (N, M) IoU of boxes (N, 4) and (M, 4) x1 y1 x2 y2; 0 for boxes without area."""
     low = np.maximum(first[:, None, :2], second[:, :2])
     high = np.minimum(first[:, None, 2:], second[:, 2:])
     inside = np.clip(high - low, 0, None).prod(axis=2)
@@ -180,7 +180,7 @@ def pairwise_box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def mask_iou(
     first: np.ndarray, first_origin: np.ndarray, second: np.ndarray, second_origin: np.ndarray
 ) -> float:
-    """IoU of two masks (h, w) bool, 0 if both are empty; `origin` is x y of the top left pixel."""
+    """Compute the IoU of two masks (h, w) bool; `origin` is x y of the top left pixel."""
     low = np.maximum(first_origin, second_origin)
     high = np.minimum(
         np.add(first_origin, first.shape[::-1]), np.add(second_origin, second.shape[::-1])
