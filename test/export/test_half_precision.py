@@ -249,7 +249,7 @@ def test_a_weight_that_half_cannot_hold_is_refused():
         {"y": [1, 1, 2, 2]},
         {"w": np.full((1, 1, 1, 1), 1e5, np.float32)},
     )
-    with pytest.raises(BackendError, match="weight w holds 100000.*--precision fp32"):
+    with pytest.raises(BackendError, match="weight w has a value of 100000.*--precision fp32"):
         to_half(model.SerializeToString(), half_borders=())
 
 

@@ -10,7 +10,7 @@ LARGEST_SIDE = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
+    """Declare the arguments of `yolact simulate`."""
     parser.add_argument(
         "what",
         choices=("images", "clip"),
@@ -24,18 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_size,
         default=(480, 640),
         metavar="WIDTHxHEIGHT",
-        help="of the pictures in pixels (default: 640x480)",
+        help="size of the pictures in pixels (default: 640x480)",
     )
-    parser.add_argument("--fps", type=_rate, default=20.0, help="of a clip (default: %(default)s)")
+    parser.add_argument(
+        "--fps", type=_rate, default=20.0, help="frame rate of a clip (default: %(default)s)"
+    )
     parser.add_argument(
         "--processes",
         type=_positive,
         default=1,
         metavar="N",
-        help="that draw images; the result is the same (default: %(default)s)",
+        help="number of processes; the result is the same (default: %(default)s)",
     )
     parser.add_argument(
-        "--depth", action="store_true", help="write depth images too (a clip always has them)"
+        "--depth", action="store_true", help="also write depth images (always for a clip)"
     )
 
 

@@ -1,1 +1,1 @@
-"""Export checkpoints to files that run without torch."""
+"""Export of checkpoints to bundles that run without torch."""

@@ -1,4 +1,4 @@
-"""Compare an exported graph on ONNX Runtime with the torch module that it was made from."""
+"""Comparison of exported graphs on ONNX Runtime with their torch modules."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from yolact_ros.errors import BackendError
 from yolact_ros.export.graphs import Graph
 from yolact_ros.model.graphs.detect_with_nms import MaskTensors
 
-# Largest |difference| over largest |value| of a tensor. Float32 sums in another order give about
-# 1e-6 a layer; a wrong operator gives far more.
+# Largest |difference| over largest |value| of a tensor. Another summation order in float32 gives
+# about 1e-6 per layer; a wrong operator gives far more.
 TOLERANCE = 1e-3
 
-# Outputs that hold one row for each detection.
+# Outputs with one row per detection.
 ROWS = set(MaskTensors._fields)
 
 
-# In half precision a score near the graph's threshold may fall on its other side, so rows are
-# looked for only among the better ones, and one in ten may be missing.
+# In half precision, a score near the graph's threshold may fall on the other side of it, so only
+# rows with higher scores are compared, and one in ten may be missing.
 HALF_SCORE = 0.1
 HALF_MISSING = 0.1
 
-# Half precision moves the outputs of a trained network by about a hundredth, and single rows of
-# one with random weights by a fifth. A wrong graph gives 1 or more, or no number at all.
+# Half precision changes the outputs of a trained network by about 1 %, and single rows of a
+# network with random weights by 20 %. A wrong graph gives 1 or more, or NaN.
 HALF_TOLERANCE = 0.5
 
 
 def relative_errors(
     graph: Graph, content: bytes, *, images: int = 2, half: bool = False
 ) -> dict[str, float]:
-    """Run module and graph on the same inputs.
+    """Run both on the same inputs and compare the outputs.
 
     Args:
-        graph: the torch side, in evaluation mode.
-        content: the exported ONNX model.
-        images: how many different inputs.
-        half: the model computes in half precision; see `HALF_SCORE`.
+        graph: graph with its torch module, in evaluation mode.
+        content: exported ONNX model.
+        images: number of different inputs.
+        half: whether the model computes in half precision; see `HALF_SCORE`.
 
     Returns:
-        For each output its largest relative error (see `TOLERANCE`).
+        Largest relative error of each output (see `TOLERANCE`).
 
     Raises:
         BackendError: ONNX Runtime is absent or refuses the model.
@@ -54,7 +54,7 @@ def relative_errors(
         ) from error
     try:
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own types are not exported
+    except Exception as error:  # onnxruntime does not export its exception types
         raise BackendError(f"ONNX Runtime refuses the graph {graph.name!r}: {error}") from error
     errors = dict.fromkeys(graph.outputs, 0.0)
     for seed in range(images):
@@ -82,7 +82,7 @@ def relative_errors(
 def _split_detections(
     ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]
 ) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
-    """Return the lists of detections of each image."""
+    """Split the outputs into the detections of each image."""
     if theirs["scores"].ndim == 1:
         return [(ours, theirs)]
     rows = ROWS & ours.keys()
@@ -95,14 +95,14 @@ def _split_detections(
 def _pair_detections(
     ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], *, half: bool
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Put the rows of two lists of detections side by side.
+    """Match the rows of two lists of detections.
 
-    Rows without a detection have no meaning, and rows of nearly equal score may be swapped, so
-    each real row of `theirs` meets the nearest row of `ours` that has its class.
+    Rows without a detection are ignored, and rows of nearly equal score may be swapped, so each
+    real row of `theirs` is compared with the nearest row of `ours` of the same class.
 
     Returns:
-        Ours and theirs of each of `ROWS`, sorted by name; of different shapes, which means all
-        wrong, if there is another number of detections.
+        Ours and theirs of each of `ROWS`, sorted by name; of different shapes, which counts as an
+        infinite error, if the numbers of detections differ.
     """
     rows = sorted(ROWS & ours.keys())
     wanted = np.flatnonzero(theirs["scores"] > (HALF_SCORE if half else 0))
@@ -112,7 +112,7 @@ def _pair_detections(
     found = distance.argmin(axis=1) if len(wanted) else wanted
     if half:
         near = np.take_along_axis(distance, found[:, None], axis=1)[:, 0] < 0.1
-        # Of two priors with nearly the same box and score, the other one may have won.
+        # Another prior with nearly the same box and score may have been selected.
         masks = np.abs(theirs["coefficients"][wanted] - ours["coefficients"][found])
         near &= masks.max(axis=1, initial=0.0) < 0.5
         if (~near).sum() > np.ceil(HALF_MISSING * len(near)):
@@ -124,9 +124,9 @@ def _pair_detections(
 
 
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Return max |actual - expected| / max |expected|; infinite if the shapes differ.
+    """Divide the largest |actual - expected| by the largest |expected|; infinite if shapes differ.
 
-    Whole numbers of eight bits were rounded, so a difference of 1 does not count.
+    Eight-bit integers were rounded, so a difference of 1 does not count.
     """
     if actual.shape != expected.shape:
         return float("inf")
@@ -138,10 +138,10 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
 
 
 def check_errors(errors: Mapping[str, float], *, graph: str, tolerance: float = TOLERANCE) -> None:
-    """Refuse an export whose errors exceed the tolerance.
+    """Refuse an export that differs from the network.
 
     Raises:
-        BackendError: an output's error exceeds the tolerance.
+        BackendError: the error of an output exceeds the tolerance.
     """
     wrong = {name: value for name, value in errors.items() if not value <= tolerance}
     if wrong:

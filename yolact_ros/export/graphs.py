@@ -27,19 +27,19 @@ from yolact_ros.model.graphs.keyframes import (
 )
 from yolact_ros.model.yolact import Yolact
 
-# (prior, class) pairs below this never leave a graph with NMS inside (reference:
-# `nms_conf_thresh`); a higher threshold can be set at run time.
+# Graphs with NMS drop (prior, class) pairs below this score (reference: `nms_conf_thresh`); a
+# higher threshold can be set at run time.
 GRAPH_SCORE_THRESHOLD = 0.05
 
 
 @dataclass(frozen=True)
 class Graph:
-    """One graph to export: a module, and the names of its inputs and outputs.
+    """One graph: a module with the names of its inputs and outputs.
 
     Attributes:
-        draw: makes arguments of the module from a seed; their shapes are the graph's.
-        free: for each argument the dimensions that are free, by a name that says which agree;
-            empty: none.
+        draw: creates arguments of the module from a seed; their shapes become those of the graph.
+        free: names of the free dimensions of each argument, where equal names mean equal sizes;
+            empty for none.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Graph:
 
     @property
     def example(self) -> tuple[Any, ...]:
-        """Return arguments that fix the shapes."""
+        """Example arguments, which determine the shapes."""
         return self.draw(0)
 
 
 def host_graphs(model: Yolact) -> list[Graph]:
-    """Return the graphs for thresholds and NMS on the host, which is faster on a CPU."""
+    """Return the graphs of a bundle with NMS on the host, which is faster on a CPU."""
     detect, boxes = DetectGraph(model), BoxesAndCoefficientsGraph(model)
     prototypes = PrototypeGraph(model.protonet)
     graphs = [
@@ -114,10 +114,10 @@ def detection_graphs(
 
 
 def video_graphs(graphs: list[Graph]) -> list[Graph]:
-    """Put the graphs of video in the place of the graph `detect`; all others stay.
+    """Replace the graph `detect` by the graphs for video; all others stay.
 
-    `keyframe` also serves single images. `non_keyframe` is there for a network with a learned
-    flow, `non_keyframe_flow` for every network.
+    `keyframe` also serves single images. Networks with a learned flow have `non_keyframe`; every
+    network has `non_keyframe_flow`.
     """
     (detect,) = (graph.module for graph in graphs if graph.name == "detect")
     assert isinstance(detect, (DetectGraph, DetectWithNmsGraph))
@@ -137,9 +137,9 @@ def video_graphs(graphs: list[Graph]) -> list[Graph]:
 
 
 def example_image(model: Yolact, *, seed: int = 0) -> torch.Tensor:
-    """Make a (1, H, W, 3) uint8 picture of smooth random colours with noise.
+    """Return a (1, H, W, 3) uint8 picture of smooth random colours with noise.
 
-    Pure noise would leave the deeper levels of a network almost constant.
+    With pure noise, the deeper levels of a network would be almost constant.
     """
     generator = torch.Generator().manual_seed(seed)
     height, width = model.config.input_size
@@ -171,7 +171,7 @@ def _head_features(model: Yolact, seed: int) -> tuple[torch.Tensor, torch.Tensor
 
 @torch.no_grad()
 def _part_of_p3(model: Yolact, seed: int) -> tuple[torch.Tensor]:
-    """Compute P3 of an example image, without as many last rows and columns as the seed says."""
+    """Return P3 of an example image without its last rows and columns, depending on the seed."""
     _, _, p3 = DetectGraph(model)(example_image(model, seed=seed))
     rows, columns = p3.shape[2:]
     return (p3[:, :, : max(2, rows - seed), : max(2, columns - 2 * seed)].contiguous(),)
@@ -181,7 +181,7 @@ def _part_of_p3(model: Yolact, seed: int) -> tuple[torch.Tensor]:
 def _image_after_keyframe(
     model: Yolact, others: tuple[str, ...], seed: int
 ) -> tuple[torch.Tensor, ...]:
-    """Draw an image, and what else a graph takes: features of another image, and a flow."""
+    """Return an image with the other inputs of a graph: features of another image, and a flow."""
     (keyframes,) = _images(model, 1, 1000 + seed)
     _, features = model.keyframe(normalise(keyframes, model.config))
     generator = torch.Generator().manual_seed(seed)

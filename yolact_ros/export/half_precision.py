@@ -1,9 +1,9 @@
-"""Put half precision into an ONNX model, for runtimes that compute in the types of the graph.
+"""Conversion of ONNX models to half precision, for runtimes that keep the types of the graph.
 
-Half is what feeds a convolution, for there is the work. Everything else stays float: the image's
-normalisation, softmax, box decoding, the scores and overlaps of NMS, and the positions at which
-GridSample and DeformConv sample, with these themselves, since their inputs have to be of one type.
-In a quantized graph, what lies between its 8-bit layers is half too.
+Inputs of convolutions are half, because they dominate the work. Everything else stays float: the
+normalisation of the image, softmax, box decoding, scores and overlaps of NMS, and GridSample and
+DeformConv with their sampling positions, since their inputs must have one type. In a quantized
+graph, tensors between 8-bit layers are half as well.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.bundle import FEATURES
 
-# What crosses the border of a half graph in half: prototypes, of which a copy to the host is half
-# as long, and features, which stay on the device.
+# Inputs and outputs of a half graph that are half: prototypes, whose copy to the host takes half
+# the time, and features, which stay on the device.
 HALF_BORDERS = ("prototypes", *FEATURES)
 
 CONVOLUTIONS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-# Which of a sampler's inputs says where it samples.
+# Index of the input with the sampling positions.
 POSITIONS = {"GridSample": 1, "DeformConv": 2}
 MOVEMENTS = {"Concat", "Gather", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
-# Their float values are made from nothing that could be half.
+# Their float values do not come from anything that could be half.
 SOURCES = {"Constant", "ConstantOfShape", "Range"}
 
-QUANTISERS = {"QuantizeLinear", "DequantizeLinear"}
+QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
 
 # Inputs that are float in every precision.
 FLOAT_INPUTS = {"Resize": (1, 2)}
@@ -39,14 +39,14 @@ def to_half(
     """Convert a float32 ONNX model.
 
     Args:
-        content: the serialised model.
+        content: serialized model.
         half_borders: inputs and outputs of the graph that become float16; all others keep their
             types.
-        half_sampling: GridSample computes in half too, which halves what it reads and writes; its
-            positions, still computed in float, are rounded to half just before it.
+        half_sampling: whether GridSample computes in half, which halves its memory traffic; its
+            positions are computed in float and rounded to half.
 
     Returns:
-        The converted model, serialised.
+        The converted model, serialized.
 
     Raises:
         BackendError: a weight is too large for half precision.
@@ -60,7 +60,7 @@ def to_half(
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
     floats = {name for name, kind in types.items() if kind == onnx.TensorProto.FLOAT}
     _Rewriter(model.graph, floats, half_borders, half_sampling=half_sampling).rewrite()
-    del model.graph.value_info[:]  # their types are the old ones
+    del model.graph.value_info[:]  # their types are out of date
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
@@ -72,7 +72,7 @@ def half_nodes(
     *,
     half_sampling: bool = False,
 ) -> set[int]:
-    """Return the indices of nodes that compute in half; the module's docstring has the rule.
+    """Return the indices of the nodes that compute in half; see the module docstring.
 
     Args:
         graph: an `onnx.GraphProto`.
@@ -92,7 +92,7 @@ def half_nodes(
         return [makers[name] for name in names if name in makers]
 
     def walk(starts: Iterable[int], stops: Collection[int]) -> set[int]:
-        """Nodes from which float values come, up to `stops`; without the positions of samplers."""
+        """Return the nodes that feed `starts` with floats, up to `stops`, without positions."""
         seen: set[int] = set()
         waiting = list(starts)
         while waiting:
@@ -111,7 +111,7 @@ def half_nodes(
     half -= _normalisation(graph, nodes, floats, convolutions | quantizers)
     half -= {i for i in samplers if not (half_sampling and nodes[i].op_type == "GridSample")}
     half -= {i for i, node in enumerate(nodes) if node.op_type in SOURCES}
-    for i, node in enumerate(nodes):  # in order, so that chains of movements follow
+    for i, node in enumerate(nodes):  # in order, so that chains are followed
         made = before(i)
         if node.op_type in MOVEMENTS and node.output[0] in floats and made:
             fed = [name for name in node.input if name in floats]
@@ -123,7 +123,7 @@ def half_nodes(
 def _normalisation(
     graph: Any, nodes: list[Any], floats: Collection[str], ends: Collection[int]
 ) -> set[int]:
-    """Return the nodes between the image, which is not float, and the first layers."""
+    """Return the nodes between the image, the only input not in float, and the first layers."""
     reached = {value.name for value in graph.input if value.name not in floats}
     between = set()
     for i, node in enumerate(nodes):
@@ -134,7 +134,7 @@ def _normalisation(
 
 
 class _Rewriter:
-    """Rewrites the nodes, with a Cast wherever a value changes its type."""
+    """Rewrites nodes and inserts a Cast wherever a value changes its type."""
 
     def __init__(
         self, graph: Any, floats: set[str], half_borders: Collection[str], *, half_sampling: bool
@@ -144,10 +144,10 @@ class _Rewriter:
         self.half_borders = set(half_borders)
         self.half = half_nodes(graph, floats, half_borders, half_sampling=half_sampling)
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
-        self.scales = {n.input[1] for n in graph.node if n.op_type in QUANTISERS}
+        self.scales = {n.input[1] for n in graph.node if n.op_type in QUANTIZERS}
         self.stored_half = {v.name for v in graph.input if v.name in self.half_borders & floats}
         self.outputs = {value.name for value in graph.output}
-        self.casts: dict[str, str] = {}  # value -> the same in the other type
+        self.casts: dict[str, str] = {}  # value -> its cast to the other type
         self.nodes: list[Any] = []
 
     def rewrite(self) -> None:
@@ -182,10 +182,10 @@ class _Rewriter:
             if name not in self.floats:
                 continue
             self.stored_half.add(name)
-            if name in self.outputs - self.half_borders:  # the border stays float
+            if name in self.outputs - self.half_borders:  # the output stays float
                 inner = f"{name}_half"
                 node.output[place] = inner
-                self.casts[name] = inner  # consumers that want half take it directly
+                self.casts[name] = inner  # nodes in half use it directly
                 self.stored_half.discard(name)
                 self._cast(inner, name, TensorProto.FLOAT)
 
@@ -218,11 +218,11 @@ class _Rewriter:
                 values = numpy_helper.to_array(self.constants[name])
                 if np.abs(values).max(initial=0) > np.finfo(np.float16).max:
                     raise BackendError(
-                        f"The weight {name} holds {np.abs(values).max():g}, more than half "
-                        "precision can (65504); export with --precision fp32."
+                        f"The weight {name} has a value of {np.abs(values).max():g}, beyond the "
+                        "range of half precision (65504); export with --precision fp32."
                     )
                 values = values.astype(np.float16)
-                if name in self.scales:  # those of tensors that are almost zero must not be zero
+                if name in self.scales:  # tiny scales must not become zero
                     values = np.maximum(values, np.finfo(np.float16).smallest_subnormal)
                 half = numpy_helper.from_array(values, f"{name}_half")
                 self.constants[half.name] = half

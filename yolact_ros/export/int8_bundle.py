@@ -1,4 +1,4 @@
-"""Quantize the convolutions of a float32 bundle to 8 bits."""
+"""Quantization of a float32 bundle to int8."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from yolact_ros.export.to_onnx import widen_weights
 from yolact_ros.runtime.bundle import Bundle
 from yolact_ros.runtime.bundle_writer import write_bundle
 
-# The images that the error of each layer is measured on; more change the ranking hardly.
+# Images for measuring the error of each layer; more hardly change the ranking.
 MEASURED_IMAGES = 4
 
 
 @dataclass(frozen=True)
 class QuantizedGraph:
-    """Result of quantizing one graph.
+    """Result of the quantization of one graph.
 
     Attributes:
-        graph: its name.
-        layers: how many could be quantized.
-        errors: layer to the error of quantizing it alone (`Quantizer.measure`); empty where the
-            layers were named.
+        graph: name of the graph.
+        layers: number of layers that can be quantized.
+        errors: error of quantizing each layer alone (`Quantizer.measure`); empty if the float
+            layers were given.
         float_layers: layers left in float.
-        error: of the whole quantized graph, as `Quantizer.measure` has it.
-        megabytes: before and after.
+        error: error of the whole quantized graph, see `Quantizer.measure`.
+        megabytes: size before and after.
     """
 
     graph: str
@@ -57,9 +57,9 @@ def quantize_bundle(
     float_above: float = FLOAT_ABOVE,
     float_layers: Collection[str] | None = None,
 ) -> tuple[QuantizedGraph, ...]:
-    """Quantize every graph that begins with an image, and the one of the prototypes.
+    """Quantize every graph with an image as input, and the graph of the prototypes.
 
-    The other ones, which see chosen cells or masks, stay in float.
+    The other graphs, whose inputs are selected cells or masks, stay in float.
 
     Args:
         source: a bundle in float32.
@@ -68,11 +68,11 @@ def quantize_bundle(
             `runtime.preprocess.prepare_image` gives them.
         target: `onnxruntime` or `tensorrt`, see `Quantizer`; the source was exported for it. For
             TensorRT the layers that are not quantized compute in half precision.
-        float_above: a layer whose error exceeds this stays in float.
-        float_layers: the layers that stay in float, where they are known; none is measured then.
+        float_above: maximum error of a quantized layer; others stay in float.
+        float_layers: layers that stay in float; if given, no layer is measured.
 
     Raises:
-        BundleError: the source is no usable bundle, not in float32, or for another target.
+        BundleError: the source is unusable, not in float32, or for another target.
         BackendError: a library is missing, there are no images, or no graph has a layer that
             `float_layers` names.
     """
@@ -157,7 +157,7 @@ def quantize_bundle(
 
 
 def batches(images: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
-    """Group images (1, H, W, 3) to (size, H, W, 3); the last group is filled from the start."""
+    """Group images (1, H, W, 3) into (size, H, W, 3); the first images fill up the last group."""
     if not images:
         return []
     starts = range(0, len(images), size)
@@ -176,8 +176,8 @@ def graph_feeds(
 ) -> list[dict[str, np.ndarray]]:
     """Return the inputs of one graph for each image.
 
-    A graph that reuses a keyframe's features gets those of the same image and no flow: then its
-    tensors have the ranges that they have after a keyframe.
+    A graph that reuses features gets those of the same image and zero flow, so that its tensors
+    have the same ranges as after a keyframe.
     """
     feeds = [{"image": image} for image in images]
     needed = _input_names(contents[name])

@@ -1,4 +1,4 @@
-"""Export a checkpoint to a bundle, compared with torch before anything is written."""
+"""Export of a checkpoint to a bundle, which is compared with torch before it is written."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class OutputError:
     """Relative error of one output of one graph, compared with torch.
 
     Attributes:
-        error: of the exported graph.
-        stored_error: of the graph as stored, when it is stored or computes in float16.
+        error: error of the exported graph.
+        stored_error: error of the stored graph, if it stores weights or computes in float16.
     """
 
     graph: str
@@ -69,24 +69,25 @@ def export_bundle(
 
     Args:
         checkpoint: path of a checkpoint that carries its configuration.
-        folder: the bundle's folder; created, or replaced if it is a bundle already.
-        nms: `host` or `graph`: where thresholds, NMS and mask re-scoring run.
-        masks: `host` or `graph`: where prototypes are assembled to masks; `graph` needs NMS there.
-        max_detections: most detections of one image, fixed in the graph for `graph`.
-        keyframes: write the graphs of video, which also serve single images.
+        folder: folder of the bundle; an existing bundle there is replaced.
+        nms: where thresholds, NMS and mask re-scoring run, `host` or `graph`.
+        masks: where masks are assembled from prototypes, `host` or `graph` (needs NMS in the
+            graph).
+        max_detections: largest number of detections in an image, fixed in a graph with NMS.
+        keyframes: write the graphs for video, which also serve single images.
         half_weights: store weights as float16 (see `to_onnx.halve_weights`).
-        target: `onnxruntime`, or `tensorrt`: NMS inside the graph, deformable convolution in
-            operators that TensorRT has, precision and batch as follow.
-        precision: of the arithmetic, `fp32` or `fp16` (see `half_precision`).
-        batch: images of one run.
-        deform_conv: form of deformable convolution, of `model.deform_conv.FORMS`; by default the
-            one that runs wherever the target does.
-        sampling: `float` or `half`: what GridSample computes in, in half precision (see
+        target: `onnxruntime` or `tensorrt`. A bundle for TensorRT has NMS in the graph, and
+            deformable convolution in operators that TensorRT has.
+        precision: precision of the arithmetic, `fp32` or `fp16` (see `half_precision`).
+        batch: number of images in one run.
+        deform_conv: form of deformable convolution, one of `model.deform_conv.FORMS`; by default
+            the one that runs wherever the target does.
+        sampling: precision of GridSample in half precision, `float` or `half` (see
             `half_precision.to_half`).
-        images: how many inputs each graph is compared with torch on.
+        images: number of inputs on which each graph is compared with torch.
 
     Raises:
-        ConfigError: the options do not go together.
+        ConfigError: the options cannot be combined.
         WeightsError: the checkpoint cannot be read.
         BackendError: a library is missing, or a graph differs from torch; nothing is written.
     """
@@ -165,7 +166,7 @@ def _check_options(*, target: str, precision: str, batch: int, half_weights: boo
     if target == "onnxruntime" and (precision != "fp32" or batch > 1):
         raise ConfigError(
             "Half precision and batches are for --target tensorrt; a CPU computes in float32, and "
-            "--half-weights halves the file."
+            "--half-weights halves the file size."
         )
     if target == "tensorrt" and half_weights:
         raise ConfigError("--half-weights is for ONNX Runtime; TensorRT has --precision fp16.")
@@ -183,7 +184,7 @@ def _compare(
         check_errors(stored_errors, graph=graph.name, tolerance=HALF_TOLERANCE)
     elif not all(np.isfinite(value) for value in stored_errors.values()):
         raise BackendError(
-            f"Graph {graph.name!r} is no longer usable with weights stored as float16; "
+            f"Graph {graph.name!r} is unusable with weights stored as float16; "
             "export without --half-weights."
         )
     return [

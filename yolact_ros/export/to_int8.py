@@ -1,7 +1,7 @@
-"""Quantize the convolutions of a graph to 8 bits, except the sensitive ones.
+"""Static quantization of the convolutions of a graph, except for sensitive ones.
 
-The quantizer is ONNX Runtime's. A layer is a convolution's weight, by its name in the network
-without `.weight`; the head's layers, which serve all levels, are one layer each.
+The quantizer is that of ONNX Runtime. A layer is named after the weight of a convolution in the
+network, without `.weight`; a layer of the head counts once for all levels.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from yolact_ros.errors import BackendError
 
 TARGETS = ("onnxruntime", "tensorrt")
 
-# A layer stays in float if quantizing it alone changes an output by more than this fraction of it.
+# A layer stays in float if quantizing it alone changes an output by more than this fraction.
 FLOAT_ABOVE = 0.05
 
-# Outputs of a graph with NMS inside that hold one row for each detection.
+# Outputs of a graph with NMS that have one row per detection.
 DETECTION_ROWS = ("boxes", "scores", "mask_scores", "class_ids", "coefficients")
 
 Feed = Mapping[str, np.ndarray]
 
 
 class Quantizer:
-    """One graph with the ranges of its tensors, measured on calibration images.
+    """Quantizes one graph by the ranges of its tensors on calibration images.
 
     Attributes:
         layers: all layers that can be quantized, in the order of the graph.
@@ -40,10 +40,10 @@ class Quantizer:
         """Measure the ranges.
 
         Args:
-            content: a serialised ONNX model with float32 weights.
-            feeds: the graph's inputs, once for each calibration image.
-            target: `onnxruntime` (activations uint8) or `tensorrt` (all int8 and symmetric, biases
-                in float: its parser takes nothing else).
+            content: serialized ONNX model with float32 weights.
+            feeds: inputs of the graph for each calibration image.
+            target: `onnxruntime` (uint8 activations) or `tensorrt` (symmetric int8 with biases in
+                float, as its parser requires).
 
         Raises:
             BackendError: a library is missing, there are no images, or the target is unknown.
@@ -51,7 +51,9 @@ class Quantizer:
         if target not in TARGETS:
             raise BackendError(f"No int8 for {target!r}; expected one of: {', '.join(TARGETS)}.")
         if not feeds:
-            raise BackendError("There are no calibration images; int8 needs some, best 100.")
+            raise BackendError(
+                "There are no calibration images; int8 requires some, preferably 100."
+            )
         import onnx
 
         self._target = target
@@ -76,7 +78,7 @@ class Quantizer:
             quantizer = QDQQuantizer(
                 model,
                 per_channel=True,
-                # Without VNNI, sums of full-range products saturate on a CPU.
+                # On a CPU without VNNI, sums of full-range products saturate.
                 reduce_range=not symmetric,
                 weight_qType=QuantType.QInt8,
                 activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
@@ -88,8 +90,8 @@ class Quantizer:
                     "ActivationSymmetric": symmetric,
                     "WeightSymmetric": True,
                     "QuantizeBias": not symmetric,
-                    # TensorRT fuses a convolution with what follows it; a pair of Q and DQ between
-                    # the two would keep them apart, and waste half the range before a ReLU.
+                    # TensorRT fuses a convolution with the following layer; a pair of Q and DQ
+                    # between them would prevent that and waste half of the range before a ReLU.
                     "OpTypesToExcludeOutputQuantization": ["Conv"] if symmetric else [],
                 },
             )
@@ -100,14 +102,14 @@ class Quantizer:
         return quantized.SerializeToString()
 
     def measure(self, feeds: Sequence[Feed]) -> dict[str, float]:
-        """Quantize each layer alone, and see how far that moves the outputs.
+        """Measure the error of quantizing each layer alone.
 
         Args:
-            feeds: inputs of a few images.
+            feeds: inputs for a few images.
 
         Returns:
-            Layer to error: of all outputs the largest root mean square difference, relative to
-            that output's root mean square.
+            Error by layer: largest root mean square difference of an output, relative to the root
+            mean square of that output.
         """
         expected = run_graph(expose_raw_outputs(self._model.SerializeToString()), feeds)
         errors = {}
@@ -141,12 +143,12 @@ class Quantizer:
             )
             calibrator.collect_data(Reader())
             ranges = calibrator.compute_data()
-            del calibrator  # it holds the file open
+            del calibrator  # it keeps the file open
         return ranges
 
 
 def run_graph(content: bytes, feeds: Sequence[Feed]) -> list[list[np.ndarray]]:
-    """Run a serialised graph on each of `feeds`, on ONNX Runtime's CPU; return all outputs."""
+    """Run a serialized graph on each of `feeds` with ONNX Runtime; return all outputs."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -156,9 +158,9 @@ def run_graph(content: bytes, feeds: Sequence[Feed]) -> list[list[np.ndarray]]:
 
 
 def expose_raw_outputs(content: bytes) -> bytes:
-    """Let a graph with NMS inside end in what its NMS sees, and in its other outputs.
+    """Replace the detections of a graph with NMS by the inputs of its NMS, among the outputs.
 
-    Rows of detections are swapped when scores hardly change, so they say nothing of the error of
+    Tiny changes of scores reorder the rows of detections, which therefore do not show the error of
     a layer; the scores, sizes and coefficients of all priors do.
     """
     import onnx
@@ -191,7 +193,7 @@ def output_error(
 
 
 def _name_convolutions(model: Any) -> dict[str, list[str]]:
-    """Name every convolution's node; layer to its nodes. Weights that are computed stay out."""
+    """Name the nodes of convolutions with constant weights; return the node names by layer."""
     weights = {tensor.name for tensor in model.graph.initializer}
     nodes: dict[str, list[str]] = {}
     for node in model.graph.node:
@@ -205,7 +207,7 @@ def _name_convolutions(model: Any) -> dict[str, list[str]]:
 
 @contextmanager
 def _quiet_quantizer() -> Iterator[None]:
-    """Silence notes that are meant for authors of models."""
+    """Hide log messages that are meant for authors of models."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Export a torch module to ONNX bytes in standard operators."""
+"""Export of torch modules to ONNX with standard operators."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from yolact_ros.export.fold_weights import fold_weights
 # parsers up to TensorRT 11.1 do not know: they sample the nearest pixel without a warning.
 OPSET = 19
 
-# Weights of fewer values than this stay float32: they cost no space.
+# Weights with fewer values stay float32, because they take no space.
 MIN_HALF_VALUES = 256
 
 
@@ -30,17 +30,17 @@ def export_module(
     outputs: Sequence[str],
     free: Sequence[Mapping[int, str]] = (),
 ) -> bytes:
-    """Export `module` as one self-contained ONNX model.
+    """Export `module` as a self-contained ONNX model.
 
     Args:
-        module: a `torch.nn.Module` in evaluation mode.
-        example: its arguments; their shapes become the graph's.
+        module: `torch.nn.Module` in evaluation mode.
+        example: arguments, whose shapes become those of the graph.
         inputs: names of the arguments.
         outputs: names of the results.
-        free: for each argument its free dimensions, by a name that says which ones agree.
+        free: names of the free dimensions of each argument; equal names mean equal sizes.
 
     Returns:
-        The serialised `ModelProto`, without traces of the machine that made it.
+        The serialized `ModelProto`, without traces of the exporting machine.
 
     Raises:
         BackendError: the export libraries are not installed.
@@ -68,8 +68,8 @@ def export_module(
             verbose=False,
         )
         buffer = io.BytesIO()
-        assert program is not None  # it is None for the old exporter only
-        program.save(buffer)  # type: ignore[arg-type]  # takes buffers, too
+        assert program is not None  # None only for the old exporter
+        program.save(buffer)  # type: ignore[arg-type]  # also accepts buffers
     model = onnx.load_model_from_string(buffer.getvalue())
     _strip_traces(model)
     fold_weights(model)
@@ -79,7 +79,7 @@ def export_module(
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's own deprecation warnings and registry notes."""
+    """Hide deprecation warnings and registry messages of the exporter."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -92,7 +92,7 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def _strip_traces(model: Any) -> None:
-    """Drop stack traces and module paths, which name files of the exporting machine."""
+    """Remove stack traces and module paths, which name files of the exporting machine."""
     for part in [model.graph, *model.functions]:
         for node in part.node:
             node.ClearField("metadata_props")
@@ -107,10 +107,10 @@ def _strip_traces(model: Any) -> None:
 
 
 def halve_weights(content: bytes) -> bytes:
-    """Store large float32 weights of an ONNX model as float16, which halves the file.
+    """Store large float32 weights of an ONNX model as float16, which halves the file size.
 
-    A Cast, which runtimes fold when they load the model, makes them float32 again: the arithmetic
-    stays float32, and each weight changes by at most 0.05 % of its value.
+    A Cast, which runtimes fold on loading, converts them back to float32: the arithmetic stays
+    float32, and each weight changes by at most 0.05 % of its value.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -135,7 +135,7 @@ def halve_weights(content: bytes) -> bytes:
 
 
 def widen_weights(content: bytes) -> bytes:
-    """Undo `halve_weights`: weights stored as float16 become float32 initialisers again."""
+    """Undo `halve_weights`: convert weights stored as float16 to float32."""
     import onnx
     from onnx import numpy_helper
 

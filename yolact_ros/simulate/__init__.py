@@ -1,1 +1,1 @@
-"""Physics scenes of a table top, with true instance masks."""
+"""Simulation of table-top scenes with true instance masks."""

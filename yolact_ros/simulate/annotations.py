@@ -1,4 +1,4 @@
-"""COCO annotations of what a camera sees."""
+"""COCO annotations of simulated views."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from yolact_ros.classes import TABLETOP
 from yolact_ros.errors import DatasetError
 
-# Objects of which less is seen are not annotated: nobody could name them.
-MIN_AREA_SHARE = 64 / (640 * 480)  # of the picture
-MIN_VISIBLE_SHARE = 0.1  # of the object's own silhouette
+# Objects that are less visible are not annotated, because nobody could recognise them.
+MIN_AREA_SHARE = 64 / (640 * 480)  # fraction of the picture
+MIN_VISIBLE_SHARE = 0.1  # fraction of the object's silhouette
 
 
 def annotate(
@@ -22,13 +22,13 @@ def annotate(
     silhouettes: Mapping[int, int],
     track_ids: Mapping[int, int],
 ) -> list[dict[str, Any]]:
-    """Describe every object that is seen well enough.
+    """Annotate every object that is sufficiently visible.
 
     Args:
-        bodies: (H, W) int32, the body at each pixel.
-        objects: body to class id.
-        silhouettes: body to pixels that it would fill if nothing hid it.
-        track_ids: body to the number that it keeps over a clip.
+        bodies: (H, W) int32, body at each pixel.
+        objects: class id by body.
+        silhouettes: number of pixels that each body would fill without occlusion, by body.
+        track_ids: track id by body, constant over a clip.
 
     Returns:
         COCO annotations without `id` and `image_id`; the segmentation is compressed RLE.
@@ -71,11 +71,11 @@ def annotate(
 def coco_document(
     images: Sequence[Mapping[str, Any]], annotations: Sequence[Sequence[Mapping[str, Any]]]
 ) -> dict[str, Any]:
-    """Assemble a COCO file.
+    """Assemble the content of a COCO file.
 
     Args:
         images: COCO image entries.
-        annotations: for each image, its annotations as `annotate` gives them.
+        annotations: results of `annotate` for each image.
     """
     numbered: list[dict[str, Any]] = []
     for image, found in zip(images, annotations, strict=True):

@@ -1,4 +1,4 @@
-"""The objects of the table top: where their shapes come from and how large they are."""
+"""Objects of the table top: files of their shapes, and sizes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from yolact_ros.classes import TABLETOP
 
 @dataclass(frozen=True)
 class Asset:
-    """One kind of object.
+    """Shape and size of one class of objects.
 
     Attributes:
         file: URDF, relative to PyBullet's data folder.
-        scale: largest factor on the file's own size that looks right on a table; see `shrink`.
-        upright: roll in radians that stands the object up (some meshes have y up).
-        any_colour: the object's colour says nothing, so every instance gets its own.
-        shrink: smallest size as a share of `scale`.
+        scale: maximum scale of the file's own size; see `shrink`.
+        upright: roll in radians that makes the object stand upright (some meshes have y up).
+        any_colour: whether each instance gets its own colour.
+        shrink: minimum scale as a fraction of `scale`.
     """
 
     file: str

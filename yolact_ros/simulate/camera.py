@@ -1,4 +1,4 @@
-"""Cameras: intrinsics, poses, and the path of a hand-held one."""
+"""Cameras: intrinsics, poses, and the path of a hand-held camera."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NEAR, FAR = 0.05, 12.0  # metres; what lies outside is not drawn
+NEAR, FAR = 0.05, 12.0  # metres; outside, nothing is drawn
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Camera:
 
     Attributes:
         eye: (x, y, z) of the optical centre in metres, world frame (z up, table top at 0).
-        target: (x, y, z) of the point in the middle of the picture.
-        roll: turn about the optical axis in radians.
+        target: (x, y, z) of the point in the centre of the picture.
+        roll: rotation about the optical axis in radians.
         field_of_view: vertical, in radians.
         size: (height, width) in pixels.
     """
@@ -34,7 +34,7 @@ class Camera:
         return self.size[0] / 2 / math.tan(self.field_of_view / 2)
 
     def pose(self) -> np.ndarray:
-        """(4, 4) camera to world, optical frame: z forward, x right, y down; metres."""
+        """Return the (4, 4) transform from the optical frame (z forward, y down) to the world."""
         eye, target = np.array(self.eye), np.array(self.target)
         forward = (target - eye) / np.linalg.norm(target - eye)
         right = np.cross(forward, [0.0, 0.0, 1.0])
@@ -49,13 +49,13 @@ class Camera:
         return pose
 
     def view_matrix(self) -> list[float]:
-        """OpenGL's view matrix, column by column."""
+        """Return the OpenGL view matrix, column by column."""
         pose = self.pose()
-        pose[:3, 1:3] *= -1  # OpenGL's camera has y up and looks along -z
+        pose[:3, 1:3] *= -1  # an OpenGL camera has y up and looks along -z
         return np.linalg.inv(pose).T.ravel().tolist()
 
     def projection_matrix(self) -> list[float]:
-        """OpenGL's projection matrix, column by column."""
+        """Return the OpenGL projection matrix, column by column."""
         scale = 1 / math.tan(self.field_of_view / 2)
         height, width = self.size
         matrix = np.zeros((4, 4))
@@ -66,8 +66,8 @@ class Camera:
         matrix[3, 2] = -1
         return matrix.T.ravel().tolist()
 
-    def as_plain(self) -> dict[str, object]:
-        """Intrinsics in pixels and pose, for JSON."""
+    def to_mapping(self) -> dict[str, object]:
+        """Return intrinsics in pixels and pose for JSON."""
         height, width = self.size
         return {
             "fx": self.focal_length,
@@ -81,14 +81,14 @@ class Camera:
 
 
 def linear_depth(buffer: np.ndarray) -> np.ndarray:
-    """Turn OpenGL's depth buffer (H, W) in [0, 1] into distance along the optical axis."""
+    """Convert an OpenGL depth buffer (H, W) in [0, 1] to distances along the optical axis."""
     return FAR * NEAR / (FAR - (FAR - NEAR) * buffer)
 
 
 def random_camera(
     random: np.random.Generator, middle: tuple[float, float, float], *, size: tuple[int, int]
 ) -> Camera:
-    """A camera somewhere around the table, looking from above near `middle` (metres)."""
+    """Draw a camera around the table that looks down at a point near `middle` (metres)."""
     azimuth = random.uniform(0, 2 * math.pi)
     elevation = math.radians(random.uniform(18, 75))
     distance = random.uniform(0.5, 1.2)
@@ -109,7 +109,7 @@ def orbit(
     frames: int,
     size: tuple[int, int],
 ) -> list[Camera]:
-    """A camera carried around `middle` by hand: one smooth sweep with sway and shake."""
+    """Draw the path of a hand-held camera around `middle`: a smooth sweep with sway and shake."""
     start = random.uniform(0, 2 * math.pi)
     sweep = math.radians(random.uniform(120, 220)) * random.choice([-1, 1])
     field_of_view = math.radians(random.uniform(42, 52))
@@ -135,12 +135,12 @@ def orbit(
 
 
 def shake(random: np.random.Generator, frames: int, *, period: float) -> np.ndarray:
-    """Smooth random motion (frames,), about -1..1, that changes its mind every `period` frames."""
+    """Draw smooth random motion (frames,) in about -1..1 that varies every `period` frames."""
     knots = random.normal(0, 0.5, int(frames / period) + 4)
     position = np.arange(frames) / period
     index = position.astype(int)
-    share = position - index
-    ease = share * share * (3 - 2 * share)
+    fraction = position - index
+    ease = fraction * fraction * (3 - 2 * fraction)
     return knots[index] * (1 - ease) + knots[index + 1] * ease
 
 

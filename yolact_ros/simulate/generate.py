@@ -1,4 +1,4 @@
-"""Data sets and clips of simulated table tops, written as files."""
+"""Writing of data sets and clips of simulated table tops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from yolact_ros.simulate.photograph import photograph, random_lens, video_lens
 from yolact_ros.simulate.tabletop import Tabletop, View
 
 JPEG_QUALITY = 92
-VIEWS_PER_SCENE = 4  # loading and dropping objects costs as much as two or three pictures
+VIEWS_PER_SCENE = 4  # loading and dropping objects takes as long as two or three pictures
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class SimulatedImage:
     Attributes:
         image: (H, W, 3) uint8 BGR.
         annotations: see `annotations.annotate`.
-        camera: see `Camera.as_plain`.
+        camera: see `Camera.to_mapping`.
         depth: (H, W) float32 metres along the optical axis.
     """
 
@@ -41,11 +41,11 @@ class SimulatedImage:
 
 
 def scene_frames(seed: int, scene: int, *, size: tuple[int, int]) -> list[SimulatedImage]:
-    """Make the pictures of one scene: `VIEWS_PER_SCENE` cameras, lights and looks.
+    """Render the pictures of one scene: `VIEWS_PER_SCENE` cameras, lights and looks.
 
     Args:
-        seed: of the data set.
-        scene: number of the scene; seed and number alone decide all pixels.
+        seed: seed of the data set.
+        scene: index of the scene; seed and index determine all pixels.
         size: (height, width).
     """
     random = np.random.default_rng([seed, scene])
@@ -63,7 +63,7 @@ def scene_frames(seed: int, scene: int, *, size: tuple[int, int]) -> list[Simula
 
 
 def clip_frames(seed: int, *, frames: int, size: tuple[int, int]) -> Iterator[SimulatedImage]:
-    """Make a clip: one scene, one light, one camera that is carried around the table."""
+    """Render a clip: one scene, one light, one camera that moves around the table."""
     random = np.random.default_rng([seed, 0])
     with Tabletop(random, objects=11, clutter=2) as world:
         look, lens = world.restyle(random), video_lens(random_lens(random))
@@ -80,7 +80,7 @@ def _frame(world: Tabletop, view: View, image: np.ndarray, camera: Any) -> Simul
         silhouettes=world.silhouettes(camera),
         track_ids=track_ids,
     )
-    return SimulatedImage(image, annotations, camera.as_plain(), view.depth)
+    return SimulatedImage(image, annotations, camera.to_mapping(), view.depth)
 
 
 def write_images(
@@ -92,12 +92,12 @@ def write_images(
     processes: int = 1,
     depth: bool = False,
 ) -> None:
-    """Write `images/`, `instances.json` and `cameras.json`, and `depth/` if asked for.
+    """Write `images/`, `instances.json` and `cameras.json`, and `depth/` on request.
 
     The result does not depend on the number of processes.
 
     Raises:
-        DatasetError: the folder holds something already, or a file cannot be written.
+        DatasetError: the folder is not empty, or a file cannot be written.
     """
     writer = _Writer(folder, depth=depth)
     scenes = -(-frames // VIEWS_PER_SCENE)
@@ -113,10 +113,10 @@ def write_images(
 def write_clip(
     folder: Path, *, seed: int, frames: int, size: tuple[int, int] = (480, 640), fps: float = 20.0
 ) -> None:
-    """Write `clip.mp4` and, of each frame, what `write_images` writes, depth included.
+    """Write `clip.mp4` and the files of `write_images` with depth for its frames.
 
     Raises:
-        DatasetError: see `write_images`, or OpenCV cannot write video here.
+        DatasetError: see `write_images`; or OpenCV cannot write video.
     """
     writer = _Writer(folder, depth=True, clip=True)
     path = folder / "clip.mp4"
@@ -132,7 +132,7 @@ def write_clip(
 
 
 class _Writer:
-    """Collects annotations while images go to disk."""
+    """Writes images and collects their annotations."""
 
     def __init__(self, folder: Path, *, depth: bool, clip: bool = False) -> None:
         if folder.exists() and any(folder.iterdir()):
@@ -165,8 +165,8 @@ class _Writer:
             "height": height,
             "width": width,
         }
-        place = {"video_id": 1, "frame": self.count} if self.clip else {}
-        self.images.append({**entry, **place})
+        position = {"video_id": 1, "frame": self.count} if self.clip else {}
+        self.images.append({**entry, **position})
         self.annotations.append(frame.annotations)
         self.cameras.append({"file_name": f"{name}.jpg", **frame.camera})
 

@@ -1,4 +1,4 @@
-"""What a camera does to a picture: exposure, colour balance, blur, noise."""
+"""Effects of a camera on a picture: exposure, colour balance, blur, noise."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Lens:
-    """One camera's character, constant over a clip.
+    """Properties of a camera, constant over a clip.
 
     Attributes:
-        gain: (3,) exposure and white balance per channel B, G, R.
-        gamma: tone curve.
+        gain: (3,) exposure and white balance of the channels B, G, R.
+        gamma: exponent of the tone curve.
         blur: standard deviation of the blur in pixels.
-        noise: standard deviation of the sensor's noise in grey levels.
-        vignette: loss of light in the corners, as a share.
+        noise: standard deviation of the sensor noise in grey levels.
+        vignette: fraction of light that is lost in the corners.
     """
 
     gain: tuple[float, float, float]
@@ -28,7 +28,7 @@ class Lens:
 
 
 def random_lens(random: np.random.Generator) -> Lens:
-    """Draw a camera."""
+    """Draw a random camera."""
     exposure = random.uniform(0.8, 1.3)
     return Lens(
         gain=tuple((exposure * (1 + random.normal(0, 0.05, 3))).tolist()),
@@ -40,17 +40,17 @@ def random_lens(random: np.random.Generator) -> Lens:
 
 
 def video_lens(lens: Lens) -> Lens:
-    """The same camera behind a video encoder, which keeps neither noise nor the finest detail."""
+    """Return the camera with a video encoder, which keeps neither noise nor fine detail."""
     return replace(lens, noise=min(lens.noise, 1.0), blur=max(lens.blur, 0.8))
 
 
 def photograph(image: np.ndarray, lens: Lens, random: np.random.Generator) -> np.ndarray:
-    """Turn a clean drawing into a photograph of it.
+    """Turn a clean rendering into a photograph.
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        lens: the camera.
-        random: draws the noise.
+        lens: camera.
+        random: random generator for the noise.
 
     Returns:
         (H, W, 3) uint8 BGR.

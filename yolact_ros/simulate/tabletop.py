@@ -1,4 +1,4 @@
-"""A table top in PyBullet: objects dropped on it by physics, drawn from any camera."""
+"""A table top in PyBullet: objects are dropped onto it and rendered from any camera."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ STEP_SECONDS = 1 / 240
 
 @dataclass(frozen=True)
 class View:
-    """What a camera sees.
+    """Rendering of a scene from one camera.
 
     Attributes:
         image: (H, W, 3) uint8 BGR.
-        bodies: (H, W) int32, the body at each pixel, -1 where there is none.
+        bodies: (H, W) int32, body at each pixel, -1 for none.
         depth: (H, W) float32, metres along the optical axis.
     """
 
@@ -49,7 +49,7 @@ class View:
 
 @dataclass(frozen=True)
 class Look:
-    """Light of one view; directions point towards the light."""
+    """Lighting of one view; directions point towards the light."""
 
     direction: tuple[float, float, float]
     colour: tuple[float, float, float]
@@ -61,18 +61,18 @@ class Look:
 
 
 class Tabletop:
-    """A physics world with one scene: a table in a room, and what has been dropped on it.
+    """A physics world with one scene: a table in a room, with objects dropped onto it.
 
-    Every scene has a world of its own, so that it does not depend on those before it.
+    Every scene has its own world, so that it does not depend on earlier scenes.
     """
 
     def __init__(self, random: np.random.Generator, *, objects: int, clutter: int) -> None:
-        """Lay out a room, drop objects and clutter, and wait until all rest.
+        """Build a room, drop objects and clutter, and simulate until they are at rest.
 
         Args:
-            random: everything is drawn from it, so the same state gives the same scene.
-            objects: how many objects that belong to a class.
-            clutter: how many that do not.
+            random: random generator that determines the whole scene.
+            objects: number of objects that belong to a class.
+            clutter: number of other objects.
 
         Raises:
             BackendError: PyBullet is not installed.
@@ -92,7 +92,7 @@ class Tabletop:
         self._world.setAdditionalSearchPath(pybullet_data.getDataPath())
         self._folder = tempfile.TemporaryDirectory(prefix="tabletop-")
         self.objects: dict[int, int] = {}
-        """Body to class id, of the objects that belong to a class."""
+        """Class id by body, for objects that belong to a class."""
         self._world.setGravity(0, 0, -9.81)
         self._world.setTimeStep(STEP_SECONDS)
         self._load_textures(random)
@@ -117,7 +117,7 @@ class Tabletop:
         self._folder.cleanup()
 
     def restyle(self, random: np.random.Generator) -> Look:
-        """Give surfaces and free-coloured objects a new look, and draw a light."""
+        """Give surfaces and recolourable objects a new look, and draw random lighting."""
         for body in self._surfaces:
             self._dress(body, random)
         for body, class_id in self.objects.items():
@@ -138,12 +138,12 @@ class Tabletop:
     @property
     def middle(self) -> tuple[float, float, float]:
         """Mean position of the objects on the table, in metres."""
-        places = [self._world.getBasePositionAndOrientation(body)[0] for body in self.objects]
-        inside = [place for place in places if place[2] > -0.1] or [(0.0, 0.0, 0.0)]
+        positions = [self._world.getBasePositionAndOrientation(body)[0] for body in self.objects]
+        inside = [position for position in positions if position[2] > -0.1] or [(0.0, 0.0, 0.0)]
         return tuple(np.mean(inside, axis=0).tolist())
 
     def render(self, camera: Camera, look: Look) -> View:
-        """Draw the scene, without shadows where the look has none."""
+        """Render the scene, with shadows if the look has them."""
         height, width = camera.size
         _, _, colour, depth, bodies = self._world.getCameraImage(
             width,
@@ -168,10 +168,10 @@ class Tabletop:
         )
 
     def silhouettes(self, camera: Camera) -> dict[int, int]:
-        """Pixels that each object would fill if nothing hid it (estimated from its bounding box).
+        """Estimate how many pixels each object would fill without occlusion.
 
-        The corners of the axis-aligned box are projected; their convex hull is larger than the
-        true silhouette, by about half for the shapes here, which the factor corrects.
+        The convex hull of the projected corners of the bounding box is larger than the true
+        silhouette, by about half for the shapes here, which a factor corrects.
         """
         inverse = np.linalg.inv(camera.pose())
         areas = {}
@@ -196,7 +196,7 @@ class Tabletop:
 
     def _drop_all(self, random: np.random.Generator, *, objects: int, clutter: int) -> None:
         class_ids = random.integers(len(TABLETOP), size=objects).tolist()
-        if class_ids.count(TRAY) > 1:  # they would bury everything else
+        if class_ids.count(TRAY) > 1:  # they would cover everything else
             class_ids = [c for c in class_ids if c != TRAY] + [TRAY]
         kinds = class_ids + [None] * clutter
         if TRAY in kinds:  # first, so that things fall into it
@@ -225,7 +225,7 @@ class Tabletop:
             self._textures.append(self._world.loadTexture(str(path)))
 
     def _build_room(self, random: np.random.Generator) -> None:
-        """A table top, a floor and four walls, each one textured quadrilateral."""
+        """Create a table top, a floor and four walls, each a textured quadrilateral."""
         collision = self._world.createCollisionShape(
             self._bullet.GEOM_BOX, halfExtents=[TABLE_HALF, TABLE_HALF, 0.02]
         )
@@ -247,7 +247,7 @@ class Tabletop:
         self._add_furniture(random)
 
     def _add_furniture(self, random: np.random.Generator) -> None:
-        """Boxes that stand around the table, as a background with depth."""
+        """Place boxes around the table as a background with depth."""
         for _ in range(int(random.integers(2, 7))):
             half = random.uniform(0.15, 0.7, 3)
             angle, distance = random.uniform(0, 2 * math.pi), random.uniform(1.5, 2.2)
@@ -335,7 +335,7 @@ class Tabletop:
 
 @contextlib.contextmanager
 def _without_greeting() -> Iterator[None]:
-    """Keep what PyBullet prints from C when it is loaded out of a command's own output."""
+    """Suppress what PyBullet prints from C when it is loaded."""
     flush = ctypes.CDLL(None).fflush
     sys.stdout.flush()
     flush(None)

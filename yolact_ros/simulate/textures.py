@@ -1,4 +1,4 @@
-"""Procedural textures, so that no surface of the simulation looks like another."""
+"""Procedural textures, so that no two surfaces of the simulation look alike."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SIDE = 256  # pixels
 
 
 def random_texture(random: np.random.Generator) -> np.ndarray:
-    """Draw one of several kinds of surface.
+    """Draw a random texture of one of several types.
 
     Returns:
         (256, 256, 3) uint8 BGR.
@@ -20,7 +20,7 @@ def random_texture(random: np.random.Generator) -> np.ndarray:
 
 
 def random_colour(random: np.random.Generator) -> np.ndarray:
-    """A colour that rooms have: any hue, more often pale than vivid; (3,) float BGR 0..255."""
+    """Draw a (3,) float BGR colour in 0..255 of any hue, more often pale than vivid."""
     hue = random.uniform(0, 180)
     saturation = 255 * random.beta(1.3, 2.2)
     value = random.uniform(40, 250)
@@ -29,20 +29,20 @@ def random_colour(random: np.random.Generator) -> np.ndarray:
 
 
 def noise(random: np.random.Generator, *, cells: tuple[int, int]) -> np.ndarray:
-    """Smooth noise with `cells` (rows, columns) bumps; (256, 256) float, about -1..1."""
+    """Draw (256, 256) float smooth noise in about -1..1 with `cells` (rows, columns) bumps."""
     coarse = random.normal(0, 0.6, cells).astype(np.float32)
     return cv2.resize(coarse, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
 
 
 def plain(random: np.random.Generator) -> np.ndarray:
-    """One colour with stains and grain."""
+    """Draw one colour with stains and grain."""
     grain = random.normal(0, random.uniform(0, 8), (SIDE, SIDE, 1))
     stains = noise(random, cells=(6, 6))[..., None] * random.uniform(0, 20)
     return random_colour(random) + grain + stains
 
 
 def wood(random: np.random.Generator) -> np.ndarray:
-    """Planks with grain along them."""
+    """Draw planks with grain along them."""
     base = np.array([60, 110, 165]) * random.uniform(0.4, 1.4) + random.normal(0, 14, 3)
     grain = noise(random, cells=(int(random.integers(40, 120)), 4)) * random.uniform(8, 30)
     planks = int(random.integers(1, 7))
@@ -54,7 +54,7 @@ def wood(random: np.random.Generator) -> np.ndarray:
 
 
 def checks(random: np.random.Generator) -> np.ndarray:
-    """Tiles or a chequered cloth."""
+    """Draw tiles or a chequered cloth."""
     count = int(random.integers(2, 12))
     rows, columns = np.mgrid[0:SIDE, 0:SIDE] * count // SIDE
     pattern = ((rows + columns) % 2)[..., None]
@@ -63,20 +63,20 @@ def checks(random: np.random.Generator) -> np.ndarray:
 
 
 def cloth(random: np.random.Generator) -> np.ndarray:
-    """Stripes of two colours in one or two directions."""
+    """Draw stripes of two colours in one or two directions."""
     first, second = random_colour(random), random_colour(random)
     position = np.arange(SIDE) * 2 * np.pi / SIDE
     across = np.sin(position * int(random.integers(1, 24)))
     along = np.sin(position * int(random.integers(1, 24))) * random.integers(0, 2)
-    share = (across[None, :] + along[:, None] + 2) / 4
+    blend = (across[None, :] + along[:, None] + 2) / 4
     if random.random() < 0.5:
-        share = (share > 0.5).astype(np.float64)
+        blend = (blend > 0.5).astype(np.float64)
     weave = random.normal(0, random.uniform(0, 10), (SIDE, SIDE, 1))
-    return first + share[..., None] * (second - first) + weave
+    return first + blend[..., None] * (second - first) + weave
 
 
 def blobs(random: np.random.Generator) -> np.ndarray:
-    """Overlapping discs, bars and boxes of many colours, as prints and rugs have."""
+    """Draw overlapping discs and boxes of many colours, as on prints and rugs."""
     surface = np.full((SIDE, SIDE, 3), random_colour(random))
     for _ in range(int(random.integers(4, 40))):
         colour = random_colour(random).tolist()
@@ -91,10 +91,10 @@ def blobs(random: np.random.Generator) -> np.ndarray:
 
 
 def gradient(random: np.random.Generator) -> np.ndarray:
-    """Two colours that run into each other, with broad noise."""
+    """Draw a gradient of two colours with low-frequency noise."""
     first, second = random_colour(random), random_colour(random)
     angle = random.uniform(0, 2 * np.pi)
     rows, columns = np.mgrid[0:SIDE, 0:SIDE] / SIDE - 0.5
-    share = np.clip(rows * np.sin(angle) + columns * np.cos(angle) + 0.5, 0, 1)
-    share = share + noise(random, cells=(5, 5)) * 0.2
-    return first + share[..., None] * (second - first)
+    blend = np.clip(rows * np.sin(angle) + columns * np.cos(angle) + 0.5, 0, 1)
+    blend = blend + noise(random, cells=(5, 5)) * 0.2
+    return first + blend[..., None] * (second - first)

@@ -50,7 +50,7 @@ class WeightAverage:
     The decay grows with the steps, (1 + step) / (10 + step), up to `decay`, so that the average
     soon forgets the initial weights. This is not torch's `swa_utils.AveragedModel`, whose average
     has no such growth, lacks the first step, rounds integer buffers, and counts updates in a
-    buffer that checkpoints would have to carry; correcting all this would take as much code.
+    buffer that checkpoints would have to carry.
     """
 
     def __init__(self, model: Yolact, decay: float) -> None:
