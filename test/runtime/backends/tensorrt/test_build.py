@@ -219,7 +219,7 @@ def test_whoever_gets_the_reports_can_stop_the_builds(tmp_path, monkeypatch):
     def build(bundle, graph, *, progress, **_):
         if not progress(0.5):
             raise BackendError(f"The build of the engine of {graph!r} was stopped.")
-        return types.SimpleNamespace(content=b"")
+        return types.SimpleNamespace(content=b"", path=tmp_path)
 
     def report(state):
         reports.append(state.split(",")[0])

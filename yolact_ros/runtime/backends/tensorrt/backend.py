@@ -299,7 +299,7 @@ def open_tensorrt(
     found = import_tensorrt(library)
     gpu = find_gpu(device)
     cuda = Cuda(device)
-    engines: dict[str, Engine] = {}
+    engines: dict[str, TensorRtEngine] = {}
     try:
         for number, graph in enumerate(bundle.graphs, 1):
             what = f"engine {number} of {len(bundle.graphs)} ({graph})"
@@ -312,8 +312,11 @@ def open_tensorrt(
                 settings=BuildSettings.for_gpu(gpu, found, bundle.folder),
                 progress=LoggedProgress(what, report),
             )
-            engines[graph] = TensorRtEngine(found, opened.content, graph=graph)
-        return TensorRtBackend(bundle, engines, cuda)
+            engines[graph] = TensorRtEngine(found, opened.content, graph=graph, path=opened.path)
+        backend = TensorRtBackend(bundle, engines, cuda)
+        for engine in engines.values():
+            engine.save_kernels()
+        return backend
     except BaseException:
         engines.clear()
         cuda.close()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from yolact_ros.errors import BackendError
+from yolact_ros.runtime.backends.tensorrt.kernels import KernelCache
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt, make_logger
 
 
@@ -34,7 +36,9 @@ class TensorRtEngine:
             another can share them.
     """
 
-    def __init__(self, library: TensorRt, content: bytes, *, graph: str) -> None:
+    def __init__(
+        self, library: TensorRt, content: bytes, *, graph: str, path: Path | None = None
+    ) -> None:
         """Deserialise an engine, on the current GPU of the calling thread.
 
         An engine is code for the GPU: only bytes that `files.read_engine` has checked may come
@@ -44,6 +48,7 @@ class TensorRtEngine:
             library: TensorRT or TensorRT-RTX.
             content: the engine.
             graph: the graph's name, for messages.
+            path: the engine's file, beside which TensorRT-RTX keeps its kernels; None: nowhere.
 
         Raises:
             BackendError: TensorRT cannot start, or refuses the engine.
@@ -64,9 +69,15 @@ class TensorRtEngine:
                 f"{library.label} refuses the engine of graph {graph!r}: {self._reason()}. Build "
                 "it again: yolact engine BUNDLE --rebuild"
             )
-        self._context = self._engine.create_execution_context(
-            trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        )
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self._kernels: KernelCache | None = None
+        if library.ahead_of_time and path is not None:
+            config = self._engine.create_runtime_config()
+            config.set_execution_context_allocation_strategy(strategy)
+            self._kernels = KernelCache(config, path)
+            self._context = self._engine.create_execution_context(config)
+        else:
+            self._context = self._engine.create_execution_context(strategy)
         if self._context is None:
             raise BackendError(
                 f"The engine of graph {graph!r} cannot be prepared: {self._reason()}"
@@ -113,6 +124,11 @@ class TensorRtEngine:
         """
         if not self._context.execute_async_v3(stream):
             raise BackendError(f"TensorRT failed in the graph {self._graph!r}: {self._reason()}")
+
+    def save_kernels(self) -> None:
+        """Keep the kernels that the first run compiled for the next start of the process."""
+        if self._kernels is not None:
+            self._kernels.save()
 
     def _reason(self) -> str:
         return str(self._log.errors[-1]) if self._log.errors else "it gives no reason"
