@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from yolact_ros.config import ModelConfig
+from yolact_ros.config import FlowConfig, ModelConfig
 from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.bundle_writer import write_bundle
 
@@ -99,6 +100,29 @@ def tiny_video_bundle(tmp_path):
         source={"checkpoint": "tiny.pth", "sha256": "0" * 64},
         versions={"onnx": onnx.__version__},
         warps=("dis", "none"),
+    )
+
+
+@pytest.fixture
+def tiny_learned_bundle(tmp_path):
+    """`tiny_video_bundle` with a learned warp as well."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    features = {"x4": [1, 1, 2, 3], "x5": [1, 1, 1, 2], "lateral": [1, 1, 4, 5]}
+    moved = {"x4": features["x4"], "x5": features["x5"], "flow": [1, 2, 2, 3]}
+    return write_bundle(
+        tmp_path / "learned_bundle",
+        replace(TINY, flow=FlowConfig()),
+        detect_form="dense",
+        max_detections=10,
+        graphs={
+            "keyframe": detect_model(onnx, leaves=features),
+            "non_keyframe": detect_model(onnx, takes=features),
+            "non_keyframe_flow": detect_model(onnx, takes=moved),
+        },
+        source={"checkpoint": "tiny.pth", "sha256": "0" * 64},
+        versions={"onnx": onnx.__version__},
+        warps=("learned", "dis", "none"),
     )
 
 

@@ -81,7 +81,13 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     *value = attribute == 16 ? 8 : attribute == 18 ? 1 : attribute == 75 ? 8 : 7;
     return 0;
 }
-int cuDevicePrimaryCtxSetFlags_v2(int device, unsigned flags) { return contexts ? 708 : 0; }
+static unsigned context_flags;
+int cuDevicePrimaryCtxSetFlags_v2(int device, unsigned flags) {
+    if (contexts) return 708;
+    context_flags = flags;
+    return 0;
+}
+int fake_context_flags(void) { return (int)context_flags; }
 int cuDevicePrimaryCtxRetain(void **context, int device) {
     int status = fails("cuDevicePrimaryCtxRetain");
     if (status) return status;

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import shutil
 import subprocess
 import threading
@@ -152,15 +153,15 @@ def test_an_engine_that_cannot_be_captured_is_launched_plainly(
 
 
 @pytest.mark.parametrize("cameras", [1, 2, 5])
-@pytest.mark.parametrize("warp", ["dis", "none"])
+@pytest.mark.parametrize("warp", ["learned", "dis", "none"])
 def test_interleaved_cameras_get_what_onnx_runtime_gives(
-    tiny_video_bundle, backend_of, cameras, warp
+    tiny_learned_bundle, backend_of, cameras, warp
 ):
-    backend = backend_of(tiny_video_bundle)
-    description = tiny_video_bundle.description
+    backend = backend_of(tiny_learned_bundle)
+    description = tiny_learned_bundle.description
     config = KeyframeConfig(warp=warp, keyframe_interval=3, change_threshold=1.0)
     ours = Segmenter(backend, description)
-    theirs = Segmenter(OnnxRuntimeBackend(tiny_video_bundle, threads=1), description)
+    theirs = Segmenter(OnnxRuntimeBackend(tiny_learned_bundle, threads=1), description)
     streams = [(ours.stream(config), theirs.stream(config)) for _ in range(cameras)]
     sizes, partial = [], 0
     for number, picture in enumerate(pictures(36)):
@@ -176,17 +177,17 @@ def test_interleaved_cameras_get_what_onnx_runtime_gives(
     assert sizes[-1] == sizes[3 * cameras]  # one set of features for each camera, and a next one
 
 
-@pytest.mark.parametrize("warp", ["dis", "none"])
-def test_steps_of_two_images_interleave_without_mixing(tiny_video_bundle, backend_of, warp):
+@pytest.mark.parametrize("warp", ["learned", "dis", "none"])
+def test_steps_of_two_images_interleave_without_mixing(tiny_learned_bundle, backend_of, warp):
     """Between `submit` and `fetch` the driver has done nothing yet: buffers must stay as they are.
 
     The next image is of another camera or of the same one.
     """
-    backend = backend_of(tiny_video_bundle)
-    description = tiny_video_bundle.description
+    backend = backend_of(tiny_learned_bundle)
+    description = tiny_learned_bundle.description
     config = KeyframeConfig(warp=warp, keyframe_interval=3, change_threshold=1.0)
     ours = Segmenter(backend, description)
-    theirs = Segmenter(OnnxRuntimeBackend(tiny_video_bundle, threads=1), description)
+    theirs = Segmenter(OnnxRuntimeBackend(tiny_learned_bundle, threads=1), description)
     streams = [(ours.stream(config), theirs.stream(config)) for _ in range(3)]
     cameras = np.random.default_rng(2).integers(0, 3, 30)
     expected = [
@@ -363,6 +364,17 @@ def test_a_graph_that_the_bundle_lacks_is_named(tiny_bundle, backend_of):
 def test_a_gpu_that_is_not_there_is_named(fake):
     with pytest.raises(BackendError, match="no GPU 2; the driver shows 2, from 0 on"):
         Cuda(2)
+
+
+@pytest.mark.parametrize("cores, flags", [(6, 4), (7, 0)])
+def test_a_thread_that_waits_sleeps_where_cores_are_few(fake, monkeypatch, cores, flags):
+    """4 is CU_CTX_SCHED_BLOCKING_SYNC; otherwise the driver spins, which answers sooner."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    cuda = Cuda()
+    assert fake.fake_context_flags() == flags
+    second = Cuda()  # the context is set up already, which is no error
+    second.close()
+    cuda.close()
 
 
 def test_work_of_another_thread_goes_to_the_gpu_that_was_named(fake):
