@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -161,6 +162,24 @@ def test_every_form_of_detect_gives_the_same_masks(passed, crop):
     assert (masks["dense"] == masks["with_nms"]).all()
     np.testing.assert_allclose(masks["on_demand"], masks["dense"], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(masks["with_masks"], masks["dense"], rtol=0, atol=0.5 / 255 + 1e-6)
+
+
+def test_a_gpu_computes_all_prototypes_unless_there_is_no_box(passed):
+    """Their graph then has one shape for all images."""
+    backend, found, dense = passed
+    shapes = []
+
+    def run(graph, inputs):
+        shapes.append(inputs["p3"].shape)
+        return backend.run(graph, inputs)
+
+    gpu = types.SimpleNamespace(on_gpu=True, run=run)
+    form = DETECT_FORMS["on_demand"]
+    boxes = np.array([[0.2, 0.2, 0.3, 0.3]], np.float32)
+    prototypes = form.prototypes(found, boxes, model=MODEL, backend=gpu)
+    np.testing.assert_allclose(prototypes, dense["prototypes"], rtol=1e-4, atol=1e-4)
+    assert not form.prototypes(found, boxes[:0], model=MODEL, backend=gpu).any()
+    assert shapes == [found["p3"].shape]
 
 
 def test_without_a_box_no_prototype_is_computed(passed):

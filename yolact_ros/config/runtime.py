@@ -41,8 +41,8 @@ class BackendConfig:
     )
     precision: str = setting(
         "f32",
-        "Arithmetic of OpenVINO; bf16 and f16 are faster where the hardware has them, and change "
-        "results slightly",
+        "Arithmetic of OpenVINO, and f16 also of provider tensorrt; bf16 and f16 are faster where "
+        "the hardware has them, and change results slightly",
         choices=PRECISIONS,
     )
     build_engine: str = setting(

@@ -106,9 +106,10 @@ class OnDemand(Dense):
         model: ModelConfig,
         backend: Backend,
     ) -> np.ndarray:
-        """Compute the rectangle around all boxes; the rest is zero."""
+        """Compute the rectangle around all boxes, or everything on a GPU; the rest is zero."""
         height, width = model.prototype_size
-        if boxes is None:
+        # A GPU loses more by preparing itself for each new shape than it gains by the smaller one.
+        if boxes is None or (backend.on_gpu and len(boxes)):
             cells = np.array([[0, 0, width, height]])
         else:
             cells = box_cells(boxes, (height, width))

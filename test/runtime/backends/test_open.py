@@ -145,6 +145,8 @@ def test_a_new_shape_makes_no_provider_for_gpus_search_or_build_again(tiny_bundl
     assert cpu == "CPUExecutionProvider"
     assert cuda[1] == {"device_id": "1", "cudnn_conv_algo_search": "HEURISTIC"}
     folder = str(tiny_bundle.folder / "onnxruntime_tensorrt")
+    assert "trt_fp16_enable" not in tensorrt[1]
+    assert provider_options(names, fixed, device=1, half=True)[0][1]["trt_fp16_enable"] == "1"
     assert tensorrt[1]["trt_engine_cache_path"] == tensorrt[1]["trt_timing_cache_path"] == folder
     free = GraphInfo(fixed.path, {"p3": TensorInfo((1, 8, -1, -1), "float32")}, {}, "0" * 64)
     options = provider_options(names, free, device=0)

@@ -61,7 +61,13 @@ class OnnxRuntimeBackend:
     """
 
     def __init__(
-        self, bundle: Bundle, *, threads: int = 0, provider: str = "cpu", device: int = 0
+        self,
+        bundle: Bundle,
+        *,
+        threads: int = 0,
+        provider: str = "cpu",
+        device: int = 0,
+        half: bool = False,
     ) -> None:
         """Check that the library is there.
 
@@ -70,6 +76,7 @@ class OnnxRuntimeBackend:
             threads: threads of one operator; 0 takes all physical cores that this process may use.
             provider: a key of `PROVIDERS`.
             device: index of the GPU.
+            half: the provider for TensorRT computes in half precision.
 
         Raises:
             BackendError: ONNX Runtime is not installed or lacks the provider, or `threads` is
@@ -84,6 +91,7 @@ class OnnxRuntimeBackend:
             )
         self._providers, self._device_type = PROVIDERS[provider]
         self._device = device
+        self._half = half
         self.on_gpu = self._device_type != "cpu"
         available = self._library.get_available_providers()
         if self._providers[0] not in available:
@@ -168,7 +176,7 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         path = self.bundle.graphs[graph].path
         providers = provider_options(
-            self._providers, self.bundle.graphs[graph], device=self._device
+            self._providers, self.bundle.graphs[graph], device=self._device, half=self._half
         )
         try:
             session = library.InferenceSession(
@@ -210,7 +218,9 @@ def available_providers() -> list[str]:
     return [name for name, (providers, _) in PROVIDERS.items() if providers[0] in available]
 
 
-def provider_options(names: Sequence[str], info: GraphInfo, *, device: int) -> list[Any]:
+def provider_options(
+    names: Sequence[str], info: GraphInfo, *, device: int, half: bool = False
+) -> list[Any]:
     """Return what a session takes for one graph: names of providers, with their options.
 
     With the defaults, a run stalls whenever a shape is new: the provider for CUDA tries out every
@@ -225,6 +235,8 @@ def provider_options(names: Sequence[str], info: GraphInfo, *, device: int) -> l
         if name == "TensorrtExecutionProvider":
             if free:
                 continue
+            if half:
+                options["trt_fp16_enable"] = "1"
             if os.access(info.path.parent, os.W_OK):
                 folder = str(info.path.parent / "onnxruntime_tensorrt")
                 options |= {

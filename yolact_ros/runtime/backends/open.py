@@ -70,15 +70,21 @@ def open_backend(
             precision=config.precision,
         )
         return on_openvino, bundle.description
-    if config.precision != "f32":
+    half = (config.precision, config.provider) == ("f16", "tensorrt")
+    if config.precision != "f32" and not half:
         raise BackendError(
-            f"precision is {config.precision!r}, which only OpenVINO has (backend: openvino). For "
-            "TensorRT, the precision is in the bundle: yolact export --precision fp16."
+            f"precision is {config.precision!r}, which only OpenVINO has (backend: openvino), and "
+            "f16 ONNX Runtime's provider tensorrt. For the backend tensorrt, the precision is in "
+            "the bundle: yolact export --precision fp16."
         )
     from yolact_ros.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
     backend = OnnxRuntimeBackend(
-        bundle, threads=config.threads, provider=config.provider, device=config.device
+        bundle,
+        threads=config.threads,
+        provider=config.provider,
+        device=config.device,
+        half=half,
     )
     return backend, bundle.description
 
