@@ -2,6 +2,7 @@
 # make demo   the node on a camera stream; CLIP=video.mp4 and MODEL=folder for your own
 # make test   every test
 # make test-jazzy  the node's main tests on Jazzy's wheels
+# make benchmark  every model on every library and precision; JSON files in out/benchmark
 # make docs   the documentation site, in out/docs
 # make check  ruff: errors, style, format; mypy: types
 
@@ -11,7 +12,7 @@ CLIP ?=
 MODEL ?=
 SETUP := source scripts/setup.sh
 
-.PHONY: env demo test test-jazzy check docs clean
+.PHONY: env demo test test-jazzy check benchmark docs clean
 
 env:
 	@$(PYTHON) scripts/make_env.py
@@ -36,6 +37,20 @@ test-jazzy:
 check:
 	@$(PYTHON) scripts/make_env.py --use test
 	@$(SETUP) && ruff check . && ruff format --check . && mypy yolact_ros
+
+# MODELS="tools out/mine" for others; BENCHMARK_ARGS for flags of `yolact benchmark`.
+MODELS ?= tabletop tools everyday
+BENCHMARK_ARGS ?= --frames 50
+
+benchmark:
+	@$(PYTHON) scripts/make_env.py --use test
+	@mkdir -p out/benchmark
+	@$(SETUP) && for model in $(MODELS); do \
+		yolact benchmark $$model --compare $(BENCHMARK_ARGS) \
+			--json out/benchmark/$$(basename $$model).json || exit 1; done
+	@$(SETUP) && yolact benchmark --postprocess yolact_resnet50 \
+		--json out/benchmark/postprocess.json
+	@$(SETUP) && python scripts/speed_table.py out/benchmark/*.json
 
 docs:
 	@$(PYTHON) scripts/make_env.py --use test

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import runpy
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,6 +26,7 @@ from yolact_ros.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from yolact_ros.runtime.backends.open import open_backend
 from yolact_ros.runtime.detections import Detections
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 OPENVINO = BackendConfig("openvino")
 
 
@@ -165,6 +169,21 @@ def test_the_command_compares_and_stores(tiny_bundle, tmp_path, capsys):
     assert rows[0]["config"]["backend"] == "onnxruntime" and rows[0]["mask_ap"] == 0.0
     stored = json.loads(choice.choice_file(tiny_bundle.description.identity).read_text())
     assert f"takes {stored['backend']} {stored['precision']} on this machine" in text
+
+
+def test_the_table_has_a_row_for_each_way():
+    functions = runpy.run_path(str(REPOSITORY / "scripts" / "speed_table.py"))
+    rows = [
+        row(10, ap=0.5, config=BackendConfig("onnxruntime", threads=1)),
+        row(6, ap=0.25, config=BackendConfig("onnxruntime", threads=2)),
+        row(5, config=BackendConfig("openvino", precision="bf16", threads=1)),
+    ]
+    content = {"rows": [dataclasses.asdict(row) for row in rows]}
+    assert functions["comparison_table"]([content]).splitlines()[2:] == [
+        "| m | onnxruntime | cpu | f32 | 10.0, 1.00 | 6.0, 0.60 | 100.0 | 50.0 |",
+        "| m | openvino | cpu | bf16 | 5.0, 0.50 | - | 100.0 | - |",
+    ]
+    assert functions["comparison_table"]([]) == ""
 
 
 def test_flags_that_need_each_other_get_a_sentence(tmp_path, capsys):

@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Print the tables of docs/research/speed.md from JSON files of `yolact benchmark`.
+
+make benchmark
+python scripts/speed_table.py out/benchmark/*.json --write docs/research/speed.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+START, END = "<!-- tables: scripts/speed_table.py -->", "<!-- end of tables -->"
+
+
+def main() -> None:
+    """Print the tables, or write them into a page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument(
+        "--write", type=Path, metavar="PAGE", help="put the tables between its marks"
+    )
+    arguments = parser.parse_args()
+    contents = [json.loads(path.read_text()) for path in arguments.files]
+    parts = [
+        comparison_table([content for content in contents if "rows" in content]),
+        postprocess_table([content for content in contents if "scenes" in content]),
+        "\n".join(sorted({machine_line(content["machine"]) for content in contents})),
+    ]
+    text = "\n\n".join(part for part in parts if part)
+    if not arguments.write:
+        print(text)
+        return
+    page = arguments.write.read_text()
+    before, rest = page.split(START)
+    arguments.write.write_text(f"{before}{START}\n\n{text}\n\n{END}{rest.split(END)[1]}")
+
+
+def comparison_table(contents: list[dict[str, Any]]) -> str:
+    """One row for each model, library and precision; milliseconds by number of threads."""
+    counts = sorted({row["config"]["threads"] for c in contents for row in c["rows"]})
+    ways: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
+    for content in contents:
+        for row in content["rows"]:
+            config = row["config"]
+            precision = config["precision"]
+            if row["weights"] == "int8":
+                precision = f"int8, rest {precision}"
+            key = Path(row["model"]).name, config["backend"], config["provider"], precision
+            ways.setdefault(key, {})[config["threads"]] = row
+    if not ways:
+        return ""
+    titles = ["model", "library", "device", "precision"]
+    titles += [f"{n} thread{'s' * (n > 1)}: ms, ratio" for n in counts]
+    lines = [[*titles, "agreement", "mask AP"], ["---"] * (len(titles) + 2)]
+    for key, rows in ways.items():
+        times = [
+            f"{rows[n]['times']['p50']:.1f}, {rows[n]['ratio']:.2f}" if n in rows else "-"
+            for n in counts
+        ]
+        first = next(iter(rows.values()))
+        ap = "-" if first["mask_ap"] is None else f"{100 * first['mask_ap']:.1f}"
+        lines.append([*key, *times, f"{100 * first['agreement']:.1f}", ap])
+    return table(lines)
+
+
+def postprocess_table(contents: list[dict[str, Any]]) -> str:
+    """One row for each scene, with the median milliseconds of each stage."""
+    lines = []
+    for content in contents:
+        for scene, stages in content["scenes"].items():
+            if not lines:
+                lines = [["post-processing for", "scene", *stages], ["---"] * (len(stages) + 2)]
+            times = [f"{stage['p50']:.2f}" for stage in stages.values()]
+            lines.append([content["variant"], scene, *times])
+    return table(lines)
+
+
+def table(lines: list[list[str]]) -> str:
+    """Markdown of rows of cells."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def machine_line(machine: dict[str, str]) -> str:
+    """A sentence on the machine."""
+    named = (f"{key} {value}" for key, value in machine.items() if key != "load")
+    return f"Measured on {', '.join(named)}."
+
+
+if __name__ == "__main__":
+    main()
