@@ -185,6 +185,11 @@ def test_no_command_overwrites_its_input(place, capsys, words):
     assert {p: p.read_bytes() for p in place.rglob("*") if p.is_file()} == before
 
 
+def test_an_output_that_nobody_reads_is_refused_at_once(place, capsys):
+    assert status_of(["check-dataset", "a.json", "--images", "im", "--json", "fifo"]) == 1
+    assert "fifo" in capsys.readouterr().err
+
+
 def endless_bundle(folder, tiny):
     """Write a bundle whose graph counts to 2^62 before it gives its detections."""
     model = onnx.load_from_string((folder / "bundle" / "detect.onnx").read_bytes())

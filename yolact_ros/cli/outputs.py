@@ -12,6 +12,8 @@ from yolact_ros.files import shown
 
 # Names of arguments that are written; every other path is read.
 WRITTEN = ("output", "json", "overlay", "report", "target")
+# Arguments that are kept as text, for they may be a path or something else.
+TEXTS = ("model", "models", "bundle", "checkpoint", "output")
 # Folders that a verb both reads and writes.
 SHARED = ("resume",)
 
@@ -40,7 +42,7 @@ def _paths(arguments: argparse.Namespace) -> Iterator[tuple[str, Path]]:
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, Path):
                 yield name, item
-            elif isinstance(item, str) and item and name in ("model", "output", "checkpoint"):
+            elif isinstance(item, str) and item and name in TEXTS:
                 yield name, Path(item)
 
 
@@ -76,7 +78,8 @@ def _check(path: Path, inputs: list[Path]) -> None:
 def _probe(path: Path) -> None:
     """Open a file for writing, without changing it or leaving a new one."""
     existed = path.exists()
-    path.open("a").close()
+    # Without O_NONBLOCK, opening a FIFO waits for somebody who reads it.
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
     if not existed:
         path.unlink()
 
