@@ -95,7 +95,7 @@ def _log_bag(
         for part in parts:
             recording.import_file(part)
         messages = tqdm(read_messages(reader, images), total=total, desc="view", unit="image")
-        for number, (connection, _, data) in enumerate(messages):
+        for number, (connection, time, data) in enumerate(messages):
             try:
                 header, image = read_image(data, connection.msgtype)
             except MessageError as error:
@@ -103,7 +103,7 @@ def _log_bag(
                 continue
             found = stream.segment(image, seconds_of(header.stamp))
             recording.next_frame()
-            recording.set_ros_time(header.stamp.sec * 10**9 + header.stamp.nanosec)
+            recording.set_ros_time(header.stamp.sec * 10**9 + header.stamp.nanosec, time)
             if not parts:
                 recording.log_image(connection.topic, image)
             recording.log_detections(connection.topic, found)

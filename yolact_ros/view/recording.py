@@ -13,7 +13,8 @@ from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.output.draw import class_colour
 from yolact_ros.runtime.output.label_images import class_image
 
-ROS_TIME = "ros2_timestamp"  # the name that Rerun gives to stamps of the messages of a bag
+# Names that Rerun gives to the stamps of messages of a bag and to the times of their recording.
+ROS_TIME, BAG_TIME = "ros2_timestamp", "message_log_time"
 
 
 class Recording:
@@ -53,9 +54,11 @@ class Recording:
         """Set the time since a video's start."""
         self._stream.set_time("stamp", duration=seconds)
 
-    def set_ros_time(self, nanoseconds: int) -> None:
-        """Set the stamp of a message, in nanoseconds since 1970."""
-        self._stream.set_time(ROS_TIME, timestamp=np.datetime64(nanoseconds, "ns"))
+    def set_ros_time(self, stamp: int, recorded: int | None = None) -> None:
+        """Set the stamp of a message and the time of its recording, in nanoseconds since 1970."""
+        self._stream.set_time(ROS_TIME, timestamp=np.datetime64(stamp, "ns"))
+        if recorded is not None:
+            self._stream.set_time(BAG_TIME, timestamp=np.datetime64(recorded, "ns"))
 
     def import_file(self, path: Path) -> None:
         """Add everything that Rerun can read from a file, e.g. all topics of a `.mcap`."""
