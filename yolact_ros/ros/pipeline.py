@@ -17,8 +17,9 @@ from yolact_ros.ros.messages.images import bgr_from_message
 from yolact_ros.ros.outputs.publishers import Outputs, milliseconds_since
 from yolact_ros.ros.outputs.result import Result
 from yolact_ros.ros.parameters.settings import Settings
+from yolact_ros.runtime.frame import Frame
 from yolact_ros.runtime.segmenter import Segmenter
-from yolact_ros.runtime.stream import Frame, Stream
+from yolact_ros.runtime.stream import Stream
 
 
 @dataclass(frozen=True, eq=False)

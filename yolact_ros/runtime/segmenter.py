@@ -15,10 +15,11 @@ from yolact_ros.runtime.backends import Backend
 from yolact_ros.runtime.backends.open import open_backend
 from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.detections import Detections
+from yolact_ros.runtime.frame import finish_detections
 from yolact_ros.runtime.network import Network, check_postprocess
 from yolact_ros.runtime.preprocess import prepare_image
 from yolact_ros.runtime.shipped import find_model
-from yolact_ros.runtime.stream import Stream, finish_detections
+from yolact_ros.runtime.stream import Stream
 
 
 class Segmenter:
