@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import rerun as rr
 
+from yolact_ros.errors import ConfigError
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.output.draw import class_colour
 from yolact_ros.runtime.output.label_images import class_image
@@ -125,6 +126,14 @@ class Recording:
         self._stream.log(entity, rr.Boxes3D(centers=centers, sizes=sizes, labels=names))
 
     def close(self) -> None:
-        """Write what is still in memory."""
-        self._stream.flush()
-        self._stream.disconnect()
+        """Write what is still in memory.
+
+        Raises:
+            ConfigError: the viewer is gone, or was never there.
+        """
+        try:
+            self._stream.flush()
+        except RuntimeError as error:  # Rerun has no type of its own
+            raise ConfigError(f"The Rerun viewer does not answer: {error}.") from error
+        finally:
+            self._stream.disconnect()
