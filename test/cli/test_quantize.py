@@ -25,7 +25,7 @@ def test_calibration_images_are_spread_over_all(tiny, tmp_path):
 
 def test_an_image_that_cannot_be_decoded_is_named(tiny, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(BundleError, match=r"broken\.png.*Take it out"):
+    with pytest.raises(BundleError, match=r"broken\.png.*Remove it"):
         calibration_images([tmp_path], tiny.TINY, count=1)
 
 

@@ -56,20 +56,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="*",
         metavar="BUNDLE",
-        help="measure every library and precision that this machine has, side by side; also on "
-        "these other bundles of the model, e.g. one in int8",
+        help="compare every library and precision that this machine has, also with these other "
+        "bundles of the model, e.g. in int8",
     )
     parser.add_argument(
         "--annotations",
         type=Path,
         metavar="JSON",
-        help="with --compare and --images: add the mask AP of each, in COCO's format",
+        help="with --compare and --images: annotations in COCO format, to add the mask AP",
     )
     parser.add_argument(
         "--store",
         action="store_true",
-        help="with --compare: let `backend: auto` take the fastest on this machine that loses at "
-        "most 0.5 mask AP; without --annotations, the fastest in float32",
+        help="with --compare: make `backend: auto` choose the fastest on this machine that loses "
+        "at most 0.5 mask AP, or without --annotations the fastest in float32",
     )
     parser.add_argument(
         "--postprocess",
@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure and print."""
+    """Measure the speed and print it."""
     if not 1 <= arguments.frames <= 1_000_000:
         raise ConfigError(f"--frames is {arguments.frames}; expected 1 to 1000000.")
     if arguments.compare is None and (arguments.annotations or arguments.store):
@@ -121,7 +121,7 @@ def _measure_model(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _input(arguments: argparse.Namespace) -> tuple[Path | None, Iterator[np.ndarray]]:
-    """Where the images come from, None for a synthetic one, and the endless images."""
+    """Return the path of the images (None for a synthetic picture) and the endless images."""
     from itertools import repeat
 
     from yolact_ros.evaluate.speed import endless_images
@@ -187,7 +187,7 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def format_comparison(rows: Sequence[ComparisonRow]) -> str:
-    """A table of all ways to run a model: milliseconds, accuracy in per cent."""
+    """Format a table with the milliseconds and accuracy (%) of each way to run a model."""
     from yolact_ros.runtime.backends.choice import label
 
     width = max(len("model"), *(len(row.model) for row in rows))

@@ -1,4 +1,4 @@
-"""`yolact check-dataset`: faults of annotations and images, before they cost a training run."""
+"""`yolact check-dataset`: find faults in annotations and images, and draw them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.epilog = "Exit status: 0 without errors (warnings are allowed), 1 with errors."
     parser.add_argument(
-        "annotations", type=Path, metavar="JSON", help="in the format of COCO or YouTube-VIS"
+        "annotations", type=Path, metavar="JSON", help="annotations in COCO or YouTube-VIS format"
     )
     parser.add_argument("--images", type=Path, required=True, metavar="FOLDER")
     parser.add_argument(
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="JSON",
-        help="another split, checked as well and compared with the others; may be repeated",
+        help="another split to check and to compare with the others; may be repeated",
     )
     parser.add_argument(
         "--against-images",
@@ -36,16 +36,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FOLDER",
-        help="images of each --against, in the same order (default: that of --images)",
+        help="images of each --against, in the same order (default: the folder of --images)",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FOLDER", help="write contact sheets (PNG) here"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="write contact sheets (PNG) to this folder",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all findings here")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write all findings to this file"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check and print; 1 if there are errors."""
+    """Check the splits and print the findings; return 1 if there are errors."""
     from yolact_ros.datasets.checks.split import check_split, check_unlisted, compare_splits
     from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, format_findings
     from yolact_ros.runtime.images.files import unique_names
@@ -92,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def format_split(label: str, report: SplitReport) -> str:
-    """What a split holds, and its faults."""
+    """Format the counts and the findings of a split."""
     counts = (
         f"{report.images} images, {sum(report.instances.values())} usable instances, "
         f"{len(report.instances)} classes, {report.empty_images} images without an instance"
@@ -103,7 +109,7 @@ def format_split(label: str, report: SplitReport) -> str:
 
 
 def format_classes(labels: list[str], reports: list[SplitReport]) -> str:
-    """A table of the instances of each class, and of the images that show it, most first."""
+    """Format a table of the instances and images of each class, most frequent first."""
     names = list(dict.fromkeys(name for report in reports for name in report.instances))
     names.sort(key=lambda name: -reports[0].instances[name])
     width = max([len("class"), *map(len, names)])
@@ -123,7 +129,7 @@ def format_classes(labels: list[str], reports: list[SplitReport]) -> str:
 
 
 def write_sheets(folder: Path, labels: list[str], reports: list[SplitReport]) -> None:
-    """Draw a contact sheet of every split whose file is usable for training."""
+    """Draw a contact sheet of each split that can be used for training."""
     import cv2
 
     from yolact_ros.datasets.coco import CocoDataset

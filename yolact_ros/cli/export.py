@@ -1,4 +1,4 @@
-"""`yolact export`: a checkpoint becomes a bundle that runs without torch."""
+"""`yolact export`: export a checkpoint to a bundle, which runs without torch."""
 
 from __future__ import annotations
 
@@ -9,79 +9,79 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from yolact_ros.export.to_bundle import OutputError
 
-# Inputs that each graph is compared on.
+# Number of inputs on which each graph is compared with torch.
 QUICK_IMAGES, THOROUGH_IMAGES = 2, 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("checkpoint", help="a checkpoint of `yolact train` or `yolact convert`")
+    parser.add_argument("checkpoint", help="checkpoint from `yolact train` or `yolact convert`")
     parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="folder to write")
     parser.add_argument(
         "--max-detections",
         type=int,
         default=100,
         metavar="N",
-        help="most detections of one image (default: %(default)s)",
+        help="largest number of detections in an image (default: %(default)s)",
     )
     parser.add_argument(
         "--nms",
         choices=("host", "graph"),
         default="host",
-        help="where NMS and re-scoring run: on the host, which is faster on a CPU, or inside the "
+        help="where NMS and re-scoring run: on the host, which is faster on a CPU, or in the "
         "graph (default: %(default)s)",
     )
     parser.add_argument(
         "--masks",
         choices=("host", "graph"),
         default="host",
-        help="where prototypes are assembled to masks, which are then enlarged on the host; graph "
-        "is for a GPU and NMS inside the graph (default: %(default)s)",
+        help="where masks are assembled from prototypes; graph is for GPUs and requires --nms "
+        "graph; masks are always enlarged on the host (default: %(default)s)",
     )
     parser.add_argument(
         "--keyframes",
         action="store_true",
-        help="for video: write graphs that let the images between keyframes live on the "
-        "keyframes' deep features; single images work as without",
+        help="write graphs for video, in which images between keyframes reuse the deep features "
+        "of the keyframes; single images are not affected",
     )
     parser.add_argument(
         "--half-weights",
         action="store_true",
-        help="store weights as float16: half the size, float32 arithmetic",
+        help="store weights as float16: half the file size, arithmetic in float32",
     )
     parser.add_argument(
         "--target",
         choices=("onnxruntime", "tensorrt"),
         default="onnxruntime",
-        help="what the graphs are written for; tensorrt, whose engines `yolact engine` builds, "
-        "means --nms graph and operators that TensorRT has (default: %(default)s)",
+        help="runtime of the graphs; tensorrt, for which `yolact engine` builds engines, implies "
+        "--nms graph and uses operators that TensorRT has (default: %(default)s)",
     )
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16"),
         default="fp32",
-        help="of the arithmetic, for --target tensorrt (default: %(default)s)",
+        help="precision of the arithmetic, with --target tensorrt (default: %(default)s)",
     )
     parser.add_argument(
         "--batch",
         type=int,
         default=1,
         metavar="N",
-        help="images of one run, of several cameras, for --target tensorrt (default: 1)",
+        help="images in one run, with --target tensorrt, for several cameras (default: 1)",
     )
     parser.add_argument(
         "--deform-conv",
         choices=("grid_sample", "deform_conv"),
-        help="form of deformable convolution: standard operators that run everywhere, or the "
-        "operator DeformConv, which ONNX Runtime and TensorRT 10.1 and later have (default: "
+        help="form of deformable convolution: standard operators, which run everywhere, or the "
+        "operator DeformConv, which ONNX Runtime and TensorRT from 10.1 have (default: "
         "deform_conv for onnxruntime, grid_sample for tensorrt)",
     )
     parser.add_argument(
         "--sampling",
         choices=("float", "half"),
         default="float",
-        help="arithmetic of GridSample with --precision fp16; half moves half the bytes in "
-        "deformable layers and rounds sampling positions (default: %(default)s)",
+        help="precision of GridSample with --precision fp16; half halves the memory traffic of "
+        "deformable layers but rounds sampling positions (default: %(default)s)",
     )
     parser.add_argument(
         "--compare",
@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Export, compare with torch, write, and print what was done."""
+    """Export the checkpoint, compare with torch, write the bundle, and print a summary."""
     from yolact_ros.export.to_bundle import export_bundle
 
     report = export_bundle(

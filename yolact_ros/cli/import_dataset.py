@@ -1,4 +1,4 @@
-"""`yolact import-dataset`: annotations of other programs become COCO's."""
+"""`yolact import-dataset`: convert annotations of labelling programs to COCO format."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "format",
         choices=FORMATS,
-        help="coco: JSON of CVAT, Roboflow, Label Studio and others, merged, split and with its "
-        "paths repaired; yolo: a YAML file with polygons; labelme: a folder of its JSON files; "
-        "voc: PNGs of classes and objects, of Pascal or CVAT",
+        help="coco: JSON from CVAT, Roboflow, Label Studio and others, merged, split and with "
+        "repaired paths; yolo: YAML file with polygons; labelme: folder of JSON files; voc: "
+        "Pascal VOC or CVAT, with PNGs of classes and objects",
     )
     parser.add_argument(
         "source", type=Path, nargs="+", help="folder or file of the data set; several are merged"
@@ -33,38 +33,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes",
         metavar="A,B,C",
-        help="voc: names of the numbers from 1 on (default: labelmap.txt, or Pascal's); labelme, "
-        "coco: their order",
+        help="voc: names of the class ids from 1 on (default: from labelmap.txt, or Pascal's); "
+        "labelme, coco: order of the classes",
     )
     parser.add_argument(
         "--validation",
         type=float,
         default=0.0,
         metavar="FRACTION",
-        help="fraction of the images of train that become the split val (default: none)",
+        help="fraction of the training images to move to the split val (default: none)",
     )
-    parser.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="coco: where the pictures are"
-    )
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="coco: folder of the images")
     parser.add_argument(
         "--boxes",
         choices=BOXES,
-        help="yolo: what becomes of a box among polygons: neither object nor background, taken "
-        "as a rectangular mask, kept as a box for training.learn_boxes, or left to the background "
-        "(default: ignore)",
+        help="yolo: use boxes among polygons as neither object nor background, as rectangular "
+        "masks, as boxes for training.learn_boxes, or as background (default: ignore)",
     )
     parser.add_argument(
         "--crowd-as-objects",
         action="store_true",
-        help="coco: take annotations with iscrowd 1 for objects, as CVAT writes painted masks",
+        help="coco: treat annotations with iscrowd 1 as objects, for painted masks from CVAT",
     )
     parser.add_argument(
-        "--strict", action="store_true", help="stop at the first error instead of counting it"
+        "--strict", action="store_true", help="stop at the first error instead of counting errors"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read, write, and print the account."""
+    """Convert the data sets and print a summary."""
     from itertools import chain
 
     from tqdm import tqdm
@@ -123,7 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def format_report(report: ImportReport) -> str:
-    """A line for each split, and the account."""
+    """Format the counts of each split, and the findings."""
     from yolact_ros.datasets.findings import format_findings
 
     lines = [

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: both end a verb the same way, also while a library computes."""
+"""Handling of Ctrl-C and SIGTERM, which end a verb alike, even while a library computes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ BACKEND = "yolact_ros.runtime.backends.onnxruntime"
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; whoever keeps results on Ctrl-C keeps them now."""
+    """SIGTERM arrived; code that saves results on Ctrl-C saves them now as well."""
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated`, and both signals end a run of ONNX Runtime.
+    """Let SIGTERM raise `Terminated`, and let both signals stop a run of ONNX Runtime.
 
-    Python handles a signal when a library returns, and a graph may never: the byte that Python
-    writes at once wakes a thread, which asks the library to give up.
+    Python handles a signal only when a library call returns, which a graph may never do. It
+    writes to its wake-up file descriptor at once, however; a thread reads that and stops the
+    library.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

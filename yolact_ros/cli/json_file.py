@@ -1,4 +1,4 @@
-"""JSON files that a verb writes."""
+"""Writing of JSON files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from yolact_ros.files import replace_file
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON, so that the file is the old one or the new one.
+    """Write `content` as JSON, atomically.
 
     Raises:
         DatasetError: the file cannot be written.

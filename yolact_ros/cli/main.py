@@ -16,11 +16,11 @@ from yolact_ros.cli.outputs import check_outputs
 from yolact_ros.errors import YolactError
 from yolact_ros.files import LIMIT_VARIABLE
 
-# Verb -> what it does. `yolact_ros/cli/<verb>.py` (dashes are underscores there) has
+# Verbs with summaries. `yolact_ros/cli/<verb>.py`, with underscores for dashes, has
 # add_arguments(parser) and run(arguments).
 VERBS = {
     "predict": "segment images, a folder or a video",
-    "node": "run the ROS 2 node; arguments go to it, e.g. --ros-args -p model:=tools",
+    "node": "run the ROS 2 node with the arguments that follow, e.g. --ros-args -p model:=tools",
     "evaluate": "measure the COCO box and mask AP of a model",
     "evaluate-tracks": "measure how well objects in videos keep their track ids",
     "benchmark": "measure milliseconds per stage, frames per second, and memory",
@@ -34,14 +34,14 @@ VERBS = {
     "export": "export a checkpoint to a bundle, which runs without torch",
     "quantize": "quantize a bundle to int8",
     "engine": "compile the graphs of a bundle with TensorRT (experimental: not yet run on a GPU)",
-    "prototypes": "draw the prototypes, and how they add up to masks",
+    "prototypes": "draw prototypes, and how masks are assembled from them",
     "serve": "try models on pictures in the browser (Gradio)",
     "view": "record results for the Rerun viewer, or show them in it",
     "simulate": "render annotated images or clips of a simulated table top",
 }
 ALIASES = {"quantise": "quantize"}
 
-# Libraries that not everybody needs, and the extra of the package that brings each.
+# Optional libraries, with the extra of the package that installs each.
 EXTRAS = {
     "torch": "train",
     "pycocotools": "train",
@@ -72,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        The process's exit status: 0, 1 for an error that the package explains in one sentence,
-        2 for arguments that cannot be understood, 130 when interrupted, 143 when terminated.
+        Exit status: 0 for success, 1 for an error with a message, 2 for invalid arguments, 130
+        after Ctrl-C, 143 after SIGTERM.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     words[:1] = [ALIASES.get(word, word) for word in words[:1]]
@@ -90,17 +90,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--max-megapixels",
         type=_megapixels,
         metavar="N",
-        help="largest image that is decoded, in millions of pixels (default: 64)",
+        help="largest image to decode, in millions of pixels (default: 64)",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, summary in VERBS.items():
         sentence = f"{summary[0].upper()}{summary[1:]}."
         subparser = verbs.add_parser(verb, help=summary, description=sentence)
-        if verb in words[:3]:  # only the verb that is called pays for its imports
+        if verb in words[:3]:  # import only the module of the verb
             module = importlib.import_module(f"yolact_ros.cli.{verb.replace('-', '_')}")
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
-    for stream in (sys.stdout, sys.stderr):  # names of files may be any bytes
+    for stream in (sys.stdout, sys.stderr):  # file names may be any bytes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     arguments = parser.parse_args(words)
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except YolactError as error:
         print(f"yolact {arguments.verb}: {error}", file=sys.stderr)
         return 1
-    except (OSError, MemoryError) as error:  # of a place that no check thought of
+    except (OSError, MemoryError) as error:  # not caught by any check
         reason = f"{error}" or "there is not enough memory for it"
         print(f"yolact {arguments.verb}: {reason}", file=sys.stderr)
         return 1

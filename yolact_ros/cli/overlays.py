@@ -1,4 +1,4 @@
-"""Images and videos with what was found in them, written under the names of their sources."""
+"""Images and videos with their instances drawn, written under the names of their sources."""
 
 from __future__ import annotations
 
@@ -12,47 +12,49 @@ if TYPE_CHECKING:
 
     from yolact_ros.runtime.images.files import SourceImage
 
-# What OpenCV writes in colour wherever it runs; other images become PNG.
+# Formats that every build of OpenCV writes in colour; other images become PNG.
 KEPT_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 
 
 class Overlays:
-    """A folder of overlays; frames of one video come one after another."""
+    """A folder of overlays; the frames of a video must be written in sequence."""
 
     def __init__(self, folder: Path, files: list[Path]) -> None:
         """Prepare the folder.
 
         Args:
-            folder: made if it does not exist.
-            files: all that will be segmented.
+            folder: folder of the overlays, created if needed.
+            files: all files that will be segmented.
 
         Raises:
-            DatasetError: the folder cannot be made, or one of `files` would be overwritten.
+            DatasetError: the folder cannot be created, or one of `files` would be overwritten.
         """
         from yolact_ros.runtime.images.files import is_video, unique_names
 
         self._folder = folder
         self._video: Any = None
         self._video_path = Path()
-        self._length = 0  # of the video, in images
+        self._length = 0  # frames in the video
         inputs = {path.resolve() for path in files}
         for path, name in zip(files, unique_names(files), strict=True):
             if self._path(name, video=is_video(path)).resolve() in inputs:
                 raise DatasetError(
-                    f"The overlay of {path} would overwrite a file that is to be segmented; "
-                    f"choose another folder than {folder}."
+                    f"The overlay of {path} would overwrite an input; choose a folder other than "
+                    f"{folder}."
                 )
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DatasetError(f"The overlay folder {folder} cannot be made: {error}.") from error
+            raise DatasetError(
+                f"The overlay folder {folder} cannot be created: {error}."
+            ) from error
 
     def write(self, frame: SourceImage, drawn: np.ndarray) -> None:
         """Write one frame.
 
         Args:
-            frame: where it comes from.
-            drawn: (H, W, 3) uint8 BGR, the frame with what was found in it.
+            frame: source of the frame.
+            drawn: (H, W, 3) uint8 BGR, the frame with its instances drawn.
 
         Raises:
             DatasetError: the file cannot be written.
@@ -66,7 +68,7 @@ class Overlays:
         path.parent.mkdir(parents=True, exist_ok=True)
         written, data = cv2.imencode(path.suffix, drawn)
         try:
-            path.write_bytes(data.tobytes())  # OpenCV does not take every name of a file
+            path.write_bytes(data.tobytes())  # OpenCV does not accept every file name
         except OSError:
             written = False
         if not written:
@@ -76,7 +78,7 @@ class Overlays:
         """Finish the last video.
 
         Raises:
-            DatasetError: not all of it has been written.
+            DatasetError: the video is incomplete.
         """
         from yolact_ros.runtime.images.files import is_whole_video
 

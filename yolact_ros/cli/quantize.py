@@ -1,4 +1,4 @@
-"""`yolact quantize`: a bundle in float32 becomes one that computes with 8 bits."""
+"""`yolact quantize`: quantize a bundle to int8."""
 
 from __future__ import annotations
 
@@ -28,39 +28,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="PATH",
-        help="for calibration: images like those to come, or folders of them, or videos",
+        help="images, folders or videos for calibration, similar to those to be segmented",
     )
     parser.add_argument(
         "--count",
         type=int,
         default=100,
         metavar="N",
-        help="how many of them are used, spread evenly (default: %(default)s)",
+        help="number of images to use, evenly spaced (default: %(default)s)",
     )
     parser.add_argument(
         "--target",
         choices=("onnxruntime", "tensorrt"),
         default="onnxruntime",
-        help="what is to run it; TensorRT takes symmetric int8 alone (default: %(default)s)",
+        help="runtime of the bundle; TensorRT accepts only symmetric int8 (default: %(default)s)",
     )
     parser.add_argument(
         "--float-above",
         type=float,
         default=0.05,
         metavar="ERROR",
-        help="layers that, quantized alone, move an output by more than this share stay in float "
-        "(default: %(default)s)",
+        help="keep a layer in float if quantizing it alone changes an output by more than this "
+        "fraction (default: %(default)s)",
     )
     parser.add_argument(
         "--float-layers",
         nargs="*",
         metavar="LAYER",
-        help="the layers that stay in float, where they are known; no layer is measured then",
+        help="keep exactly these layers in float, and skip the measurement of layers",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Calibrate, measure each layer, write the bundle, and print what was done."""
+    """Quantize the bundle and print a summary."""
     from yolact_ros.export.int8_bundle import quantize_bundle
     from yolact_ros.runtime.bundle import Bundle
     from yolact_ros.runtime.shipped import find_model
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 def calibration_images(
     paths: Sequence[Path], model: ModelConfig, *, count: int
 ) -> list[np.ndarray]:
-    """Read `count` images, spread evenly over all, as the network's input.
+    """Read `count` evenly spaced images, and convert them to network inputs.
 
     Raises:
         BundleError: there is no image at the paths, or one of those chosen cannot be decoded.
@@ -107,13 +107,13 @@ def calibration_images(
         if number not in wanted:
             continue
         if frame.image is None:
-            raise BundleError(f"{frame.fault} Take it out of the calibration images.")
+            raise BundleError(f"{frame.fault} Remove it from the calibration images.")
         tensors.append(prepare_image(frame.image, model)[0])
     return tensors
 
 
 def _print_graph(graph: QuantizedGraph) -> None:
-    """Print the most sensitive layers of a graph, and what it became."""
+    """Print the most sensitive layers of a graph, and the result."""
     worst = sorted(graph.errors.items(), key=lambda item: -item[1])[:SHOWN_LAYERS]
     width = max((len(layer) for layer, _ in worst), default=0)
     print(f"{graph.graph}:")

@@ -1,4 +1,4 @@
-"""`yolact serve`: a page on this machine to try models on pictures."""
+"""`yolact serve`: try models on pictures in the browser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from yolact_ros.errors import ConfigError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument(
-        "models", nargs="*", metavar="MODEL", help="bundles or checkpoints, besides those shipped"
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="bundles or checkpoints to offer in addition to the shipped models",
     )
     parser.add_argument("--port", type=int, default=7860, help="port on 127.0.0.1 (%(default)s)")
     add_backend_arguments(parser)
@@ -23,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.view.page import MAX_FILE_SIZE, build_page
 
     backend = read_backend_settings(arguments)
-    for model in arguments.models:  # says now, not in the browser, what is missing
+    for model in arguments.models:  # report missing libraries now, not in the browser
         Segmenter.open(model, backend=backend).close()
     page = build_page(tuple(arguments.models), backend)
     try:

@@ -1,4 +1,4 @@
-"""`yolact train`: train a network as a YAML file says."""
+"""`yolact train`: train a network."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume",
         type=Path,
         metavar="RUN",
-        help="continue a run: its folder, or its last.pth",
+        help="continue the run in this folder, or with this last.pth",
     )
     parser.add_argument(
         "--data",
         type=Path,
         metavar="FOLDER",
-        help="a folder that import-dataset wrote: train.json, train/, and val.json, val/ if it "
-        "has them; the classes are those that have instances",
+        help="folder from import-dataset, with train.json and train/, and optionally val.json and "
+        "val/; classes without instances are left out",
     )
     parser.add_argument(
         "--set",
@@ -53,14 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--settings",
         action="store_true",
-        help="print all settings of the run with their meaning as YAML, and do not train",
+        help="print all settings of the run as YAML with comments, without training",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, or print the settings."""
-    # Before torch loads OpenMP: its threads spin at barriers by default, which makes a training
-    # step ten times slower as soon as another process wants one of the cores.
+    """Train the network, or print the settings."""
+    # Set before torch loads OpenMP, whose threads spin at barriers by default: a training step
+    # would be ten times slower as soon as another process uses one of the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     from yolact_ros.errors import ConfigError
@@ -107,10 +107,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def data_changes(folder: Path | None) -> dict[str, Any]:
-    """Settings that name the data of a folder which `yolact import-dataset` wrote.
+    """Return the settings for a folder that `yolact import-dataset` wrote.
 
     Raises:
-        DatasetError: it has no train.json.
+        DatasetError: the folder has no train.json.
     """
     if folder is None:
         return {}
@@ -148,7 +148,7 @@ def parse_change(text: str) -> tuple[str, Any]:
         parsed = yaml.safe_load(value) if value else ""
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {text!r}: the value is not YAML: {error}") from error
-    if isinstance(parsed, str):  # YAML takes 1e-3 for a word
+    if isinstance(parsed, str):  # YAML reads 1e-3 as a string
         try:
             parsed = float(parsed)
         except ValueError:

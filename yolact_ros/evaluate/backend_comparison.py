@@ -1,4 +1,4 @@
-"""One model on every library and precision that this machine has, side by side in one run."""
+"""Comparison of all libraries and precisions of this machine on one model."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from yolact_ros.runtime.detections import Detections, Instance
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.video.tracking import mask_iou
 
-MATCH_IOU = 0.5  # from which on two masks are the same object
+MATCH_IOU = 0.5  # two masks above this are the same object
 
-# What `backend: auto` may never cost: mask AP, and without annotations agreement with float32.
+# Limits for the choice of `backend: auto`: the loss of mask AP or, without annotations, the
+# agreement with float32.
 MAX_AP_LOSS = 0.005
 MIN_AGREEMENT = 0.98
 MIN_GAIN = 0.03  # a smaller gain is noise
@@ -36,14 +37,14 @@ class ComparisonRow:
     """One way to run a model.
 
     Attributes:
-        model: as the user names it.
+        model: name or path that the user gave.
         config: library, device, precision and threads.
         weights: `fp32`, or `int8` for a quantized bundle.
         times: milliseconds of `Segmenter.segment`.
         ratio: median time relative to the first row with as many threads.
         agreement: panoptic quality (Kirillov et al. 2019, equation 1, all classes together) of the
-            detections, with those of the first row as the truth; 0 to 1.
-        mask_ap: COCO's, 0 to 1; None where it was not measured.
+            detections relative to those of the first row, 0 to 1.
+        mask_ap: COCO mask AP, 0 to 1, or None if not measured.
     """
 
     model: str
@@ -57,7 +58,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows of every way that runs, and a sentence for each that does not."""
+    """Results of a comparison, with a message for each way that failed."""
 
     rows: tuple[ComparisonRow, ...]
     failures: tuple[str, ...]
@@ -71,22 +72,22 @@ def compare_backends(
     threads: Sequence[int],
     postprocess: PostprocessConfig,
 ) -> Comparison:
-    """Segment the same images in every way, one way after another on each image.
+    """Segment each image in every way, in an order that changes from image to image.
 
-    Their order changes from image to image, so that whatever else the machine does hits all alike.
+    So other load on the machine affects all ways alike.
 
     Args:
-        models: folders of bundles by their names, all with the same classes; the first row is the
-            first of them on ONNX Runtime in float32.
-        images: (H, W, 3) uint8 BGR, `frames + WARM_UP` of them or more.
-        frames: how many to count.
-        threads: numbers of CPU threads, measured one after another.
+        models: folders of bundles by name, with equal classes. The first row is the first bundle
+            on ONNX Runtime in float32.
+        images: (H, W, 3) uint8 BGR, at least `frames + WARM_UP`.
+        frames: number of images to measure.
+        threads: numbers of CPU threads, measured in turn.
         postprocess: thresholds and limits.
 
     Raises:
-        BundleError: one of the models is no bundle, or is incomplete.
-        ConfigError: their classes differ.
-        BackendError: none of the ways runs.
+        BundleError: a model is not a bundle, or is incomplete.
+        ConfigError: the classes differ.
+        BackendError: every way failed.
     """
     bundles = [(name, Bundle.open(folder)) for name, folder in models.items()]
     if len({bundle.description.model.classes for _, bundle in bundles}) > 1:
@@ -155,12 +156,12 @@ def with_mask_ap(
     dataset: CocoDataset,
     postprocess: PostprocessConfig,
 ) -> list[ComparisonRow]:
-    """Measure the mask AP of every row; the number of threads plays no part.
+    """Measure the mask AP of each row, once for all numbers of threads.
 
     Args:
-        rows: of `compare_backends`.
-        models: folders of the bundles by their names.
-        dataset: annotations with the model's classes.
+        rows: rows from `compare_backends`.
+        models: folders of the bundles by name.
+        dataset: data set with the classes of the model.
         postprocess: thresholds and limits.
     """
     known: dict[tuple[str, BackendConfig], float | None] = {}
@@ -175,9 +176,9 @@ def with_mask_ap(
 
 
 def matched_iou(first: Detections, second: Detections) -> tuple[float, float]:
-    """Sum of the mask IoUs of all objects that both have, and the mean number of objects.
+    """Return the sum of the mask IoUs of matched objects, and the mean number of objects.
 
-    Pairs are of one class and have an IoU above `MATCH_IOU`; the best pairs come first.
+    Objects match if they have equal classes and an IoU above `MATCH_IOU`; best pairs first.
     """
 
     def iou(a: Instance, b: Instance) -> float:
@@ -201,21 +202,21 @@ def matched_iou(first: Detections, second: Detections) -> tuple[float, float]:
 
 
 def best_choice(rows: Sequence[ComparisonRow]) -> BackendConfig:
-    """The fastest way to run the first row's model that costs no accuracy.
+    """Return the fastest way to run the model of the first row without losing accuracy.
 
-    With mask AP, at most `MAX_AP_LOSS` below the first row's. Without, float32 alone is allowed,
-    and it has to agree with the first row.
+    The mask AP may be at most `MAX_AP_LOSS` below that of the first row. Without mask AP, only
+    float32 is allowed, which must agree with the first row.
 
     Args:
-        rows: of `compare_backends`, all with as many threads.
+        rows: rows from `compare_backends` with equal numbers of threads.
     """
     first = rows[0]
 
-    def right(row: ComparisonRow) -> bool:
+    def accurate(row: ComparisonRow) -> bool:
         if row.mask_ap is not None and first.mask_ap is not None:
             return row.mask_ap >= first.mask_ap - MAX_AP_LOSS
         return row.config.precision == "f32" and row.agreement >= MIN_AGREEMENT
 
-    allowed = [row for row in rows if row.model == first.model and right(row)]
+    allowed = [row for row in rows if row.model == first.model and accurate(row)]
     best = min(allowed, key=lambda row: row.times.p50)
     return (best if best.ratio < 1 - MIN_GAIN else first).config

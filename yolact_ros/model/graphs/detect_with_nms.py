@@ -1,7 +1,7 @@
-"""From camera images to finished detections inside one graph, for TensorRT.
+"""A graph from images to finished detections, for TensorRT.
 
-The rule is that of `runtime.postprocess`, in operators that every runtime has: no NonZero, no
-NonMaxSuppression, all shapes fixed.
+It does the same as `runtime.postprocess` in operators that every runtime has: without NonZero and
+NonMaxSuppression, and with fixed shapes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from yolact_ros.model.boxes import box_iou, decode_boxes
 from yolact_ros.model.graphs.detect import Predictions, normalise
 from yolact_ros.model.yolact import Yolact
 
-# Priors that take part in NMS. At a threshold of 0.05 networks leave a few hundred.
+# Number of priors in NMS; at a threshold of 0.05, networks leave a few hundred.
 CANDIDATES = 1000
 
 
 class DetectionTensors(NamedTuple):
     """N = max_detections rows, best first; rows without a detection have score -1.
 
-    A graph of B > 1 images puts B in front of every shape.
+    In a graph for B > 1 images, every shape starts with B.
     """
 
     boxes: Tensor
@@ -38,11 +38,11 @@ class DetectionTensors(NamedTuple):
     coefficients: Tensor
     """(N, K) in [-1, 1]."""
     prototypes: Tensor
-    """(Hp, Wp, K), zero or more."""
+    """(Hp, Wp, K), non-negative."""
 
 
 class MaskTensors(NamedTuple):
-    """`DetectionTensors` with masks for prototypes, so that the host need not assemble them."""
+    """`DetectionTensors` with assembled masks instead of prototypes."""
 
     boxes: Tensor
     scores: Tensor
@@ -54,15 +54,15 @@ class MaskTensors(NamedTuple):
 
 
 class DetectWithNmsGraph(nn.Module):
-    """The graph `detect` of the form `with_nms`."""
+    """The graph `detect` with NMS."""
 
     def __init__(self, network: Yolact, config: PostprocessConfig, *, masks: bool = False) -> None:
-        """Put NMS after a network.
+        """Add NMS to a network.
 
         Args:
-            network: in evaluation mode.
-            config: thresholds and limits, which become part of the graph.
-            masks: end in `MaskTensors`.
+            network: network in evaluation mode.
+            config: thresholds and limits, which are fixed in the graph.
+            masks: return `MaskTensors`.
         """
         super().__init__()
         self.network = network
@@ -75,7 +75,7 @@ class DetectWithNmsGraph(nn.Module):
         return self.finish(self.network.pyramid(normalise(image, self.network.config)))
 
     def finish(self, pyramid: tuple[Tensor, ...]) -> DetectionTensors | MaskTensors:
-        """Decode, choose and score what is in P3..P7 of B images."""
+        """Detect objects in P3..P7 of B images."""
         output = self.network.predict(pyramid)
         predictions = Predictions(
             boxes=decode_boxes(output.box_offsets, self.network.priors),
@@ -105,17 +105,17 @@ class DetectWithNmsGraph(nn.Module):
 def batched_fast_nms(
     predictions: Predictions, config: PostprocessConfig
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Fast NMS (YOLACT section 3.3) of B images, with fixed shapes.
+    """Run Fast NMS (YOLACT section 3.3) on B images, with fixed shapes.
 
     A suppressed box suppresses others, as in the reference. Pairs of prior and class that do not
-    exceed `config.score_threshold` get score -1; they rank behind all others, so they cannot
-    suppress any.
+    exceed `config.score_threshold` get score -1; they rank below all others, so they suppress
+    none.
 
-    Only the `CANDIDATES` priors with the best class scores take part. The result is exact where no
-    more than that many priors exceed the threshold; otherwise the worst of them are left out.
+    Only the `CANDIDATES` priors with the best class scores are considered. The result is exact if
+    at most that many priors exceed the threshold.
 
     Args:
-        predictions: every tensor with B in front.
+        predictions: predictions whose shapes start with B.
         config: thresholds and limits.
 
     Returns:
@@ -146,7 +146,7 @@ def batched_fast_nms(
 def _candidates(predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
     """Return the `CANDIDATES` priors with the best class scores, best first.
 
-    What follows, for each class, then handles a fraction of the priors.
+    NMS, which runs for each class, then handles only a fraction of the priors.
 
     Returns:
         Their indices (B, n) int64, boxes (B, n, 4) and class scores (B, n, C).
@@ -161,7 +161,7 @@ def _candidates(predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:
-    """Of values (B, n, D), the rows (B, m) of each image: (B, m, D)."""
+    """Take the rows (B, m) from values (B, n, D) of each image; returns (B, m, D)."""
     batch, count, width = values.shape
     if batch > 1:
         rows = rows + torch.arange(0, batch * count, count, device=rows.device)[:, None]
@@ -174,14 +174,14 @@ def soft_masks(prototypes: Tensor, coefficients: Tensor) -> Tensor:
 
     Args:
         prototypes: (B, Hp, Wp, K).
-        coefficients: (B, N, K), at least one: the number of rows in a graph is fixed.
+        coefficients: (B, N, K), N >= 1, since the number of rows in a graph is fixed.
 
     Returns:
         (B, N, Hp, Wp) in [0, 1].
     """
     batch, height, width, depth = prototypes.shape
-    # A 1x1 convolution rather than a matrix product, which TensorRT lacks in float on some GPUs;
-    # the images of a batch are its groups.
+    # A 1x1 convolution with a group for each image, because TensorRT lacks a matrix product in
+    # float on some GPUs.
     planes = prototypes.permute(0, 3, 1, 2).reshape(1, batch * depth, height, width)
     kernels = coefficients.reshape(-1, depth, 1, 1)
     masks = torch.nn.functional.conv2d(planes, kernels, groups=batch).sigmoid()
