@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,15 @@ MAX_BYTES = 4 << 30
 ABANDONED_S = 5.0
 # How `yolact --max-megapixels` reaches every process that reads images.
 LIMIT_VARIABLE = "YOLACT_MAX_MEGAPIXELS"
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_file(

@@ -15,11 +15,16 @@ from yolact_ros.config import BackboneConfig, FlowConfig, KeyframeConfig, Postpr
 from yolact_ros.errors import BackendError, BundleError, WeightsError  # noqa: E402
 from yolact_ros.export.compare import check_errors, relative_error  # noqa: E402
 from yolact_ros.export.graphs import example_image  # noqa: E402
+from yolact_ros.export.recover import recover_checkpoint  # noqa: E402
 from yolact_ros.export.to_bundle import export_bundle  # noqa: E402
 from yolact_ros.export.to_onnx import halve_weights  # noqa: E402
 from yolact_ros.model.deform_conv import DeformConv2d  # noqa: E402
 from yolact_ros.model.graphs.detect import normalise  # noqa: E402
-from yolact_ros.model.weights.checkpoint import initialise_weights, save_checkpoint  # noqa: E402
+from yolact_ros.model.weights.checkpoint import (  # noqa: E402
+    initialise_weights,
+    load_model,
+    save_checkpoint,
+)
 from yolact_ros.model.yolact import Yolact  # noqa: E402
 from yolact_ros.runtime.bundle import Bundle  # noqa: E402
 from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
@@ -44,6 +49,11 @@ def make_checkpoint(path, config):
     for module in model.modules():
         if isinstance(module, DeformConv2d):
             torch.nn.init.normal_(module.offset_mask.weight, std=0.02)
+        if isinstance(module, torch.nn.BatchNorm2d):  # as after a training
+            module.running_mean.normal_(std=0.05)
+            module.running_var.uniform_(0.8, 1.2)
+        if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.Conv2d)) and module.bias is not None:
+            torch.nn.init.normal_(module.bias, std=0.02)
     if model.feature_transform is not None:  # fresh, it would change nothing
         for parameter in model.feature_transform.parameters():
             torch.nn.init.normal_(parameter, mean=0.02, std=0.05)
@@ -141,6 +151,25 @@ def test_a_bundle_for_video_serves_single_images(video_bundle):
             found = in_onnxruntime.segment(picture(seed))
             assert found.frame_type == "keyframe"
             assert_same_detections(found, in_torch.segment(picture(seed)))
+
+
+@torch.no_grad()
+def test_the_checkpoint_of_a_bundle_is_the_exported_network(video_bundle, tmp_path):
+    checkpoint, bundle = video_bundle
+    recover_checkpoint(bundle, tmp_path / "again.pth")
+    first, again = load_model(checkpoint), load_model(tmp_path / "again.pth")
+    assert again.config == first.config
+    images = torch.randn(2, 3, *first.config.input_size)
+    expected, features = first.keyframe(images)
+    found, _ = again.keyframe(images)
+    pairs = list(zip(found[:4], expected[:4], strict=True))  # the last serves training alone
+    if first.feature_transform is not None:
+        moved = (model.non_keyframe(images, features) for model in (again, first))
+        pairs += list(zip(*(output[:4] for output in moved), strict=True))
+    for ours, theirs in pairs:
+        assert relative_error(ours.numpy(), theirs.numpy()) < 1e-4
+    masks = torch.rand(3, 1, *first.config.prototype_size)
+    torch.testing.assert_close(again.mask_rescoring(masks), first.mask_rescoring(masks))
 
 
 def test_on_the_image_of_its_keyframe_reuse_changes_nothing(video_bundle):

@@ -10,7 +10,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from yolact_ros.cli.main import main  # noqa: E402
+from yolact_ros.errors import WeightsError  # noqa: E402
 from yolact_ros.model.weights.checkpoint import load_checkpoint, load_model, read_entries  # noqa: E402
+from yolact_ros.model.weights.official import identify  # noqa: E402
 from yolact_ros.variants import variant  # noqa: E402
 
 MOBILENET = "yolact_edge_mobilenetv2"
@@ -54,11 +56,16 @@ def test_several_networks_with_the_same_entries_ask_for_the_variant(state_dicts,
     assert "--variant NAME" in error
 
 
-def test_the_same_network_under_two_names_asks_nothing():
-    from yolact_ros.cli.convert import one_network
+def test_the_authors_file_name_decides_between_networks_of_equal_entries(state_dicts):
+    zero = torch.zeros(())
+    entries = {n: zero.expand(t.shape) for n, t in state_dicts["yolact_im400"].items()}
+    for name in ("yolact_base", "yolact_im400", "yolact_im700"):
+        config, _ = identify(entries, source=Path(f"weights/{name}_54_800000.pth"))
+        assert config == variant(name)
 
-    names = ["yolact_edge_vid", "yolact_edge_vid_trainflow"]
-    config, same = one_network(names, None, source="x.pth")
+
+def test_the_same_network_under_two_names_asks_nothing(state_dicts):
+    config, same = identify(state_dicts["yolact_edge_vid"], source=Path("x.pth"))
     assert config == variant("yolact_edge_vid")
     assert same == ["yolact_edge_vid_trainflow"]
 
@@ -82,12 +89,39 @@ def test_a_file_with_a_fault_is_refused_with_the_fault(official, tmp_path, capsy
     assert "missing: protonet.layers.0.bias" in error and "--classes" in error
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 half a zip"])
-def test_a_file_that_is_no_checkpoint_gives_a_sentence(content, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is cut off"),
+        (b"no checkpoint", "UnpicklingError"),
+        (b"PK\x03\x04 half a zip", "it is cut off"),
+        (b"<!DOCTYPE html><title>Google Drive - Virus scan warning", "it is a web page"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_gives_a_sentence(content, reason, tmp_path, capsys):
     path = tmp_path / "x.pth"
     path.write_bytes(content)
     assert main(["convert", str(path), "-o", str(tmp_path / "out.pth")]) == 1
-    assert "is not a checkpoint that can be read safely" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "is not a checkpoint that can be read safely" in error and reason in error
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+@pytest.mark.parametrize("kept", [0.2, 0.999])
+def test_a_file_that_is_cut_off_says_so(legacy, kept, tmp_path):
+    path = tmp_path / "x.pth"
+    entries = {"a": torch.zeros(30_000), "b": torch.zeros(500)}
+    torch.save(entries, path, _use_new_zipfile_serialization=not legacy)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(WeightsError, match="it is cut off"):
+        load_checkpoint(path)
+
+
+def test_an_official_file_is_taken_as_it_is(official, parity):
+    model = load_model(official)
+    for name, tensor in parity(MOBILENET).network.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
 
 
 class Trap:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +17,10 @@ from yolact_ros.cli.main import main
 from yolact_ros.errors import WeightsError
 from yolact_ros.model.weights.download import download
 from yolact_ros.model.weights.published import PUBLISHED, published_file
+from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.variants import VARIANTS
+
+DATA = Path(__file__).resolve().parents[1] / "data"
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -210,17 +217,58 @@ def test_no_connection_gives_a_sentence(path):
             download(f"http://127.0.0.1:{free.getsockname()[1]}/weights.pth", path)
 
 
-def test_the_command_fetches_a_checkpoint_and_says_what_is_next(server, tmp_path, capsys):
-    words = ["fetch", "yolact_base", "--mirror", f"{server.url}/good/", "-o", str(tmp_path)]
-    assert main(words) == 0
-    file = tmp_path / "yolact_base_54_800000.pth"
-    assert file.read_bytes() == CONTENT
-    output = capsys.readouterr().out
-    assert SHA256 in output
-    assert f"yolact convert {file} --variant yolact_base" in output
-    assert main(words) == 0
-    assert "already" in capsys.readouterr().out
-    assert len(server.ranges) == 1
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "yolact_ros"
+
+
+def test_one_command_leads_from_the_authors_file_to_detections(
+    parity, cache, tmp_path, monkeypatch, capsys
+):
+    torch = pytest.importorskip("torch")
+    name = "yolact_edge_mobilenetv2"
+    # Of a quarter of the side, which its entries do not show: an export in a tenth of the time.
+    monkeypatch.setitem(VARIANTS, name, replace(VARIANTS[name], input_size=(138, 138)))
+    web = tmp_path / "web"
+    web.mkdir()
+    file = web / PUBLISHED[name].file
+    torch.save(parity(name).entries, file, _use_new_zipfile_serialization=False)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(web))
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        mirror = f"http://127.0.0.1:{http.server_address[1]}"
+        assert main(["fetch", name, "--mirror", mirror]) == 1
+        assert "36.3 MB, MIT licence" in (error := capsys.readouterr().err)
+        assert "--yes" in error and not cache.exists()
+        assert main(["fetch", name, "--mirror", mirror, "--yes"]) == 0
+        http.shutdown()
+        thread.join()
+    assert f"--model {name}" in capsys.readouterr().out
+    words = ["predict", str(DATA / "coffee.jpg"), "--score-threshold", "0", "--json"]
+    found = []
+    for model in (name, str(file)):  # both are the export in the cache
+        assert main([*words, str(tmp_path / "out.json"), "--model", model]) == 0
+        found.append(json.loads((tmp_path / "out.json").read_text()))
+    assert found[0] == found[1] and found[0][0]["instances"]
+    assert len(list((cache / "models").iterdir())) == 1
+    with Segmenter.open(name) as segmenter:  # the node opens models the same way
+        assert segmenter.backend_name == "OnnxRuntime"
+
+
+def test_a_download_that_is_no_checkpoint_is_not_kept(server, cache, capsys):
+    pytest.importorskip("torch")
+    assert main(["fetch", "yolact_base", "--mirror", f"{server.url}/good", "--yes"]) == 1
+    assert "not a checkpoint that can be read safely" in capsys.readouterr().err
+    assert list((cache / "weights").iterdir()) == []
+
+
+def test_where_nothing_can_be_exported_the_command_for_a_pc_is_named(cache, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["predict", str(DATA / "coffee.jpg"), "--model", "yolact_base", "--yes"]) == 1
+    assert "yolact fetch yolact_base -o yolact_base; copy" in capsys.readouterr().err
 
 
 def test_the_command_lists_every_published_file(capsys):
@@ -230,8 +278,8 @@ def test_the_command_lists_every_published_file(capsys):
     assert "by hand: https://github.com/haotian-liu/yolact_edge" in output
 
 
-def test_a_file_that_only_a_browser_can_fetch_is_a_sentence(tmp_path, capsys):
-    assert main(["fetch", "yolact_edge_vid", "-o", str(tmp_path)]) == 1
+def test_a_file_that_only_a_browser_can_fetch_is_a_sentence(cache, tmp_path, capsys):
+    assert main(["fetch", "yolact_edge_vid", "-o", str(tmp_path / "bundle")]) == 1
     assert "https://github.com/haotian-liu/yolact_edge" in capsys.readouterr().err
 
 

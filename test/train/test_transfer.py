@@ -79,9 +79,9 @@ def test_another_backbone_is_refused(checkpoint):
         load_partial_weights(Yolact(other), checkpoint)
 
 
-def test_an_official_file_says_how_to_convert_it(tmp_path):
+def test_a_file_of_no_official_network_says_how_to_name_its_classes(tmp_path):
     torch.save({"backbone.conv1.weight": torch.zeros(3)}, tmp_path / "yolact_base.pth")
-    with pytest.raises(WeightsError, match="yolact convert .*yolact_base.pth -o"):
+    with pytest.raises(WeightsError, match="yolact convert .*yolact_base.pth --classes"):
         load_partial_weights(Yolact(SOURCE), tmp_path / "yolact_base.pth")
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_ros.config import ModelConfig
-from yolact_ros.errors import ConfigError, WeightsError
-from yolact_ros.variants import VARIANTS, variant
+from yolact_ros.errors import ConfigError
 
 if TYPE_CHECKING:
     from yolact_ros.model.weights.official import Conversion
@@ -59,17 +56,13 @@ def run(arguments: argparse.Namespace) -> int:
         save_checkpoint,
     )
     from yolact_ros.model.weights.download import file_sha256
-    from yolact_ros.model.weights.official import official_entries
+    from yolact_ros.model.weights.official import identify, official_entries
     from yolact_ros.model.yolact import Yolact
 
     classes = None if arguments.classes is None else parse_classes(arguments.classes)
     path = arguments.checkpoint
     entries = official_entries(read_entries(path), source=str(path))
-    if arguments.variant is not None:
-        names = [variant(arguments.variant).name]
-    else:
-        names = recognised(entries, classes, source=str(path))
-    config, same = one_network(names, classes, source=str(path))
+    config, same = identify(entries, source=path, name=arguments.variant, classes=classes)
     model = Yolact(config)
     conversion = load_official_weights(model, entries, source=str(path))
     origin = {"file": path.name, "sha256": file_sha256(path)}
@@ -81,49 +74,6 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"  parameters         {parameters:12,d}")
     print(f"  written to {arguments.output}: {size:.1f} MB, {seconds:.1f} s")
     return 0
-
-
-def recognised(
-    entries: dict[str, Any], classes: tuple[str, ...] | None, *, source: str
-) -> list[str]:
-    """Call `official.recognise`, and say what the user can do if it fails."""
-    from yolact_ros.model.weights.official import recognise
-
-    try:
-        return recognise(entries, classes=classes)
-    except WeightsError as error:
-        raise WeightsError(
-            f"{source}: {error}\nIf it was trained on other classes, name them with "
-            "--classes A,B,C."
-        ) from error
-
-
-def one_network(
-    names: Sequence[str], classes: tuple[str, ...] | None, *, source: str
-) -> tuple[ModelConfig, list[str]]:
-    """Choose one of the variants that fit a file.
-
-    Returns:
-        The network with the requested classes, and its other names.
-
-    Raises:
-        ConfigError: the variants are different networks.
-    """
-    networks = [
-        replace(VARIANTS[name], classes=classes or VARIANTS[name].classes) for name in names
-    ]
-    first = networks[0]
-    if any(replace(network, name=first.name) != first for network in networks):
-        choices = ", ".join(
-            f"{network.name} ({network.input_size[1]} x {network.input_size[0]} pixels)"
-            for network in networks
-        )
-        raise ConfigError(
-            f"{source} has the entries of several networks: {choices}. They differ in settings "
-            "that no entry shows; name the network with --variant NAME, as in the authors' file "
-            "names."
-        )
-    return first, list(names[1:])
 
 
 def print_table(

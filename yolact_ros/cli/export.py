@@ -15,7 +15,10 @@ QUICK_IMAGES, THOROUGH_IMAGES = 2, 8
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("checkpoint", help="checkpoint from `yolact train` or `yolact convert`")
+    parser.add_argument(
+        "checkpoint",
+        help="checkpoint (official ones too), or a shipped model or bundle to export again",
+    )
     parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="folder to write")
     parser.add_argument(
         "--max-detections",
@@ -92,10 +95,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export the checkpoint, compare with torch, write the bundle, and print a summary."""
+    from yolact_ros.cli.models import find_checkpoint
     from yolact_ros.export.to_bundle import export_bundle
 
     report = export_bundle(
-        arguments.checkpoint,
+        find_checkpoint(arguments.checkpoint),
         arguments.output,
         nms=arguments.nms,
         masks=arguments.masks,

@@ -1,11 +1,9 @@
-"""`yolact fetch`: download a checkpoint that its authors publish."""
+"""`yolact fetch`: bring an official network here, ready to use."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-
-from yolact_ros.errors import WeightsError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,45 +15,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="variant, e.g. yolact_plus_base; without it, all are listed",
     )
     parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        default=Path("weights"),
-        metavar="FOLDER",
-        help="folder for the file (default: %(default)s)",
+        "-o", "--output", type=Path, metavar="BUNDLE", help="folder to write instead of the cache"
     )
     parser.add_argument(
         "--mirror",
         metavar="URL",
         help="address of a folder with copies of the authors' files, to use instead",
     )
+    parser.add_argument("--yes", action="store_true", help="download without asking")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fetch one file, or list all of them."""
-    from yolact_ros.model.weights.download import download
-    from yolact_ros.model.weights.published import PUBLISHED, published_file
+    """Fetch and export one network, or list what there is."""
+    from yolact_ros.cli.models import export_official, fetch_official
+    from yolact_ros.model.weights.published import PUBLISHED
+    from yolact_ros.runtime.shipped import cached_bundle, cached_name
 
     if arguments.name is None:
         for published in PUBLISHED.values():
             where = "yolact fetch" if published.url else f"by hand: {published.readme}"
             print(f"{published.variant:<34}{published.file:<42}{where}")
         return 0
-    published = published_file(arguments.name)
-    if arguments.mirror and "*" not in published.file:
-        url = f"{arguments.mirror.rstrip('/')}/{published.file}"
-    elif published.url:
-        url = published.url
-    else:
-        raise WeightsError(
-            f"{published.file} can only be downloaded with a browser; open "
-            f"{published.readme}, download it there, and pass it to `yolact convert`."
-        )
-    path = arguments.output / published.file
-    if path.is_file():
-        print(f"{path} already exists; delete it to fetch it again.")
-        return 0
-    digest = download(url, path)
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {digest}")
-    print(f"next: yolact convert {path} --variant {published.variant} -o {published.variant}.pth")
+    file = fetch_official(arguments.name, mirror=arguments.mirror, yes=arguments.yes)
+    folder = None if arguments.output else cached_bundle(cached_name("*", file))
+    print(folder or export_official(file, arguments.output))
+    print(f"next: yolact predict IMAGE --model {arguments.output or arguments.name}")
     return 0

@@ -29,7 +29,7 @@ VERBS = {
     "import-dataset": "convert exports of labelling programs to COCO format",
     "check-dataset": "find faults in annotations and images, and draw them",
     "train": "train a network",
-    "fetch": "download an official checkpoint from its authors",
+    "fetch": "download an official network and make it ready to use",
     "convert": "convert an official checkpoint to this package's format",
     "export": "export a checkpoint to a bundle, which runs without torch",
     "quantize": "quantize a bundle to int8",
@@ -99,6 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verb in words[:3]:  # import only the module of the verb
             module = importlib.import_module(f"yolact_ros.cli.{verb.replace('-', '_')}")
             module.add_arguments(subparser)
+            if any(action.dest == "model" for action in subparser._actions):
+                subparser.add_argument(
+                    "--yes", action="store_true", help="download official weights without asking"
+                )
             subparser.set_defaults(run=module.run)
     for stream in (sys.stdout, sys.stderr):  # file names may be any bytes
         if isinstance(stream, io.TextIOWrapper):
@@ -109,6 +113,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with stoppable():
             check_outputs(arguments)
+            if hasattr(arguments, "model") and getattr(arguments, "backend", None) != "torch":
+                from yolact_ros.cli.models import prepare_model
+
+                arguments.model = prepare_model(arguments.model, yes=arguments.yes)
             return int(arguments.run(arguments) or 0)
     except YolactError as error:
         print(f"yolact {arguments.verb}: {error}", file=sys.stderr)

@@ -63,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     # would be ten times slower as soon as another process uses one of the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+    from yolact_ros.cli.models import find_checkpoint
     from yolact_ros.errors import ConfigError
     from yolact_ros.evaluate.training_ap import ApScorer
     from yolact_ros.runtime.shipped import shipped_file
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
             "--resume."
         )
     changes = {**data_changes(arguments.data), **dict(parse_change(t) for t in arguments.set)}
-    config = read_train_config(recipe, changes, resume=checkpoint)
+    config = read_train_config(recipe, changes, resume=checkpoint, find_checkpoint=find_checkpoint)
     if arguments.settings:
         print(commented_yaml(config), end="")
         return 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from yolact_ros.errors import BackendError, ConfigError
 from yolact_ros.export.compare import HALF_TOLERANCE, check_errors, relative_errors
@@ -119,7 +120,9 @@ def export_bundle(
         graphs = video_graphs(graphs)
     contents: dict[str, bytes] = {}
     rows: list[OutputError] = []
-    for graph in graphs:
+    bar = tqdm(graphs, desc="export", unit="graph", leave=False)
+    for graph in bar:
+        bar.set_postfix_str(graph.name)
         set_deform_conv_form(model, form)
         content = export_module(
             graph.module,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from yolact_ros.config import SHIPPED_MODELS
 from yolact_ros.errors import BundleError
+from yolact_ros.files import file_sha256, user_cache
 from yolact_ros.runtime.bundle import is_bundle
+from yolact_ros.variants import VARIANTS
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -17,11 +20,12 @@ def find_model(model: str | Path) -> Path:
     """Return the bundle or checkpoint that a user names.
 
     Args:
-        model: path of a bundle or checkpoint, or the name of a shipped model. A bundle or file of
-            the same name in the current folder comes first.
+        model: path of a bundle or checkpoint, the name of a shipped model, or that of an official
+            network that `yolact fetch` has brought. A bundle or file of the same name in the
+            current folder comes first.
 
     Raises:
-        BundleError: it is a bare name, and no such model is shipped.
+        BundleError: it is a bare name, and there is no such model.
     """
     path = Path(model).expanduser()
     if is_bundle(path) or path.is_file():
@@ -30,10 +34,36 @@ def find_model(model: str | Path) -> Path:
         return shipped_file(f"models/{model}/model.json").parent
     if path.exists() or len(path.parts) > 1 or path.suffix:
         return path  # opening it says what is missing
+    name = str(model)
+    if name in VARIANTS:
+        if bundle := cached_bundle(f"{name}-*"):
+            return bundle
+        raise BundleError(
+            f"The official network {name} is not on this machine. Fetch and export it once, where "
+            f"PyTorch is installed: yolact fetch {name} (with -o FOLDER to copy it to a robot)."
+        )
+    likely = difflib.get_close_matches(name, [*SHIPPED_MODELS, *VARIANTS], n=1)
+    meant = f"; did you mean {likely[0]!r}?" if likely else "."
     raise BundleError(
-        f"There is no model {str(model)!r}: neither a bundle nor a checkpoint of this path, nor "
-        f"a shipped model; those are: {', '.join(SHIPPED_MODELS)}."
+        f"There is no model {name!r}: neither a bundle nor a checkpoint of this path, nor a "
+        f"shipped model; those are: {', '.join(SHIPPED_MODELS)}{meant}"
     )
+
+
+def cached_bundle(pattern: str) -> Path | None:
+    """Return the newest bundle that was exported into the cache under a name of this pattern.
+
+    The names are those of `cached_name`.
+    """
+    cache = user_cache()
+    found = [] if cache is None else (cache / "models").glob(pattern)
+    bundles = [folder for folder in found if is_bundle(folder)]
+    return max(bundles, key=lambda folder: folder.stat().st_mtime, default=None)
+
+
+def cached_name(variant: str, checkpoint: Path) -> str:
+    """Name the bundle of an official checkpoint in the cache: `*` as the variant finds any."""
+    return f"{variant}-{file_sha256(checkpoint)[:12]}"
 
 
 def shipped_file(name: str | Path) -> Path:

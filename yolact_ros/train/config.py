@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,8 @@ class TrainConfig:
     pretrained: bool = setting(True, "Initialise the backbone with ImageNet weights")
     start_from: str = setting(
         "",
-        "Initialise from this checkpoint; weights with matching name and shape are copied "
-        "(transfer learning)",
+        "Initialise from this checkpoint, bundle or shipped model, e.g. tools; weights with "
+        "matching name and shape are copied (transfer learning)",
     )
     freeze_batch_norm: bool | None = setting(
         None,
@@ -247,6 +247,7 @@ def read_train_config(
     changes: Mapping[str, Any] | None = None,
     *,
     resume: str | Path | None = None,
+    find_checkpoint: Callable[[str], str] = str,
 ) -> TrainConfig:
     """Read a YAML file.
 
@@ -254,6 +255,7 @@ def read_train_config(
         path: YAML file; relative paths in it are relative to the current folder.
         changes: overrides by dotted key, e.g. {"optimizer.learning_rate": 0.01}.
         resume: checkpoint that the run resumes from, if any.
+        find_checkpoint: returns the checkpoint that `start_from` names, e.g. that of a bundle.
 
     Raises:
         ConfigError: the file is missing, is not a YAML mapping or has invalid settings.
@@ -276,6 +278,9 @@ def read_train_config(
             place[parent] = dict(inner)  # aliases in YAML share one object
             place = place[parent]
         place[last] = value
+    start = values.get("start_from")
+    if start and isinstance(start, str) and resume is None:
+        values["start_from"] = find_checkpoint(start)
     try:
         return train_config_from_plain(values, resume=resume)
     except ConfigError as error:

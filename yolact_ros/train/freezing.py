@@ -25,6 +25,24 @@ def frozen_norms(model: Yolact, config: TrainConfig, *, images: int) -> list[nn.
     return [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)] if frozen else []
 
 
+def check_norms(model: Yolact, source: str, *, frozen: bool) -> None:
+    """Refuse to train batch norms that have no statistics, as those of a bundle have none.
+
+    Raises:
+        ConfigError: they are neutral, and are not frozen.
+    """
+    norms = [m for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    neutral = all(
+        not bool(m.running_mean.any()) and bool((m.running_var == 1).all())  # type: ignore
+        for m in norms
+    )
+    if norms and neutral and not frozen:
+        raise ConfigError(
+            f"{source} comes from a bundle, whose batch norms have no statistics to go on from. "
+            "Set freeze_batch_norm to true."
+        )
+
+
 def freeze_parts(model: Yolact, config: TrainConfig) -> None:
     """Exclude parameters from training according to `frozen` and `trained`.
 

@@ -32,7 +32,7 @@ from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.config import TrainConfig, describe_scaling, scale_to_batch
 from yolact_ros.train.data import open_training_data, open_validation_data
 from yolact_ros.train.distributed import DistributedContext, choose_device
-from yolact_ros.train.freezing import check_frozen_parts
+from yolact_ros.train.freezing import check_frozen_parts, check_norms, frozen_norms
 from yolact_ros.train.learner import Learner, loss_names
 from yolact_ros.train.loader import Batch, training_loader
 from yolact_ros.train.malloc import keep_freed_memory
@@ -308,6 +308,9 @@ class Trainer:
             with self._writing():
                 report.write_text(transfer.report(), encoding="utf-8")
             check_frozen_parts(transfer, self.config)
+            share = self.processes.per_process_batch(self.config.batch_size)
+            norms = frozen_norms(model, self.config, share=share)
+            check_norms(model, self.config.start_from, frozen=bool(norms))
             logger.info("%s In full: %s", transfer, report)
         elif fill and self.config.pretrained:
             load_imagenet_backbone(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,12 @@ from yolact_ros.model.weights.imagenet import (
     rename_resnet,
     torchvision_resnet,
 )
-from yolact_ros.model.weights.official import Conversion, convert_official, describe_problems
+from yolact_ros.model.weights.official import (
+    Conversion,
+    convert_whole,
+    identify,
+    official_entries,
+)
 from yolact_ros.model.weights.official_names import depends_on_classes
 from yolact_ros.model.yolact import Yolact
 
@@ -103,7 +109,7 @@ def read_entries(path: str | Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a foreign or broken file
         raise WeightsError(
-            f"{path} is not a checkpoint that can be read safely ({type(error).__name__}); "
+            f"{path} is not a checkpoint that can be read safely: {_what_it_is(path, error)}; "
             "expected a file written by `yolact train`, or tensors saved by torch.save."
         ) from error
     if not isinstance(content, dict):
@@ -114,19 +120,31 @@ def read_entries(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def _what_it_is(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        start = file.read(512).lstrip().lower()
+    if start.startswith(b"<"):
+        return "it is a web page, e.g. a warning or login in the place of a download"
+    # Newer files are ZIP archives, whose index comes last; older ones are several pickles.
+    cut_zip = start.startswith(b"pk") and not zipfile.is_zipfile(path)
+    if cut_zip or isinstance(error, EOFError) or "EOF" in str(error):
+        return "it is cut off, e.g. by a download that broke; fetch it again"
+    return type(error).__name__
+
+
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of this package.
+    """Read a checkpoint of this package, or an official one as the authors publish it.
 
     Raises:
         WeightsError: the file is missing, unreadable or another program's.
-        ConfigError: its configuration cannot be used.
+        ConfigError: its configuration cannot be used, or several networks fit its entries.
     """
     content = read_entries(path)
     if content and all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(
-            f"{path} is a bare state dict, as the authors publish theirs; turn it into a "
-            f"checkpoint first: yolact convert {path} -o CONVERTED.pth"
-        )
+        entries = official_entries(content, source=str(path))
+        config, _ = identify(entries, source=Path(path))
+        conversion = convert_whole(entries, config, source=str(path))
+        return Checkpoint(config, {**conversion.weights, **conversion.counters})
     if content.get("format") != CHECKPOINT_FORMAT:
         raise WeightsError(
             f"{path} is not a checkpoint of yolact_ros (format {content.get('format')!r}); "
@@ -314,11 +332,7 @@ def load_official_weights(
     Raises:
         WeightsError: an entry is unknown, missing or of another shape.
     """
-    conversion = convert_official(entries, model.config)
-    if conversion.problems:
-        raise WeightsError(
-            f"{source} is not {model.config.name}; it has {describe_problems(conversion.problems)}"
-        )
+    conversion = convert_whole(entries, model.config, source=source)
     load_weights(model, {**conversion.weights, **conversion.counters}, source=source)
     return conversion
 

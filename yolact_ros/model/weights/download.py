@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import re
 import urllib.error
@@ -15,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from yolact_ros.errors import WeightsError
+from yolact_ros.files import file_sha256
 
 TIMEOUT = 30.0  # seconds without a single byte
 BLOCK = 1 << 18  # bytes read at once
@@ -116,6 +116,20 @@ def download(url: str, path: Path, *, sha256: str | None = None) -> str:
     return actual
 
 
+def remote_size(url: str) -> int | None:
+    """Ask the server for the size of a file in bytes; None if it does not say."""
+    stated = ExpectedFile()
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        opener = urllib.request.build_opener(_Redirects(stated))
+        with opener.open(request, timeout=TIMEOUT) as response:
+            stated.note(response.headers)
+            length = response.headers.get("Content-Length", "")
+    except (OSError, http.client.HTTPException):  # the download will say why
+        return None
+    return stated.size or (int(length) if length.isdigit() else None)
+
+
 def _fetch(url: str, part: Path, stated: ExpectedFile) -> None:
     """Append the missing rest to `part`, or fetch everything if the server cannot resume."""
     start = part.stat().st_size if part.is_file() else 0
@@ -169,12 +183,3 @@ def _fetch(url: str, part: Path, stated: ExpectedFile) -> None:
 def _etag_file(part: Path) -> Path:
     """Return the file with the ETag of `part`."""
     return part.with_name(part.name + ".etag")
-
-
-def file_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -7,15 +7,17 @@ problem. No entry is ever filled with random values.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from yolact_ros.config import ModelConfig
-from yolact_ros.errors import WeightsError
+from yolact_ros.errors import ConfigError, WeightsError
 from yolact_ros.model.weights.official_names import (
     reason_to_leave,
     rename,
@@ -23,7 +25,7 @@ from yolact_ros.model.weights.official_names import (
     strip_prefixes,
 )
 from yolact_ros.model.yolact import Yolact
-from yolact_ros.variants import TABLETOP_MODEL, VARIANTS
+from yolact_ros.variants import TABLETOP_MODEL, VARIANTS, variant
 
 OFFICIAL_VARIANTS = tuple(name for name in VARIANTS if name != TABLETOP_MODEL.name)
 
@@ -125,6 +127,22 @@ def convert_official(entries: Mapping[str, Tensor], config: ModelConfig) -> Conv
     return Conversion(weights, leftovers, counters, tuple(problems))
 
 
+def convert_whole(
+    entries: Mapping[str, Tensor], config: ModelConfig, *, source: str
+) -> Conversion:
+    """Convert a state dict that fills a network completely.
+
+    Raises:
+        WeightsError: an entry has no counterpart here, is missing or has another shape.
+    """
+    conversion = convert_official(entries, config)
+    if conversion.problems:
+        raise WeightsError(
+            f"{source} is not {config.name}; it has {describe_problems(conversion.problems)}"
+        )
+    return conversion
+
+
 def recognise(
     entries: Mapping[str, Tensor], *, classes: tuple[str, ...] | None = None
 ) -> list[str]:
@@ -153,6 +171,56 @@ def recognise(
             f"{nearest}, with {describe_problems(conversions[nearest].problems)}"
         )
     return fitting
+
+
+def identify(
+    entries: Mapping[str, Tensor],
+    *,
+    source: Path,
+    name: str | None = None,
+    classes: tuple[str, ...] | None = None,
+) -> tuple[ModelConfig, list[str]]:
+    """Find the network of an official file by its entries and, if they do not decide, its name.
+
+    Args:
+        entries: official name to tensor.
+        source: the file; the authors begin its name with that of the variant.
+        name: the variant, if it is known.
+        classes: names of the classes if they are not the authors'.
+
+    Returns:
+        The network, and other names under which it is known.
+
+    Raises:
+        WeightsError: the entries fit no network.
+        ConfigError: they fit several networks, or no variant has that name.
+    """
+    if name is not None:
+        names = named = [variant(name).name]
+    else:
+        try:
+            names = recognise(entries, classes=classes)
+        except WeightsError as error:
+            raise WeightsError(
+                f"{source}: {error}\nIf it was trained on other classes, name them: "
+                f"yolact convert {source} --classes A,B,C -o CHECKPOINT"
+            ) from error
+        named = [n for n in names if re.match(rf"{n}(_\d|\.)", source.name)]
+        names = named[:1] + [n for n in names if n not in named[:1]]
+    networks = [replace(VARIANTS[n], classes=classes or VARIANTS[n].classes) for n in names]
+    first = networks[0]
+    same = [n.name for n in networks[1:] if replace(n, name=first.name) == first]
+    if len(same) + 1 < len(networks) and not named:
+        choices = ", ".join(
+            f"{network.name} ({network.input_size[1]} x {network.input_size[0]} pixels)"
+            for network in networks
+        )
+        raise ConfigError(
+            f"{source} has the entries of several networks: {choices}. Give the file its "
+            "original name, or say which it is: "
+            f"yolact convert {source} --variant NAME -o CHECKPOINT"
+        )
+    return first, same
 
 
 def _variants_of_layout(entries: Mapping[str, Tensor]) -> list[str]:

@@ -21,12 +21,14 @@ class PublishedFile:
             does not give it.
         readme: page of the authors that links to it.
         url: address for programs; None if only a browser can download it.
+        licence: of the authors' repository; their pages state no other for the weights.
     """
 
     variant: str
     file: str
     readme: str
     url: str | None = None
+    licence: str = "MIT"
 
 
 def _on_hugging_face(variant: str) -> PublishedFile:

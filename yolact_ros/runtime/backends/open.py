@@ -13,6 +13,7 @@ from yolact_ros.runtime.backends.choice import stored_choice
 from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
 from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt
 from yolact_ros.runtime.bundle import Bundle, ModelDescription, is_bundle, supported_warps
+from yolact_ros.runtime.shipped import cached_bundle, cached_name
 
 LOG = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ def open_backend(
         BackendError: the backend's library is absent, or the backend does not run such a model.
     """
     path = Path(path)
+    if path.is_file() and not is_bundle(path) and config.backend != "torch":
+        path = cached_bundle(cached_name("*", path)) or path  # an export of these weights
     if path.is_file() and not is_bundle(path):
         if config.backend not in ("auto", "torch"):
             raise BackendError(

@@ -1,0 +1,74 @@
+"""Start from what is shipped: checkpoints from bundles, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+from yolact_ros.cli.main import main  # noqa: E402
+from yolact_ros.cli.models import find_checkpoint  # noqa: E402
+from yolact_ros.errors import BundleError, ConfigError  # noqa: E402
+from yolact_ros.export.recover import recover_checkpoint  # noqa: E402
+from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
+from yolact_ros.train.config import read_train_config  # noqa: E402
+from yolact_ros.train.trainer import Trainer  # noqa: E402
+
+PHOTOGRAPH = Path(__file__).resolve().parents[1] / "data" / "coffee.jpg"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_a_shipped_model_in_torch_finds_what_its_bundle_finds(cache):
+    image = cv2.imread(str(PHOTOGRAPH))
+    path = find_checkpoint("tabletop")
+    with Segmenter.open("tabletop") as bundle, Segmenter.open(path) as checkpoint:
+        expected, found = bundle.segment(image), checkpoint.segment(image)
+    assert len(expected) > 0
+    assert np.array_equal(found.class_ids, expected.class_ids)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    # The bundle stores its priors in half precision, too.
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.25)
+    assert find_checkpoint("tabletop") == path  # made once
+
+
+def test_a_training_starts_from_a_shipped_model_by_its_name(cache, pictures, tmp_path, capsys):
+    annotations, images = pictures
+    recipe = {
+        "variant": "tabletop",
+        "model": {"classes": ["square", "disc"]},
+        "training": {"annotations": str(annotations), "images": str(images)},
+        "start_from": "tabletop",
+        "freeze_batch_norm": True,
+        "steps": 1, "batch_size": 1, "workers": 0,
+    }  # fmt: skip
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe))
+    assert main(["train", str(file), "-o", str(tmp_path / "run")]) == 0
+    account = (tmp_path / "run" / "transfer.txt").read_text()
+    assert account.startswith("Took 330 of 336 entries") and "tabletop" in account
+    file.write_text(yaml.safe_dump({**recipe, "freeze_batch_norm": False}))
+    config = read_train_config(file, find_checkpoint=find_checkpoint)
+    with pytest.raises(ConfigError, match="Set freeze_batch_norm to true"):
+        Trainer(config, tmp_path / "other")
+
+
+def test_a_name_of_nothing_says_what_was_likely_meant(cache):
+    with pytest.raises(BundleError, match="did you mean 'tools'"):
+        find_checkpoint("tool")
+
+
+def test_int8_has_not_all_digits(tiny_bundle, monkeypatch):
+    path = tiny_bundle.folder / "model.json"
+    path.write_text(path.read_text().replace('"fp32"', '"int8"').replace('"checksum"', '"was"'))
+    with pytest.raises(BundleError, match="int8.*made from"):
+        recover_checkpoint(tiny_bundle.folder, tiny_bundle.folder / "x.pth")

@@ -1,0 +1,158 @@
+"""Models that a command takes by name, and what has to be fetched or made for them first."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from yolact_ros.errors import WeightsError
+from yolact_ros.files import user_cache
+from yolact_ros.variants import VARIANTS
+
+
+def find_checkpoint(name: str) -> str:
+    """Return the checkpoint of what a user names.
+
+    Args:
+        name: a checkpoint; a bundle or shipped model, whose checkpoint is recovered from its
+            graphs once; or an official network that was fetched.
+
+    Raises:
+        YolactError: there is none of that name.
+    """
+    from yolact_ros.model.weights.published import PUBLISHED
+    from yolact_ros.runtime.bundle import Bundle, is_bundle
+    from yolact_ros.runtime.shipped import find_model
+
+    if name in PUBLISHED and not Path(name).exists():
+        file = _cache() / "weights" / PUBLISHED[name].file
+        if not file.is_file():
+            raise WeightsError(f"{file} does not exist. Fetch it first: yolact fetch {name}")
+        return str(file)
+    path = find_model(name)
+    if not is_bundle(path):
+        return str(path)
+    bundle = Bundle.open(path)
+    checkpoint = _cache() / "weights" / f"{path.name}-{bundle.description.identity}.pth"
+    if not checkpoint.is_file():
+        from yolact_ros.export.recover import recover_checkpoint
+
+        recover_checkpoint(path, checkpoint)
+    return str(checkpoint)
+
+
+def prepare_model(name: str, *, yes: bool = False) -> str:
+    """Make a model ready to be opened: official weights are fetched and exported once.
+
+    Args:
+        name: any model; only an official network and an official checkpoint take work.
+        yes: download without asking.
+
+    Returns:
+        The model to open.
+
+    Raises:
+        YolactError: the weights cannot be fetched, or are not those of an official network.
+    """
+    from yolact_ros.runtime.bundle import is_bundle
+    from yolact_ros.runtime.shipped import cached_bundle, cached_name
+
+    path = Path(name)
+    if path.is_file() and not is_bundle(path):
+        if cached_bundle(cached_name("*", path)) or not _is_official(path):
+            return name
+        return str(export_official(path))
+    if name in VARIANTS and not path.exists() and not cached_bundle(f"{name}-*"):
+        return str(export_official(fetch_official(name, yes=yes)))
+    return name
+
+
+def fetch_official(name: str, *, mirror: str | None = None, yes: bool = False) -> Path:
+    """Download an official checkpoint into the cache, if it is not there.
+
+    Args:
+        name: variant or file name.
+        mirror: address of a folder with copies of the authors' files.
+        yes: do not ask.
+
+    Raises:
+        WeightsError: there is no such file, or the download fails or is not wanted.
+    """
+    from yolact_ros.model.weights.download import download, remote_size
+    from yolact_ros.model.weights.published import published_file
+
+    published = published_file(name)
+    path = _cache() / "weights" / published.file
+    if path.is_file():
+        return path
+    _check_libraries(name)
+    from yolact_ros.model.weights.checkpoint import read_entries
+
+    url = published.url
+    if mirror and "*" not in published.file:
+        url = f"{mirror.rstrip('/')}/{published.file}"
+    if url is None:
+        raise WeightsError(
+            f"{published.file} lies where only a browser can fetch it; open {published.readme}, "
+            "download it from there, and name the file in place of the network."
+        )
+    size = remote_size(url)
+    megabytes = "size unknown" if size is None else f"{size / 1e6:.1f} MB"
+    print(f"{url}: {megabytes}, {published.licence} licence ({published.readme})", file=sys.stderr)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise WeightsError("Nothing is downloaded without consent; give it with --yes.")
+        if input("Download it? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise WeightsError(f"{name} was not downloaded.")
+    download(url, path)
+    try:
+        read_entries(path)
+    except WeightsError:
+        path.unlink()  # the next attempt fetches it again
+        raise
+    return path
+
+
+def export_official(checkpoint: Path, folder: Path | None = None) -> Path:
+    """Export an official checkpoint; into the cache unless a folder is named.
+
+    Raises:
+        YolactError: the file is not that of an official network, or the export fails.
+    """
+    from yolact_ros.export.to_bundle import export_bundle
+    from yolact_ros.model.weights.checkpoint import load_checkpoint
+    from yolact_ros.runtime.shipped import cached_name
+
+    config = load_checkpoint(checkpoint).config
+    if folder is None:
+        folder = _cache() / "models" / cached_name(config.name, checkpoint)
+    export_bundle(checkpoint, folder, keyframes=config.flow is not None)
+    print(f"{checkpoint} was exported to {folder}", file=sys.stderr)
+    return folder
+
+
+def _is_official(path: Path) -> bool:
+    """Whether a file has bare weights; False as well where there is no PyTorch to read it."""
+    if importlib.util.find_spec("torch") is None:
+        return False
+    from yolact_ros.model.weights.checkpoint import CHECKPOINT_FORMAT, read_entries
+
+    return read_entries(path).get("format") != CHECKPOINT_FORMAT
+
+
+def _check_libraries(name: str) -> None:
+    for library in ("torch", "onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(library) is None:
+            raise WeightsError(
+                f"Official weights are exported with {library}, which is not installed here. On a "
+                f"PC with 'yolact_ros[export]': yolact fetch {name} -o {name}; copy that folder "
+                "here, and name it as the model."
+            )
+
+
+def _cache() -> Path:
+    folder = user_cache()
+    if folder is None:
+        raise WeightsError("This user has no home directory; set XDG_CACHE_HOME to a folder.")
+    return folder
