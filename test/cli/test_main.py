@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from yolact_ros.cli.main import VERBS, main
+from yolact_ros.cli.main import VERBS, main, make_parser
+from yolact_ros.cli.parser import EXAMPLES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -22,6 +24,34 @@ def test_every_verb_explains_itself(verb, capsys):
         main([verb, "--help"])
     assert ended.value.code == 0
     assert verb.replace("-", "_") in capsys.readouterr().out.replace("-", "_")
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "node"])  # ROS has its words
+def test_the_example_of_every_verb_is_understood(verb, capsys):
+    words = [verb, *shlex.split(EXAMPLES[verb])]
+    assert make_parser(words).parse_args(words).verb == verb
+    with pytest.raises(SystemExit):
+        make_parser([verb]).parse_args([verb, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Example: yolact {verb} {EXAMPLES[verb]}" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "likely"),
+    [
+        ("predct a.png", "predict"),
+        ("val tools", "evaluate"),
+        ("predict a.png --conf 0.5", "--score-threshold"),
+        ("predict a.png --max_det=3", "--max-detections"),
+        ("predict a.png --overlys out", "--overlay"),
+        ("train --epochs 3", "--set epochs=N"),
+    ],
+)
+def test_the_words_of_other_programs_and_misspelt_ones_are_understood(words, likely, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code == 2
+    assert f"did you mean {likely}?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [[], ["fly"]])

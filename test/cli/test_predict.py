@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -13,6 +17,8 @@ import numpy as np
 import pytest
 
 from yolact_ros.cli.main import main
+from yolact_ros.runtime.detections import Detections
+from yolact_ros.runtime.output.yolo import yolo_rows
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
@@ -228,3 +234,119 @@ def test_bad_arguments_get_a_sentence(tmp_path, capsys, words, message):
     path = write_image(tmp_path / "a.png")
     assert main(["predict", str(path), *words]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_pattern_in_quotes_names_its_files(predict, tmp_path, capsys):
+    for name in ("b.png", "a.png", "c.jpg"):
+        write_image(tmp_path / "in" / name)
+    assert predict(tmp_path / "in" / "*.png") == 0
+    assert capsys.readouterr().out == "a.png: 1 cup, 1 spoon\nb.png: 1 cup, 1 spoon\n"
+    assert predict(tmp_path / "in" / "*.tif") == 1
+    assert "Nothing fits the pattern" in capsys.readouterr().err
+
+
+def test_only_the_chosen_classes_are_found(predict, tmp_path, capsys):
+    image = write_image(tmp_path / "blue.png")
+    assert predict(image, "--classes", "spoon", "--json", tmp_path / "out.json") == 0
+    (entry,) = json.loads((tmp_path / "out.json").read_text())
+    assert [one["class_name"] for one in entry["instances"]] == ["spoon"]
+    assert f"written: {tmp_path / 'out.json'}" in capsys.readouterr().out
+    assert predict(image, "--classes", "spon") == 1
+    assert "no class 'spon'; did you mean 'spoon'?" in capsys.readouterr().err
+
+
+def test_text_files_are_a_data_set_of_yolo(predict, tmp_path):
+    """What was written comes back through the importer with the same masks."""
+    rle = pytest.importorskip("pycocotools.mask")
+    folder = tmp_path / "set"
+    for name in ("blue.png", "black.png"):
+        write_image(folder / "images" / name, blue=name == "blue.png")
+    clip = write_video(tmp_path / "clip.mp4", 2, blue=255)
+    words = ["--save-txt", folder / "labels", "--json", tmp_path / "out.json"]
+    assert predict(folder / "images", clip, *words) == 0
+    names = ["black.txt", "blue.txt", "classes.txt", "clip_0.txt", "clip_1.txt"]
+    assert sorted(path.name for path in (folder / "labels").iterdir()) == names
+    assert (folder / "labels" / "black.txt").read_text() == ""
+    (folder / "data.yaml").write_text("train: images\nnames: [cup, spoon]\n")
+    assert main(["import-dataset", "yolo", str(folder), "-o", str(tmp_path / "coco")]) == 0
+    coco = json.loads((tmp_path / "coco" / "train.json").read_text())
+    entries = {e["image"]: e for e in json.loads((tmp_path / "out.json").read_text())}
+    assert len(coco["annotations"]) == 2
+    for one, found in zip(coco["annotations"], entries["blue.png"]["instances"], strict=True):
+        assert one["category_id"] == found["class_id"]
+        polygons = rle.merge(rle.frPyObjects(one["segmentation"], 96, 120))
+        assert rle.iou([polygons], [found["segmentation"]], [0])[0, 0] > 0.9
+
+
+def test_a_mask_in_parts_stays_one_polygon(tiny):
+    mask = np.zeros((20, 30), bool)
+    mask[2:8, 2:8] = mask[12:18, 20:28] = mask[3:6, 15:25] = True
+    found = replace(
+        Detections.empty((40, 60)),
+        boxes=np.zeros((1, 4), np.float32), scores=np.ones(1, np.float32),
+        mask_scores=np.ones(1, np.float32), class_ids=np.zeros(1, np.int64),
+        mask_rois=np.array([[10, 5, 40, 25]]), masks=(mask,),
+    )  # fmt: skip
+    (row,) = yolo_rows(found)
+    points = np.array(row.split()[1:], float).reshape(-1, 2) * (60, 40) - 0.5
+    drawn = np.zeros((40, 60), np.uint8)
+    cv2.fillPoly(drawn, [np.rint(points).astype(np.int32)], 1)
+    whole = np.zeros((40, 60), bool)
+    whole[5:25, 10:40] = mask
+    # Lines of no width between the parts cover pixels when they are drawn.
+    assert not (whole & (drawn == 0)).any()
+    assert ((drawn > 0) & ~whole).sum() < 40
+
+
+def test_images_of_one_stem_cannot_share_a_text_file(predict, tmp_path, capsys):
+    for name in ("a.png", "a.jpg"):
+        write_image(tmp_path / "in" / name)
+    assert predict(tmp_path / "in", "--save-txt", tmp_path / "txt") == 1
+    assert "would have the text file a.txt" in capsys.readouterr().err
+
+
+class Jpegs(BaseHTTPRequestHandler):
+    """A network camera that ends after five images."""
+
+    def do_GET(self):  # noqa: N802 - the name that http.server calls
+        _, jpeg = cv2.imencode(".jpg", np.full((96, 120, 3), (255, 0, 0), np.uint8))
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=image")
+        self.end_headers()
+        for _ in range(5):
+            head = f"--image\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            self.wfile.write(head.encode() + jpeg.tobytes() + b"\r\n")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_network_camera_is_a_video(predict, tmp_path):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Jpegs) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        url = f"http://user:secret@127.0.0.1:{http.server_address[1]}/camera/1"
+        status = predict(url, "--json", tmp_path / "o.json", "--overlay", tmp_path / "o")
+        http.shutdown()
+        thread.join()
+    assert status == 0
+    entries = json.loads((tmp_path / "o.json").read_text())
+    assert entries[0]["image"] == "127.0.0.1_camera_1#0"
+    assert len(entries) == 5 and entries[-1]["instances"][0]["track_id"] == 1
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["127.0.0.1_camera_1.mp4"]
+
+
+def test_a_webcam_and_a_stream_that_are_not_there_are_named(predict, capfd):
+    assert predict("9999") == 1
+    assert "camera9999 gives no image. Is the camera connected" in capfd.readouterr().err
+    with socket.socket() as free:  # bound but not listening: connections are refused
+        free.bind(("127.0.0.1", 0))
+        assert predict(f"rtsp://me:secret@127.0.0.1:{free.getsockname()[1]}/x") == 1
+    error = capfd.readouterr().err
+    assert "127.0.0.1_x gives no image. Is it reachable?" in error and "secret" not in error
+
+
+def test_a_window_without_a_display_is_a_sentence(predict, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    assert predict(write_image(tmp_path / "blue.png"), "--show") == 1
+    assert "--show needs" in capsys.readouterr().err

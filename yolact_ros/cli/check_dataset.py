@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.epilog = "Exit status: 0 without errors (warnings are allowed), 1 with errors."
+    parser.description = f"{parser.description} The exit status is 1 if there are errors."
     parser.add_argument(
         "annotations", type=Path, metavar="JSON", help="annotations in COCO or YouTube-VIS format"
     )

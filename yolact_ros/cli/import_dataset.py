@@ -17,7 +17,6 @@ BOXES = ("ignore", "rectangle", "keep", "drop")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.epilog = "Example: yolact import-dataset yolo export -o data/parts --validation 0.2"
     parser.add_argument(
         "format",
         choices=FORMATS,

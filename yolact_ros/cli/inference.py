@@ -20,7 +20,7 @@ from yolact_ros.config import DEFAULT_MODEL, KeyframeConfig, PostprocessConfig, 
 
 if TYPE_CHECKING:
     from yolact_ros.runtime.detections import Detections
-    from yolact_ros.runtime.images.files import SourceImage
+    from yolact_ros.runtime.images.files import Source, SourceImage
     from yolact_ros.runtime.segmenter import Segmenter
     from yolact_ros.runtime.stream import Stream
 
@@ -31,8 +31,18 @@ DETECTIONS = PostprocessConfig()
 def add_images_argument(parser: argparse.ArgumentParser) -> None:
     """Add the images and videos that `segment_files` reads."""
     parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE|FOLDER|VIDEO", help="what to segment"
+        "images",
+        nargs="+",
+        type=_source,
+        metavar="SOURCE",
+        help="image, folder, video, pattern in quotes, index of a webcam, or address of a stream, "
+        "e.g. rtsp://HOST/PATH",
     )
+
+
+def _source(text: str) -> Path | str:
+    """Keep addresses, whose slashes a path would merge, as text."""
+    return text if "://" in text else Path(text)
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
@@ -97,14 +107,14 @@ def open_stream(arguments: argparse.Namespace, segmenter: Segmenter) -> Stream:
 
 
 def segment_files(
-    arguments: argparse.Namespace, segmenter: Segmenter, files: Sequence[Path]
+    arguments: argparse.Namespace, segmenter: Segmenter, files: Sequence[Source]
 ) -> Iterator[tuple[SourceImage, Detections | None]]:
     """Segment images and videos, with a progress bar; each video is a stream of its own.
 
     Args:
         arguments: parsed arguments of `add_stream_arguments`, with the name of the verb.
         segmenter: open segmenter.
-        files: image and video files.
+        files: image and video files, cameras and streams.
 
     Yields:
         Each frame with its detections, or with None if the file cannot be read.

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from yolact_ros import __version__
 from yolact_ros.cli.interrupts import Terminated, stoppable
 from yolact_ros.cli.outputs import check_outputs
+from yolact_ros.cli.parser import EXAMPLES, Parser
 from yolact_ros.errors import YolactError
 from yolact_ros.files import LIMIT_VARIABLE
 
@@ -68,6 +69,39 @@ def _megapixels(text: str) -> float:
     return value
 
 
+def make_parser(words: Sequence[str]) -> Parser:
+    """Make the parser for a call; of the verbs that it does not name, only the summaries."""
+    parser = Parser(
+        prog="yolact", description="Real-time instance segmentation: YOLACT, YOLACT++, YolactEdge."
+    )
+    parser.add_argument("--version", action="version", version=f"yolact_ros {__version__}")
+    parser.add_argument(
+        "--max-megapixels",
+        type=_megapixels,
+        metavar="N",
+        help="largest image to decode, in millions of pixels (default: 64)",
+    )
+    parser.known = list(VERBS)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, summary in VERBS.items():
+        subparser = verbs.add_parser(
+            verb,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=f"Example: yolact {verb} {EXAMPLES[verb]}",
+        )
+        if verb in words[:3]:  # import only the module of the verb
+            module = importlib.import_module(f"yolact_ros.cli.{verb.replace('-', '_')}")
+            module.add_arguments(subparser)
+            if any(action.dest == "model" for action in subparser._actions):
+                subparser.add_argument(
+                    "--yes", action="store_true", help="download official weights without asking"
+                )
+            subparser.set_defaults(run=module.run)
+            parser.known = [*parser.known, *subparser._option_string_actions]
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
@@ -82,28 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         run_node(words[1:])
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    parser = argparse.ArgumentParser(
-        prog="yolact", description="Real-time instance segmentation: YOLACT, YOLACT++, YolactEdge."
-    )
-    parser.add_argument("--version", action="version", version=f"yolact_ros {__version__}")
-    parser.add_argument(
-        "--max-megapixels",
-        type=_megapixels,
-        metavar="N",
-        help="largest image to decode, in millions of pixels (default: 64)",
-    )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb, summary in VERBS.items():
-        sentence = f"{summary[0].upper()}{summary[1:]}."
-        subparser = verbs.add_parser(verb, help=summary, description=sentence)
-        if verb in words[:3]:  # import only the module of the verb
-            module = importlib.import_module(f"yolact_ros.cli.{verb.replace('-', '_')}")
-            module.add_arguments(subparser)
-            if any(action.dest == "model" for action in subparser._actions):
-                subparser.add_argument(
-                    "--yes", action="store_true", help="download official weights without asking"
-                )
-            subparser.set_defaults(run=module.run)
+    parser = make_parser(words)
     for stream in (sys.stdout, sys.stderr):  # file names may be any bytes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from yolact_ros.config import SHIPPED_MODELS
 from yolact_ros.errors import WeightsError
 from yolact_ros.files import user_cache
 from yolact_ros.variants import VARIANTS
@@ -63,9 +64,10 @@ def prepare_model(name: str, *, yes: bool = False) -> str:
         if cached_bundle(cached_name("*", path)) or not _is_official(path):
             return name
         return str(export_official(path))
-    if name in VARIANTS and not path.exists() and not cached_bundle(f"{name}-*"):
-        return str(export_official(fetch_official(name, yes=yes)))
-    return name
+    known = name in SHIPPED_MODELS or name not in VARIANTS or path.exists()
+    if known or cached_bundle(f"{name}-*"):
+        return name
+    return str(export_official(fetch_official(name, yes=yes)))
 
 
 def fetch_official(name: str, *, mirror: str | None = None, yes: bool = False) -> Path:

@@ -11,7 +11,7 @@ from yolact_ros.errors import ConfigError
 from yolact_ros.files import shown
 
 # Names of arguments that are written; every other path is read.
-WRITTEN = ("output", "json", "overlay", "report", "target")
+WRITTEN = ("output", "json", "overlay", "report", "target", "save_txt")
 # Arguments that are kept as text, for they may be a path or something else.
 TEXTS = ("model", "models", "bundle", "checkpoint", "output")
 # Folders that a verb both reads and writes.

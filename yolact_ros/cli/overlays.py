@@ -10,7 +10,7 @@ from yolact_ros.errors import DatasetError
 if TYPE_CHECKING:
     import numpy as np
 
-    from yolact_ros.runtime.images.files import SourceImage
+    from yolact_ros.runtime.images.files import Source, SourceImage
 
 # Formats that every build of OpenCV writes in colour; other images become PNG.
 KEPT_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
@@ -19,7 +19,7 @@ KEPT_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".ti
 class Overlays:
     """A folder of overlays; the frames of a video must be written in sequence."""
 
-    def __init__(self, folder: Path, files: list[Path]) -> None:
+    def __init__(self, folder: Path, files: list[Source]) -> None:
         """Prepare the folder.
 
         Args:
@@ -35,7 +35,7 @@ class Overlays:
         self._video: Any = None
         self._video_path = Path()
         self._length = 0  # frames in the video
-        inputs = {path.resolve() for path in files}
+        inputs = {path.resolve() for path in files if isinstance(path, Path)}
         for path, name in zip(files, unique_names(files), strict=True):
             if self._path(name, video=is_video(path)).resolve() in inputs:
                 raise DatasetError(

@@ -1,10 +1,12 @@
-"""`yolact predict`: segment images, folders and videos."""
+"""`yolact predict`: segment images, folders, videos, webcams and streams."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,8 @@ from yolact_ros.cli.inference import (
     segment_files,
 )
 from yolact_ros.cli.json_file import write_json
+from yolact_ros.cli.window import Window
+from yolact_ros.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from yolact_ros.runtime.detections import Detections
@@ -32,6 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overlay", type=Path, metavar="FOLDER", help="write images and videos with masks here"
     )
+    parser.add_argument(
+        "--save-txt",
+        type=Path,
+        metavar="FOLDER",
+        help="write a text file of polygons for each image here, as YOLO data sets have them",
+    )
+    parser.add_argument("--show", action="store_true", help="show the images in a window")
+    parser.add_argument(
+        "--classes", metavar="A,B,C", help="find these classes only, e.g. mug,duck"
+    )
     add_model_argument(parser)
     add_segmenter_arguments(parser)
     add_stream_arguments(parser)
@@ -42,33 +56,97 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from yolact_ros.cli.overlays import Overlays
-    from yolact_ros.runtime.images.files import find_files
+    from yolact_ros.runtime.images.files import find_sources, unique_names
     from yolact_ros.runtime.output.draw import draw_detections
     from yolact_ros.runtime.output.entries import describe
+    from yolact_ros.runtime.output.yolo import yolo_rows
 
-    files = find_files(arguments.images)
-    overlays = Overlays(arguments.overlay, files) if arguments.overlay else None
+    sources = find_sources(arguments.images)
+    texts = Counter(text_file(Path(), name) for name in unique_names(sources))
+    if arguments.save_txt and (repeated := [path for path, n in texts.items() if n > 1]):
+        raise DatasetError(
+            f"Several images would have the text file {repeated[0]}; segment them one at a time."
+        )
+    overlays = Overlays(arguments.overlay, sources) if arguments.overlay else None
+    window = Window("yolact predict") if arguments.show else None
     entries: list[dict[str, Any]] = []
     faults: list[str] = []
     with open_segmenter(arguments) as segmenter:
         classes = segmenter.description.model.classes
+        wanted = chosen_classes(arguments.classes, classes)
+        quiet = overlays or window or arguments.json or arguments.save_txt
+        if arguments.save_txt:
+            write_text(arguments.save_txt / "classes.txt", classes)
         try:
-            for frame, found in segment_files(arguments, segmenter, files):
+            for frame, found in segment_files(arguments, segmenter, sources):
                 if frame.image is None or found is None:
                     faults.append(frame.fault)
                     continue
-                if overlays:
-                    overlays.write(frame, draw_detections(frame.image, found, classes))
+                if wanted:
+                    found = found.with_classes(wanted)
+                if overlays or window:
+                    drawn = draw_detections(frame.image, found, classes)
+                    if overlays:
+                        overlays.write(frame, drawn)
+                    if window:
+                        window.show(drawn)
                 if arguments.json:
                     entries.append(describe(frame.name, found, classes, frame.stamp))
-                if not overlays and not arguments.json:
+                if arguments.save_txt:
+                    write_text(text_file(arguments.save_txt, frame.name), yolo_rows(found))
+                if not quiet:
                     tqdm.write(summarise(frame.name, found, classes), file=sys.stdout)
+                if window and window.closed:
+                    break
+            else:
+                if window:
+                    window.wait()
         finally:  # an interrupted run keeps its results
             if overlays:
                 overlays.close()
+            if window:
+                window.close()
             if arguments.json:
                 write_json(arguments.json, entries)
-    return report_faults(arguments, faults, total=len(files))
+    for written in (arguments.overlay, arguments.json, arguments.save_txt):
+        if written:
+            print(f"written: {written}")
+    return report_faults(arguments, faults, total=len(sources))
+
+
+def chosen_classes(text: str | None, classes: tuple[str, ...]) -> list[str]:
+    """Split A,B,C into names of classes; none without a text.
+
+    Raises:
+        ConfigError: the model has no such class; the message names the likely one.
+    """
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    for name in names:
+        if name not in classes:
+            likely = difflib.get_close_matches(name, classes, n=1)
+            hint = f"did you mean {likely[0]!r}?" if likely else f"it has: {', '.join(classes)}."
+            raise ConfigError(f"The model has no class {name!r}; {hint}")
+    return names
+
+
+def text_file(folder: Path, name: str) -> Path:
+    """Return the text file of an image: `a/b.jpg` to `a/b.txt`, `clip.mp4#7` to `clip_7.txt`."""
+    path, _, number = name.partition("#")
+    stem = str(Path(path).with_suffix(""))
+    return folder / (f"{stem}_{number}.txt" if number else f"{stem}.txt")
+
+
+def write_text(path: Path, lines: Iterable[str]) -> None:
+    """Write lines of text; the folder is made.
+
+    Raises:
+        DatasetError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be written: {error}.") from error
 
 
 def summarise(name: str, found: Detections, classes: tuple[str, ...]) -> str:

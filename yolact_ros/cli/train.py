@@ -14,9 +14,6 @@ DEFAULT_RECIPE = "config/train_small.yaml"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact train`."""
-    parser.epilog = (
-        "Examples: yolact train --data data/parts -o out/parts; yolact train --resume out/parts"
-    )
     parser.add_argument(
         "config",
         type=Path,

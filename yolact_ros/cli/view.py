@@ -41,18 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Segment everything into one recording; return 1 if something could not be read."""
-    from yolact_ros.runtime.images.files import find_files
+    from yolact_ros.runtime.images.files import find_sources
     from yolact_ros.view.recording import Recording
 
     bags = [path for path in arguments.images if _is_bag(path)]
     files = [path for path in arguments.images if path not in bags]
-    files = find_files(files) if files else []
+    sources = find_sources(files) if files else []
     faults: list[str] = []
     with open_segmenter(arguments) as segmenter:
         recording = Recording(arguments.output)
         recording.name_classes(dict(enumerate(segmenter.description.model.classes, start=1)))
         try:
-            for frame, found in segment_files(arguments, segmenter, files) if files else ():
+            for frame, found in segment_files(arguments, segmenter, sources) if sources else ():
                 if frame.image is None or found is None:
                     faults.append(frame.fault)
                     continue
@@ -67,10 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
             recording.close()
     if arguments.output:
         print(f"{arguments.output}: open it with `rerun {arguments.output}`")
-    return report_faults(arguments, faults, total=len(files) + len(bags))
+    return report_faults(arguments, faults, total=len(sources) + len(bags))
 
 
-def _is_bag(path: Path) -> bool:
+def _is_bag(source: Path | str) -> TypeGuard[Path]:
+    path = Path(source)
     return path.suffix in (".mcap", ".db3") or (path / "metadata.yaml").is_file()
 
 

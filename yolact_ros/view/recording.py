@@ -70,7 +70,7 @@ class Recording:
         best_first = np.argsort(-found.mask_scores, kind="stable").tolist()
         self.log_masks(entity, class_image(found, best_first))
         ids = [i.track_id or 0 for i in found]
-        names = [f"{i.class_name} {i.mask_score:.2f}" for i in found]
+        names = [f"{i.class_name} {i.score:.2f}" for i in found]
         self.log_boxes(entity, found.boxes, found.labels.tolist(), names, ids)
         self.log_timings(found.timings)
 

@@ -1,11 +1,19 @@
+<<<<<<< HEAD
 """Read images from files, folders and videos, one after another."""
+=======
+"""Images from files, folders, videos, cameras and network streams, one after another."""
+>>>>>>> 77509fb (Predict from webcams, streams and patterns; show, filter, write YOLO text)
 
 from __future__ import annotations
 
+import glob
+import re
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -18,6 +26,11 @@ IMAGE_SUFFIXES = frozenset(
 )
 VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"))
 
+# A file, or as text the index of a camera or the address of a stream.
+Source = Path | str
+LIVE = re.compile(r"(?:/dev/video)?(\d+)|[a-z][a-z0-9+.-]*://.+", re.IGNORECASE)
+LIVE_TIMEOUT_MS = 10_000  # until a stream opens, and between two of its images
+
 
 @dataclass(frozen=True, eq=False)
 class SourceImage:
@@ -26,32 +39,52 @@ class SourceImage:
     Attributes:
         name: shortest end of the path that identifies the file; `#` and the number,
             from 0 on, follow for a frame of a video.
-        path: the file.
+        path: the file, camera or stream.
         image: (H, W, 3) uint8 BGR; None if the file cannot be read.
         fault: why there is no image, as a sentence; empty if there is one.
         rate: frames per second of a video; 0 for an image.
-        stamp: seconds since the video's start; None for an image.
+        stamp: seconds since the start of the video, camera or stream; None for an image.
     """
 
     name: str
-    path: Path
+    path: Source
     image: np.ndarray | None
     rate: float = 0.0
     stamp: float | None = None
     fault: str = ""
 
 
+def find_sources(names: Iterable[str | Path]) -> list[Source]:
+    """Return what `find_files` returns, and cameras and streams as text.
+
+    Raises:
+        DatasetError: see `find_files`.
+    """
+    sources: list[Source] = []
+    for name in names:
+        live = LIVE.fullmatch(str(name))
+        if live and not Path(name).is_file():
+            sources.append(live.group(1) or str(name))
+        else:
+            sources += [file for file in find_files([name]) if file not in sources]
+    return sources
+
+
 def find_files(paths: Iterable[str | Path]) -> list[Path]:
-    """Images and videos at `paths`: files as they are, those of a folder in order of their names.
+    """Return images and videos: files as they are, those of folders and patterns by their names.
 
     A file that is named twice comes once.
 
     Raises:
-        DatasetError: a folder has none, or there are no paths.
+        DatasetError: a folder has none, nothing fits a pattern, or there are no paths.
     """
     files: dict[Path, Path] = {}
     for path in map(Path, paths):
         found = [path]
+        if glob.has_magic(str(path)) and not path.exists():
+            found = sorted(map(Path, glob.glob(str(path), recursive=True)))
+            if not found:
+                raise DatasetError(f"Nothing fits the pattern {path}.")
         if path.is_dir():
             suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
             found = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
@@ -66,16 +99,22 @@ def find_files(paths: Iterable[str | Path]) -> list[Path]:
     return list(files.values())
 
 
+<<<<<<< HEAD
 def is_video(path: Path) -> bool:
     """Return whether a file is a video, by its suffix."""
     return path.suffix.lower() in VIDEO_SUFFIXES
+=======
+def is_video(source: Source) -> bool:
+    """Whether a source is a video: by its suffix, or as a camera or stream."""
+    return isinstance(source, str) or source.suffix.lower() in VIDEO_SUFFIXES
+>>>>>>> 77509fb (Predict from webcams, streams and patterns; show, filter, write YOLO text)
 
 
-def read_frames(files: Iterable[Path]) -> Iterator[SourceImage]:
-    """Read every image, and every frame of every video, in order."""
+def read_frames(files: Iterable[Source]) -> Iterator[SourceImage]:
+    """Read every image, and every frame of every video, in order; live sources may never end."""
     files = list(files)
     for path, name in zip(files, unique_names(files), strict=True):
-        if is_video(path):
+        if isinstance(path, str) or is_video(path):
             yield from _read_video(path, name)
         else:
             try:
@@ -84,9 +123,20 @@ def read_frames(files: Iterable[Path]) -> Iterator[SourceImage]:
                 yield SourceImage(name, path, None, fault=str(error))
 
 
+<<<<<<< HEAD
 def count_frames(files: Iterable[Path]) -> int:
     """Count the frames of `read_frames`, as far as the files state their number."""
     return sum(_video_length(path) if is_video(path) else 1 for path in files)
+=======
+def count_frames(files: Iterable[Source]) -> int | None:
+    """Count what `read_frames` will give, as far as the files know; None with a live source."""
+    count = 0
+    for source in files:
+        if isinstance(source, str):
+            return None
+        count += _video_length(source) if is_video(source) else 1
+    return count
+>>>>>>> 77509fb (Predict from webcams, streams and patterns; show, filter, write YOLO text)
 
 
 def is_whole_video(path: Path, length: int) -> bool:
@@ -101,9 +151,15 @@ def is_whole_video(path: Path, length: int) -> bool:
     return whole
 
 
+<<<<<<< HEAD
 def unique_names(files: Iterable[Path]) -> list[str]:
     """Return for each file the shortest end of its path that no other file has."""
     parts = [path.resolve().parts for path in files]
+=======
+def unique_names(files: Iterable[Source]) -> list[str]:
+    """Give each file the shortest end of its path that no other file has; see `_live_name` too."""
+    parts = [(_live_name(f),) if isinstance(f, str) else f.resolve().parts for f in files]
+>>>>>>> 77509fb (Predict from webcams, streams and patterns; show, filter, write YOLO text)
     longest = max(map(len, parts), default=0)
     names = [""] * len(parts)
     for length in range(1, longest + 1):
@@ -115,28 +171,55 @@ def unique_names(files: Iterable[Path]) -> list[str]:
     return names
 
 
-def _read_video(path: Path, name: str) -> Iterator[SourceImage]:
-    fault = _video_fault(path)
+def _live_name(source: str) -> str:
+    """Name a camera or stream as a file could be named, without a password in its address."""
+    if source.isdigit():
+        return f"camera{source}"
+    address = urlsplit(source)
+    place = f"{address.hostname or ''}{address.path}".strip("/")
+    return re.sub(r"[^\w.-]+", "_", place) or "stream"
+
+
+def _open_video(source: Source) -> cv2.VideoCapture:
+    if not isinstance(source, str):
+        return cv2.VideoCapture(str(source))
+    if source.isdigit():
+        capture = cv2.VideoCapture(int(source))
+    else:
+        timeouts = cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC
+        settings = [value for name in timeouts for value in (name, LIVE_TIMEOUT_MS)]
+        capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, settings)
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest image, where the driver allows it
+    return capture
+
+
+def _read_video(path: Source, name: str) -> Iterator[SourceImage]:
+    live = isinstance(path, str)
+    fault = "" if isinstance(path, str) else _video_fault(path)
     if fault:
         yield SourceImage(name, path, None, fault=fault)
         return
-    capture = cv2.VideoCapture(str(path))
+    capture = _open_video(path)
     rate = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
     rate = rate if 0 < rate < 1e4 else 30.0
-    number = 0
+    number, started = 0, time.monotonic()
     try:
         pixels = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
         while pixels <= max_pixels():
             readable, image = capture.read()
             if not readable:
                 break
-            yield SourceImage(f"{name}#{number}", path, image, rate, number / rate)
+            stamp = time.monotonic() - started if live else number / rate
+            yield SourceImage(f"{name}#{number}", path, image, rate, stamp)
             number += 1
     finally:
         capture.release()
     if pixels > max_pixels():
-        fault = f"Images of the video {path} have more than {max_pixels() / 1e6:g} million pixels."
+        fault = f"Images of the video {name} have more than {max_pixels() / 1e6:g} million pixels."
         yield SourceImage(name, path, None, fault=fault)
+    elif not number and live:
+        hint = "Is the camera connected and free?" if str(path).isdigit() else "Is it reachable?"
+        yield SourceImage(name, path, None, fault=f"{name} gives no image. {hint}")
     elif not number:
         yield SourceImage(
             name, path, None, fault=f"The video {path} has no image that OpenCV can read."

@@ -14,6 +14,7 @@ JPEG_QUALITY = 85
 OVERLAY_FORMAT = "bgr8; jpeg compressed bgr8"  # as image_transport names it
 MASK_OPACITY = 0.45
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+Tag = tuple[int, int, int, int]  # x1 y1 x2 y2 in pixels
 GOLDEN_RATIO = 0.6180339887  # steps of hue by it keep neighbouring class ids far apart
 
 
@@ -27,7 +28,7 @@ def class_colour(class_id: int) -> tuple[int, int, int]:
 def draw_detections(
     image_bgr: np.ndarray, detections: Detections, class_names: Sequence[str]
 ) -> np.ndarray:
-    """Draw masks with outlines, boxes, and labels with class, mask score and track id.
+    """Draw masks with outlines, boxes, and labels with track id, class and class score.
 
     Args:
         image_bgr: (H, W, 3) uint8, the image of the detections.
@@ -52,10 +53,11 @@ def draw_detections(
         _blend_mask(canvas, detections, i, line=line)
     for i in worst_first:
         _draw_box(canvas, detections, i, line=line)
-    for i in worst_first:
+    taken: list[Tag] = []  # the best ones choose their places first
+    for i in range(len(detections)):
         colour = class_colour(int(detections.class_ids[i]))
         text = caption(detections, i, class_names=class_names)
-        _draw_label(canvas, detections.boxes[i], text, colour, line=line)
+        taken.append(_draw_label(canvas, detections.boxes[i], text, colour, line=line, taken=taken))
     return canvas
 
 
@@ -66,9 +68,9 @@ def encode_jpeg(image_bgr: np.ndarray) -> np.ndarray:
 
 
 def caption(detections: Detections, index: int, *, class_names: Sequence[str]) -> str:
-    """Give the track id if there is one, the class and the mask score of a detection."""
+    """Give the track id if there is one, the class, and the score that thresholds apply to."""
     name = object_name(detections, index, class_names=class_names)
-    return f"{name} {detections.mask_scores[index]:.2f}"
+    return f"{name} {detections.scores[index]:.2f}"
 
 
 def object_name(detections: Detections, index: int, *, class_names: Sequence[str]) -> str:
@@ -103,21 +105,35 @@ def _draw_box(canvas: np.ndarray, detections: Detections, index: int, *, line: i
 
 
 def _draw_label(
-    canvas: np.ndarray, box: np.ndarray, text: str, colour: tuple[int, int, int], *, line: int
-) -> None:
-    """Write on a filled tag above the box, or inside it at the image's upper edge."""
+    canvas: np.ndarray,
+    box: np.ndarray,
+    text: str,
+    colour: tuple[int, int, int],
+    *,
+    line: int,
+    taken: Sequence[Tag],
+) -> Tag:
+    """Write on a filled tag above the box, or below its upper or lower edge if that is free."""
     height, width = canvas.shape[:2]
     scale = 0.45 * max(1.0, line * 0.85)
     (text_width, text_height), below = cv2.getTextSize(text, FONT, scale, 1)
     tag_width, tag_height = text_width + 8, text_height + below + 4
-    x1, y1, _, _ = _pixels(box)
+    x1, y1, _, y2 = _pixels(box)
     left = max(0, min(x1, width - tag_width))
-    top = y1 - tag_height if y1 >= tag_height else y1
-    cv2.rectangle(canvas, (left, top), (left + tag_width, top + tag_height), colour, cv2.FILLED)
+    tops = [y1 - tag_height, y1, y2, *range(y1 + tag_height, y2, tag_height)]
+    tags = [(left, top, left + tag_width, top + tag_height) for top in tops]
+    visible = [tag for tag in tags if tag[1] >= 0 and tag[3] <= height] or tags[1:2]
+    tag = next((tag for tag in visible if not any(_meet(tag, t) for t in taken)), visible[0])
+    cv2.rectangle(canvas, tag[:2], tag[2:], colour, cv2.FILLED)
     blue, green, red = colour
     ink = (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 140 else (255, 255, 255)
-    origin = (left + 4, top + 2 + text_height)
+    origin = (left + 4, tag[1] + 2 + text_height)
     cv2.putText(canvas, text, origin, FONT, scale, ink, 1, cv2.LINE_AA)
+    return tag
+
+
+def _meet(first: Tag, second: Tag) -> bool:
+    return all(first[i] < second[i + 2] and second[i] < first[i + 2] for i in (0, 1))
 
 
 def _pixels(box: np.ndarray) -> tuple[int, int, int, int]:
