@@ -13,6 +13,7 @@ pytest.importorskip("matplotlib")
 
 from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.evaluate.confusion import count_confusions, match_instances  # noqa: E402
+from yolact_ros.evaluate.gallery import describe_mistake  # noqa: E402
 from yolact_ros.evaluate.mistakes import (  # noqa: E402
     INVENTED,
     MISSED,
@@ -31,6 +32,29 @@ def test_each_instance_is_matched_once_best_score_first():
     assert matches.tolist() == [-1, 1, 0]
     assert match_instances(np.zeros((0, 2)), np.zeros(0), threshold=0.5).tolist() == []
     assert match_instances(np.zeros((2, 0)), np.ones(2), threshold=0.5).tolist() == [-1, -1]
+
+
+def test_the_right_class_has_precedence_and_a_second_mask_of_another_class_is_a_confusion():
+    iou = np.array([[0.92, 0.0], [0.90, 0.0], [0.85, 0.0], [0.1, 0.7]])
+    same = np.array([[False, True], [True, False], [True, False], [False, False]])
+    scores = np.array([0.9, 0.5, 0.4, 0.3])
+    # The first lies on a thing of another class, which the second names rightly; the third finds
+    # it once more, and the fourth takes what nobody else has.
+    matches = match_instances(iou, scores, threshold=0.5, same=same)
+    assert matches.tolist() == [0, 0, -1, 1]
+    counts = count_confusions(
+        np.array([0, 1]), np.array([1, 0, 0, 2]), matches=matches, num_classes=3
+    )
+    assert counts.tolist() == [[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
+
+
+def test_captions_have_the_file_and_the_class_score():
+    image = matched([row(0, 0)], [row(1, 0, score=0.34)])
+    (mistake,) = find_mistakes(image)
+    lines = describe_mistake(mistake, image, file_name="IMG_0034.jpg", names=("wrench", "calipers"))
+    assert lines == ("wrench detected as calipers 0.34", "IMG_0034.jpg, IoU 1.00")
+    long = describe_mistake(mistake, image, file_name=f"{'x' * 60}_7.jpg", names=("wrench", "calipers"))
+    assert long[1].startswith("..x") and "_7.jpg, IoU" in long[1] and len(long[1]) < 50
 
 
 def test_confusions_count_misses_and_inventions_at_the_border():
@@ -55,7 +79,10 @@ def row(class_id, x, *, score=None, side=10):
 def matched(truth, found):
     iou = mask_iou_matrix(found, truth)
     scores = np.array([entry["score"] for entry in found])
-    return MatchedImage(1, truth, found, iou, match_instances(iou, scores, threshold=0.5))
+    classes = [np.array([entry["category_id"] for entry in rows], int) for rows in (found, truth)]
+    same = classes[0][:, None] == classes[1]
+    matches = match_instances(iou, scores, threshold=0.5, same=same)
+    return MatchedImage(1, truth, found, iou, matches)
 
 
 def test_every_kind_of_mistake_is_named():

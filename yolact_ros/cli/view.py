@@ -70,8 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     return report_faults(arguments, faults, total=len(sources) + len(bags))
 
 
-def _is_bag(source: Path | str) -> TypeGuard[Path]:
-    path = Path(source)
+def _is_bag(path: Path) -> bool:
     return path.suffix in (".mcap", ".db3") or (path / "metadata.yaml").is_file()
 
 

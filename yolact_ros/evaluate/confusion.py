@@ -22,30 +22,40 @@ MAX_NUMBERED = 30
 CELL_INCHES = 0.42
 
 
-def match_instances(iou: np.ndarray, scores: np.ndarray, *, threshold: float) -> np.ndarray:
-    """Match detections with true instances, regardless of their classes.
+def match_instances(
+    iou: np.ndarray, scores: np.ndarray, *, threshold: float, same: np.ndarray | None = None
+) -> np.ndarray:
+    """Match detections with true instances, those of their own class first.
 
     In descending order of score, each detection takes the true instance with the highest IoU among
-    those that are not taken yet.
+    those of its class that are not taken yet; then the rest of the detections take from the rest
+    of the instances. A detection that is left and lies on a taken instance of another class is
+    matched with that one as well: its mask is right, and its class is not.
 
     Args:
         iou: (D, T) IoU of each detection with each true instance, in [0, 1].
         scores: (D,) scores of the detections.
         threshold: minimum IoU of a match.
+        same: (D, T) bool, whether the two classes are equal; None to match regardless of them.
 
     Returns:
         (D,) int64: index of the true instance of each detection, or -1.
     """
     matches = np.full(len(scores), -1, np.int64)
+    if not iou.shape[1]:
+        return matches
     free = np.ones(iou.shape[1], bool)
-    for i in np.argsort(-scores, kind="stable"):
-        candidates = np.where(free, iou[i], -1.0)
-        if not len(candidates):
-            break
-        best = int(candidates.argmax())
-        if candidates[best] >= threshold:
-            matches[i] = best
-            free[best] = False
+    rounds = [free] if same is None else [same, free, ~same]
+    for number, allowed in enumerate(rounds):
+        for i in np.argsort(-scores, kind="stable"):
+            if matches[i] >= 0:
+                continue
+            suitable = allowed if allowed.ndim == 1 else allowed[i]
+            candidates = np.where(suitable & (free | (number == 2)), iou[i], -1.0)
+            best = int(candidates.argmax())
+            if candidates[best] >= threshold:
+                matches[i] = best
+                free[best] = False
     return matches
 
 

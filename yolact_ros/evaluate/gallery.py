@@ -11,6 +11,7 @@ from pycocotools import mask as rle_masks
 
 from yolact_ros.evaluate.mistakes import INVENTED, MISSED, WRONG_CLASS, MatchedImage, Mistake
 
+NAME = 36  # letters of a file name that fit into a caption
 PANEL, CAPTION, TITLE, GAP = 200, 40, 46, 10  # pixels
 CONTEXT = 0.6  # margin around the boxes, as a fraction of their longer side
 SMALLEST_WINDOW = 64  # pixels of the image
@@ -24,7 +25,12 @@ Window = tuple[int, int, int, int]
 
 
 def draw_case(
-    image_bgr: np.ndarray, mistake: Mistake, matched: MatchedImage, *, names: Sequence[str]
+    image_bgr: np.ndarray,
+    mistake: Mistake,
+    matched: MatchedImage,
+    *,
+    file_name: str,
+    names: Sequence[str],
 ) -> np.ndarray:
     """Draw one mistake, with the ground truth on the left and the detections on the right.
 
@@ -35,6 +41,7 @@ def draw_case(
         image_bgr: (H, W, 3) uint8, whole image.
         mistake: mistake to show.
         matched: instances and detections of the image.
+        file_name: file of the image, for the caption.
         names: class names by class id.
 
     Returns:
@@ -54,7 +61,7 @@ def draw_case(
     for number, (rows, shown, colour) in enumerate(sides):
         left = number * (PANEL + GAP)
         canvas[:PANEL, left : left + PANEL] = _draw_side(image_bgr, window, rows, shown, colour)
-    first, second = describe_mistake(mistake, matched, names=names)
+    first, second = describe_mistake(mistake, matched, file_name=file_name, names=names)
     _write(canvas, first, (2, PANEL + 16), 0.45, INK)
     _write(canvas, second, (2, PANEL + 33), 0.38, GREY)
     return canvas
@@ -84,7 +91,7 @@ def draw_gallery(cases: Sequence[np.ndarray], *, title: str, columns: int = 3) -
 
 
 def describe_mistake(
-    mistake: Mistake, matched: MatchedImage, *, names: Sequence[str]
+    mistake: Mistake, matched: MatchedImage, *, file_name: str, names: Sequence[str]
 ) -> tuple[str, str]:
     """Return two lines of text: what is wrong, and where."""
     true_name = found_name = ""
@@ -93,7 +100,7 @@ def describe_mistake(
     if mistake.found is not None:
         row = matched.found[mistake.found]
         found_name = f"{names[row['category_id']]} {row['score']:.2f}"
-    where = f"image {mistake.image_id}"
+    where = file_name if len(file_name) <= NAME else f"..{file_name[2 - NAME :]}"
     if mistake.kind == MISSED:
         near = _nearest(matched.iou[:, mistake.truth], matched.found, names)
         return f"{true_name} missed", f"{where}, {mistake.weight:.0f} pixels{near}"

@@ -28,7 +28,7 @@ class MatchedImage:
     Attributes:
         image_id: id of the image.
         truth: T COCO annotations, without crowds.
-        found: D detections in the same form, with their mask `score`.
+        found: D detections in the same form, with their class `score`.
         iou: (D, T) float64 mask IoU.
         matches: (D,) int64, index of the true instance of each detection, or -1.
     """
@@ -76,7 +76,7 @@ class Mistake:
 def match_tables(tables: CocoTables, *, score_threshold: float) -> list[MatchedImage]:
     """Match the detections above a class score with the true instances, image by image.
 
-    Masks match from an IoU of 0.5, regardless of their classes, in descending order of mask score.
+    Masks match from an IoU of 0.5, in descending order of class score; see `match_instances`.
     Unmatched detections with at least half of their pixels on a crowd of their class are ignored.
     """
     truth: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in tables.images}
@@ -85,7 +85,7 @@ def match_tables(tables: CocoTables, *, score_threshold: float) -> list[MatchedI
         truth[row["image_id"]].append(row)
     for box, mask in zip(tables.found["bbox"], tables.found["segm"], strict=True):
         if box["score"] >= score_threshold:
-            found[mask["image_id"]].append(mask)
+            found[mask["image_id"]].append({**mask, "score": box["score"]})
     return [_match_image(i, truth[i], found[i]) for i in tables.images]
 
 
@@ -96,12 +96,11 @@ def _match_image(
     iou = mask_iou_matrix(found, truth)
     instances = [row for row in truth if not row["iscrowd"]]
     scores = np.array([row["score"] for row in found])
-    matches = match_instances(iou[:, ~crowd], scores, threshold=MATCH_IOU)
-    kept = np.ones(len(found), bool)
-    for i, row in enumerate(found):
-        same = np.array([other["category_id"] == row["category_id"] for other in truth], bool)
-        on_crowd = bool((iou[i, crowd & same] >= MATCH_IOU).any())
-        kept[i] = matches[i] >= 0 or not on_crowd
+    classes = np.array([row["category_id"] for row in truth], np.int64)
+    same = np.array([row["category_id"] for row in found], np.int64)[:, None] == classes
+    matches = match_instances(iou[:, ~crowd], scores, threshold=MATCH_IOU, same=same[:, ~crowd])
+    on_crowd = ((iou >= MATCH_IOU) & same & crowd).any(axis=1)
+    kept = (matches >= 0) | ~on_crowd
     return MatchedImage(
         image_id=image_id,
         truth=instances,

@@ -183,6 +183,7 @@ def _write_galleries(
                 dataset.read_image(index[mistake.image_id]),
                 mistake,
                 by_id[mistake.image_id],
+                file_name=dataset.image_path(index[mistake.image_id]).name,
                 names=dataset.classes,
             )
             for mistake in shown

@@ -37,7 +37,18 @@ def test_the_best_instance_comes_out_on_top():
     alone = draw_detections(image, detections(boxes[:1]), ("a", "b"))
     distance = np.abs(drawn[80, 60].astype(int) - class_colour(0)).sum()
     assert distance < np.abs(drawn[80, 60].astype(int) - class_colour(1)).sum()
-    np.testing.assert_array_equal(drawn[40], alone[40])
+    np.testing.assert_array_equal(drawn[30], alone[30])  # its label keeps its place
+    second = (drawn != alone).any(axis=2)
+    assert (drawn[second] == class_colour(1)).all(axis=1).any()  # the other is below it
+
+
+def test_labels_do_not_hide_each_other():
+    """Eight objects in one place: every label has its tag, until there is no room."""
+    image = np.zeros((240, 320, 3), np.uint8)
+    many = detections([[40, 60, 200, 230]] * 8, class_ids=range(8), size=(240, 320))
+    drawn = draw_detections(image, many, [f"class {i}" for i in range(8)])
+    tags = [(drawn == class_colour(i)).all(axis=2)[:, 42:60].sum() for i in range(8)]
+    assert min(tags) > 100
 
 
 def test_nothing_found_gives_a_copy():

@@ -57,7 +57,8 @@ def draw_detections(
     for i in range(len(detections)):
         colour = class_colour(int(detections.class_ids[i]))
         text = caption(detections, i, class_names=class_names)
-        taken.append(_draw_label(canvas, detections.boxes[i], text, colour, line=line, taken=taken))
+        box = detections.boxes[i]
+        taken.append(_draw_label(canvas, box, text, colour, line=line, taken=taken))
     return canvas
 
 
@@ -133,6 +134,7 @@ def _draw_label(
 
 
 def _meet(first: Tag, second: Tag) -> bool:
+    """Whether two tags have a pixel in common."""
     return all(first[i] < second[i + 2] and second[i] < first[i + 2] for i in (0, 1))
 
 
