@@ -55,7 +55,7 @@ def test_a_training_starts_from_a_shipped_model_by_its_name(cache, pictures, tmp
     file.write_text(yaml.safe_dump(recipe))
     assert main(["train", str(file), "-o", str(tmp_path / "run")]) == 0
     account = (tmp_path / "run" / "transfer.txt").read_text()
-    assert account.startswith("Took 330 of 336 entries") and "tabletop" in account
+    assert account.startswith("Copied 330 of 336 entries") and "tabletop" in account
     file.write_text(yaml.safe_dump({**recipe, "freeze_batch_norm": False}))
     config = read_train_config(file, find_checkpoint=find_checkpoint)
     with pytest.raises(ConfigError, match="Set freeze_batch_norm to true"):

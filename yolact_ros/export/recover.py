@@ -63,7 +63,8 @@ def recover_checkpoint(folder: str | Path, path: str | Path) -> None:
             layer = name.removesuffix(".weight")
             found[name] = weight.contiguous()
             if layer not in norms:
-                found[f"{layer}.bias"] = bias
+                if f"{layer}.bias" in own or bool(bias.any()):
+                    found[f"{layer}.bias"] = bias
                 continue
             norm, epsilon = norms[layer]
             if f"{layer}.bias" in own:  # it went into that of the norm
