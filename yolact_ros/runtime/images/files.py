@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Read images from files, folders and videos, one after another."""
-=======
-"""Images from files, folders, videos, cameras and network streams, one after another."""
->>>>>>> 77509fb (Predict from webcams, streams and patterns; show, filter, write YOLO text)
+"""Read images from files, folders, videos, cameras and network streams, one after another."""
 
 from __future__ import annotations
 
@@ -99,15 +95,9 @@ def find_files(paths: Iterable[str | Path]) -> list[Path]:
     return list(files.values())
 
 
-<<<<<<< HEAD
-def is_video(path: Path) -> bool:
-    """Return whether a file is a video, by its suffix."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
-=======
 def is_video(source: Source) -> bool:
-    """Whether a source is a video: by its suffix, or as a camera or stream."""
+    """Return whether a source is a video, by its suffix, or a camera or stream."""
     return isinstance(source, str) or source.suffix.lower() in VIDEO_SUFFIXES
->>>>>>> 77509fb (Predict from webcams, streams and patterns; show, filter, write YOLO text)
 
 
 def read_frames(files: Iterable[Source]) -> Iterator[SourceImage]:
@@ -123,20 +113,14 @@ def read_frames(files: Iterable[Source]) -> Iterator[SourceImage]:
                 yield SourceImage(name, path, None, fault=str(error))
 
 
-<<<<<<< HEAD
-def count_frames(files: Iterable[Path]) -> int:
-    """Count the frames of `read_frames`, as far as the files state their number."""
-    return sum(_video_length(path) if is_video(path) else 1 for path in files)
-=======
 def count_frames(files: Iterable[Source]) -> int | None:
-    """Count what `read_frames` will give, as far as the files know; None with a live source."""
+    """Count the frames of `read_frames`, as far as files state it; None with a live source."""
     count = 0
     for source in files:
         if isinstance(source, str):
             return None
         count += _video_length(source) if is_video(source) else 1
     return count
->>>>>>> 77509fb (Predict from webcams, streams and patterns; show, filter, write YOLO text)
 
 
 def is_whole_video(path: Path, length: int) -> bool:
@@ -151,15 +135,9 @@ def is_whole_video(path: Path, length: int) -> bool:
     return whole
 
 
-<<<<<<< HEAD
-def unique_names(files: Iterable[Path]) -> list[str]:
-    """Return for each file the shortest end of its path that no other file has."""
-    parts = [path.resolve().parts for path in files]
-=======
 def unique_names(files: Iterable[Source]) -> list[str]:
-    """Give each file the shortest end of its path that no other file has; see `_live_name` too."""
+    """Return for each file the shortest end of its path that no other file has; see `_live_name` too."""
     parts = [(_live_name(f),) if isinstance(f, str) else f.resolve().parts for f in files]
->>>>>>> 77509fb (Predict from webcams, streams and patterns; show, filter, write YOLO text)
     longest = max(map(len, parts), default=0)
     names = [""] * len(parts)
     for length in range(1, longest + 1):
