@@ -165,13 +165,13 @@ def test_scaling_is_told_in_one_line():
 def test_batch_norms_freeze_by_themselves_below_six_images_a_process(tmp_path):
     with torch.device("meta"):
         model = Yolact(TABLETOP_MODEL)
-    for setting, share, frozen in (
+    for setting, images, frozen in (
         ("auto", 5, True), ("auto", 6, False), ("true", 64, True), ("false", 1, False),
     ):  # fmt: skip
         path = tmp_path / "recipe.yaml"
         path.write_text(f"variant: tabletop\nfreeze_batch_norm: {setting}\n")
-        norms = frozen_norms(model, read_train_config(path), share=share)
-        assert bool(norms) == frozen, (setting, share)
+        norms = frozen_norms(model, read_train_config(path), images=images)
+        assert bool(norms) == frozen, (setting, images)
     path.write_text("variant: tabletop\nfreeze_batch_norm: sometimes\n")
     with pytest.raises(ConfigError, match="freeze_batch_norm"):
         read_train_config(path)

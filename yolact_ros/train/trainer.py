@@ -308,8 +308,8 @@ class Trainer:
             with self._writing():
                 report.write_text(transfer.report(), encoding="utf-8")
             check_frozen_parts(transfer, self.config)
-            share = self.processes.per_process_batch(self.config.batch_size)
-            norms = frozen_norms(model, self.config, share=share)
+            images = self.processes.per_process_batch(self.config.batch_size)
+            norms = frozen_norms(model, self.config, images=images)
             check_norms(model, self.config.start_from, frozen=bool(norms))
             logger.info("%s In full: %s", transfer, report)
         elif fill and self.config.pretrained:

@@ -136,7 +136,7 @@ def is_whole_video(path: Path, length: int) -> bool:
 
 
 def unique_names(files: Iterable[Source]) -> list[str]:
-    """Return for each file the shortest end of its path that no other file has; see `_live_name` too."""
+    """Return for each file the shortest unique end of its path; see `_live_name` too."""
     parts = [(_live_name(f),) if isinstance(f, str) else f.resolve().parts for f in files]
     longest = max(map(len, parts), default=0)
     names = [""] * len(parts)
