@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.cli.models import find_checkpoint  # noqa: E402
 from yolact_ros.errors import BundleError, ConfigError  # noqa: E402
 from yolact_ros.export.recover import recover_checkpoint  # noqa: E402
+from yolact_ros.runtime.bundle import checksum  # noqa: E402
 from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
 from yolact_ros.train.config import read_train_config  # noqa: E402
 from yolact_ros.train.trainer import Trainer  # noqa: E402
@@ -69,6 +71,7 @@ def test_a_name_of_nothing_says_what_was_likely_meant(cache):
 
 def test_int8_has_not_all_digits(tiny_bundle, monkeypatch):
     path = tiny_bundle.folder / "model.json"
-    path.write_text(path.read_text().replace('"fp32"', '"int8"').replace('"checksum"', '"was"'))
+    content = json.loads(path.read_text()) | {"precision": "int8"}
+    path.write_text(json.dumps(content | {"checksum": checksum(content)}))
     with pytest.raises(BundleError, match="int8.*made from"):
         recover_checkpoint(tiny_bundle.folder, tiny_bundle.folder / "x.pth")

@@ -259,7 +259,7 @@ def test_a_folder_that_is_no_bundle_is_left_alone(checkpoint, tmp_path):
 def test_a_file_that_is_no_checkpoint_gets_a_sentence(tmp_path, capsys):
     path = tmp_path / "notes.pth"
     path.write_text("not weights")
-    with pytest.raises(WeightsError, match="no checkpoint"):
+    with pytest.raises(WeightsError, match="not a checkpoint"):
         export_bundle(path, tmp_path / "bundle")
     assert main(["export", str(path), "-o", str(tmp_path / "bundle")]) == 1
     assert "notes.pth" in capsys.readouterr().err
