@@ -119,6 +119,32 @@ def test_both_forms_of_deformable_convolution_find_the_same(exported):
     )
 
 
+def test_fewer_candidates_find_the_same_where_classes_have_fewer(exported):
+    usual, _ = exported(target="tensorrt")
+    fewer, _ = exported(target="tensorrt", top_k=15)
+    assert (usual.description.top_k, fewer.description.top_k) == (200, 15)
+    assert largest_overlap_matrix(fewer) == 15 < largest_overlap_matrix(usual)
+    ours, theirs = (run(b, "detect", {"image": images(1)}) for b in (fewer, usual))
+    assert max(np.bincount(ours["class_ids"][ours["scores"] > 0])) <= 15
+    # Those of a class that rank first are the same, whoever else competes.
+    for class_id in range(3):
+        first, expected = (
+            found["scores"][(found["class_ids"] == class_id) & (found["scores"] > 0)][:3]
+            for found in (ours, theirs)
+        )
+        np.testing.assert_allclose(first, expected, atol=1e-5)
+
+
+def largest_overlap_matrix(bundle):
+    """How many candidates of a class the graph compares with each other."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(bundle.graphs["detect"].path)).graph
+    shapes = [
+        [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+        for value in graph.value_info
+    ]
+    return max(s[1] for s in shapes if len(s) == 3 and s[0] == 3 and s[1] == s[2])
+
+
 def test_tensorrts_plugin_is_there_for_those_who_ask(exported):
     by_sampling, _ = exported(target="tensorrt", precision="fp16")
     by_plugin, report = exported(target="tensorrt", precision="fp16", deform_conv="deform_conv")
@@ -327,6 +353,8 @@ def test_options_that_do_not_go_together_are_refused(checkpoint, tmp_path, capsy
         ({"target": "tensorrt", "precision": "fp4"}, "fp32 or fp16"),
         ({"target": "tensorrt", "sampling": "half"}, "together with precision fp16"),
         ({"deform_conv": "plugin"}, "expected one of: grid_sample, deform_conv"),
+        ({"top_k": 50}, "set at run time; leave --top-k out"),
+        ({"target": "tensorrt", "top_k": 0}, "top_k is 0; expected a value from 1"),
         ({"target": "openvino"}, "expected one of: onnxruntime, tensorrt"),
     ]:
         with pytest.raises(ConfigError, match=message):

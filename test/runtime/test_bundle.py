@@ -46,6 +46,14 @@ def test_a_bundle_for_video_lists_its_warps(tiny_video_bundle, tiny_bundle):
     assert tiny_bundle.description.warps == ()
 
 
+def test_candidates_of_nms_are_recorded_where_they_are_fixed(tiny_bundle, tiny, tmp_path):
+    assert tiny_bundle.description.top_k is None  # as in bundles of earlier versions
+    assert "top_k" not in json.loads((tiny_bundle.folder / "model.json").read_text())
+    assert rewrite(tiny_bundle, tiny, tmp_path / "fixed", top_k=50).description.top_k == 50
+    with pytest.raises(BundleError, match="top_k is 0; expected a whole number from 1 to 5000"):
+        rewrite(tiny_bundle, tiny, tmp_path / "none", top_k=0)
+
+
 @pytest.mark.parametrize(
     "entry", ["warps", "target", "precision", "batch", "source", "versions", "checksum"]
 )

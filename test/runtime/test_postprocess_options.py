@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import recorded
@@ -192,6 +194,15 @@ def test_a_graph_with_nms_inside_refuses_another_nms(tiny):
             segmenter.stream(postprocess=config)
         with pytest.raises(ConfigError, match="NMS inside its graph.*--nms host"):
             Segmenter(tiny.FakeBackend(), description, config)
+
+
+def test_candidates_of_a_graph_are_those_that_it_was_exported_with(tiny):
+    description = replace(tiny.describe(tiny.TINY, form="with_nms"), top_k=50)
+    Segmenter(tiny.FakeBackend(), description)  # the default is nobody's choice
+    Segmenter(tiny.FakeBackend(), description, PostprocessConfig(top_k=50))
+    message = "top_k is 60, .* with top_k 50. .*--top-k 60, .*--nms host"
+    with pytest.raises(ConfigError, match=message):
+        Segmenter(tiny.FakeBackend(), description, PostprocessConfig(top_k=60))
 
 
 def test_more_detections_than_the_model_gives_are_not_asked_for(tiny):

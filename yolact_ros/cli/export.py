@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from yolact_ros.config import PostprocessConfig
+
 if TYPE_CHECKING:
     from yolact_ros.export.to_bundle import OutputError
 
@@ -33,6 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="host",
         help="where NMS and re-scoring run: on the host, which is faster on a CPU, or in the "
         "graph (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--top-k",
+        type=int,
+        default=PostprocessConfig.top_k,
+        metavar="N",
+        help="candidates of each class for NMS inside the graph, which compares all pairs of them "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--masks",
@@ -103,6 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.output,
         nms=arguments.nms,
         masks=arguments.masks,
+        top_k=arguments.top_k,
         max_detections=arguments.max_detections,
         keyframes=arguments.keyframes,
         half_weights=arguments.half_weights,

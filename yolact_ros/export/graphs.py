@@ -95,7 +95,12 @@ def host_graphs(model: Yolact) -> list[Graph]:
 
 
 def detection_graphs(
-    model: Yolact, *, max_detections: int, batch: int = 1, masks: bool = False
+    model: Yolact,
+    *,
+    max_detections: int,
+    batch: int = 1,
+    masks: bool = False,
+    top_k: int = PostprocessConfig.top_k,
 ) -> list[Graph]:
     """Return the one graph that goes from the image to finished detections.
 
@@ -104,9 +109,10 @@ def detection_graphs(
         max_detections: rows of the result.
         batch: images of one run; above 1, every output has it as its first dimension.
         masks: end in masks instead of prototypes.
+        top_k: candidates of each class for NMS.
     """
     config = PostprocessConfig(
-        score_threshold=GRAPH_SCORE_THRESHOLD, max_detections=max_detections
+        score_threshold=GRAPH_SCORE_THRESHOLD, max_detections=max_detections, top_k=top_k
     )
     detect = DetectWithNmsGraph(model, config, masks=masks)
     draw = partial(_images, model, batch)

@@ -141,6 +141,7 @@ def quantize_bundle(
         target=target,
         precision="int8",
         batch=description.batch,
+        top_k=description.top_k,
         quantization={
             "images": len(images),
             "float_above": float_above if float_layers is None else None,

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from yolact_ros.config import PostprocessConfig
 from yolact_ros.errors import BackendError, ConfigError
 from yolact_ros.export.compare import HALF_TOLERANCE, check_errors, relative_errors
 from yolact_ros.export.graphs import Graph, detection_graphs, host_graphs, video_graphs
@@ -57,6 +58,7 @@ def export_bundle(
     nms: str = "host",
     masks: str = "host",
     max_detections: int = 100,
+    top_k: int = PostprocessConfig.top_k,
     keyframes: bool = False,
     half_weights: bool = False,
     target: str = "onnxruntime",
@@ -75,6 +77,7 @@ def export_bundle(
         masks: where masks are assembled from prototypes, `host` or `graph` (needs NMS in the
             graph).
         max_detections: largest number of detections in an image, fixed in a graph with NMS.
+        top_k: candidates of each class for NMS inside the graph, where it is fixed.
         keyframes: write the graphs for video, which also serve single images.
         half_weights: store weights as float16 (see `to_onnx.halve_weights`).
         target: `onnxruntime` or `tensorrt`. A bundle for TensorRT has NMS in the graph, and
@@ -105,6 +108,8 @@ def export_bundle(
     form = DEFORM_CONV_FORMS[target] if deform_conv is None else deform_conv
     if form not in FORMS:
         raise ConfigError(f"deform_conv is {form!r}; expected one of: {', '.join(FORMS)}.")
+    if nms == "host" and top_k != PostprocessConfig.top_k:
+        raise ConfigError("With --nms host, top_k is set at run time; leave --top-k out.")
     if keyframes and batch > 1:
         raise ConfigError("Graphs of video take one image at a time; export them with --batch 1.")
     model = load_model(checkpoint)
@@ -114,7 +119,11 @@ def export_bundle(
         graphs = host_graphs(model)
     else:
         graphs = detection_graphs(
-            model, max_detections=max_detections, batch=batch, masks=masks == "graph"
+            model,
+            max_detections=max_detections,
+            batch=batch,
+            masks=masks == "graph",
+            top_k=top_k,
         )
     if keyframes:
         graphs = video_graphs(graphs)
@@ -149,6 +158,7 @@ def export_bundle(
         target=target,
         precision=precision,
         batch=batch,
+        top_k=top_k if nms == "graph" else None,
         source={
             "checkpoint": Path(checkpoint).name,
             "sha256": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),

@@ -2,8 +2,8 @@
 
     {"format": 2, "model": ModelConfig, "detect_form": "on_demand" | "dense" | "with_nms" |
      "with_masks",
-     "max_detections": N, "warps": ["dis", "none"], "target": "onnxruntime" | "tensorrt",
-     "precision": "fp32", "batch": 1,
+     "max_detections": N, "top_k": N, "warps": ["dis", "none"],
+     "target": "onnxruntime" | "tensorrt", "precision": "fp32", "batch": 1,
      "graphs": {"detect": {"file": ..., "sha256": ..., "inputs": {name: {"shape", "dtype"}},
                            "outputs": {name: {"shape", "dtype"}}}, ...},
      "source": {"checkpoint": file name, "sha256": ...}, "versions": {library: version},
@@ -14,7 +14,8 @@ A dimension of -1 is free. `detect_form` says what the graph `detect` computes
 keyframe can be warped to a later image; instead of `detect` it has `keyframe`, `non_keyframe_flow`
 and, for the warp `learned`, `non_keyframe`. `target` says what the graphs were written for;
 `*.engine` files beside them are TensorRT's (`runtime.backends.tensorrt.files`). `quantization`
-is there only in an int8 bundle, for its reader (`export.int8_bundle`).
+is there only in an int8 bundle, for its reader (`export.int8_bundle`); `top_k` only where NMS is
+inside the graph, and not in bundles of earlier versions, whose graphs have 200.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class ModelDescription:
         target: what the graphs were written for, one of `TARGETS`; ONNX Runtime runs all of them.
         precision: of the graphs' arithmetic, one of `PRECISIONS`.
         batch: images of one run; above 1, every tensor has this as its first dimension.
+        top_k: candidates of each class for NMS inside the graph; None: the default of
+            `PostprocessConfig`, or NMS is on the host.
     """
 
     model: ModelConfig
@@ -67,6 +70,7 @@ class ModelDescription:
     target: str = "onnxruntime"
     precision: str = "fp32"
     batch: int = 1
+    top_k: int | None = None
 
 
 def supported_warps(model: ModelConfig) -> tuple[str, ...]:
@@ -146,6 +150,7 @@ class Bundle:
                 target=str(content["target"]),
                 precision=str(content["precision"]),
                 batch=_count(content, "batch", most=1024),
+                top_k=_count(content, "top_k", most=5000) if "top_k" in content else None,
             )
         except ConfigError as error:
             raise BundleError(f"{folder / DESCRIPTION}: {error}") from error

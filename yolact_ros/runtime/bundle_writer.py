@@ -34,6 +34,7 @@ def write_bundle(
     target: str = "onnxruntime",
     precision: str = "fp32",
     batch: int = 1,
+    top_k: int | None = None,
     quantization: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Write a bundle, completely or not at all.
@@ -52,6 +53,7 @@ def write_bundle(
         target: the same.
         precision: the same.
         batch: the same.
+        top_k: the same.
         quantization: plain values that say how an int8 bundle was made.
 
     Raises:
@@ -93,6 +95,8 @@ def write_bundle(
                 "source": dict(source),
                 "versions": dict(versions),
             }
+            if top_k is not None:
+                description["top_k"] = top_k
             if quantization is not None:
                 description["quantization"] = dict(quantization)
             description["checksum"] = checksum(description)

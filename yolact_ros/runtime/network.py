@@ -17,7 +17,7 @@ from yolact_ros.runtime.detect_forms import DETECT_FORMS
 from yolact_ros.runtime.masks import SoftMasks
 from yolact_ros.runtime.postprocess import Selection
 
-# Settings that a graph with NMS inside has built in, with their default values.
+# Settings that a graph with NMS inside has built in; all but `top_k` with their default values.
 FIXED_IN_GRAPH = ("nms", "nms_iou_threshold", "top_k", "all_classes")
 
 
@@ -213,9 +213,13 @@ def check_postprocess(config: PostprocessConfig, description: ModelDescription) 
         return
     defaults = PostprocessConfig()
     for name in FIXED_IN_GRAPH:
-        value, fixed = getattr(config, name), getattr(defaults, name)
-        if value != fixed:
+        value, default = getattr(config, name), getattr(defaults, name)
+        built_in = (description.top_k or default) if name == "top_k" else default
+        # A default is nobody's choice, so that it goes with every graph.
+        if value not in (built_in, default):
+            another = f" with --top-k {value}, or" if name == "top_k" else ""
             raise ConfigError(
-                f"{name} is {value!r}, but this model has NMS inside its graph, with {fixed!r}. "
-                "Export it with --nms host to choose at run time."
+                f"{name} is {value!r}, but this model has NMS inside its graph, with {name} "
+                f"{built_in!r}. Set that, or export the model again{another} for ONNX Runtime "
+                "with --nms host, where it can be set at run time."
             )
