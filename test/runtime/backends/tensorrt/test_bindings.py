@@ -1,12 +1,15 @@
-"""The real Python bindings of several versions of TensorRT have all that the code uses.
+"""What the code uses of TensorRT and of the driver is there, according to NVIDIA's own wheels.
 
-The bindings are NVIDIA's wheels; the libraries that they load are stubs whose functions return
-nothing, as on a machine where CUDA does not start.
+The Python bindings of several versions of TensorRT are real; the libraries that they load are
+stubs whose functions return nothing, as on a machine where CUDA does not start. Of the driver there
+is the header.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,9 +18,14 @@ from pathlib import Path
 
 import pytest
 
+from yolact_ros.runtime.backends.tensorrt import cuda, gpu
+from yolact_ros.runtime.backends.tensorrt.driver import SIGNATURES, Address, Handle
+
 # JetPack 6.1 and 6.2, JetPack 7, and the last version of each major one.
 VERSIONS = ("10.3.0", "10.13.3.9", "10.16.1.11", "11.4.0.106")
-FOLDER = Path(sys.prefix) / "tensorrt_bindings_of"  # kept between runs
+FOLDER = Path(sys.prefix) / "wheels_of_nvidia"  # kept between runs
+# With cuda.h: of JetPack 6.1 and 6.2, and of JetPack 7.
+HEADERS = ("nvidia-cuda-runtime-cu12==12.6.77", "nvidia-cuda-runtime==13.0.96")
 REPOSITORY = Path(__file__).resolve().parents[4]
 
 STUB = """
@@ -107,11 +115,33 @@ print("as expected")
 
 
 @pytest.fixture(scope="module")
-def stubs(tmp_path_factory):
-    """A folder with stubs of TensorRT's libraries."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
+def compiler():
+    found = shutil.which("cc") or shutil.which("gcc")
+    if found is None:
         pytest.skip("needs a C compiler")
+    return found
+
+
+def installed(wheel):
+    """The folder of a wheel without what it depends on."""
+    folder = FOLDER / wheel
+    if not folder.is_dir():
+        FOLDER.mkdir(exist_ok=True)
+        scratch = tempfile.mkdtemp(dir=FOLDER)
+        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
+        result = subprocess.run(
+            [*command, "--target", scratch, wheel], capture_output=True, text=True
+        )
+        if result.returncode:
+            shutil.rmtree(scratch)
+            pytest.skip(f"{wheel} cannot be installed: {result.stderr.strip().splitlines()[-1]}")
+        os.replace(scratch, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stubs(tmp_path_factory, compiler):
+    """A folder with stubs of TensorRT's libraries."""
     folder = tmp_path_factory.mktemp("stubs")
     (folder / "stub.c").write_text(STUB)
     for library in ("nvinfer", "nvonnxparser", "nvinfer_plugin"):
@@ -125,19 +155,7 @@ def stubs(tmp_path_factory):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_bindings_have_what_is_used(version, stubs):
-    folder = FOLDER / version
-    if not folder.is_dir():
-        FOLDER.mkdir(exist_ok=True)
-        scratch = tempfile.mkdtemp(dir=FOLDER)
-        wheel = f"tensorrt-cu12-bindings=={version}"
-        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
-        result = subprocess.run(
-            [*command, "--target", scratch, wheel], capture_output=True, text=True
-        )
-        if result.returncode:
-            shutil.rmtree(scratch)
-            pytest.skip(f"{wheel} cannot be installed: {result.stderr.strip().splitlines()[-1]}")
-        os.replace(scratch, folder)
+    folder = installed(f"tensorrt-cu12-bindings=={version}")
     paths = os.pathsep.join(map(str, (folder, REPOSITORY)))
     result = subprocess.run(
         [sys.executable, "-c", PROBE, version],
@@ -148,3 +166,44 @@ def test_the_bindings_have_what_is_used(version, stubs):
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout == "as expected\n"
+
+
+def kind_of(parameter):
+    """The type of a parameter of a C declaration, as ctypes passes it."""
+    words = parameter.replace("const", "").split()[:-1]
+    if "*" in parameter or words[0] in (
+        "CUcontext",
+        "CUstream",
+        "CUevent",
+        "CUgraph",
+        "CUgraphExec",
+    ):
+        return Handle
+    kinds = {"CUdeviceptr": Address, "size_t": ctypes.c_size_t, "unsigned int": ctypes.c_uint}
+    kinds["unsigned long long"] = ctypes.c_ulonglong
+    return kinds.get(" ".join(words), ctypes.c_int)  # int, and enumerations
+
+
+@pytest.mark.parametrize("wheel", HEADERS)
+def test_calls_of_the_driver_are_those_of_its_header(wheel, compiler):
+    (header,) = installed(wheel).rglob("include/cuda.h")
+    values = {
+        "CU_STREAM_NON_BLOCKING": cuda._NON_BLOCKING,
+        "CU_STREAM_CAPTURE_MODE_THREAD_LOCAL": cuda._THREAD_LOCAL,
+        "CU_CTX_SCHED_BLOCKING_SYNC": cuda._BLOCKING_SYNC,
+        "CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT": gpu._MULTIPROCESSORS,
+        "CU_DEVICE_ATTRIBUTE_INTEGRATED": gpu._INTEGRATED,
+        "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR": gpu._CAPABILITY_MAJOR,
+        "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR": gpu._CAPABILITY_MINOR,
+    }
+    lines = [f'#include "{header}"']
+    lines += [f'_Static_assert({name} == {value}, "");' for name, value in values.items()]
+    command = [compiler, "-xc", "-D__CUDA_API_VERSION_INTERNAL", "-"]
+    source = "\n".join(lines)
+    subprocess.run([*command, "-fsyntax-only"], input=source, text=True, check=True)
+    result = subprocess.run(
+        [*command, "-E", "-P"], input=source, text=True, check=True, capture_output=True
+    )
+    declared = dict(re.findall(r"CUresult\s+(\w+)\(([^)]*)\);", result.stdout))
+    for name, kinds in SIGNATURES.items():
+        assert tuple(map(kind_of, declared[name].split(","))) == kinds, name
