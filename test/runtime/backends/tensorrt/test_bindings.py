@@ -1,8 +1,8 @@
 """What the code uses of TensorRT and of the driver is there, according to NVIDIA's own wheels.
 
 The Python bindings of several versions of TensorRT are real; the libraries that they load are
-stubs whose functions return nothing, as on a machine where CUDA does not start. Of the driver there
-is the header.
+stubs whose functions return nothing, as on a machine where CUDA does not start. Of the driver
+there is the header.
 """
 
 from __future__ import annotations
