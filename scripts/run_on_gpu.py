@@ -14,6 +14,7 @@ Runtime. Results are written after each part, and a part that fails does not end
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -304,6 +305,11 @@ class GpuRun:
 
     def open_backend(self, path: Path) -> tuple[Backend, ModelDescription]:
         """The bundle on TensorRT if it is there, otherwise on ONNX Runtime."""
+        with contextlib.suppress(OSError):  # no permission
+            for folder in self.bundles.values():  # similar graphs: the next engine builds faster
+                for timings in folder.glob("*.timing"):
+                    if not (path / timings.name).exists():
+                        shutil.copy(timings, path)
         return open_backend(path, BackendConfig(self.backend))
 
     def open(self, path: Path) -> Segmenter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,11 @@ def test_bundles_of_a_pc_are_timed_without_torch_and_past_failures(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "images" / "a.png"), picture)
     program = REPOSITORY / "scripts" / "run_on_gpu.py"
-    options = ["--bundles", tmp_path / "absent", REPOSITORY / "models" / "tabletop"]
+    bundles = [tmp_path / "first", tmp_path / "second"]
+    for bundle in bundles:
+        shutil.copytree(REPOSITORY / "models" / "tabletop", bundle)
+    (bundles[0] / "tensorrt-10.3.0-sm87x16.timing").write_bytes(b"times of kernels")
+    options = ["--bundles", tmp_path / "absent", *bundles]
     options += ["--images", tmp_path / "images", "-o", tmp_path / "out", "--runs", "2"]
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM, *map(str, [program, *options])],
@@ -41,9 +46,11 @@ def test_bundles_of_a_pc_are_timed_without_torch_and_past_failures(tmp_path):
     )
     assert result.returncode == 0, result.stderr[-2000:]
     found = json.loads((tmp_path / "out" / "gpu.json").read_text())
-    assert list(found["open_seconds"]) == ["tabletop"]
-    (times,) = found["milliseconds"].values()
-    assert times["frame"] >= times["inference"] > 0
+    assert list(found["open_seconds"]) == ["first", "second"]
+    for times in found["milliseconds"].values():
+        assert times["frame"] >= times["inference"] > 0
+    shared = bundles[1] / "tensorrt-10.3.0-sm87x16.timing"
+    assert shared.read_bytes() == b"times of kernels"
     ((what, why),) = found["failures"].items()
     assert "absent" in what and "absent" in why
     assert "machine" in found

@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Build missing engines, with a progress bar for each."""
     from yolact_ros.runtime.backends.tensorrt.build import BuildSettings
+    from yolact_ros.runtime.backends.tensorrt.cache import engine_folders, writable_folder
     from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt
     from yolact_ros.runtime.backends.tensorrt.open import check_target, open_engine
     from yolact_ros.runtime.bundle import Bundle
@@ -75,8 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     library = import_tensorrt(arguments.library)
     gpus = _targets(arguments, library)
     print(f"{library.label}, {bundle.description.precision}, batch {bundle.description.batch}")
+    folder = writable_folder(engine_folders(bundle))
     for gpu in gpus:
-        usual = BuildSettings.for_gpu(gpu, library, bundle.folder)
+        usual = BuildSettings.for_gpu(gpu, library, folder)
         settings = BuildSettings(
             arguments.workspace or usual.workspace_mib,
             arguments.timing_cache or usual.timing_cache,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+import os
 import sys
 
 import numpy as np
@@ -14,6 +16,8 @@ from yolact_ros.runtime.backends.onnxruntime import (
     provider_options,
 )
 from yolact_ros.runtime.backends.open import open_backend
+from yolact_ros.runtime.backends.tensorrt import driver
+from yolact_ros.runtime.bundle_writer import write_bundle
 
 
 def test_a_bundle_opens_on_onnx_runtime(tiny_bundle):
@@ -123,6 +127,31 @@ def test_a_bundle_for_the_cpu_does_not_open_on_tensorrt(tiny_bundle):
         open_backend(tiny_bundle.folder, BackendConfig("tensorrt"))
 
 
+def test_auto_says_once_why_a_bundle_for_tensorrt_runs_on_the_cpu(
+    tiny_bundle, tiny, tmp_path, monkeypatch, caplog
+):
+    bundle = write_bundle(
+        tmp_path / "for_gpu",
+        tiny.TINY,
+        detect_form="dense",
+        max_detections=10,
+        graphs={"detect": tiny_bundle.graphs["detect"].path},
+        source={},
+        versions={},
+        target="tensorrt",
+    )
+    monkeypatch.setattr(driver, "DRIVER", "libno-such-driver.so.1")
+    with caplog.at_level(logging.WARNING):
+        backend, _ = open_backend(bundle.folder)
+        for _ in range(2):
+            backend.run("detect", {"image": np.zeros((1, 32, 40, 3), np.uint8)})
+    (record,) = caplog.records
+    assert "runs with ONNX Runtime on the CPU instead" in record.getMessage()
+    assert "No GPU: the NVIDIA driver's libno-such-driver" in record.getMessage()
+    with pytest.raises(BackendError, match="No GPU|no TensorRT"):
+        open_backend(bundle.folder, BackendConfig("tensorrt"))
+
+
 def test_a_checkpoint_on_onnx_runtime_gets_the_way_to_export_it(tmp_path):
     path = tmp_path / "tiny.pth"
     path.write_bytes(b"weights")
@@ -141,12 +170,14 @@ def test_a_new_shape_makes_no_provider_for_gpus_search_or_build_again(tiny_bundl
 
     names = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
     fixed = tiny_bundle.graphs["detect"]
-    tensorrt, cuda, cpu = provider_options(names, fixed, device=1)
+    tensorrt, cuda, cpu = provider_options(names, fixed, device=1, engines=tmp_path / "new")
     assert cpu == "CPUExecutionProvider"
     assert cuda[1] == {"device_id": "1", "cudnn_conv_algo_search": "HEURISTIC"}
-    folder = str(tiny_bundle.folder / "onnxruntime_tensorrt")
+    folder = str(tmp_path / "new" / "onnxruntime_tensorrt")
+    assert os.path.isdir(folder)  # the provider makes no more than the last folder of a path
     assert "trt_fp16_enable" not in tensorrt[1]
-    assert provider_options(names, fixed, device=1, half=True)[0][1]["trt_fp16_enable"] == "1"
+    unwritable = provider_options(names, fixed, device=1, half=True)[0][1]
+    assert unwritable == {"device_id": "1", "trt_fp16_enable": "1"}
     assert tensorrt[1]["trt_engine_cache_path"] == tensorrt[1]["trt_timing_cache_path"] == folder
     free = GraphInfo(fixed.path, {"p3": TensorInfo((1, 8, -1, -1), "float32")}, {}, "0" * 64)
     options = provider_options(names, free, device=0)

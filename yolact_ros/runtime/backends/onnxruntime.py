@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from yolact_ros.errors import BackendError, BundleError
+from yolact_ros.runtime.backends.tensorrt.cache import engine_folders, writable_folder
 from yolact_ros.runtime.bundle import Bundle, GraphInfo, TensorInfo
 
 INSTALL = "ONNX Runtime is not installed; install it with: pip install 'yolact_ros[onnxruntime]'"
@@ -175,10 +176,17 @@ class OnnxRuntimeBackend:
         # Threads that spin between operators keep other nodes of a robot off the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         path = self.bundle.graphs[graph].path
-        providers = provider_options(
-            self._providers, self.bundle.graphs[graph], device=self._device, half=self._half
-        )
         try:
+            engines = None
+            if "TensorrtExecutionProvider" in self._providers:
+                engines = writable_folder(engine_folders(self.bundle))
+            providers = provider_options(
+                self._providers,
+                self.bundle.graphs[graph],
+                device=self._device,
+                half=self._half,
+                engines=engines,
+            )
             session = library.InferenceSession(
                 self.bundle.read_graph(graph), sess_options=options, providers=providers
             )
@@ -219,14 +227,19 @@ def available_providers() -> list[str]:
 
 
 def provider_options(
-    names: Sequence[str], info: GraphInfo, *, device: int, half: bool = False
+    names: Sequence[str],
+    info: GraphInfo,
+    *,
+    device: int,
+    half: bool = False,
+    engines: Path | None = None,
 ) -> list[Any]:
     """Return what a session takes for one graph: names of providers, with their options.
 
     With the defaults, a run stalls whenever a shape is new: the provider for CUDA tries out every
     algorithm of cuDNN, and the one for TensorRT builds its engine again. So cuDNN chooses by its
-    heuristics, and a graph with free dimensions does not go to TensorRT; engines are cached beside
-    the graph, where its folder can be written.
+    heuristics, and a graph with free dimensions does not go to TensorRT; engines are cached in the
+    folder `engines`, if there is one.
     """
     providers: list[Any] = []
     free = any(-1 in tensor.shape for tensor in info.inputs.values())
@@ -237,8 +250,9 @@ def provider_options(
                 continue
             if half:
                 options["trt_fp16_enable"] = "1"
-            if os.access(info.path.parent, os.W_OK):
-                folder = str(info.path.parent / "onnxruntime_tensorrt")
+            if engines is not None:
+                folder = str(engines / "onnxruntime_tensorrt")
+                os.makedirs(folder, exist_ok=True)  # the provider does not make its parents
                 options |= {
                     "trt_engine_cache_enable": "1",
                     "trt_engine_cache_path": folder,

@@ -235,7 +235,11 @@ def test_whoever_gets_the_reports_can_stop_the_builds(tmp_path, monkeypatch):
         "TensorRtEngine": lambda *_, **__: None,
     }.items():
         monkeypatch.setattr(module, name, value)
-    bundle = types.SimpleNamespace(graphs=["keyframe", "non_keyframe", "more"], folder=tmp_path)
+    bundle = types.SimpleNamespace(
+        graphs=["keyframe", "non_keyframe", "more"],
+        folder=tmp_path,
+        description=types.SimpleNamespace(identity="0123"),
+    )
     with pytest.raises(BackendError, match="'non_keyframe' was stopped"):
         module.open_tensorrt(bundle, report=report)
     assert reports == [
@@ -258,4 +262,4 @@ def test_a_build_on_a_jetson_shares_a_timing_cache_and_the_memory(tmp_path, monk
     )
     rtx = TensorRt("tensorrt_rtx", "1.7.1", None)
     assert BuildSettings.for_gpu(orin, rtx, tmp_path).timing_cache is None
-    assert BuildSettings.for_gpu(orin, full, tmp_path / "absent").timing_cache is None
+    assert BuildSettings.for_gpu(orin, full, None).timing_cache is None

@@ -183,11 +183,12 @@ def test_a_lock_that_is_not_freed_ends_in_an_error(tmp_path, build):
     assert build.count == 0
 
 
-def test_engines_lie_beside_the_graphs_or_in_the_cache(tmp_path, monkeypatch):
+def test_engines_lie_beside_the_graphs_or_in_the_cache(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    bundle, cache = engine_folders(tmp_path / "tabletop", "0123")
-    assert bundle == tmp_path / "tabletop"
-    assert cache == tmp_path / "cache" / "yolact_ros" / "tabletop-0123"
+    bundle, cache = engine_folders(tiny_bundle)
+    assert bundle == tiny_bundle.folder
+    name = f"bundle-{tiny_bundle.description.identity}"
+    assert cache == tmp_path / "cache" / "yolact_ros" / name
 
 
 # Another user: loads an engine from the first of these folders, or builds it into the second.

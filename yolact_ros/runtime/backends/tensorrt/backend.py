@@ -16,6 +16,7 @@ import numpy as np
 
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.tensorrt.build import BuildSettings
+from yolact_ros.runtime.backends.tensorrt.cache import engine_folders, writable_folder
 from yolact_ros.runtime.backends.tensorrt.cuda import Cuda
 from yolact_ros.runtime.backends.tensorrt.engine import EngineTensor, TensorRtEngine
 from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
@@ -300,6 +301,7 @@ def open_tensorrt(
     gpu = find_gpu(device)
     cuda = Cuda(device)
     engines: dict[str, TensorRtEngine] = {}
+    folder = writable_folder(engine_folders(bundle))
     try:
         for number, graph in enumerate(bundle.graphs, 1):
             what = f"engine {number} of {len(bundle.graphs)} ({graph})"
@@ -309,7 +311,7 @@ def open_tensorrt(
                 library=found,
                 gpu=gpu,
                 policy=build,
-                settings=BuildSettings.for_gpu(gpu, found, bundle.folder),
+                settings=BuildSettings.for_gpu(gpu, found, folder),
                 progress=LoggedProgress(what, report),
             )
             engines[graph] = TensorRtEngine(found, opened.content, graph=graph, path=opened.path)

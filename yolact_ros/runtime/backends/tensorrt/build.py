@@ -7,7 +7,6 @@ without a GPU; the driver finishes its engines on the GPU where they run.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,16 +34,16 @@ class BuildSettings:
     timing_cache: Path | None = None
 
     @classmethod
-    def for_gpu(cls, gpu: Gpu, library: TensorRt, folder: Path) -> BuildSettings:
+    def for_gpu(cls, gpu: Gpu, library: TensorRt, folder: Path | None) -> BuildSettings:
         """Return what suits a GPU: a timing cache, and a workspace that leaves the CPU memory.
 
         Args:
             gpu: where the build runs.
             library: that builds; TensorRT-RTX needs no timing cache.
-            folder: of the bundle; without a cache where it cannot be written.
+            folder: of the timing cache; None: without one.
         """
         cache = None
-        if not library.ahead_of_time and os.access(folder, os.W_OK):
+        if not library.ahead_of_time and folder is not None:
             name = f"tensorrt-{library.version}-sm{gpu.compute_capability.replace('.', '')}"
             cache = folder / f"{name}x{gpu.multiprocessors}.timing"
         return cls(default_workspace(gpu), cache)

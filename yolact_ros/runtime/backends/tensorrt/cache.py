@@ -18,6 +18,7 @@ from yolact_ros.runtime.backends.tensorrt.files import (
     read_engine,
     write_engine,
 )
+from yolact_ros.runtime.bundle import Bundle
 
 LOG = logging.getLogger(__name__)
 
@@ -72,7 +73,13 @@ def load_engine(
             f"{reason} It may not be built now (build_engine: never). Build it with: "
             f"yolact engine {folders[0]}"
         )
-    path = engine_path(_writable(folders), graph, identity)
+    writable = writable_folder(folders)
+    if writable is None:
+        raise BackendError(
+            f"No engine can be written: {' and '.join(map(str, folders))} cannot be written by "
+            f"this user. Build it as one who can, with: yolact engine {folders[0]}"
+        )
+    path = engine_path(writable, graph, identity)
     with engine_lock(path, seconds=lock_seconds):
         if policy != "always":
             # Whoever held the lock may have built it.
@@ -87,33 +94,26 @@ def load_engine(
     return content, path
 
 
-def engine_folders(bundle: Path, identity: str) -> tuple[Path, ...]:
+def engine_folders(bundle: Bundle) -> tuple[Path, ...]:
     """Return where engines of a bundle may lie: beside its graphs, then in the user's cache.
 
-    Args:
-        bundle: the bundle's folder, which an installation may have made read-only.
-        identity: of the model, so that two bundles do not meet in the cache.
+    An installation may have made the bundle's folder read-only.
     """
-    cache = user_cache()
-    return (bundle,) if cache is None else (bundle, cache / f"{bundle.name}-{identity}")
+    cache, folder = user_cache(), bundle.folder
+    if cache is None:
+        return (folder,)
+    return folder, cache / f"{folder.name}-{bundle.description.identity}"
 
 
-def _writable(folders: Sequence[Path]) -> Path:
-    """Return the first folder that exists or can be made, and can be written.
-
-    Raises:
-        BackendError: none can.
-    """
+def writable_folder(folders: Sequence[Path]) -> Path | None:
+    """Return the first folder that exists or can be made, and can be written."""
     for folder in folders:
         existing = folder
         while not existing.exists() and existing != existing.parent:
             existing = existing.parent
         if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
             return folder
-    raise BackendError(
-        f"No engine can be written: {' and '.join(map(str, folders))} cannot be written by this "
-        f"user. Build it as one who can, with: yolact engine {folders[0]}"
-    )
+    return None
 
 
 @contextlib.contextmanager

@@ -76,8 +76,9 @@ def open_engine(
                 progress=progress,
             )
 
-    folders = engine_folders(bundle.folder, bundle.description.identity)
-    content, path = load_engine(folders, graph, identity, build=build, policy=policy)
+    content, path = load_engine(
+        engine_folders(bundle), graph, identity, build=build, policy=policy
+    )
     return Engine(content, path, built)
 
 
