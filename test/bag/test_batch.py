@@ -39,7 +39,6 @@ from pathlib import Path
 import yolact_ros.batch.pool as pool
 from yolact_ros.batch.plan import find_sources, make_tasks
 from yolact_ros.batch.storage import Storage, locate
-from yolact_ros.batch.table import write_table  # noqa: E402
 from yolact_ros.batch.worker import Settings
 from yolact_ros.bag.segmented_bag import BagOptions
 from yolact_ros.config import BackendConfig, PostprocessConfig
@@ -128,15 +127,21 @@ def test_two_workers_give_what_one_process_gives(tmp_path, sources, tiny_bundle,
     assert [entry["image"] for entry in rides] == [f"ride#{i}" for i in (0, 1, 3, 4, 5)]
     assert [entry["stamp"] for entry in rides] == pytest.approx([100, 101, 103, 104, 105])
 
-    # What is complete is not done again; what is not, or has changed, is.
+    # What is complete is not done again; what is not, has changed or was removed, is.
     first = (out / "instances.json").read_bytes()
-    states = {path: path.stat().st_mtime_ns for path in out.rglob("*.mcap")}
-    lost = next(p for p in (out / "parts").iterdir() if "clip.avi" in p.read_text())
-    lost.unlink()
+    records = {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()}
+    bag, clip = (
+        next(path for path in records if name in path.read_text())
+        for name in ("ride#0", "clip.avi")
+    )
+    clip.unlink()
+    (out / "bags" / "ride.mcap").unlink()
     again = batch(sources, "-o", out, *model)
-    assert "(6 of them done before)" in again.stdout and again.returncode == 1
-    assert (out / "instances.json").read_bytes() == first and lost.exists()
-    assert states == {path: path.stat().st_mtime_ns for path in out.rglob("*.mcap")}
+    assert "(5 of them done before)" in again.stdout and again.returncode == 1
+    assert (out / "instances.json").read_bytes() == first
+    assert (out / "bags" / "ride.mcap").read_bytes() == copy.read_bytes()
+    changed = {path for path, time in records.items() if path.stat().st_mtime_ns != time}
+    assert changed == {bag, clip}
     assert not [*(out / "unfinished").iterdir()]
 
 
@@ -161,8 +166,8 @@ def test_a_table_has_a_row_for_each_instance(tmp_path, images, tiny_bundle, remo
     tasks = make_tasks(find_sources([source], storage), {})
     assert [worker.run(task) for task in tasks] == ["", ""]
     worker.close()
-    assert storage.names("parts") == {f"{task.key}.json" for task in tasks}
-    records = [json.loads(storage.read(f"parts/{task.key}.json")) for task in tasks]
+    assert storage.names() == {name for task in tasks for name in (task.record, task.table)}
+    records = [json.loads(storage.read(task.record)) for task in tasks]
     assert [record["images"] for record in records] == [1, 6]
     assert f"{folder}/bad.png" in records[0]["faults"][0]
 
@@ -216,6 +221,16 @@ def test_workers_that_cannot_be_had_are_refused(
     start = ["batch", str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
     assert main([*start, "--model", str(tiny_bundle.folder), *words]) == 1
     assert reason in capsys.readouterr().err
+
+
+def test_a_place_where_nothing_can_be_written_is_named_before_the_work(
+    tmp_path, images, tiny_bundle, capsys
+):
+    cv2.imwrite(str(tmp_path / "a.png"), images[0])
+    (tmp_path / "file").touch()
+    words = ["batch", str(tmp_path / "a.png"), "-o", str(tmp_path / "file")]
+    assert main([*words, "--model", str(tiny_bundle.folder)]) == 1
+    assert f"{tmp_path / 'file'} cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["{", "7", '{"images": 1, "faults": [], "entries": null}'])

@@ -58,10 +58,29 @@ class Task:
     key: str
 
     @property
-    def result(self) -> str:
+    def record(self) -> str:
+        """Name of the file that says what was done."""
+        return f"parts/{self.key}.json"
+
+    @property
+    def table(self) -> str:
+        """Name of the Parquet file of its instances."""
+        return f"instances/{self.key}.parquet"
+
+    @property
+    def copy(self) -> str:
         """Of a bag, the name of its copy."""
         name = self.sources[0].name
         return f"bags/{name if name.endswith('.mcap') else name + '.mcap'}"
+
+    def is_done(self, names: set[str], *, table: bool) -> bool:
+        """Whether all its results are among the files `names`."""
+        expected = {self.record}
+        if table:
+            expected.add(self.table)
+        if self.kind == BAG:
+            expected.add(self.copy)
+        return expected <= names
 
 
 def find_sources(addresses: Iterable[str], storage: Storage) -> list[Source]:
@@ -112,7 +131,7 @@ def make_tasks(sources: Iterable[Source], settings: Mapping[str, Any]) -> list[T
     for kind, group in _cut(sources):
         states = [(source.name, source.state) for source in group]
         tasks.append(Task(kind, tuple(group), _digest([kind, states, settings])))
-    names = Counter(task.result for task in tasks if task.kind == BAG)
+    names = Counter(task.copy for task in tasks if task.kind == BAG)
     for name, count in names.items():
         if count > 1:
             raise DatasetError(f"{count} bags would be copied to {name}; name one of them alone.")

@@ -55,6 +55,20 @@ class Storage:
     fs: Any
     root: str
 
+    def check(self) -> None:
+        """Write a file and remove it.
+
+        Raises:
+            DatasetError: results cannot be written.
+        """
+        try:
+            with self.workplace() as folder:
+                (folder / "probe").touch()
+                self.keep(folder / "probe", "probe")
+            self.remove("probe")
+        except Exception as error:  # clients of object stores have errors of their own
+            raise DatasetError(f"{self.root} cannot be written: {error}.") from error
+
     @contextmanager
     def workplace(self) -> Iterator[Path]:
         """Give a local folder for files that are not complete yet.
@@ -79,13 +93,10 @@ class Storage:
             self.fs.put_file(str(file), target)
             file.unlink()
 
-    def names(self, folder: str) -> set[str]:
-        """Names of the files in one of its folders; none if there is no such folder."""
-        path = f"{self.root}/{folder}"
+    def names(self) -> set[str]:
+        """Paths of all its files, in the folder."""
         self.fs.invalidate_cache()
-        if not self.fs.isdir(path):
-            return set()
-        return {Path(file).name for file in self.fs.ls(path, detail=False)}
+        return {file.removeprefix(f"{self.root}/") for file in self.fs.find(self.root)}
 
     def read(self, name: str) -> bytes:
         """Read a whole file."""

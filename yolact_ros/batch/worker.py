@@ -72,11 +72,11 @@ class Worker:
                     from yolact_ros.batch.table import write_table
 
                     write_table(folder / f"{task.key}.parquet", entries)
-                    storage.keep(folder / f"{task.key}.parquet", f"instances/{task.key}.parquet")
+                    storage.keep(folder / f"{task.key}.parquet", task.table)
                 kept = [] if self._settings.table else entries
                 record = {"images": len(entries), "faults": faults, "entries": kept}
                 (folder / f"{task.key}.json").write_text(json.dumps(record))
-                storage.keep(folder / f"{task.key}.json", f"parts/{task.key}.json")
+                storage.keep(folder / f"{task.key}.json", task.record)
         except YolactError as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - one input never ends the others' work
@@ -93,13 +93,13 @@ class Worker:
         def add(place: int, stamp: float | None, found: Any) -> None:
             entries.append(describe(f"{source.name}#{place}", found, self._classes, stamp))
 
-        target = folder / task.key / Path(task.result).name  # its name is inside the file, too
+        target = folder / task.key / Path(task.copy).name  # its name is inside the file, too
         target.unlink(missing_ok=True)  # of a worker that was lost before it kept the bag
         with local_copy(source.fs, source.path) as path:
             report = segment_bag(
                 path, target, self._segmenter, options=self._settings.bag, result=add
             )
-        self._settings.storage.keep(target, task.result)
+        self._settings.storage.keep(target, task.copy)
         target.parent.rmdir()
         faults = [f"image {place}: {reason}" for place, reason in report.failures.items()]
         return entries, [f"{source.name}: {fault}" for fault in faults]

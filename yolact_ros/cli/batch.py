@@ -104,6 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         table=arguments.format == "parquet",
     )
     sources = find_sources(arguments.sources, settings.storage)
+    settings.storage.check()
     tasks = make_tasks(
         sources,
         {
@@ -116,8 +117,8 @@ def run(arguments: argparse.Namespace) -> int:
             "table": settings.table,
         },
     )
-    done = settings.storage.names("parts")
-    left = [task for task in tasks if f"{task.key}.json" not in done]
+    done = settings.storage.names()
+    left = [task for task in tasks if not task.is_done(done, table=settings.table)]
     failures: list[str] = []
     with tqdm(
         total=len(sources), initial=len(sources) - _count(left), desc="batch", unit="file"
@@ -148,18 +149,19 @@ def _count(tasks: list[Task]) -> int:
 def _join(tasks: list[Task], settings: Settings) -> tuple[int, list[str]]:
     """Make one result of those of the tasks; gives the number of images, and what failed."""
     storage = settings.storage
-    done = storage.names("parts")
+    names = storage.names()
     images, faults, entries = 0, [], []
     for task in tasks:
-        if f"{task.key}.json" in done:
-            record = read_record(storage, f"parts/{task.key}.json")
+        if task.record in names:
+            record = read_record(storage, task.record)
             images += record["images"]
             faults += record["faults"]
             entries += record["entries"]
     if settings.table:
         # A folder is read as one table: tables of sources that have changed since go.
-        for name in storage.names("instances") - {f"{task.key}.parquet" for task in tasks}:
-            storage.remove(f"instances/{name}")
+        for name in names - {task.table for task in tasks}:
+            if name.startswith("instances/"):
+                storage.remove(name)
     else:
         with storage.workplace() as folder:
             write_json(folder / "instances.json", entries)
