@@ -14,7 +14,9 @@ from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.datasets.coco import CocoDataset  # noqa: E402
 from yolact_ros.errors import DatasetError  # noqa: E402
 from yolact_ros.evaluate.coco_map import evaluate_coco  # noqa: E402
+from yolact_ros.evaluate.results import evaluate_results  # noqa: E402
 from yolact_ros.runtime.detections import Detections  # noqa: E402
+from yolact_ros.runtime.output.entries import describe  # noqa: E402
 
 # x1 y1 x2 y2 and class of the true instances, by image; each fills its box. Image 9 has none.
 TRUTH = {2: [(0, 0, 40, 20, 0), (50, 50, 90, 70, 1)], 5: [(10, 10, 50, 30, 0)], 9: []}
@@ -197,6 +199,71 @@ def test_the_command_writes_json_and_prints_a_table(folder, tiny_bundle, capsys)
     assert content["settings"]["score_threshold"] == 0.05
     text = capsys.readouterr().out
     assert "AP50" in text and "spoon" in text and "3 images, 12 detections" in text
+
+
+@pytest.fixture
+def results(folder):
+    """What a model that finds the first cup and half of the second one would have written."""
+    entries = []
+    for image_id, rows in {2: [(0, 0, 40, 20, 0, 0.9)], 5: [(10, 10, 30, 30, 0, 0.8)]}.items():
+        entries.append(describe(f"some/{image_id}.png", found(rows), ("cup", "spoon"), None))
+    entries.append(describe("some/9.png", found([]), ("cup", "spoon"), None))
+    (folder / "results.json").write_text(json.dumps(entries))
+    return folder / "results.json"
+
+
+def test_written_results_are_compared_with_annotations(folder, results, capsys):
+    words = ["evaluate", str(results), "--annotations", str(folder / "truth.json")]
+    assert main([*words, "--json", str(folder / "scores.json")]) == 0
+    scores = json.loads((folder / "scores.json").read_text())
+    # Of two cups one is found at every threshold, the other at none but 0.5: precision 1 up to
+    # recall 1/2, which are 51 of the 101 points.
+    assert scores["classes"]["cup"]["mask_ap50"] == pytest.approx(1)
+    assert scores["classes"]["cup"]["mask_ap"] == pytest.approx((1 + 9 * 51 / 101) / 10)
+    assert scores["classes"]["spoon"]["box_ap"] == 0
+    assert (scores["images"], scores["detections"]) == (3, 2)
+    assert main([*words, "--report", str(folder / "report")]) == 1
+    assert main([*words, "--score-threshold", "0.5"]) == 1
+    assert "for the command that writes them" in capsys.readouterr().err
+
+
+def test_results_of_a_model_score_as_the_model_does(folder, tiny_bundle):
+    model = [str(tiny_bundle.folder), "--threads", "1", "--score-threshold", "0.05"]
+    written, truth = str(folder / "found.json"), ["--annotations", str(folder / "truth.json")]
+    assert main(["predict", str(folder), "--model", *model, "--json", written]) == 0
+    for model_or_results, name in (([*model, "--images", str(folder)], "a"), ([written], "b")):
+        words = [*model_or_results, *truth, "--json", str(folder / f"{name}.scores")]
+        assert main(["evaluate", *words]) == 0
+    scores = [json.loads((folder / f"{name}.scores").read_text()) for name in "ab"]
+    assert scores[0]["box"] == pytest.approx(scores[1]["box"], abs=1e-3)
+    assert scores[0]["detections"] == scores[1]["detections"] == 12
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda entries: entries.pop(), "not exactly one entry for 1 of 3 images.*9.png"),
+        (lambda entries: entries.append(entries[0]), "not exactly one entry for 1 of 3.*2.png"),
+        (lambda entries: entries[0].pop("height"), "Entry 0 .* is not complete"),
+        (lambda entries: entries[0].update(height="80"), "has no name, or no size"),
+        (lambda entries: entries[0].update(instances=7), "is not complete"),
+        (lambda entries: entries[0]["instances"][0].update(score=None), "is not complete"),
+        (lambda entries: entries[0]["instances"][0].update(box=[1]), "box or a score"),
+        (
+            lambda entries: entries[0]["instances"][0]["segmentation"].update(counts="0"),
+            "corrupt run-length",
+        ),
+    ],
+)
+def test_results_that_do_not_fit_are_named(folder, dataset, results, change, reason):
+    entries = json.loads(results.read_text())
+    change(entries)
+    results.write_text(json.dumps(entries))
+    with pytest.raises(DatasetError, match=reason):
+        evaluate_results(results, dataset)
+    results.write_text("{}")
+    with pytest.raises(DatasetError, match="is no list"):
+        evaluate_results(results, dataset)
 
 
 def test_a_result_that_cannot_be_written_is_known_at_once(folder, tiny_bundle, capsys):

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from yolact_ros.cli.inference import MODEL, add_segmenter_arguments, open_segmenter
 from yolact_ros.cli.json_file import write_json
+from yolact_ros.cli.settings import read_backend_settings, read_postprocess_settings
 from yolact_ros.cli.video_evaluation import (
     add_video_arguments,
     check_video_arguments,
     evaluate_clips,
+    is_results,
 )
-from yolact_ros.config import PostprocessConfig
+from yolact_ros.config import BackendConfig, PostprocessConfig
 from yolact_ros.errors import BackendError, ConfigError, DatasetError
 
 if TYPE_CHECKING:
-    from yolact_ros.evaluate.coco_map import CocoScores
+    from yolact_ros.datasets.coco import CocoDataset
+    from yolact_ros.evaluate.coco_map import CocoScores, Evaluation
     from yolact_ros.runtime.segmenter import Segmenter
 
 # AP ranks all detections, so a high threshold would cut off its tail (reference:
@@ -35,7 +38,11 @@ COLUMNS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact evaluate`."""
-    parser.add_argument("model", help=MODEL)
+    parser.add_argument(
+        "model",
+        help=f"{MODEL}; or a .json file that `yolact predict --json` or `yolact batch` wrote "
+        "with --score-threshold 0.05, to compare it with --annotations",
+    )
     parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO annotations")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="images of the annotations")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
@@ -78,9 +85,12 @@ def run(arguments: argparse.Namespace) -> int:
     _check_report(arguments)
     if not 0 <= arguments.report_score <= 1:
         raise ConfigError(f"--report-score is {arguments.report_score}; expected 0 to 1.")
-    with open_segmenter(arguments, DEFAULTS) as segmenter:
-        evaluate = evaluate_clips if arguments.video else _evaluate_images
-        content = evaluate(arguments, segmenter)
+    if is_results(arguments.model):
+        content = _evaluate_results(arguments)
+    else:
+        with open_segmenter(arguments, DEFAULTS) as segmenter:
+            evaluate = evaluate_clips if arguments.video else _evaluate_images
+            content = evaluate(arguments, segmenter)
     if arguments.json:
         write_json(arguments.json, content)
     return 0
@@ -108,21 +118,47 @@ def _evaluate_images(arguments: argparse.Namespace, segmenter: Segmenter) -> dic
     """Evaluate, print and report; return the content of the JSON file."""
     from yolact_ros.datasets.coco import CocoDataset
     from yolact_ros.evaluate.coco_map import evaluate_dataset
-    from yolact_ros.evaluate.machine import describe_machine
 
     description = segmenter.description
     dataset = CocoDataset(
         arguments.annotations, arguments.images, classes=description.model.classes
     )
     evaluation = evaluate_dataset(segmenter.segment, dataset, limit=arguments.limit)
-    scores = evaluation.scores
-    print(format_scores(scores))
     content = {
         "model": {"name": description.model.name, "identity": description.identity},
         "settings": dataclasses.asdict(segmenter.postprocess),
-        **dataclasses.asdict(scores),
-        "machine": describe_machine(),
     }
+    return _report(arguments, evaluation, dataset, content)
+
+
+def _evaluate_results(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate instances that were found before; return the content of the JSON file."""
+    from yolact_ros.datasets.coco import CocoDataset
+    from yolact_ros.evaluate.results import evaluate_results
+
+    settings = read_postprocess_settings(arguments, DEFAULTS), read_backend_settings(arguments)
+    if arguments.video or settings != (DEFAULTS, BackendConfig()):
+        raise ConfigError(
+            f"{arguments.model} holds results: --video, and flags of detections and of the "
+            "backend, are for the command that writes them."
+        )
+    dataset = CocoDataset(arguments.annotations, arguments.images or arguments.annotations.parent)
+    evaluation = evaluate_results(Path(arguments.model), dataset, limit=arguments.limit)
+    return _report(arguments, evaluation, dataset, {"model": {"name": arguments.model}})
+
+
+def _report(
+    arguments: argparse.Namespace,
+    evaluation: Evaluation,
+    dataset: CocoDataset,
+    content: dict[str, Any],
+) -> dict[str, Any]:
+    """Print the numbers, add them to `content`, and write the report."""
+    from yolact_ros.evaluate.machine import describe_machine
+
+    scores = evaluation.scores
+    print(format_scores(scores))
+    content |= {**dataclasses.asdict(scores), "machine": describe_machine()}
     if arguments.report:
         from yolact_ros.evaluate.report import write_report
 
@@ -149,8 +185,10 @@ def format_scores(scores: CocoScores) -> str:
         lines.append(
             f"{name:<{width}}{row.instances:>11}{_percent(row.box_ap):>9}{_percent(row.mask_ap):>9}"
         )
-    times = ", ".join(f"{stage} {value:.1f} ms" for stage, value in scores.milliseconds.items())
-    lines += ["", f"{scores.images} images, {scores.detections} detections; mean {times}"]
+    lines += ["", f"{scores.images} images, {scores.detections} detections"]
+    if scores.milliseconds:
+        times = [f"{stage} {value:.1f} ms" for stage, value in scores.milliseconds.items()]
+        lines[-1] += f"; mean {', '.join(times)}"
     return "\n".join(lines)
 
 

@@ -60,6 +60,8 @@ def prepare_model(name: str, *, yes: bool = False) -> str:
     from yolact_ros.runtime.shipped import cached_bundle, cached_name
 
     path = Path(name)
+    if path.suffix == ".json":  # results, which `yolact evaluate` takes, too
+        return name
     if path.is_file() and not is_bundle(path):
         if cached_bundle(cached_name("*", path)) or not _is_official(path):
             return name

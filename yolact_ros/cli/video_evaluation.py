@@ -157,5 +157,13 @@ def check_video_arguments(arguments: argparse.Namespace) -> None:
     """
     if arguments.video and arguments.annotations:
         raise ConfigError("Both --video and --annotations are given; give one of them.")
-    if not arguments.video and not (arguments.annotations and arguments.images):
+    shows_images = not is_results(arguments.model) or arguments.report
+    if not arguments.video and not (
+        arguments.annotations and (arguments.images or not shows_images)
+    ):
         raise ConfigError("Give --annotations and --images, or --video.")
+
+
+def is_results(model: str) -> bool:
+    """Whether the model's argument names results, and no model."""
+    return model.endswith(".json")

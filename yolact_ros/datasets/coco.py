@@ -147,9 +147,13 @@ class CocoDataset:
     def __len__(self) -> int:
         return len(self.image_ids)
 
+    def file_name(self, index: int) -> str:
+        """Name of image `index` in the annotation file."""
+        return str(self._records[index][0])
+
     def image_path(self, index: int) -> Path:
         """File of image `index`; where it is not found, where it was expected."""
-        name = self._records[index][0]
+        name = self.file_name(index)
         return self._find(name) or self.image_folder / name
 
     def has_instances(self, index: int) -> bool:

@@ -13,6 +13,7 @@ DIGIT_BITS = 5
 FAR = 10  # sides of the image by which a corner may lie outside
 LONGEST_OUTLINE = 1e6  # pixels
 MAX_AREA = 2**30  # pixels of an image; run lengths are 32-bit numbers in pycocotools
+NO_PIXEL = "whose mask has no pixel"
 FLAT = 2.0  # pixels of area below which a polygon may not cover a single pixel
 
 
@@ -61,14 +62,14 @@ def read_segmentation(segmentation: Any, size: tuple[int, int]) -> Shape | str:
         if sum(map(_outline, polygons)) > LONGEST_OUTLINE:
             return f"with an outline of more than {LONGEST_OUTLINE:.0f} pixels"
     if min(high) <= 0 or low[0] >= size[1] or low[1] >= size[0]:
-        return "whose mask has no pixel"
+        return NO_PIXEL
     kept = parts
     if len(polygons) < len(parts):
         kept = [part for part, outline in zip(parts, outlines, strict=True) if outline is not None]
     leaves = min(low) < 0 or high[0] > size[1] or high[1] > size[0]
     if leaves or sum(map(_area, polygons)) < FLAT:
         if not rle_masks.area(segmentation_rle(kept, *size)):
-            return "whose mask has no pixel"
+            return NO_PIXEL
     return Shape(kept, (*low, *high), len(parts) - len(polygons))
 
 
@@ -138,7 +139,7 @@ def _read_rle(segmentation: Mapping[str, Any], size: tuple[int, int]) -> Shape |
         return "with a corrupt run-length mask"
     x, y, width, height = rle_masks.toBbox(segmentation_rle(segmentation, *size)).tolist()
     if not runs[1::2].sum():
-        return "whose mask has no pixel"
+        return NO_PIXEL
     return Shape(segmentation, (x, y, x + width, y + height))
 
 

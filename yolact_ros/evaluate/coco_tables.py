@@ -93,33 +93,49 @@ class CocoTables:
             )
 
     def add_found(self, image_id: int, found: Detections) -> None:
-        """Add the detections of one image.
+        """Add the detections of one image, see `add_instance`."""
+        for i in range(len(found)):
+            self.add_instance(
+                image_id,
+                int(found.class_ids[i]),
+                [float(value) for value in found.boxes[i]],
+                (float(found.scores[i]), float(found.mask_scores[i])),
+                encode_rle(found.masks[i], found.mask_rois[i], found.image_size),
+            )
+
+    def add_instance(
+        self,
+        image_id: int,
+        class_id: int,
+        box: Sequence[float],
+        scores: tuple[float, float],
+        rle: Mapping[str, Any],
+    ) -> None:
+        """Add one detection.
 
         Detections of other classes or with an empty box are ignored, as in dbolya/yolact
         `eval.py`.
+
+        Args:
+            image_id: of its image.
+            class_id: its class.
+            box: x1 y1 x2 y2 in pixels.
+            scores: of the class, and of the mask.
+            rle: its mask in COCO's run lengths.
         """
-        known = set(self.class_ids)
-        for i in range(len(found)):
-            class_id = int(found.class_ids[i])
-            if class_id not in known:
-                continue
-            x1, y1, x2, y2 = (float(value) for value in found.boxes[i])
-            if x1 >= x2 or y1 >= y2:
-                continue
-            common = {
-                "id": len(self.found["bbox"]) + 1,
-                "image_id": image_id,
-                "category_id": class_id,
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "iscrowd": 0,
-            }
-            box_area, mask_area = (x2 - x1) * (y2 - y1), float(found.masks[i].sum())
-            rle = encode_rle(found.masks[i], found.mask_rois[i], found.image_size)
-            scores = float(found.scores[i]), float(found.mask_scores[i])
-            self.found["bbox"].append({**common, "area": box_area, "score": scores[0]})
-            self.found["segm"].append(
-                {**common, "area": mask_area, "score": scores[1], "segmentation": rle}
-            )
+        x1, y1, x2, y2 = box
+        if class_id not in self.class_ids or x1 >= x2 or y1 >= y2:
+            return
+        common = {
+            "id": len(self.found["bbox"]) + 1,
+            "image_id": image_id,
+            "category_id": class_id,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "iscrowd": 0,
+        }
+        self.found["bbox"].append({**common, "area": (x2 - x1) * (y2 - y1), "score": scores[0]})
+        mask = {"area": float(rle_masks.area(rle)), "score": scores[1], "segmentation": rle}
+        self.found["segm"].append({**common, **mask})
 
     def count(self, class_id: int) -> int:
         """Count the true instances of a class, without crowds."""
