@@ -13,6 +13,7 @@ from yolact_ros.config import BackendConfig
 from yolact_ros.runtime.segmenter import Segmenter
 
 SIZE = (48, 60)
+DEPTH_TOPICS = [("/depth", "sensor_msgs/msg/Image"), ("/info", "sensor_msgs/msg/CameraInfo")]
 
 
 @pytest.fixture
@@ -24,6 +25,21 @@ def images() -> list[np.ndarray]:
     return made
 
 
+def calibration(types):
+    """Fields of a CameraInfo: focal length 50, centre 30 24."""
+    none = {"x_offset": 0, "y_offset": 0, "height": 0, "width": 0, "do_rectify": False}
+    k = np.array([50, 0, 30, 0, 50, 24, 0, 0, 1], np.float64)
+    return {
+        **{"height": SIZE[0], "width": SIZE[1], "distortion_model": "plumb_bob", "k": k},
+        **{"d": np.zeros(5), "r": np.eye(3).reshape(-1), "p": np.zeros(12)},
+        **{
+            "binning_x": 0,
+            "binning_y": 0,
+            "roi": types["sensor_msgs/msg/RegionOfInterest"](**none),
+        },
+    }
+
+
 @pytest.fixture
 def record(tmp_path: Path, images: list[np.ndarray]) -> Callable[..., Path]:
     """Writes a bag: six images on /camera/image_raw and as many messages on two other topics."""
@@ -32,8 +48,13 @@ def record(tmp_path: Path, images: list[np.ndarray]) -> Callable[..., Path]:
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     def write(
-        storage: str = "mcap", *, compressed: bool = False, spoiled: tuple[int, ...] = ()
+        storage: str = "mcap",
+        *,
+        compressed: bool = False,
+        spoiled: tuple[int, ...] = (),
+        depths: tuple[int, ...] = (),
     ) -> Path:
+        """Records; the images `depths` also get depth, everywhere 2 m, and a calibration."""
         store = get_typestore(Stores.ROS2_JAZZY)
         store.register(get_types_from_msg("float32 volts\n", "robot_msgs/msg/Battery"))
         types = store.types
@@ -47,6 +68,7 @@ def record(tmp_path: Path, images: list[np.ndarray]) -> Callable[..., Path]:
                     ("/camera/image_raw", kind),
                     ("/words", "std_msgs/msg/String"),
                     ("/battery", "robot_msgs/msg/Battery"),
+                    *(DEPTH_TOPICS if depths else ()),
                 ]
             }
 
@@ -71,6 +93,11 @@ def record(tmp_path: Path, images: list[np.ndarray]) -> Callable[..., Path]:
                         "data": image[..., ::-1].reshape(-1),
                     }
                 put("/camera/image_raw", time, header=header, **fields)
+                if number in depths:
+                    flat = np.full(SIZE, 2000, np.uint16).view(np.uint8).reshape(-1)
+                    fields |= {"encoding": "16UC1", "step": 2 * SIZE[1], "data": flat}
+                    put("/depth", time, header=header, **fields)
+                    put("/info", time, header=header, **calibration(types))
                 put("/words", time + 1, data=f"word {number}")
                 put("/battery", time + 2, volts=12.5 - number)
         return folder

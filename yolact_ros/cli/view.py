@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,12 @@ from yolact_ros.cli.inference import (
     report_faults,
     segment_files,
 )
+from yolact_ros.errors import ConfigError, MessageError
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from yolact_ros.runtime.detections import Detections
     from yolact_ros.runtime.segmenter import Segmenter
     from yolact_ros.view.recording import Recording
 
@@ -32,6 +37,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--topic", metavar="NAME", help="topic of a bag's images (default: the only one)"
     )
     parser.add_argument(
+        "--depth",
+        metavar="NAME",
+        help="topic of a bag's depth images, registered to the images and of their stamps: adds "
+        "points and boxes in space; with --camera-info",
+    )
+    parser.add_argument("--camera-info", metavar="NAME", help="topic of a bag's calibration")
+    parser.add_argument(
+        "--rectified", action="store_true", help="a bag's images are rectified (default: raw)"
+    )
+    parser.add_argument(
+        "--instance",
+        type=int,
+        metavar="N",
+        help="draw which prototypes add up to the mask of the object with track id N; in single "
+        "pictures, of the N-th best one",
+    )
+    parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE.rrd", help="record here, without a viewer"
     )
     add_model_argument(parser)
@@ -44,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.runtime.images.files import find_sources
     from yolact_ros.view.recording import Recording
 
+    if bool(arguments.depth) != bool(arguments.camera_info):
+        raise ConfigError("Points in space need both --depth and --camera-info.")
     bags = [path for path in arguments.images if _is_bag(path)]
     files = [path for path in arguments.images if path not in bags]
     sources = find_sources(files) if files else []
@@ -61,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
                     recording.set_stamp(frame.stamp)
                 recording.log_image(PICTURE, frame.image)
                 recording.log_detections(PICTURE, found)
+                _log_prototypes(arguments, segmenter, recording, frame.image, found)
             for bag in bags:
                 faults += _log_bag(arguments, bag, segmenter, recording)
         finally:
@@ -74,19 +99,40 @@ def _is_bag(path: Path) -> bool:
     return path.suffix in (".mcap", ".db3") or (path / "metadata.yaml").is_file()
 
 
+def _log_prototypes(
+    arguments: argparse.Namespace,
+    segmenter: Segmenter,
+    recording: Recording,
+    image: np.ndarray,
+    found: Detections,
+) -> None:
+    """Draw the prototypes of the chosen instance, if one was chosen."""
+    if arguments.instance is not None:
+        from yolact_ros.evaluate.prototypes import draw_instance
+
+        sheet = draw_instance(segmenter, image, found, arguments.instance)
+        if sheet is not None:
+            recording.log_image("prototypes", sheet)
+
+
 def _log_bag(
     arguments: argparse.Namespace, bag: Path, segmenter: Segmenter, recording: Recording
 ) -> list[str]:
     """Log the results of a bag's images, and its other topics; return what could not be read."""
     from tqdm import tqdm
 
+    from yolact_ros.bag.depth import open_depth
     from yolact_ros.bag.files import find_images, open_bag, read_messages
     from yolact_ros.bag.messages import read_image, seconds_of
-    from yolact_ros.errors import MessageError
 
     faults: list[str] = []
     stream = open_stream(arguments, segmenter)
-    with open_bag(bag) as reader:
+    with ExitStack() as stack:
+        reader = stack.enter_context(open_bag(bag))
+        depth = None
+        if arguments.depth:
+            topics = arguments.depth, arguments.camera_info
+            depth = stack.enter_context(open_depth(bag, *topics, rectified=arguments.rectified))
         images = find_images(reader, arguments.topic)
         total = sum(connection.msgcount for connection in images)
         # Rerun reads MCAP itself: the images, and whatever else of the bag it can show.
@@ -102,9 +148,16 @@ def _log_bag(
                 faults.append(f"Image {number} of {bag}: {error}")
                 continue
             found = stream.segment(image, seconds_of(header.stamp))
+            stamp = header.stamp.sec * 10**9 + header.stamp.nanosec
             recording.next_frame()
-            recording.set_ros_time(header.stamp.sec * 10**9 + header.stamp.nanosec, time)
+            recording.set_ros_time(stamp, time)
             if not parts:
                 recording.log_image(connection.topic, image)
             recording.log_detections(connection.topic, found)
+            _log_prototypes(arguments, segmenter, recording, image, found)
+            if depth is not None:
+                try:
+                    recording.log_objects_3d(found, depth.find(stamp))
+                except MessageError as error:
+                    faults.append(f"Image {number} of {bag}: {error}")
     return faults

@@ -14,6 +14,7 @@ from yolact_ros.runtime.network import Network
 from yolact_ros.runtime.output.draw import draw_detections
 from yolact_ros.runtime.preprocess import prepare_image
 from yolact_ros.runtime.segmenter import Segmenter
+from yolact_ros.runtime.video.tracking import pairwise_box_iou
 
 TILE = 132  # side of one tile in pixels
 GAP = 6
@@ -103,6 +104,37 @@ def draw_assembly_sheet(
             for part in parts
         ]
     )
+
+
+def draw_instance(
+    segmenter: Segmenter, image: np.ndarray, found: Detections, number: int
+) -> np.ndarray | None:
+    """Draw how the mask of one chosen instance is assembled, as a row of tiles.
+
+    Args:
+        segmenter: open segmenter.
+        image: (H, W, 3) uint8 BGR.
+        found: in the image; of a video, with track ids.
+        number: a track id, or in a single image the place in the order of scores, from 1.
+
+    Returns:
+        (height, width, 3) uint8 BGR; None if the instance is not in the image.
+    """
+    ids = found.track_ids if found.track_ids is not None else range(1, len(found) + 1)
+    chosen = [box for box, i in zip(found.boxes, ids, strict=True) if i == number]
+    assembly = take_apart(segmenter, image)
+    alone = assembly.detections
+    if not (chosen and len(alone)):
+        return None
+    best = int(np.argmax(pairwise_box_iou(chosen[0][None], alone.boxes)))
+    row = draw_assembly(
+        draw_detections(image, alone[best : best + 1], alone.class_names),
+        assembly.prototypes,
+        assembly.coefficients[best],
+        assembly.soft.dense()[best],
+        title=f"{alone[best].class_name} {alone.scores[best]:.2f}",
+    )
+    return stack_rows([row])
 
 
 def draw_prototype_grid(prototypes: np.ndarray, *, columns: int = 8) -> np.ndarray:

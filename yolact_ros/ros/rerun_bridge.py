@@ -25,7 +25,7 @@ from yolact_ros.ros.messages.points import POINT
 from yolact_ros.ros.program import handle_signals, init_ros
 from yolact_ros.view.recording import Recording
 
-PICTURE, SPACE = "picture", "space"
+PICTURE = "picture"
 STAGES = ("transport", "wait", "decode", "preprocess", "inference", "postprocess", "publish")
 LOOK_S = 1.0  # time between looks for new topics
 
@@ -104,7 +104,7 @@ class RerunBridge(Node):
         points = np.frombuffer(message.data, POINT)
         colors = np.stack([points["rgb"] >> shift & 255 for shift in (16, 8, 0)], axis=-1)
         xyz = np.stack([points["x"], points["y"], points["z"]], axis=-1)
-        self._recording.log_points(f"{SPACE}/points", xyz, colors.astype(np.uint8))
+        self._recording.log_points(xyz, colors.astype(np.uint8))
 
     def _on_markers(self, message: MarkerArray) -> None:
         boxes = [m for m in message.markers if m.type == Marker.CUBE and m.action == Marker.ADD]
@@ -112,7 +112,7 @@ class RerunBridge(Node):
         centers = [(m.pose.position.x, m.pose.position.y, m.pose.position.z) for m in boxes]
         sizes = [(m.scale.x, m.scale.y, m.scale.z) for m in boxes]
         self._recording.log_boxes_3d(
-            f"{SPACE}/boxes", np.reshape(centers, (-1, 3)), np.reshape(sizes, (-1, 3)), names
+            np.reshape(centers, (-1, 3)), np.reshape(sizes, (-1, 3)), names
         )
 
 

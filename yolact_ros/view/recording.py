@@ -9,11 +9,13 @@ import cv2
 import numpy as np
 import rerun as rr
 
-from yolact_ros.errors import ConfigError
+from yolact_ros.errors import ConfigError, MessageError
+from yolact_ros.runtime.depth.objects import DepthView, place_objects, points_of
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.output.draw import class_colour
 from yolact_ros.runtime.output.label_images import class_image
 
+SPACE = "space"  # entity of the camera's optical frame
 # Names that Rerun gives to the stamps of messages of a bag and to the times of their recording.
 ROS_TIME, BAG_TIME = "ros2_timestamp", "message_log_time"
 
@@ -32,6 +34,7 @@ class Recording:
             self._stream.spawn()
         else:
             self._stream.save(str(path))
+        self._stream.log(SPACE, rr.ViewCoordinates.RDF, static=True)  # right, down, forward
         self._frame = 0
         self._names: dict[int, str] = {}
 
@@ -115,15 +118,39 @@ class Recording:
         for stage, value in milliseconds.items():
             self._stream.log(f"milliseconds/{stage}", rr.Scalars(value))
 
-    def log_points(self, entity: str, points: np.ndarray, colors: np.ndarray | None) -> None:
+    def log_points(self, points: np.ndarray, colors: np.ndarray) -> None:
         """Add points in space, (N, 3) in metres, with (N, 3) uint8 RGB colours."""
-        self._stream.log(entity, rr.Points3D(points, colors=colors))
+        self._stream.log(f"{SPACE}/points", rr.Points3D(points, colors=colors))
 
-    def log_boxes_3d(
-        self, entity: str, centers: np.ndarray, sizes: np.ndarray, names: Sequence[str]
-    ) -> None:
+    def log_boxes_3d(self, centers: np.ndarray, sizes: np.ndarray, names: Sequence[str]) -> None:
         """Add boxes in space, along the axes: (N, 3) centers and (N, 3) sides in metres."""
-        self._stream.log(entity, rr.Boxes3D(centers=centers, sizes=sizes, labels=names))
+        boxes = rr.Boxes3D(centers=centers, sizes=sizes, labels=names)
+        self._stream.log(f"{SPACE}/boxes", boxes)
+
+    def log_objects_3d(self, found: Detections, view: DepthView) -> None:
+        """Add the points and boxes in space of what was found in an image.
+
+        Raises:
+            MessageError: the depth image has another size than the image.
+        """
+        if view.metres.shape != found.image_size:
+            raise MessageError("its depth image has another size.")
+        points, colors = [np.zeros((0, 3))], [np.zeros((0, 3), np.uint8)]
+        centers, sizes, names = [], [], []
+        for index, place in enumerate(place_objects(found, view)):
+            if place is None:
+                continue
+            x, y = place.origin
+            height, width = place.inside.shape
+            region = slice(y, y + height), slice(x, x + width)
+            points.append(points_of(view.rays[region], view.metres[region], place.inside).T)
+            color = class_colour(int(found.class_ids[index]))[::-1]
+            colors.append(np.full((len(points[-1]), 3), color, np.uint8))
+            centers.append((place.low + place.high) / 2)
+            sizes.append(place.high - place.low)
+            names.append(found[index].class_name)
+        self.log_points(np.concatenate(points), np.concatenate(colors))
+        self.log_boxes_3d(np.reshape(centers, (-1, 3)), np.reshape(sizes, (-1, 3)), names)
 
     def close(self) -> None:
         """Write what is still in memory.

@@ -19,7 +19,8 @@ from yolact_ros.ros.inputs.graph import explain_silence
 from yolact_ros.ros.inputs.qos import SubscriptionEventCallbacks, SubscriptionWatch
 from yolact_ros.ros.inputs.stamp_matcher import Pairing
 from yolact_ros.ros.parameters.settings import DepthSettings
-from yolact_ros.runtime.depth.images import PREFIX, compressed_depth_in_metres, depth_in_metres
+from yolact_ros.runtime.depth.images import PREFIX
+from yolact_ros.runtime.depth.messages import intrinsics_of, metres_of
 from yolact_ros.runtime.depth.objects import DepthView, view_of
 from yolact_ros.runtime.depth.pinhole import Intrinsics, pixel_rays
 from yolact_ros.runtime.images.headers import read_header
@@ -169,7 +170,7 @@ class DepthInput:
                 f"{image_size[1]}x{image_size[0]}; publish depth that is registered to the image "
                 "(aligned; see depth_image_proc)."
             )
-        metres = metres_of(message, settings)
+        metres = metres_of(message, unit=settings.depth_unit, longest=settings.depth_max)
         info = self._info
         if (info.height, info.width) != metres.shape:
             raise MessageError(
@@ -279,37 +280,3 @@ def size_of(message: Image | CompressedImage) -> tuple[int, int] | None:
         return message.height, message.width
     header = read_header(bytes(message.data[PREFIX.size :]))
     return None if header is None else (header.height, header.width)
-
-
-def metres_of(message: Image | CompressedImage, settings: DepthSettings) -> np.ndarray:
-    """Return a depth image as (H, W) float32 metres; see `runtime.depth.images`.
-
-    Raises:
-        MessageError: it cannot be read.
-    """
-    limits = {"unit": settings.depth_unit, "longest": settings.depth_max}
-    if isinstance(message, CompressedImage):
-        return compressed_depth_in_metres(message.data, message.format, **limits)
-    return depth_in_metres(
-        message.data,
-        message.encoding,
-        height=message.height,
-        width=message.width,
-        step=message.step,
-        is_bigendian=bool(message.is_bigendian),
-        **limits,
-    )
-
-
-def intrinsics_of(info: CameraInfo, *, rectified: bool) -> Intrinsics:
-    """Return the pinhole of a camera's rectified images (p), or of its raw images (k and d)."""
-    size = info.height, info.width
-    if rectified:
-        p = [float(value) for value in info.p]
-        return Intrinsics(size, (*p[0:3], *p[4:7], *p[8:11]))
-    return Intrinsics(
-        size,
-        tuple(float(value) for value in info.k),
-        info.distortion_model,
-        tuple(float(value) for value in info.d),
-    )

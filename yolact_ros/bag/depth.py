@@ -1,0 +1,84 @@
+"""The depth of a bag's images, found by their stamps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import Reader
+
+from yolact_ros.bag.files import find_images, open_bag, read_messages
+from yolact_ros.bag.messages import read_message
+from yolact_ros.errors import DatasetError, MessageError
+from yolact_ros.runtime.depth.messages import intrinsics_of, metres_of
+from yolact_ros.runtime.depth.objects import DepthView, view_of
+from yolact_ros.runtime.depth.pinhole import pixel_rays
+
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+
+
+class BagDepth:
+    """Goes through the depth images of a bag, as their images are gone through."""
+
+    def __init__(self, reader: Reader, depth: str, info: str, *, rectified: bool) -> None:
+        """Read the calibration.
+
+        Raises:
+            DatasetError: the bag lacks a topic.
+            MessageError: the calibration is damaged, or cannot be used.
+        """
+        self._messages = read_messages(reader, find_images(reader, depth))
+        self._next: tuple[int, Any] | None = None
+        topics = _connections(reader, info)
+        _, _, data = next(read_messages(reader, topics))
+        self._rays = pixel_rays(
+            intrinsics_of(read_message(data, CAMERA_INFO), rectified=rectified)
+        )
+
+    def find(self, stamp: int) -> DepthView:
+        """Return the depth of an image; stamps must not run backwards.
+
+        Args:
+            stamp: of the image, in nanoseconds.
+
+        Raises:
+            MessageError: there is no depth image of this stamp, or it cannot be used.
+        """
+        while self._next is None or self._next[0] < stamp:
+            try:
+                connection, _, data = next(self._messages)
+            except StopIteration:
+                break
+            message = read_message(data, connection.msgtype)
+            time = message.header.stamp
+            self._next = time.sec * 10**9 + time.nanosec, message
+        if self._next is None or self._next[0] != stamp:
+            raise MessageError("there is no depth image of its stamp.")
+        metres = metres_of(self._next[1])
+        if metres.shape != self._rays.shape[:2]:
+            raise MessageError(
+                f"its depth image is {metres.shape[1]}x{metres.shape[0]}, but the camera info "
+                f"{self._rays.shape[1]}x{self._rays.shape[0]}."
+            )
+        return view_of(metres, self._rays)
+
+
+@contextmanager
+def open_depth(bag: Path, depth: str, info: str, *, rectified: bool) -> Iterator[BagDepth]:
+    """Open a bag for its depth images, see `BagDepth`."""
+    with open_bag(bag) as reader:
+        yield BagDepth(reader, depth, info, rectified=rectified)
+
+
+def _connections(reader: Reader, topic: str) -> list[Connection]:
+    found = [c for c in reader.connections if c.msgtype == CAMERA_INFO and c.msgcount]
+    wanted = f"/{topic.lstrip('/')}"
+    if not (matching := [connection for connection in found if connection.topic == wanted]):
+        known = ", ".join(sorted({connection.topic for connection in found})) or "none"
+        raise DatasetError(
+            f"The bag {reader.path} has no camera info on {topic}; it has: {known}."
+        )
+    return matching
