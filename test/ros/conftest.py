@@ -158,12 +158,18 @@ def start() -> Iterator[Callable[..., Program]]:
         program.kill()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ros() -> Iterator[None]:
-    """A ROS context for the test."""
+    """Initialize ROS for the tests of a module.
+
+    One node lives as long as the context, so the context's DDS participant is destroyed once per
+    module: Fast DDS may deadlock when a participant is destroyed while it discovers others.
+    """
     rclpy = pytest.importorskip("rclpy")
     rclpy.init(domain_id=DOMAIN_ID)
+    keeper = rclpy.create_node(f"keeper_{os.getpid()}", enable_rosout=False)
     yield
+    keeper.destroy_node()
     rclpy.shutdown()
 
 
