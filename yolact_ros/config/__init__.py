@@ -4,16 +4,8 @@ A default stands once, on its field, with `doc` and `range` or `choices` in the 
 command-line help, ROS parameter descriptors and the tables in the documentation come from there.
 """
 
-from __future__ import annotations
-
-from yolact_ros.config.fields import (
-    check_settings,
-    setting,
-)
-from yolact_ros.config.mapping import (
-    override,
-    to_mapping,
-)
+from yolact_ros.config.fields import Checked, setting
+from yolact_ros.config.mapping import override, to_mapping
 from yolact_ros.config.model import (
     LETTERBOX_FILL_BGR,
     STRIDES,
@@ -35,25 +27,5 @@ from yolact_ros.config.runtime import (
     TrackerConfig,
 )
 
-__all__ = [
-    "DEFAULT_MODEL",
-    "SHIPPED_MODELS",
-    "MAX_AUTO_GAP_S",
-    "BackboneConfig",
-    "BackendConfig",
-    "FlowConfig",
-    "KeyframeConfig",
-    "LETTERBOX_FILL_BGR",
-    "PROPAGATE_AUTO",
-    "ModelConfig",
-    "PostprocessConfig",
-    "REFERENCE_POSTPROCESS",
-    "STRIDES",
-    "TrackerConfig",
-    "WARPS",
-    "check_settings",
-    "model_from_plain",
-    "override",
-    "setting",
-    "to_mapping",
-]
+# What programs that use the library may name; the rest is for this package.
+__all__ = ["BackendConfig", "KeyframeConfig", "ModelConfig", "PostprocessConfig", "TrackerConfig"]

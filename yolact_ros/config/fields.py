@@ -34,19 +34,25 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def check_settings(config: Any) -> None:
-    """Check every field made with `setting` against its range or choices.
+class Checked:
+    """Base of configurations that check every field made with `setting` when they are made."""
 
-    Raises:
-        ConfigError: a value lies outside; the message names the field, the value and the bounds.
-    """
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        where = f"{type(config).__name__}.{field.name}"
-        if "range" in field.metadata:
-            low, high = field.metadata["range"]
-            if not low <= value <= high:
-                raise ConfigError(f"{where} is {value}; expected a value from {low} to {high}.")
-        if "choices" in field.metadata and value not in field.metadata["choices"]:
-            expected = ", ".join(field.metadata["choices"])
-            raise ConfigError(f"{where} is {value!r}; expected one of: {expected}.")
+    def __post_init__(self) -> None:
+        """Check every field against its range or choices.
+
+        Raises:
+            ConfigError: a value lies outside; the message names the field, the value and the
+                bounds.
+        """
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            where = f"{type(self).__name__}.{field.name}"
+            if "range" in field.metadata:
+                low, high = field.metadata["range"]
+                if not low <= value <= high:
+                    raise ConfigError(
+                        f"{where} is {value}; expected a value from {low} to {high}."
+                    )
+            if "choices" in field.metadata and value not in field.metadata["choices"]:
+                expected = ", ".join(field.metadata["choices"])
+                raise ConfigError(f"{where} is {value!r}; expected one of: {expected}.")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from yolact_ros.config.fields import check_settings, setting
+from yolact_ros.config.fields import Checked, setting
 from yolact_ros.config.mapping import override
 from yolact_ros.errors import ConfigError
 
@@ -50,7 +50,7 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True)
-class FlowConfig:
+class FlowConfig(Checked):
     """The partial feature transform of YolactEdge, which warps keyframe features by learned flow.
 
     The defaults are those of `yolact_edge_vid`.
@@ -65,15 +65,12 @@ class FlowConfig:
         True, "refine the warped features with the current frame's lateral (reference: SPA)"
     )
 
-    def __post_init__(self) -> None:
-        check_settings(self)
-
 
 MAX_CLASSES = 2**15
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Checked):
     """A network: everything that its weights depend on, and how an image enters it.
 
     Attributes:
@@ -120,7 +117,7 @@ class ModelConfig:
     flow: FlowConfig | None = None
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        super().__post_init__()
         if not self.classes:
             raise ConfigError(f"Model {self.name!r} has no classes; name at least one.")
         if len(self.classes) > MAX_CLASSES:

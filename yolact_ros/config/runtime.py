@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from yolact_ros.config.fields import check_settings, setting
+from yolact_ros.config.fields import Checked, setting
 from yolact_ros.errors import ConfigError
 
 # How the features of a keyframe are warped to another image, best first.
@@ -21,7 +21,7 @@ BUILD_POLICIES = ("never", "if_missing", "always")
 
 
 @dataclass(frozen=True)
-class BackendConfig:
+class BackendConfig(Checked):
     """Settings of the library that runs a network."""
 
     backend: str = setting(
@@ -51,12 +51,9 @@ class BackendConfig:
         choices=BUILD_POLICIES,
     )
 
-    def __post_init__(self) -> None:
-        check_settings(self)
-
 
 @dataclass(frozen=True)
-class PostprocessConfig:
+class PostprocessConfig(Checked):
     """Settings that turn raw network output into detections."""
 
     score_threshold: float = setting(0.3, "Minimum class score of a detection", range=(0.0, 1.0))
@@ -99,7 +96,7 @@ class PostprocessConfig:
     )
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        super().__post_init__()
         if self.all_classes and self.nms != "fast":
             raise ConfigError(
                 f"PostprocessConfig.all_classes goes with nms 'fast' only; nms is {self.nms!r}."
@@ -118,7 +115,7 @@ PROPAGATE_AUTO = -1
 
 
 @dataclass(frozen=True)
-class KeyframeConfig:
+class KeyframeConfig(Checked):
     """Settings of keyframes, feature reuse and propagation.
 
     Between keyframes the backbone stops at C3, and the deeper features of the last keyframe are
@@ -156,12 +153,9 @@ class KeyframeConfig:
         range=(PROPAGATE_AUTO, 100),
     )
 
-    def __post_init__(self) -> None:
-        check_settings(self)
-
 
 @dataclass(frozen=True)
-class TrackerConfig:
+class TrackerConfig(Checked):
     """Settings that associate detections of consecutive images with objects."""
 
     tracking: bool = setting(True, "Give objects ids that they keep from image to image")
@@ -182,6 +176,3 @@ class TrackerConfig:
     track_memory: float = setting(
         1.0, "Seconds for which an unseen object keeps its id", range=(0.0, 3600.0)
     )
-
-    def __post_init__(self) -> None:
-        check_settings(self)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from yolact_ros.config import check_settings, setting
+from yolact_ros.config import Checked, setting
 from yolact_ros.datasets.coco import Sample
 from yolact_ros.train.window import Window, cut_and_resize, inside, letterbox
 
@@ -23,7 +23,7 @@ CROP_TRIALS = 50  # of one crop; then the image may also stay whole
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
+class AugmentConfig(Checked):
     """Which changes are made, and how strong they are; the defaults are the reference's."""
 
     brightness: float = setting(
@@ -53,9 +53,6 @@ class AugmentConfig:
         "instances with a side of this many network pixels or fewer are dropped",
         range=(0.0, 100.0),
     )
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 def augment(

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from yolact_ros.config import ModelConfig, check_settings, override, setting
+from yolact_ros.config import Checked, ModelConfig, override, setting
 from yolact_ros.datasets.coco import classes_with_instances
 from yolact_ros.errors import ConfigError
 from yolact_ros.files import read_file
@@ -39,7 +39,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Checked):
     """Optimizer; the defaults are those of the reference."""
 
     name: str = setting("sgd", "Optimizer", choices=("sgd", "adamw"))
@@ -57,12 +57,9 @@ class OptimizerConfig:
         0.0, "Maximum norm of the whole gradient (0 = off)", range=(0.0, 1e6)
     )
 
-    def __post_init__(self) -> None:
-        check_settings(self)
-
 
 @dataclass(frozen=True)
-class ScheduleConfig:
+class ScheduleConfig(Checked):
     """Learning rate schedule; the defaults are those of the reference for COCO."""
 
     name: str = setting("step", "Schedule after the warm-up", choices=("step", "cosine"))
@@ -75,12 +72,9 @@ class ScheduleConfig:
         "Steps at which the schedule `step` divides the learning rate by ten",
     )
 
-    def __post_init__(self) -> None:
-        check_settings(self)
-
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Checked):
     """Settings of a training run; the defaults are the recipe of the paper (YOLACT section 5)."""
 
     model: ModelConfig = YOLACT_RESNET50
@@ -145,7 +139,7 @@ class TrainConfig:
     threads: int = setting(0, "CPU threads (0 = the choice of torch)", range=(0, 1024))
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        super().__post_init__()
         if self.pairs is not None and self.model.flow is None:
             raise ConfigError(
                 f"Training on pairs needs a network with a feature transform, which "

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yolact_ros.config import check_settings, setting
+from yolact_ros.config import Checked, setting
 from yolact_ros.model.yolact import Yolact, YolactOutput
 from yolact_ros.train.box_mask_losses import box_mask_loss, lab_colours
 from yolact_ros.train.mask_losses import TrainedMasks, mask_iou_loss, resize_masks
@@ -23,7 +23,7 @@ LOSS_NAMES = ("box", "class", "mask", "semantic", "mask_iou", "box_mask")
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(Checked):
     """Weights and limits of the losses; the defaults are the reference's."""
 
     box_weight: float = setting(1.5, "Weight of the box loss", range=(0.0, 1e3))
@@ -70,9 +70,6 @@ class LossConfig:
         "training.learn_boxes (0 = off)",
         range=(0.0, 1e3),
     )
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 def at_least_one(count: int) -> float:

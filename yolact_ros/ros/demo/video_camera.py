@@ -17,7 +17,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from yolact_ros.config import check_settings, setting
+from yolact_ros.config import Checked, setting
 from yolact_ros.errors import ConfigError, YolactError
 from yolact_ros.ros.messages.images import message_from_bgr
 from yolact_ros.ros.parameters.declare import declare_constant
@@ -30,7 +30,7 @@ IMAGE_QOS = QoSProfile(depth=1)  # reliable, as camera drivers publish; serves a
 
 
 @dataclass(frozen=True)
-class CameraSettings:
+class CameraSettings(Checked):
     """Parameters of the camera."""
 
     video: str = setting("", "video file to play; must be given")
@@ -40,9 +40,6 @@ class CameraSettings:
     )
     wait: bool = setting(True, "Start when the first subscriber appears")
     frame_id: str = setting("camera_optical_frame", "frame of the images' header")
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 class VideoCamera(Node):

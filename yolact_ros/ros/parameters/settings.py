@@ -11,10 +11,10 @@ from yolact_ros.config import (
     DEFAULT_MODEL,
     PROPAGATE_AUTO,
     BackendConfig,
+    Checked,
     KeyframeConfig,
     PostprocessConfig,
     TrackerConfig,
-    check_settings,
     setting,
 )
 from yolact_ros.errors import ConfigError
@@ -31,7 +31,7 @@ class ModelSettings(BackendConfig):
 
 
 @dataclass(frozen=True)
-class InputSettings:
+class InputSettings(Checked):
     """Cameras and their images."""
 
     cameras: tuple[str, ...] = setting(
@@ -62,7 +62,7 @@ class InputSettings:
     )
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        super().__post_init__()
         for name in self.cameras:
             if name == "" and len(self.cameras) == 1:
                 continue
@@ -78,7 +78,7 @@ class InputSettings:
 
 
 @dataclass(frozen=True)
-class WorkSettings:
+class WorkSettings(Checked):
     """Limits on images, and on failures of the model."""
 
     max_frame_age: float = setting(
@@ -99,12 +99,9 @@ class WorkSettings:
         range=(0, 1000),
     )
 
-    def __post_init__(self) -> None:
-        check_settings(self)
-
 
 @dataclass(frozen=True)
-class DiagnosticSettings:
+class DiagnosticSettings(Checked):
     """Thresholds for warnings on /diagnostics."""
 
     target_rate: float = setting(
@@ -124,9 +121,6 @@ class DiagnosticSettings:
         range=(0.0, 3600.0),
     )
 
-    def __post_init__(self) -> None:
-        check_settings(self)
-
 
 @dataclass(frozen=True)
 class FrameSettings(PostprocessConfig):
@@ -138,7 +132,7 @@ class FrameSettings(PostprocessConfig):
 
 
 @dataclass(frozen=True)
-class DepthSettings:
+class DepthSettings(Checked):
     """Depth images: matching and units."""
 
     depth_wait: float = setting(
@@ -166,9 +160,6 @@ class DepthSettings:
         "Image and depth are rectified: use p of the camera info instead of k and the "
         "distortion d",
     )
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch.utils.data import Dataset
 
-from yolact_ros.config import STRIDES, ModelConfig, check_settings, setting
+from yolact_ros.config import STRIDES, Checked, ModelConfig, setting
 from yolact_ros.datasets.coco import CocoDataset, Sample
 from yolact_ros.errors import DatasetError
 from yolact_ros.train.augment import AugmentConfig, apply_changes, draw_changes
@@ -18,7 +18,7 @@ ORDER, CHANGES, CHOICE, MOTION = 0, 1, 3, 4
 
 
 @dataclass(frozen=True)
-class PairConfig:
+class PairConfig(Checked):
     """Training pairs of the partial feature transform, and the weights of its losses."""
 
     motion: MotionConfig = field(
@@ -35,9 +35,6 @@ class PairConfig:
         "Weight of the cosine loss between warped features and those of the full pass",
         range=(0.0, 1e3),
     )
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from yolact_ros.config import check_settings, setting
+from yolact_ros.config import Checked, setting
 from yolact_ros.datasets.coco import Sample
 
 # Width of the border of an instance whose mixed pixels move with it.
@@ -20,7 +20,7 @@ INPAINT_RADIUS = 3  # pixels around a hole that OpenCV's inpainting uses
 
 
 @dataclass(frozen=True)
-class MotionConfig:
+class MotionConfig(Checked):
     """Motion of camera and instances from keyframe to frame; each value is drawn uniformly."""
 
     shift: float = setting(0.06, "Maximum shift of the camera, in image sides", range=(0.0, 1.0))
@@ -35,9 +35,6 @@ class MotionConfig:
         "Maximum shift of such an instance, in image sides",
         range=(0.0, 1.0),
     )
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 @dataclass(frozen=True)
