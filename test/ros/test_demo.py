@@ -181,7 +181,7 @@ except ConfigError as error:
 def test_an_overlay_video_that_a_full_disk_cuts_off_is_reported(tmp_path):
     words = [sys.executable, "-c", LIMITED, str(tmp_path / "overlay.mp4")]
     result = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert "overlay.mp4 is incomplete; is there space left?" in result.stdout
+    assert "overlay.mp4 is incomplete; check free disk space." in result.stdout
 
 
 def test_an_overlay_video_of_nothing_writes_nothing(tmp_path):

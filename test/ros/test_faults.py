@@ -173,7 +173,7 @@ def test_a_message_for_which_there_is_no_memory_is_lost_and_the_next_one_is_take
         camera.publish(kind() if kind is CameraInfo else image)
         time.sleep(0.2)
     assert pipeline.camera.mailbox.counts().failed == (name == "image")
-    assert f"no memory to take a message of /{name}." in capfd.readouterr().err
+    assert f"Out of memory while receiving a message on /{name}." in capfd.readouterr().err
     executor.shutdown(5.0)
     spinner.join(5.0)
     assert node.trigger_deactivate() == SUCCESS and node.trigger_cleanup() == SUCCESS
@@ -350,5 +350,5 @@ def test_a_node_that_opens_its_model_answers_tells_how_long_and_can_be_ended(
     node.wait_for("Opening the model has taken 2 s so far")
     status, seconds = node.end(signal.SIGTERM)
     assert status == 0 and seconds < END_S
-    assert "Did not configure: The node was told to end" in node.output
+    assert "Did not configure: The node was asked to end" in node.output
     assert "Traceback" not in node.output and "FATAL" not in node.output

@@ -96,7 +96,7 @@ CASES = {
         {"recent": FrameCounts(received=200, dropped=199, in_flight=1), "times": {}},
         {},
         ERROR,
-        "No result in the last 10 s, although 200 images arrived: the model hangs",
+        "No result in the last 10 s, although 200 images arrived: the model is stuck",
     ),
     "nothing has come out yet": (
         {"recent": FrameCounts(received=9, dropped=8, in_flight=1), "times": {}, "window_s": 1.0},
@@ -114,13 +114,13 @@ CASES = {
         {"times": {"latency": Percentiles(-505e3, -500e3, -490e3)}},
         {"latency_warning": 0.1},
         WARN,
-        "The images are stamped 505.0 s later than the node's time",
+        "Images are stamped 505.0 s later than the node's time",
     ),
     "an old bag is played": (
         {"times": {"latency": Percentiles(9e9, 9e9, 9e9)}},
         {"latency_warning": 0.1},
         WARN,
-        "The images are stamped 9,000,000.0 s before the node's time",
+        "Images are stamped 9,000,000.0 s before the node's time",
     ),
     "simulated time stands still": (
         {"clock_fault": "use_sim_time is true, but nothing is on /clock."},

@@ -60,7 +60,7 @@ def test_run_lengths_are_as_the_message_describes_them():
 def test_a_message_without_mask_carries_no_bytes_and_says_so_when_asked():
     instance = over_the_wire(instance_with(MASK, "none"))
     assert len(instance.mask) == 0
-    with pytest.raises(MessageError, match="carries no mask.*mask_encoding"):
+    with pytest.raises(MessageError, match="has no mask.*mask_encoding"):
         mask_from_message(instance)
 
 
@@ -86,7 +86,7 @@ def test_the_full_mask_has_the_region_in_its_place(encoding):
 
 @pytest.mark.parametrize(("height", "width"), [(7, 12), (8, 11)])
 def test_a_region_beyond_the_image_is_refused(height, width):
-    with pytest.raises(MessageError, match=r"9x2 pixels at \(3, 6\) reaches beyond"):
+    with pytest.raises(MessageError, match=r"9x2 pixels at \(3, 6\) extends beyond"):
         full_mask_from_message(instance_with(MASK, "bits", x=3, y=6), height, width=width)
 
 

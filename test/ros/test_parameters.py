@@ -135,7 +135,7 @@ def test_a_change_replaces_the_settings_and_leaves_old_ones_as_they_were(make_no
         ("score_threshold", "high", "type"),
         ("max_detections", 5000, "max_detections"),
         ("mask_encoding", "png", "bits, mono8, rle, none"),
-        ("cameras", ["a b"], "part of topics"),
+        ("cameras", ["a b"], "part of topic names"),
     ],
 )
 def test_a_bad_change_is_refused_with_a_reason(make_node, name, value, reason):

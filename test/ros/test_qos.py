@@ -41,13 +41,13 @@ CLASHES = {
     "reliability": (
         {"reliability": "reliable"},
         {"reliability": ReliabilityPolicy.BEST_EFFORT},
-        "offers reliability best_effort, and this node asks for reliable",
+        "offers reliability best_effort, and this node requests reliable",
         "best_effort",
     ),
     "durability": (
         {"durability": "transient_local"},
         {"reliability": ReliabilityPolicy.RELIABLE, "durability": DurabilityPolicy.VOLATILE},
-        "offers durability volatile, and this node asks for transient_local",
+        "offers durability volatile, and this node requests transient_local",
         "volatile",
     ),
 }
@@ -108,7 +108,7 @@ def test_publishers_that_are_not_known_yet_are_spoken_of_in_general():
     words = clash_message("/image", QoSPolicyKind.RELIABILITY, **given)
     assert words == (
         "Nothing arrives from a publisher of /image: one offers another reliability, and "
-        "this node asks for reliable. Start it with the parameter "
+        "this node requests reliable. Start it with the parameter "
         "qos_overrides./image.subscription.reliability set to what the other one has."
     )
     for kind in (QoSPolicyKind.DEADLINE, 12345):
@@ -125,7 +125,7 @@ def test_a_subscriber_that_does_not_fit_is_named_with_what_to_change(make_node):
     planner.create_subscription(Image, topic, print, latched)
     assert spin([node], lambda: words)
     assert words == [
-        f"Nothing reaches a subscriber of {topic}: {planner.get_fully_qualified_name()} asks for "
+        f"Nothing reaches a subscriber of {topic}: {planner.get_fully_qualified_name()} requests "
         "durability transient_local, and this node offers volatile. Start it with the parameter "
         f"qos_overrides.{topic}.publisher.durability set to transient_local."
     ]
@@ -164,7 +164,7 @@ def test_the_advice_on_lost_images_follows_what_is_set(tmp_path):
     other = tmp_path / "other.xml"
     other.write_text("<profiles/>")
     found = loss_advice(fast, {"FASTDDS_DEFAULT_PROFILES_FILE": str(other)})
-    assert "sets no segment_size" in found
+    assert "does not set segment_size" in found
     for rmw in ("rmw_cyclonedds_cpp", "rmw_zenoh_cpp"):
         words = loss_advice(rmw, {"FASTDDS_DEFAULT_PROFILES_FILE": str(shipped)})
         assert rmw in words and "fastdds" not in words.lower()

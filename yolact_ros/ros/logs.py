@@ -1,4 +1,4 @@
-"""The parts without ROS log to the node: the progress of an engine's build, and warnings."""
+"""Forward log records (engine build progress, warnings) from ROS-free code to the node."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ PACKAGE = "yolact_ros"
 
 
 class _NodeHandler(logging.Handler):
-    """Passes records on to a node's logger."""
+    """Forwards records to a node's logger."""
 
     def __init__(self, logger: Any) -> None:
         super().__init__(logging.INFO)
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        # One line for each severity: rclpy refuses another severity from the same line.
+        # One line per severity: rclpy rejects a different severity from the same line.
         if record.levelno >= logging.ERROR:
             self._logger.error(record.getMessage())
         elif record.levelno >= logging.WARNING:
@@ -29,10 +29,10 @@ class _NodeHandler(logging.Handler):
 
 @contextlib.contextmanager
 def logging_to(logger: Any) -> Iterator[None]:
-    """Log to a node while the context lasts.
+    """Log to a node within the block.
 
     Args:
-        logger: of rclpy.
+        logger: an rclpy logger.
     """
     package = logging.getLogger(PACKAGE)
     handler, level = _NodeHandler(logger), package.level

@@ -1,4 +1,4 @@
-"""The node: camera images in, instances out, with the life cycle of a managed node."""
+"""Define the managed node: camera images in, instances out."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from yolact_ros.runtime.network import check_postprocess
 from yolact_ros.runtime.stream import choose_warp
 
 NAME = "yolact"
-# How long the image in work is waited for when the node is deactivated, and when its process is
-# told to end, which must not take 2 s.
+# Maximum wait for the image being processed: when the node is deactivated, and when its process
+# is asked to end, which must not take 2 s.
 PATIENCE_S = 10.0
 CLOSE_S = 0.5
 STEP_S = 0.05
 
-# What the node announces to the program around it.
+# Events that the node announces to its process.
 BROKEN = "broken"  # the model was given up; deactivating the node takes it to unconfigured
-FINALIZED = "finalized"  # after the transition shutdown there is no way back
+FINALIZED = "finalized"  # after the transition shutdown; there is no way back
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
@@ -46,7 +46,7 @@ Transition = Callable[["YolactNode", LifecycleState], TransitionCallbackReturn]
 
 
 def explained(transition: Transition) -> Transition:
-    """Log why a transition fails; rclpy would turn an exception into an error without a word."""
+    """Log why a transition fails; rclpy would silently turn an exception into an error."""
 
     @functools.wraps(transition)
     def run(node: YolactNode, state: LifecycleState) -> TransitionCallbackReturn:
@@ -61,30 +61,30 @@ def explained(transition: Transition) -> Transition:
             node.diagnostics.fault = f"Could not {name}: {error}"
             return FAILURE
         except Exception:  # noqa: BLE001 - the state machine goes on with error processing
-            node.get_logger().fatal(f"{name} broke down:\n{traceback.format_exc()}")
-            node.diagnostics.fault = f"{name} broke down: {traceback.format_exc(limit=0)}"
+            node.get_logger().fatal(f"{name} crashed:\n{traceback.format_exc()}")
+            node.diagnostics.fault = f"{name} crashed: {traceback.format_exc(limit=0)}"
             return ERROR
 
     return run
 
 
 class YolactNode(LifecycleNode):
-    """Segments the newest images of one or more cameras, over and over.
+    """Segments the newest images of one or more cameras continuously.
 
-    The executor's thread only puts images into mailboxes and answers for parameters and
+    The executor's thread only puts images into mailboxes and handles parameters and
     transitions. One worker thread opens the model, owns it, and publishes.
 
     Transitions: `configure` reads the parameters and opens the model, `activate` subscribes,
-    `deactivate` takes no more images and finishes the one in work, `cleanup` frees the model.
+    `deactivate` accepts no more images and finishes the current one, `cleanup` frees the model.
 
     Attributes:
-        autostart: whether the program around the node is to configure and activate it.
-        parameters: what can be set.
-        pipelines: of the cameras, while the node is configured.
-        is_active: whether images are taken, unless that is disabled.
-        is_enabled: whether images are taken while the node is active; ~/set_enabled changes it.
-        diagnostics: what is told on /diagnostics.
-        is_ending: says whether the process is to end.
+        autostart: whether the process is to configure and activate the node.
+        parameters: the node's parameters.
+        pipelines: one per camera while the node is configured.
+        is_active: whether images are accepted, unless that is disabled.
+        is_enabled: whether images are accepted while the node is active; set by ~/set_enabled.
+        diagnostics: the publisher of /diagnostics.
+        is_ending: returns whether the process is to end.
         has_worked: whether the model that was given up had ever segmented an image.
     """
 
@@ -93,14 +93,14 @@ class YolactNode(LifecycleNode):
         announce: Callable[[str], None] = lambda event: None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Declare parameters.
+        """Declare the parameters.
 
         Args:
-            announce: called by any thread with `BROKEN` or `FINALIZED`.
+            announce: called with `BROKEN` or `FINALIZED`, from any thread.
             interrupted: whether the process is to end; lets a long `configure` end early.
 
         Raises:
-            ConfigError: a parameter's value cannot be used.
+            ConfigError: a parameter has an invalid value.
         """
         super().__init__(NAME)
         self.autostart = declare_constant(self, StartSettings()).autostart
@@ -123,7 +123,7 @@ class YolactNode(LifecycleNode):
 
     @explained
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Read the parameters, open the model and run it once, advertise the results."""
+        """Read the parameters, open the model, run it once, and advertise the results."""
         settings = self.parameters.freeze()
         self._is_broken = False
         self.diagnostics.fault = ""
@@ -153,7 +153,7 @@ class YolactNode(LifecycleNode):
 
     @explained
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Take images from now on."""
+        """Start accepting images."""
         self._inbox.open()
         for pipeline in self.pipelines:
             pipeline.resume()
@@ -168,7 +168,7 @@ class YolactNode(LifecycleNode):
 
     @explained
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Take no more images, and wait for the one in work; an error if the model is broken."""
+        """Stop accepting images and wait for the current one; fail if the model is broken."""
         self._stop_taking()
         if self._is_broken:
             return ERROR
@@ -176,12 +176,12 @@ class YolactNode(LifecycleNode):
 
     @explained
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free the model and withdraw the results."""
+        """Free the model and destroy the publishers."""
         return super().on_cleanup(state) if self.release() else ERROR
 
     @explained
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything, for good."""
+        """Free everything; the node cannot be configured again."""
         self._stop_taking()
         released = self.release()
         self._announce(FINALIZED)
@@ -189,7 +189,7 @@ class YolactNode(LifecycleNode):
 
     @explained
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything; on success the node is unconfigured and may be configured again."""
+        """Free everything; on success the node is unconfigured and can be configured again."""
         self._stop_taking()
         if self.release():
             return SUCCESS
@@ -197,9 +197,9 @@ class YolactNode(LifecycleNode):
         return FAILURE
 
     def release(self) -> bool:
-        """Free the model and withdraw the results; False if the backend does not return.
+        """Free the model and destroy the publishers; return False if the backend is stuck.
 
-        Then its thread, which cannot be interrupted, still holds the model.
+        A stuck thread cannot be interrupted and keeps holding the model.
         """
         ended = self._worker is None or self._wait_for(self._worker.end)
         if ended:
@@ -212,22 +212,22 @@ class YolactNode(LifecycleNode):
         self.diagnostics.state = "unconfigured"
         self.parameters.thaw()
         if not ended:
-            self.get_logger().error("The backend does not return from the image in work.")
+            self.get_logger().error("The backend does not return from the current image.")
         return ended
 
     def recover_from_lost_message(self) -> None:
-        """Subscribe again to the topic whose message did not fit into memory.
+        """Resubscribe to the topic whose message did not fit into memory.
 
         Called by the executor's thread. rclpy does not free the callback group of a message that
-        it could not take, so the subscription would stay silent.
+        it could not take, so the subscription would otherwise stay silent.
         """
         for pipeline in self.pipelines:
             for topic in pipeline.abandon_take():
-                self.get_logger().error(f"There was no memory to take a message of {topic}.")
+                self.get_logger().error(f"Out of memory while receiving a message on {topic}.")
         self._take_images()
 
     def _pipeline(self, camera: str, settings: Settings) -> Pipeline:
-        """What takes and works on the images of one camera."""
+        """Create the pipeline of one camera."""
         keeps_all = settings.inputs.queue_policy == "all"
         depth: DepthInput | None = None
 
@@ -251,7 +251,7 @@ class YolactNode(LifecycleNode):
         self.diagnostics.state = f"configuring: {what}"
 
     def _diagnose(self, backend_name: str, description: ModelDescription) -> None:
-        """Tell of the model that is open, and of its cameras."""
+        """Report the open model and its cameras in the diagnostics."""
         self.diagnostics.model = ModelStats(
             state="",
             name=description.model.name,
@@ -266,7 +266,7 @@ class YolactNode(LifecycleNode):
         self.diagnostics.state = "inactive"
 
     def _take_images(self) -> None:
-        """Subscribe while the node is active and enabled; not otherwise."""
+        """Subscribe if the node is active and enabled; unsubscribe otherwise."""
         with self._taking:
             wanted = self.is_active and self.is_enabled
             for pipeline in self.pipelines:
@@ -283,8 +283,9 @@ class YolactNode(LifecycleNode):
         self.is_enabled = enabled
         self._take_images()
         if not self.is_active:
-            return f"The node is not active; {'images' if enabled else 'none'} once it is."
-        return "Images are taken." if enabled else "No images are taken; the model stays open."
+            images = "images" if enabled else "no images"
+            return f"The node is not active; once it is, it will accept {images}."
+        return "Accepting images." if enabled else "Not accepting images; the model stays open."
 
     def _request_keyframe(self) -> bool:
         for pipeline in self.pipelines:
@@ -297,14 +298,14 @@ class YolactNode(LifecycleNode):
         self._take_images()
         ends = [self._inbox.close, *(pipeline.pause for pipeline in self.pipelines)]
         if not all([self._wait_for(end) for end in ends]):
-            self.get_logger().warning("The image in work is not finished yet.")
+            self.get_logger().warning("The current image is not finished yet.")
 
     def _wait_for(self, ended: Callable[[float], bool]) -> bool:
-        """Wait until something has ended that waits for so many seconds itself."""
+        """Wait until `ended`, which itself waits for the given number of seconds, returns true."""
         started = time.monotonic()
         while not ended(STEP_S):
             now = time.monotonic()
-            if self.is_ending():  # then all waits together have CLOSE_S
+            if self.is_ending():  # from then on, all waits share CLOSE_S
                 self._ending_since = self._ending_since or now
                 if now - self._ending_since > CLOSE_S:
                     return False
@@ -326,7 +327,7 @@ def check_model(description: ModelDescription, settings: Settings) -> None:
     """Check that a model supports the settings.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: the model does not support them.
     """
     check_postprocess(settings.frames, description)
     choose_warp(settings.keyframes, description)

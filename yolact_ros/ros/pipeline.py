@@ -1,4 +1,4 @@
-"""The path of one camera's images through the worker: decode, segment, publish."""
+"""Process one camera's images in the worker: decode, segment, publish."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from yolact_ros.runtime.stream import Stream
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """One image on its way through the worker.
+    """Holds one image on its way through the worker.
 
     Attributes:
-        message: as it arrived.
+        message: the image message.
         image: (H, W, 3) uint8 BGR.
-        settings: that hold for it.
-        stream: of its camera, whose steps follow: `submit` and `fetch` of `frame`.
-        started, decoded: `time.perf_counter` when the work began and when `image` was there.
+        settings: the settings that apply to it.
+        stream: stream of its camera; the next steps are `submit` and `fetch` of `frame`.
+        started, decoded: `time.perf_counter` at the start and after decoding.
     """
 
     message: CameraFrame
@@ -45,18 +45,18 @@ class Work:
 
 @dataclass(frozen=True)
 class Finished:
-    """One image that was published, with its times in milliseconds (fields of FrameStats)."""
+    """Holds a published image and its times in milliseconds (fields of FrameStats)."""
 
     result: Result
     times: dict[str, float]
 
 
 class Pipeline:
-    """Takes the images of one camera in their order; belongs to the worker's thread.
+    """Processes the images of one camera in order; belongs to the worker's thread.
 
     Attributes:
-        camera: where the images come from.
-        meter: of what they cost.
+        camera: source of the images.
+        meter: records the times of the images.
     """
 
     def __init__(self, camera: CameraInput, outputs: Outputs, depth: DepthInput) -> None:
@@ -65,10 +65,10 @@ class Pipeline:
         self.meter = LatencyRecorder()
         self._outputs = outputs
         self._stream: Stream | None = None
-        self._settings: Settings | None = None  # of the stream
+        self._settings: Settings | None = None  # settings of the current stream
 
     def prepare(self, frame: CameraFrame, segmenter: Segmenter, *, settings: Settings) -> Work:
-        """Decode one image and make the network's input of it.
+        """Decode one image and preprocess it for the network.
 
         Raises:
             MessageError: the image cannot be read.
@@ -83,10 +83,10 @@ class Pipeline:
         return Work(frame, image, settings, stream, prepared, started, decoded)
 
     def publish(self, work: Work, classes: tuple[str, ...]) -> Finished:
-        """Build the masks of an image that the network has run on, and publish what was found.
+        """Build the masks of an image after inference, and publish its detections.
 
         Raises:
-            YolactError: the model fails on it.
+            YolactError: the model fails on the image.
         """
         header, settings, frame = work.message.message.header, work.settings, work.frame
         detections = work.stream.track(work.stream.finish(frame), frame.stamp)
@@ -113,7 +113,7 @@ class Pipeline:
         return Finished(result, times)
 
     def publish_stats(self, finished: Finished, counts: FrameCounts) -> None:
-        """Publish what an image cost, once it is counted."""
+        """Publish the cost of an image after it has been counted."""
         result, times = finished.result, finished.times
         age_ms = milliseconds_since(result.keyframe_stamp, result.header.stamp)
         known = {name: time for name, time in times.items() if not math.isnan(time)}
@@ -121,12 +121,12 @@ class Pipeline:
         self._outputs.publish_stats(result, times, counts=counts, lost=self.camera.lost)
 
     def request_keyframe(self) -> None:
-        """Make the next image a keyframe; any thread may call this."""
+        """Make the next image a keyframe; callable from any thread."""
         if self._stream is not None:
             self._stream.request_keyframe()
 
     def publish_labels(self, class_names: tuple[str, ...], threshold: float) -> None:
-        """Publish the names of the classes for present and late subscribers."""
+        """Publish the class names to present and late subscribers."""
         self._outputs.publish_labels(class_names, threshold=threshold)
 
     def reset(self) -> None:
@@ -135,23 +135,23 @@ class Pipeline:
             self._stream.reset()
 
     def space_counts(self) -> FrameCounts | None:
-        """Return what has happened to the 3-D results; None if the worker makes them."""
+        """Return the counts of the 3-D results; None if the worker publishes them."""
         return self._outputs.space_counts()
 
     def pause(self, timeout: float) -> bool:
-        """Start no 3-D results; return False if some are still in work after `timeout` seconds."""
+        """Start no 3-D results; return False if any are unfinished after `timeout` seconds."""
         return self._outputs.pause(timeout)
 
     def resume(self) -> None:
-        """Publish 3-D results again."""
+        """Resume publishing 3-D results."""
         self._outputs.resume()
 
     def abandon_take(self) -> list[str]:
-        """Unsubscribe where taking a message broke off; return the topics."""
+        """Unsubscribe topics whose take was aborted; return the topics."""
         return self.camera.abandon_take() + self._depth.abandon_take()
 
     def close(self) -> None:
-        """Withdraw the topics of the camera's results."""
+        """Destroy the publishers of the camera's results."""
         self._depth.close()
         self._outputs.close()
 
@@ -167,6 +167,6 @@ class Pipeline:
 
 
 def seconds_of(stamp: Time) -> float | None:
-    """Return a stamp in seconds; None for zero, from cameras that do not stamp their images."""
+    """Return a stamp in seconds; None if it is zero, as from cameras that do not stamp images."""
     seconds = stamp.sec + stamp.nanosec * 1e-9
     return float(seconds) if seconds else None

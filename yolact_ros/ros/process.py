@@ -1,4 +1,4 @@
-"""The process of the node: executor, signals, start by itself, exit status."""
+"""Run the node as a process: executor, signals, autostart, exit status."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ JOIN_S = 0.5  # for the executor, which may be in a transition
 
 
 class Events:
-    """What the main thread waits for.
+    """Queues the events that the main thread waits for.
 
-    Signals arrive here as words: Python runs their handlers in the main thread, which waits for
-    nothing else; handlers of rclpy would end the context in the middle of a publication.
+    Signals are queued as well: Python runs their handlers in the main thread, which does
+    nothing but wait; rclpy's handlers would shut down the context during a publication.
 
     Attributes:
-        ending: whether the process was told to end.
+        ending: whether the process was asked to end.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Events:
         handle_signals(self._on_signal)
 
     def put(self, event: str) -> None:
-        """Announce an event; any thread may."""
+        """Queue an event; callable from any thread."""
         self._queue.put(event)
 
     def get(self) -> str:
@@ -60,11 +60,11 @@ def usage() -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is told to end.
+    """Run the node until it is asked to end.
 
     Returns:
-        The process's exit status: 0 after SIGINT, SIGTERM, SIGHUP or the transition shutdown, 1
-        when the node cannot do its work; it has then logged why.
+        The exit status: 0 after SIGINT, SIGTERM, SIGHUP or the transition shutdown, 1 if the node
+        cannot work, in which case it has logged why.
     """
     events = Events()
     try:
@@ -84,8 +84,8 @@ def main(args: list[str] | None = None) -> int:
     executor.shutdown(JOIN_S)
     spinner.join(JOIN_S)
     if spinner.is_alive() or not node.release():
-        # A thread is inside the backend, which cannot be interrupted; nothing is left to save.
-        node.get_logger().warning("Ending without waiting for the image in work.")
+        # A thread is inside the backend, which cannot be interrupted; nothing remains to be saved.
+        node.get_logger().warning("Exiting without waiting for the current image.")
         sys.stderr.flush()
         os._exit(status)
     node.destroy_node()
@@ -94,27 +94,27 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _serve(node: YolactNode, events: Events) -> int:
-    """Start the node if it is to start by itself, and follow events to the exit status."""
+    """Start the node if autostart is set, and handle events until the process ends."""
     if node.autostart and not _start(node):
         return 0 if events.ending else 1
     while (event := events.get()) == BROKEN:
         if node.is_active:
-            node.trigger_deactivate()  # by way of error processing to unconfigured
+            node.trigger_deactivate()  # to unconfigured, by way of error processing
         if not node.autostart:
             continue
         if not node.has_worked:
-            node.get_logger().fatal("The model was opened anew, and fails again.")
+            node.get_logger().fatal("The model was reloaded and failed again.")
             return 1
-        node.get_logger().warning("Opening the model anew.")
+        node.get_logger().warning("Reloading the model.")
         if not _start(node):
             return 0 if events.ending else 1
     return 1 if event == FAILED else 0
 
 
 def _start(node: YolactNode) -> bool:
-    """Configure and activate; return False if that fails, which the node has logged.
+    """Configure and activate; return False on failure, which the node has logged.
 
-    A transition is refused while a manager's own one runs. Then the manager leads the node.
+    A transition is rejected while a manager runs one; the manager is then in charge.
     """
     for trigger in (node.trigger_configure, node.trigger_activate):
         if trigger() != SUCCESS:
@@ -130,5 +130,5 @@ def _spin(executor: SingleThreadedExecutor, node: YolactNode, events: Events) ->
             except MemoryError:  # while a message was taken from the middleware
                 node.recover_from_lost_message()
     except Exception:  # noqa: BLE001 - without an executor the process must not stay as a shell
-        get_logger(NAME).fatal(f"The executor broke down:\n{traceback.format_exc()}")
+        get_logger(NAME).fatal(f"The executor crashed:\n{traceback.format_exc()}")
         events.put(FAILED)

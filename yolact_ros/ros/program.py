@@ -1,4 +1,4 @@
-"""How the programs in `scripts/` start."""
+"""Start the programs in `scripts/`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from yolact_ros.errors import ConfigError
 def handle_signals(handler: Callable[..., Any] | signal.Handlers) -> None:
     """Install one handler for every signal that asks a program to end.
 
-    SIGHUP comes when a terminal is closed; under `nohup`, where it is ignored, it stays ignored.
+    SIGHUP is sent when a terminal closes; under `nohup`, where it is ignored, it stays ignored.
 
     Args:
-        handler: as for `signal.signal`.
+        handler: see `signal.signal`.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
@@ -27,10 +27,10 @@ def handle_signals(handler: Callable[..., Any] | signal.Handlers) -> None:
 
 
 def run(module: str) -> NoReturn:
-    """Run `main()` of a module and exit with what it returns.
+    """Run `main()` of a module and exit with its return value.
 
-    Imports take a second; a signal in that time ends the process at once and cleanly, for nothing
-    is open yet. The module's `main` sets handlers of its own.
+    Imports take a second; a signal during that time ends the process at once and cleanly, because
+    nothing is open yet. The module's `main` installs its own handlers.
 
     Args:
         module: name of the module.
@@ -42,20 +42,20 @@ def run(module: str) -> NoReturn:
         print(program.usage())
         sys.exit(0)
     status = program.main()
-    # The interpreter gives handlers up when it ends; a second signal, as when both terminal and
-    # launch send one, would then change the status.
+    # The interpreter removes handlers at exit; a second signal, as when both terminal and launch
+    # send one, would then change the exit status.
     handle_signals(signal.SIG_IGN)
     sys.exit(status)
 
 
 def init_ros(arguments: list[str] | None = None) -> None:
-    """Start ROS for this process; signals stay with the program.
+    """Initialize ROS for this process; leave signal handling to the program.
 
     Args:
-        arguments: of the command line; by default those of the process.
+        arguments: command line; defaults to that of the process.
 
     Raises:
-        ConfigError: what follows `--ros-args` cannot be understood.
+        ConfigError: the arguments after `--ros-args` are invalid.
     """
     import rclpy
     from rclpy.signals import SignalHandlerOptions
@@ -65,7 +65,7 @@ def init_ros(arguments: list[str] | None = None) -> None:
     except RuntimeError as error:  # the library does not export its exception type
         if "logging" in str(error):
             raise ConfigError(
-                "ROS cannot write its log: there is no home directory, or it is read-only. Set "
-                f"ROS_LOG_DIR to a folder that this user may write to ({error})."
+                "ROS cannot write its log: the home directory does not exist or is read-only. Set "
+                f"ROS_LOG_DIR to a folder that is writable for this user ({error})."
             ) from error
-        raise ConfigError(f"ROS does not understand the command line: {error}") from error
+        raise ConfigError(f"ROS rejects the command line: {error}") from error

@@ -1,4 +1,4 @@
-"""The node's topics in the Rerun viewer, live."""
+"""Show the node's topics live in the Rerun viewer."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from yolact_ros.view.recording import Recording
 
 PICTURE = "picture"
 STAGES = ("transport", "wait", "decode", "preprocess", "inference", "postprocess", "publish")
-LOOK_S = 1.0  # time between looks for new topics
+LOOK_S = 1.0  # interval of the checks for new topics
 
 
 class RerunBridge(Node):
-    """Subscribes to those topics that somebody publishes, and logs their messages."""
+    """Subscribes to the topics that have a publisher, and logs their messages."""
 
     def __init__(self, recording: Recording, *, image: str, node: str) -> None:
-        """Begin to look for topics.
+        """Start looking for topics.
 
         Args:
-            recording: where messages go.
-            image: topic of the images; their compressed ones serve if raw ones are absent.
+            recording: destination of the messages.
+            image: image topic; its compressed images are used if there are no raw ones.
             node: full name of the node, or of one of its cameras: `/yolact/front`.
         """
         super().__init__("rerun_bridge")
@@ -77,7 +77,7 @@ class RerunBridge(Node):
         try:
             log(message)
         except MessageError as error:
-            self.get_logger().warning(f"An image is not shown: {error}", throttle_duration_sec=5.0)
+            self.get_logger().warning(f"Cannot show an image: {error}", throttle_duration_sec=5.0)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._recording.log_image(PICTURE, bgr_from_message(message))
@@ -120,17 +120,21 @@ def main() -> int:
     """Show topics until a signal arrives; return the exit status."""
     parser = argparse.ArgumentParser(prog="rerun_bridge", description=__doc__)
     parser.add_argument(
-        "--image", default="/image", metavar="TOPIC", help="of the camera (default: %(default)s)"
+        "--image", default="/image", metavar="TOPIC", help="image topic (default: %(default)s)"
     )
     parser.add_argument(
         "--node",
         default="/yolact",
         metavar="NAME",
-        help="of the node, with the camera's name if it has several: /yolact/front "
+        help="name of the node, followed by the camera's name if it has several: /yolact/front "
         "(default: %(default)s)",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE.rrd", help="record here, without a viewer"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE.rrd",
+        help="record to this file without a viewer",
     )
     arguments = parser.parse_args(rclpy.utilities.remove_ros_args(sys.argv)[1:])
     handle_signals(signal.default_int_handler)  # raises KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""What can be asked of the node: segment an image, begin a keyframe, pause."""
+"""Offer the node's services: segment an image, request a keyframe, pause."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from yolact_ros.srv import Segment
 SEGMENT = "~/segment"
 FORCE_KEYFRAME = "~/force_keyframe"
 SET_ENABLED = "~/set_enabled"
-MOST_WAITING = 8  # requests of ~/segment; each holds an image
+MOST_WAITING = 8  # maximum number of pending ~/segment requests; each holds an image
 NOT_ACTIVE = "The node is not active; activate it first: ros2 lifecycle set {name} activate"
 
 
 class SegmentRequest:
-    """One image that somebody waits for; answered once, by the worker or by `give_up`."""
+    """Holds one requested image; answered once, by the worker or by `give_up`."""
 
     def __init__(self, image: Image, wake: Callable[[], None]) -> None:
-        """Take an image.
+        """Create a request.
 
         Args:
             image: the image.
-            wake: called once there is an answer, by the thread that gives it.
+            wake: called once there is an answer, by the thread that provides it.
         """
         self.answer: Future[Segment.Response] = Future()
         self._image = image
@@ -45,7 +45,7 @@ class SegmentRequest:
         self._lock = threading.Lock()
 
     def work(self, segmenter: Segmenter, settings: Settings) -> None:
-        """Segment the image; whatever fails is the answer, and harms nobody else."""
+        """Segment the image; any failure becomes the answer and affects nothing else."""
         if self.answer.done():
             return
         try:
@@ -58,7 +58,7 @@ class SegmentRequest:
             self._give(Segment.Response(success=True, instances=result))
 
     def give_up(self, reason: str) -> None:
-        """Answer that there is no result, unless there is one."""
+        """Answer that there is no result, unless already answered."""
         self._give(Segment.Response(success=False, message=reason))
 
     def _give(self, response: Segment.Response) -> None:
@@ -87,9 +87,9 @@ def segment_message(image: Image, segmenter: Segmenter, *, settings: Settings) -
 
 
 class Services:
-    """The node's services, as long as it lives.
+    """Provides the node's services for the lifetime of the node.
 
-    No call waits in the executor: images go to the worker, and the answer is sent when it comes.
+    Calls do not block the executor: images go to the worker, which answers when it is done.
     """
 
     def __init__(
@@ -99,22 +99,22 @@ class Services:
         request_keyframe: Callable[[], bool],
         set_enabled: Callable[[bool], str],
     ) -> None:
-        """Offer the services.
+        """Create the services.
 
         Args:
-            node: whose services they are.
-            request_keyframe: makes the next image of every camera a keyframe; False if no images
-                are taken.
-            set_enabled: takes images from now on, or none; gives words on what that means.
+            node: node that owns the services.
+            request_keyframe: makes the next image of every camera a keyframe; returns False if the
+                node accepts no images.
+            set_enabled: enables or disables the images; returns a message on the effect.
         """
         self._node = node
         self._request_keyframe = request_keyframe
         self._set_enabled = set_enabled
         self._inbox: Inbox[Any] | None = None
-        self._questions: Mailbox[Any] | None = None  # in that inbox
-        self._mailbox: Mailbox[Any] | None = None  # the same, while questions are taken
+        self._questions: Mailbox[Any] | None = None  # a mailbox of that inbox
+        self._mailbox: Mailbox[Any] | None = None  # the same while requests are accepted
         self._waiting: set[SegmentRequest] = set()
-        # In a group of its own: while one waits for the worker, others are answered.
+        # In its own callback group: while one request waits for the worker, others are answered.
         node.create_service(  # type: ignore[misc]  # its type is generated
             Segment, SEGMENT, self._on_segment, callback_group=ReentrantCallbackGroup()
         )
@@ -122,13 +122,13 @@ class Services:
         node.create_service(SetBool, SET_ENABLED, self._on_set_enabled)
 
     def open(self, inbox: Inbox[Any]) -> None:
-        """Give questions to a worker from now on, in turn with the cameras' images."""
+        """Pass requests to a worker from now on, in turn with the cameras' images."""
         if self._inbox is not inbox:
             self._inbox, self._questions = inbox, inbox.new_mailbox(keep=MOST_WAITING)
         self._mailbox = self._questions
 
     def close(self) -> None:
-        """Answer those that wait, and all others, that nobody works."""
+        """Reject pending and further requests because no worker is running."""
         self._mailbox = None
         for question in list(self._waiting):
             question.give_up("The node was deactivated before the image's turn came.")
@@ -141,13 +141,13 @@ class Services:
             name = self._node.get_fully_qualified_name()
             return Segment.Response(success=False, message=NOT_ACTIVE.format(name=name))
         if mailbox.is_full:
-            words = f"{MOST_WAITING} images wait already; ask again when one is answered."
+            words = f"{MOST_WAITING} images are already waiting; retry when one has been answered."
             return Segment.Response(success=False, message=words)
         question = SegmentRequest(request.image, self._wake)
         self._waiting.add(question)
         try:
             mailbox.put(question)
-            if self._mailbox is not mailbox:  # closed at this moment, and the question dropped
+            if self._mailbox is not mailbox:  # closed at this moment, and the request dropped
                 question.give_up("The node was deactivated before the image's turn came.")
             answer = await question.answer
             assert answer is not None

@@ -1,4 +1,4 @@
-"""The thread that opens the model, owns it, and processes the images of all cameras."""
+"""Run the thread that opens the model, owns it, and processes the images of all cameras."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.shipped import find_model
 from yolact_ros.runtime.stream import submit_together
 
-THROTTLE_S = 5.0  # between two log lines about bad images
-PROGRESS_S = 2.0  # between two log lines while the model is being opened
+THROTTLE_S = 5.0  # between two log messages about bad images
+PROGRESS_S = 2.0  # between two log messages while the model is being opened
 
 
 @dataclass(eq=False)
 class Job:
-    """An image in work.
+    """Holds an image in progress.
 
     Attributes:
-        submitted: `time.perf_counter` when the device got it.
+        submitted: `time.perf_counter` when it was submitted to the device.
     """
 
     mailbox: Mailbox[CameraFrame]
@@ -45,10 +45,10 @@ class Job:
 
 
 class Worker:
-    """One thread from `open` to `end`; a backend's context belongs to the thread that made it.
+    """Runs one thread from `open` to `end`; a backend's context belongs to its creating thread.
 
-    While a device computes, the thread prepares the next image and publishes the last one. The
-    next image is taken as late as its preparation allows, so that it is the newest one then.
+    While the device computes, the thread prepares the next image and publishes the previous one.
+    The next image is taken as late as its preparation allows, so that it is the newest one.
 
     Attributes:
         backend_name: name of the backend, once `open` has returned.
@@ -62,14 +62,14 @@ class Worker:
         settings: Callable[[], Settings],
         on_broken: Callable[[str], None],
     ) -> None:
-        """Prepare a worker; `open` starts it.
+        """Create a worker; `open` starts it.
 
         Args:
-            node: for its logger and its clock.
-            inbox: where images come from; ended by `end`.
+            node: provides the logger and the clock.
+            inbox: source of the images; `end` ends it.
             settings: returns the current settings.
-            on_broken: called by the worker's thread with the reason when the model has failed on
-                too many images in a row.
+            on_broken: called by the worker's thread, with the reason, when the model has failed on
+                too many consecutive images.
         """
         self._description: ModelDescription | None = None
         self.backend_name = ""
@@ -83,25 +83,25 @@ class Worker:
         self._ended = threading.Event()
         self._progress = "opening the model"
         self._error: Exception | None = None
-        self._failures = 0  # images in a row
-        self._preparation_s = 0.0  # of the last image
-        self._runs_s: dict[str, tuple[float, float]] = {}  # the last two of each graph
+        self._failures = 0  # consecutive images
+        self._preparation_s = 0.0  # time for the last image
+        self._runs_s: dict[str, tuple[float, float]] = {}  # the last two run times of each graph
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
     def open(
         self, *, interrupted: Callable[[], bool], report: Callable[[str], None]
     ) -> ModelDescription:
-        """Open the model and run it once; log every few seconds that this is going on.
+        """Open the model and run it once; log the progress every few seconds.
 
         Args:
             interrupted: returns whether the process should end; then this raises early.
-            report: called by this thread with what is being done.
+            report: called by this thread with the current step.
 
         Returns:
-            What the model is.
+            The description of the model.
 
         Raises:
-            YolactError: the model cannot be opened, or this was interrupted.
+            YolactError: the model cannot be opened, or opening was interrupted.
         """
         started = time.monotonic()
         due = started + PROGRESS_S
@@ -109,7 +109,7 @@ class Worker:
         while not self._opened.wait(0.05):
             report(self._progress)
             if interrupted():
-                raise YolactError("The node was told to end before the model was open.")
+                raise YolactError("The node was asked to end before the model was open.")
             if time.monotonic() >= due:
                 due += PROGRESS_S
                 self._logger.info(
@@ -125,7 +125,7 @@ class Worker:
         self._pipelines = {pipeline.camera.mailbox: pipeline for pipeline in pipelines}
 
     def end(self, timeout: float) -> bool:
-        """End the thread, which frees the model; False if that takes over `timeout` seconds."""
+        """End the thread, which frees the model; return False after `timeout` seconds."""
         self._ended.set()
         self._inbox.end()
         if self._thread.ident is not None:
@@ -171,13 +171,13 @@ class Worker:
         return segmenter
 
     def _on_progress(self, state: str) -> bool:
-        """Note how far the build of an engine has come; False stops it."""
+        """Record the progress of an engine build; return False to stop it."""
         self._progress = state
         return not self._ended.is_set()
 
     def _serve(self, segmenter: Segmenter) -> None:
-        """Work on one item after another, until the end; count each image exactly once."""
-        current: list[Job] = []  # what the device works on: images of different cameras
+        """Process one item after another until the end; count each image exactly once."""
+        current: list[Job] = []  # on the device: images of different cameras
         while True:
             taken = self._take(current, most=segmenter.description.batch)
             if not taken and not current:
@@ -199,9 +199,9 @@ class Worker:
                 current = []
 
     def _take(self, current: Sequence[Job], *, most: int) -> list[tuple[Mailbox[Any], Any]]:
-        """Take the next items, of different mailboxes; none at the end.
+        """Take the next items, from different mailboxes; none at the end.
 
-        None either if nothing came by the time at which the device should be done with `current`.
+        Also return none if nothing arrives by the time the device should have finished `current`.
         """
         timeout: float | None = None
         if current:
@@ -232,7 +232,7 @@ class Worker:
         return None
 
     def _submit(self, jobs: list[Job]) -> list[Job]:
-        """Begin to run the network on images; return those that did not fail."""
+        """Start inference on images; return those that did not fail."""
         for job in jobs:
             job.submitted = time.perf_counter()
         try:
@@ -267,7 +267,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _counting(self, mailbox: Mailbox[CameraFrame], pipeline: Pipeline) -> Iterator[None]:
-        """Count an image as failed if a step of the work on it fails, and go on."""
+        """Count an image as failed if a step of its processing fails, and continue."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - one image must not end the others
@@ -303,7 +303,7 @@ class Worker:
         self._failures += 1
         if limit and self._failures >= limit:
             self._on_broken(
-                f"The model failed on {self._failures} images in a row. The last time: {words}"
+                f"The model failed on {self._failures} consecutive images. The last error: {words}"
             )
             return
         self._logger.error(f"An image failed: {words}", throttle_duration_sec=THROTTLE_S)

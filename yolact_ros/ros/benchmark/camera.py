@@ -1,4 +1,4 @@
-"""The camera and the listener of the node's benchmark."""
+"""Provide the benchmark's camera and subscriber."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from yolact_ros.ros.messages.images import message_from_bgr
 
 NAMESPACE = "/node_benchmark"
 IMAGE_SHAPE = (480, 640, 3)
-START_S = 60.0  # for the node to open its model
-SETTLE_S = 0.5  # for both sides to have found each other
+START_S = 60.0  # timeout for the node to load its model
+SETTLE_S = 0.5  # for discovery on both sides
 
 
 class BenchmarkCamera(Node):
-    """A camera, and somebody who listens if asked to."""
+    """Publishes images and can subscribe to the node's results."""
 
     def __init__(self, node: Subprogram) -> None:
         super().__init__("camera", namespace=NAMESPACE)
@@ -41,18 +41,18 @@ class BenchmarkCamera(Node):
         self._wait_until(self._camera.get_subscription_count)
 
     def listen(self) -> None:
-        """Subscribe to instances and statistics from now on."""
+        """Subscribe to instances and statistics."""
         self.create_subscription(FrameStats, "yolact/stats", self.stats.append, 10)
         self.take("yolact/instances", InstanceArray, 10)
 
     def take(self, name: str, kind: type, qos: QoSProfile | int) -> None:
-        """Subscribe to one more topic, whose messages are dropped."""
-        # Raw, so that the time in which Python unpacks them is not measured.
+        """Subscribe to one more topic and discard its messages."""
+        # Raw, so that deserialization in Python is not measured.
         self.create_subscription(kind, name, lambda _: None, qos, raw=True)
         self._wait_until(lambda: self.count_publishers(name))
 
     def close(self) -> None:
-        """Withdraw from ROS."""
+        """Destroy the publishers and subscriptions."""
         self._executor.shutdown()
         self.destroy_node()
 
@@ -62,7 +62,7 @@ class BenchmarkCamera(Node):
             self._spin_until(time.monotonic() + 1.0)
 
     def play(self, count: int, rate: float, name: str) -> None:
-        """Publish images, `rate` a second."""
+        """Publish `rate` images per second."""
         start = time.monotonic()
         for number in tqdm(range(1, count + 1), desc=name, unit="image", disable=None):
             self._spin_until(start + number / rate)
@@ -70,7 +70,7 @@ class BenchmarkCamera(Node):
             self._camera.publish(self._image)
 
     def _spin_until(self, moment: float) -> None:
-        """Take messages until a moment of `time.monotonic()`; some, if that has passed."""
+        """Spin until a `time.monotonic()` time; spin once if it has already passed."""
         for _ in range(4):
             self._executor.spin_once(timeout_sec=0.0)
         while (early := moment - time.monotonic()) > 0:

@@ -1,9 +1,9 @@
-"""What the node itself costs: how old images are when it works on them, overhead, CPU.
+"""Measure the node's own cost: image age at inference, overhead and CPU.
 
     ros2 run yolact_ros node_benchmark
 
-Camera and listener are in this process, the node is in its own, and DDS is between them. The model
-is made for this: what it takes, and the 20 instances that it finds, are known beforehand.
+Camera and subscriber run in this process, the node in its own, with DDS in between. The model is
+generated for the benchmark, so its inference time and its 20 instances are known in advance.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from yolact_ros.ros.demo.fastdds import image_profile
 from yolact_ros.ros.outputs.topics import image_topics
 from yolact_ros.ros.program import handle_signals, init_ros
 
-RATE = 30.0  # images a second
+RATE = 30.0  # images per second
 WORK_MS = 80.0
 ROWS = ("age", "costs")
 
 
 def age_at_inference_ms(stats: FrameStats) -> float:
-    """Age of an image when the network started on it, in milliseconds since its stamp."""
+    """Return the age of an image, since its stamp, when inference started, in milliseconds."""
     return stats.transport_ms + stats.wait_ms + stats.decode_ms + stats.preprocess_ms
 
 
 def overhead_ms(stats: FrameStats) -> float:
-    """What the node did about an image, up to its instances' publication, beyond the Segmenter."""
+    """Return the node's time per image, up to publishing the instances, beyond the Segmenter's."""
     segmenter = stats.preprocess_ms + stats.inference_ms + stats.postprocess_ms
     return stats.latency_ms - stats.transport_ms - stats.wait_ms - segmenter
 
 
 def percentiles(values: Iterable[float]) -> str:
-    """Median and 95th percentile in words; of no values, that there are none."""
+    """Format the median and the 95th percentile; report if there are no values."""
     values = list(values)
     if not values:
         return "no results"
@@ -56,27 +56,27 @@ def percentiles(values: Iterable[float]) -> str:
 
 
 def cpu_seconds(process: int) -> float:
-    """Processor time that a process has taken so far, all of its threads; Linux only."""
-    # The name in parentheses may hold anything; utime and stime are fields 14 and 15.
+    """Return the CPU time that a process has used so far, over all threads (Linux only)."""
+    # The name in parentheses may contain anything; utime and stime are fields 14 and 15.
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class NodeBenchmark:
-    """Measures the node, and prints a line for each figure."""
+    """Measures the node and prints one line per figure."""
 
     def __init__(self, folder: Path, *, seconds: float) -> None:
-        """Prepare.
+        """Create the benchmark.
 
         Args:
-            folder: for models; may be deleted afterwards.
-            seconds: that each figure is measured for.
+            folder: where models are written; may be deleted afterwards.
+            seconds: duration of each measurement.
         """
         self._folder = folder
         self._seconds = seconds
 
     def measure_age(self) -> None:
-        """Age of images at inference start while the network is slower than the camera."""
+        """Measure image age at inference start with a network slower than the camera."""
         model = write_benchmark_model(self._folder / "slow", inference_ms=WORK_MS)
         with start_node(model) as node:
             camera = BenchmarkCamera(node)
@@ -85,11 +85,11 @@ class NodeBenchmark:
             age = percentiles(map(age_at_inference_ms, stats))
             self._note(f"age at inference start, {RATE:g} Hz", age, "p50 <= 25 ms")
             work = percentiles(one.inference_ms for one in stats)
-            self._note(f"  while the network, made for {WORK_MS:g} ms, took", work)
+            self._note(f"  measured time of the network built for {WORK_MS:g} ms", work)
             camera.close()
 
     def measure_costs(self) -> None:
-        """CPU and overhead with a network of nearly no cost."""
+        """Measure CPU and overhead with a network that costs almost nothing."""
         with start_node(write_benchmark_model(self._folder / "fast")) as node:
             camera = BenchmarkCamera(node)
             with self._cpu("no image, no subscriber", node, "near 0"):
@@ -101,21 +101,21 @@ class NodeBenchmark:
                 stats = self._play(camera, "subscribers")
             overhead = percentiles(map(overhead_ms, stats))
             self._note("overhead beyond the Segmenter", overhead, "p50 < 3 ms")
-            for topic in image_topics()[1:]:  # without ~/instances, which is taken already
+            for topic in image_topics()[1:]:  # ~/instances is already subscribed
                 camera.take(topic.name.replace("~", "yolact"), topic.kind, topic.qos)
                 published = (one.publish_ms for one in self._play(camera, topic.name))
                 self._note(f"publishing, with {topic.name}", percentiles(published), "p50 < 5 ms")
             camera.close()
 
     def _play(self, camera: BenchmarkCamera, name: str) -> list[FrameStats]:
-        """Play at the usual rate; return the statistics, without those of the first images."""
+        """Play at the usual rate; return the statistics without those of the first images."""
         before = len(camera.stats)
         camera.play(round(self._seconds * RATE), RATE, name)
         return camera.stats[before + 2 :]
 
     @contextmanager
     def _cpu(self, what: str, node: Subprogram, goal: str = "") -> Iterator[None]:
-        """Note the processor time that the node takes in a block, in per cent of one core."""
+        """Print the node's CPU time during the block, in percent of one core."""
         cpu, started = cpu_seconds(node.pid), time.monotonic()
         yield
         fraction = (cpu_seconds(node.pid) - cpu) / (time.monotonic() - started)
@@ -127,24 +127,24 @@ class NodeBenchmark:
 
 def start_node(model: Path) -> Subprogram:
     """Start the node on a model, in the benchmark's namespace."""
-    # The network is to run on every image: its cost is what is known.
+    # Run the network on every image, because its cost is known.
     words = ("-p", f"model:={model}", "-p", "threads:=1", "-p", "propagated_frames:=0")
     return Subprogram("yolact_node", "-r", f"__ns:={NAMESPACE}", *words)
 
 
 def main() -> int:
-    """Measure what the command line asks for; returns the exit status."""
+    """Run the measurements that the command line selects; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="node_benchmark", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        "--seconds", type=float, default=10.0, help="for each figure (%(default)s)"
+        "--seconds", type=float, default=10.0, help="duration of each measurement (%(default)s)"
     )
-    parser.add_argument("--only", choices=ROWS, help="measure only the age, or only the costs")
+    parser.add_argument("--only", choices=ROWS, help="measure only the age or only the costs")
     arguments = parser.parse_args()
     if arguments.seconds < 1.0:
         parser.error("--seconds must be 1 or more")
-    # Fast DDS in its own settings loses most images of a best-effort camera.
+    # With its default settings, Fast DDS loses most images of a best-effort camera.
     os.environ.setdefault(*image_profile())
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     handle_signals(signal.default_int_handler)  # raises KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""A model whose time and detections are known beforehand, to measure the node around it."""
+"""Write a model with known inference time and detections, to measure the node around it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from yolact_ros.runtime.segmenter import Segmenter
 
 INSTANCES = 20
 COLUMNS, ROWS = 5, 4  # of the instances
-FILLED = 0.8  # of the width and of the height of an instance's place
+FILLED = 0.8  # fraction of the width and height of a grid cell that its instance fills
 SIZE = 64  # of the network's input
-CELLS = 80  # of the prototypes, in each direction
-SIDE = 128  # of the matrices whose products take the time
+CELLS = 80  # prototype resolution in each direction
+SIDE = 128  # of the matrices whose multiplication takes up the time
 TRIAL_PRODUCTS = 400
 TRIALS = 30
 
@@ -24,15 +24,15 @@ TRIALS = 30
 def write_benchmark_model(folder: Path, *, inference_ms: float = 0.0) -> Path:
     """Write a bundle that finds the same 20 instances in every image.
 
-    They lie in a grid of 5x4, apart from each other; each fills its box.
+    They form a grid of 5x4 without overlap; each fills its box.
 
     Args:
-        folder: of the bundle.
-        inference_ms: what the network is to take with one thread, while nothing else runs on this
-            machine; 0: as little as possible.
+        folder: bundle folder to write.
+        inference_ms: inference time on one thread of an otherwise idle machine; 0 = as short as
+            possible.
 
     Raises:
-        BackendError: the library onnx is absent.
+        BackendError: onnx is not installed.
         BundleError: the bundle cannot be written.
     """
     if not inference_ms:
@@ -42,7 +42,7 @@ def write_benchmark_model(folder: Path, *, inference_ms: float = 0.0) -> Path:
 
 
 def grid_boxes() -> np.ndarray:
-    """Boxes of the instances, (20, 4) float32 x1 y1 x2 y2 as fractions of the image."""
+    """Return the boxes of the instances, (20, 4) float32 x1 y1 x2 y2 as image fractions."""
     rows, columns = np.divmod(np.arange(INSTANCES), COLUMNS)
     margin = (1.0 - FILLED) / 2.0
     left, top = (columns + margin) / COLUMNS, (rows + margin) / ROWS
@@ -55,7 +55,7 @@ def _write(folder: Path, *, products: int) -> Path:
         import onnx
     except ImportError as error:
         raise BackendError(
-            "The benchmark builds a model of its own, for which the library onnx is missing; "
+            "The benchmark builds its own model, which requires the library onnx; "
             "install it with: pip install onnx"
         ) from error
     constants = {
@@ -94,7 +94,7 @@ def _write(folder: Path, *, products: int) -> Path:
     )
     graph = onnx.helper.make_graph(
         [
-            # Of the image, or else ONNX Runtime would calculate all of it while opening the model.
+            # Depends on the image; otherwise ONNX Runtime would fold it all into a constant.
             make("Slice", ["image", "start", "end"], ["byte"]),
             make("Cast", ["byte"], ["brightness_1111"], to=floats),
             make("Reshape", ["brightness_1111", "one"], ["brightness"]),
@@ -134,7 +134,7 @@ def _write(folder: Path, *, products: int) -> Path:
 
 
 def _shortest_inference_ms(bundle: Path) -> float:
-    """Of many; the others shared the processor with something else."""
+    """Return the shortest of many runs; the others shared the CPU with something else."""
     image = np.full((SIZE, SIZE, 3), 90, np.uint8)
     with Segmenter.open(bundle, backend=BackendConfig(threads=1)) as segmenter:
         return min(segmenter.segment(image).timings["inference"] for _ in range(TRIALS))

@@ -1,4 +1,4 @@
-"""Programs of this package, started as child processes."""
+"""Run programs of this package as child processes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import IO
 
 from ament_index_python.packages import get_package_prefix
 
-END_S = 5.0  # for a process that is told to end
+END_S = 5.0  # grace period for a process that was asked to end
 
 
 class Subprogram:
-    """A program of this package in its own process; ended when the block ends."""
+    """Runs a program of this package in its own process until the block ends."""
 
     def __init__(self, name: str, *arguments: str, output: IO[str] | None = None) -> None:
         """Start a program.
 
         Args:
-            name: of the program.
-            arguments: for ROS.
-            output: file for what it writes; by default it writes where this process does.
+            name: name of the program.
+            arguments: ROS arguments.
+            output: file for its output; by default it shares this process's output.
         """
         program = Path(get_package_prefix("yolact_ros"), "lib", "yolact_ros", name)
         self.name = name
-        # In its own session, so that Ctrl-C reaches this process alone, which ends the others.
+        # In its own session, so that only this process receives Ctrl-C and ends the others.
         self._process = subprocess.Popen(
             [sys.executable, str(program), "--ros-args", *arguments],
             start_new_session=True,
@@ -42,21 +42,21 @@ class Subprogram:
 
     @property
     def pid(self) -> int:
-        """Number of the process."""
+        """Return the process ID."""
         return self._process.pid
 
     @property
     def status(self) -> int | None:
-        """Exit status; None while it runs."""
+        """Return the exit status; None while it runs."""
         return self._process.poll()
 
     def end(self, number: int = signal.SIGINT) -> int:
-        """Send a signal, kill the process after `END_S` seconds; returns its exit status."""
+        """Send a signal, kill the process after `END_S` seconds, and return its exit status."""
         if self.status is None:
             self._process.send_signal(number)
         try:
             return self._process.wait(END_S)
         except subprocess.TimeoutExpired:
-            print(f"{self.name} did not end and is killed.", file=sys.stderr)
+            print(f"{self.name} did not end and was killed.", file=sys.stderr)
             self._process.kill()
             return self._process.wait()

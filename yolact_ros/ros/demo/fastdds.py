@@ -1,4 +1,4 @@
-"""Where Fast DDS looks for the profile that lets images through (config/fastdds_shm.xml)."""
+"""Locate the Fast DDS profile for large images (config/fastdds_shm.xml)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demonstration: a camera, the node and a listener, each in its own process."""
+"""Run the demonstration: a camera, the node and a subscriber, each in its own process."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from yolact_ros.ros.program import handle_signals, init_ros
 CAMERA_TOPIC = "/camera/image_raw"
 QOS = QoSProfile(depth=10)
 OTHER_VIDEOS = """\
-People and everyday things in a video of yours: make demo CLIP=video.mp4 MODEL=everyday
+Your own video with people and everyday objects: make demo CLIP=video.mp4 MODEL=everyday
 From a webcam: ros2 run v4l2_camera v4l2_camera_node
                ros2 launch yolact_ros yolact.launch.py model:=everyday image:=/image_raw"""
 TITLE = f"{'in':>8} {'out':>8} {'latency p50':>12} {'p95':>7} {'dropped':>8}  seen"
 PRINT_S = 1.0
-START_S = 60.0  # for the node to open its model
-SETTLE_S = 3.0  # for the last images, after the clip
+START_S = 60.0  # timeout for the node to load its model
+SETTLE_S = 3.0  # for the last images after the clip has ended
 
 
 class Listener(Node):
-    """An ordinary client of the node: counts, measures and records what it publishes."""
+    """Counts, measures and records the results like an ordinary client of the node."""
 
     def __init__(self, video: OverlayVideo) -> None:
         super().__init__("demo")
@@ -48,7 +48,7 @@ class Listener(Node):
         self.classes: list[Counter[str]] = []
         self._video = video
         self._scores: dict[tuple[int, int], float] = {}
-        # When the last line was printed, and how many `stats` and `classes` there were.
+        # Time of the last printed line, and the lengths of `stats` and `classes` at that time.
         self._printed: tuple[float, int, int] | None = None
         self.create_timer(PRINT_S, self._print)
         self.create_subscription(InstanceArray, "/yolact/instances", self._on_instances, QOS)
@@ -56,14 +56,14 @@ class Listener(Node):
         self.create_subscription(Image, "/yolact/overlay", self._on_overlay, QOS)
 
     def settled(self) -> bool:
-        """Whether every image that the node received has been accounted for."""
+        """Return whether every image that the node received is accounted for."""
         if not self.stats:
             return False
         last = self.stats[-1]
         return last.received == last.processed + last.dropped + last.stale + last.failed
 
     def _print(self) -> None:
-        """Print what happened since the last line."""
+        """Print a line about the images since the last one."""
         now = time.monotonic()
         if self._printed is not None:
             then, before, seen = self._printed
@@ -92,13 +92,13 @@ class Listener(Node):
     def _on_overlay(self, message: Image) -> None:
         stamp = message.header.stamp
         rank = self._scores.pop((stamp.sec, stamp.nanosec), 0.0)
-        # A copy: the pixels are a view on the message.
+        # A copy, because the array is a view of the message.
         image = bgr_from_message(message).copy()
         self._video.add(image, stamp.sec + stamp.nanosec * 1e-9, rank=rank)
 
 
 def _describe(classes: list[Counter[str]]) -> str:
-    """Return the mean number of instances of each class, such as `2 mug, 1 duck`."""
+    """Return the mean number of instances per class, such as `2 mug, 1 duck`."""
     total: Counter[str] = Counter()
     for counts in classes:
         total.update(counts)
@@ -111,11 +111,11 @@ def run(clip: Path, model: str, *, output: Path) -> int:
 
     Args:
         clip: a video file.
-        model: bundle or checkpoint; empty for the package's own.
+        model: bundle or checkpoint; empty for the default model.
         output: folder for the overlay video and the picture.
 
     Returns:
-        Exit status: 0 when the whole clip went through the node.
+        The exit status: 0 if the node processed the whole clip.
 
     Raises:
         ConfigError: the clip cannot be read or the video cannot be written.
@@ -148,7 +148,7 @@ def run(clip: Path, model: str, *, output: Path) -> int:
         print("demo: the node published no overlay.", file=sys.stderr)
         return 1
     if not cv2.imwrite(str(output / "demo.png"), video.best):
-        raise ConfigError(f"OpenCV cannot write {output / 'demo.png'}; is there space left?")
+        raise ConfigError(f"OpenCV cannot write {output / 'demo.png'}; check free disk space.")
     _print_summary(listener.stats)
     print(f"Wrote {output / 'demo.mp4'} and {output / 'demo.png'}")
     print(OTHER_VIDEOS)
@@ -176,7 +176,7 @@ def _print_summary(stats: list[FrameStats]) -> None:
     p50, p95 = np.percentile(latencies, [50, 95])
     print(
         f"Images: {last.received} received, {last.processed} processed, {last.dropped} replaced "
-        f"by newer ones, {last.failed} failed, {last.lost} lost on the way.\n"
+        f"by newer ones, {last.failed} failed, {last.lost} lost in transport.\n"
         f"Latency from the camera's stamp to the instances: p50 {p50:.0f} ms, p95 {p95:.0f} ms; "
         f"medians in ms: {stages}."
     )
@@ -189,12 +189,12 @@ def main() -> int:
     parser.add_argument(
         "--clip", type=Path, default=share / "models/demo/tabletop.mp4", help="video to play"
     )
-    parser.add_argument("--model", default="", help="bundle or checkpoint; default: the shipped")
-    parser.add_argument("--output", type=Path, default=Path("out"), help="folder for the results")
+    parser.add_argument("--model", default="", help="bundle or checkpoint (default: shipped)")
+    parser.add_argument("--output", type=Path, default=Path("out"), help="output folder")
     arguments = parser.parse_args()
-    # Fast DDS in its own settings loses most images of a best-effort camera.
+    # With its default settings, Fast DDS loses most images of a best-effort camera.
     os.environ.setdefault(*image_profile())
-    # Nothing here needs to leave this machine.
+    # All traffic stays on this machine.
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     handle_signals(signal.default_int_handler)  # raises KeyboardInterrupt
     try:

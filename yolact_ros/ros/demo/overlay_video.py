@@ -1,4 +1,4 @@
-"""Records the overlays that arrive as a video and a picture."""
+"""Record overlay images as a video, and the best one as a picture."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from yolact_ros.runtime.images.files import is_whole_video
 class OverlayVideo:
     """Writes images at the times of their stamps, and keeps the best one.
 
-    The video has a constant rate; an image stays until the next one's time, so that the video is
-    as long as what it shows, however many images were dropped.
+    The video has a constant frame rate; each image is shown until the time of the next one, so the
+    video is as long as the recorded time, however many images were dropped.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
-        """Prepare a video.
+        """Create a recorder; the file is opened at the first image.
 
         Args:
-            path: of the file, ending in .mp4.
+            path: video file, ending in .mp4.
             rate: images per second.
         """
         self.best: np.ndarray | None = None
@@ -35,11 +35,11 @@ class OverlayVideo:
         self._written = 0
 
     def add(self, image: np.ndarray, seconds: float, *, rank: float) -> None:
-        """Show an image from a time on.
+        """Show an image from the given time on.
 
         Args:
-            image: (H, W, 3) uint8 BGR; all of one size.
-            seconds: its stamp; not before that of the last one.
+            image: (H, W, 3) uint8 BGR; all images must have the same size.
+            seconds: its stamp; must not precede the previous one.
             rank: the image with the highest rank is kept in `best`.
 
         Raises:
@@ -54,16 +54,16 @@ class OverlayVideo:
             self.best, self._best_rank = image, rank
 
     def close(self) -> int:
-        """Finish the file; returns its number of images.
+        """Finish the file and return its number of images.
 
         Raises:
-            ConfigError: not all of the video has been written.
+            ConfigError: the video is incomplete.
         """
         if self._writer is not None:
             self._write_until(self._written + 1)
             self._writer.release()
             if not is_whole_video(self._path, self._written):
-                raise ConfigError(f"The video {self._path} is incomplete; is there space left?")
+                raise ConfigError(f"The video {self._path} is incomplete; check free disk space.")
         return self._written
 
     def _write_until(self, index: int) -> None:

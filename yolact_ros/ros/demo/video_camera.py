@@ -1,4 +1,4 @@
-"""A camera that plays a video file, for demonstrations and tests without hardware."""
+"""Play a video file as a camera, for demonstrations and tests without hardware."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from yolact_ros.ros.parameters.table import parameters_usage
 from yolact_ros.ros.program import handle_signals, init_ros
 
 IMAGE = "~/image_raw"
-MEMORY = 256 * 2**20  # bytes of JPEGs for playing a video backwards
-IMAGE_QOS = QoSProfile(depth=1)  # reliable, as camera drivers publish; serves any subscriber
+MEMORY = 256 * 2**20  # bytes of JPEGs kept for reverse playback
+IMAGE_QOS = QoSProfile(depth=1)  # reliable, as camera drivers publish; matches any subscriber
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class CameraSettings(Checked):
     video: str = setting("", "video file to play; must be given")
     rate: float = setting(0.0, "images per second; 0: the video's own", range=(0.0, 1000.0))
     loop: bool = setting(
-        False, "Play back and forth forever; a video too long for memory starts again instead"
+        False, "Play back and forth forever; a video too long for memory restarts instead"
     )
     wait: bool = setting(True, "Start when the first subscriber appears")
     frame_id: str = setting("camera_optical_frame", "frame of the images' header")
 
 
 class VideoCamera(Node):
-    """Publishes the images of a video at their rate, stamped with the time of publication."""
+    """Publishes the images of a video at their rate, stamped with the publication time."""
 
     def __init__(self) -> None:
         super().__init__("camera")
@@ -51,7 +51,7 @@ class VideoCamera(Node):
         self.publisher = self.create_publisher(Image, IMAGE, IMAGE_QOS)
 
     def play(self) -> int:
-        """Play the video; returns the number of images published.
+        """Play the video and return the number of published images.
 
         Raises:
             ConfigError: the file cannot be played.
@@ -75,13 +75,13 @@ class VideoCamera(Node):
 
 
 def forth_and_back(path: str, *, most_bytes: int = MEMORY) -> Iterator[np.ndarray]:
-    """Yield the images of a video forwards, backwards, and so on without end.
+    """Yield the images of a video forwards, backwards, and so on, forever.
 
-    Nothing jumps, so objects keep their track ids. The way back is played from JPEGs in memory; a
-    video with more than `most_bytes` of them starts again at its end.
+    There are no jumps, so objects keep their track ids. Reverse playback reads JPEGs from memory;
+    a video whose JPEGs exceed `most_bytes` restarts at its end instead.
 
     Raises:
-        ConfigError: the file is missing or holds no image that can be read.
+        ConfigError: the file is missing or contains no readable image.
     """
     kept: list[np.ndarray] = []
     size = 0
@@ -105,7 +105,7 @@ def read_video(path: str) -> Iterator[np.ndarray]:
     """Yield the images of a video file, (H, W, 3) uint8 BGR each.
 
     Raises:
-        ConfigError: the file is missing or holds no image that can be read.
+        ConfigError: the file is missing or contains no readable image.
     """
     video = _open_video(path)
     try:
@@ -117,7 +117,7 @@ def read_video(path: str) -> Iterator[np.ndarray]:
             count += 1
             yield image
         if not count:
-            raise ConfigError(f"The video {path} holds no image that OpenCV can read.")
+            raise ConfigError(f"The video {path} contains no image that OpenCV can read.")
     finally:
         video.release()
 
@@ -126,19 +126,19 @@ def video_rate(path: str) -> float:
     """Return the images per second of a video file.
 
     Raises:
-        ConfigError: the file is missing, cannot be read or does not say.
+        ConfigError: the file is missing, cannot be read or does not state its rate.
     """
     video = _open_video(path)
     rate = float(video.get(cv2.CAP_PROP_FPS))
     video.release()
     if not rate > 0:
-        raise ConfigError(f"The video {path} does not contain its rate; set the parameter rate.")
+        raise ConfigError(f"The video {path} does not state its rate; set the parameter rate.")
     return rate
 
 
 def _open_video(path: str) -> cv2.VideoCapture:
     if not Path(path).is_file():
-        raise ConfigError(f"There is no video {path!r}; name a video file.")
+        raise ConfigError(f"The video {path!r} does not exist; specify a video file.")
     video = cv2.VideoCapture(path)
     if not video.isOpened():
         raise ConfigError(f"OpenCV cannot read the video {path}.")
@@ -155,8 +155,8 @@ def main(args: list[str] | None = None) -> int:
     """Play the video.
 
     Returns:
-        The process's exit status: 0 at the end of the video or after SIGINT or SIGTERM, 1 when it
-        cannot be played.
+        The exit status: 0 at the end of the video or after SIGINT or SIGTERM, 1 if it cannot be
+        played.
     """
     handle_signals(signal.default_int_handler)  # raises KeyboardInterrupt
     try:

@@ -1,4 +1,4 @@
-"""Diagnostics of the node: readings of one moment, judged by thresholds."""
+"""Compare the node's current readings with thresholds for diagnostics."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from yolact_ros.ros.parameters.settings import DiagnosticSettings
 OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
 ERROR, STALE = DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 
-ACTIVE = "active"  # the state in which images are taken
+ACTIVE = "active"  # the state in which images are accepted
 
-# Fields of FrameStats, in the order in which an image meets them.
+# Fields of FrameStats in processing order.
 STAGES = ("transport", "wait", "decode", "preprocess", "inference", "postprocess", "publish")
 
-SKEW_S = 0.1  # by which a stamp may be ahead of the node's clock
-OTHER_CLOCK_S = 3600.0  # no image is that late: camera and node have different clocks
+SKEW_S = 0.1  # tolerance for stamps ahead of the node's clock
+OTHER_CLOCK_S = 3600.0  # an apparent latency beyond this means that the clocks differ
 
 Finding = tuple[bytes, str]  # level and message
 
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Median, 95th percentile and maximum of some values."""
+    """Holds the median, 95th percentile and maximum of a set of values."""
 
     p50: float
     p95: float
@@ -45,7 +45,7 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class CameraStats:
-    """The state of one camera at one moment.
+    """Holds a snapshot of one camera.
 
     Attributes:
         topic: full name.
@@ -90,17 +90,17 @@ class CameraStats:
 
 @dataclass(frozen=True)
 class ModelStats:
-    """The state of the model at one moment.
+    """Holds a snapshot of the model.
 
     Attributes:
         state: of the node, e.g. `active`.
-        name: of the model; empty if no model is open.
+        name: name of the model; empty if no model is open.
         identity: first digits of the bundle's SHA-256.
-        backend: the library that runs it.
+        backend: the library that runs the model.
         target: the library that its graphs were exported for.
-        precision: of the graphs' arithmetic.
+        precision: arithmetic precision of the graphs.
         memory_mb: resident memory of the process in MB; 0 if unknown.
-        fault: why the model was given up or could not be opened; empty if it was not.
+        fault: why the model was given up or could not be opened; empty if there is no fault.
     """
 
     state: str
@@ -114,7 +114,7 @@ class ModelStats:
 
 
 def camera_status(node: str, reading: CameraStats, limits: DiagnosticSettings) -> DiagnosticStatus:
-    """Judge one camera."""
+    """Return the diagnostic status of one camera."""
     recent = reading.recent
     values = {
         "topic": reading.topic,
@@ -145,7 +145,7 @@ def camera_status(node: str, reading: CameraStats, limits: DiagnosticSettings) -
 
 
 def model_status(node: str, reading: ModelStats) -> DiagnosticStatus:
-    """Judge the model and the process that runs it."""
+    """Return the diagnostic status of the model and its process."""
     summary = f"{reading.state}, {reading.name} on {reading.backend}"
     values = {
         "state": reading.state,
@@ -161,7 +161,7 @@ def model_status(node: str, reading: ModelStats) -> DiagnosticStatus:
 
 
 def _camera_findings(reading: CameraStats, limits: DiagnosticSettings) -> Iterable[Finding]:
-    """Yield everything that is wrong with a camera."""
+    """Yield every problem of a camera."""
     if reading.state != ACTIVE:
         return
     if reading.clock_fault:
@@ -188,7 +188,7 @@ def _camera_findings(reading: CameraStats, limits: DiagnosticSettings) -> Iterab
             ERROR,
             (
                 f"No result in {seconds}, although {recent.received} images arrived: the model "
-                "hangs or is far too slow"
+                "is stuck or far too slow"
             ),
         )
     if reading.recent_lost:
@@ -213,9 +213,9 @@ def _latency_findings(latency: Percentiles, limits: DiagnosticSettings) -> Itera
         order = "later than" if latency.p50 < 0 else "before"
         yield (
             WARN,
-            f"The images are stamped {seconds:,.1f} s {order} the node's time, so latencies mean "
-            "nothing: synchronize the clocks of camera and node, and set use_sim_time for both or "
-            "for neither",
+            f"Images are stamped {seconds:,.1f} s {order} the node's time, so latencies are "
+            "meaningless: synchronize the clocks of camera and node, and set use_sim_time for "
+            "both or for neither",
         )
         return
     limit_ms = limits.latency_warning * 1e3
@@ -224,7 +224,7 @@ def _latency_findings(latency: Percentiles, limits: DiagnosticSettings) -> Itera
 
 
 def _worst(findings: Iterable[Finding]) -> Finding:
-    """Return the highest level and all messages, those of the highest level first."""
+    """Return the highest level and all messages, most severe first."""
     ordered = sorted(findings, key=lambda finding: finding[0], reverse=True)
     if not ordered:
         return OK, ""

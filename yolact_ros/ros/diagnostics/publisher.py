@@ -1,4 +1,4 @@
-"""Publishes `/diagnostics`: readings of the node once a second."""
+"""Publish `/diagnostics` once per second."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from yolact_ros.ros.parameters.settings import DiagnosticSettings
 TOPIC = "/diagnostics"
 PERIOD_S = 1.0
 NAMESAKE_PERIOD_S = 30.0  # between two warnings
-WINDOW_S = 10.0  # that rates and times cover
-MOST_FRAMES = 2000  # with recorded times
+WINDOW_S = 10.0  # covered by rates and times
+MOST_FRAMES = 2000  # maximum number of recorded times
 
 
 class LatencyRecorder:
-    """The times of one camera's images; the worker writes them, the executor reads them.
+    """Records the times of one camera's images; written by the worker, read by the executor.
 
     Attributes:
         error: why an image last failed.
@@ -52,7 +52,7 @@ class LatencyRecorder:
         """Record one image.
 
         Args:
-            times: those fields of FrameStats that end in `_ms` and are known.
+            times: the known FrameStats fields that end in `_ms`.
             feature_age_s: seconds from the keyframe's stamp to the image's.
         """
         with self._lock:
@@ -75,11 +75,11 @@ class LatencyRecorder:
 
 
 class CameraWindow:
-    """Reads one camera at each tick and compares it with the past seconds.
+    """Reads one camera at each tick and computes the difference over a sliding window.
 
     Attributes:
         camera: the camera.
-        meter: its times.
+        meter: its latency recorder.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class CameraWindow:
         self._started = self._last_arrival = time.monotonic()
 
     def tick(self, now: float, *, state: str) -> CameraStats:
-        """Read the counts and compare them with those of some seconds ago.
+        """Read the counts and compare them with those at the start of the window.
 
         Args:
             now: `time.monotonic()`.
-            state: of the node.
+            state: state of the node.
         """
         counts, lost = self.camera.mailbox.counts(), self.camera.watch.lost
         if state != ACTIVE:
@@ -129,13 +129,13 @@ class CameraWindow:
 
 
 class Diagnostics:
-    """Publishes the state of the node as long as the node exists.
+    """Publishes the state of the node for the lifetime of the node.
 
     Attributes:
-        state: of the node, such as `active`.
+        state: state of the node, such as `active`.
         model: the open model; its state, memory and fault are filled in here.
         fault: why the model was given up or a transition failed; empty if nothing is wrong.
-        gauges: of the cameras.
+        gauges: one per camera.
     """
 
     def __init__(self, node: Node, limits: Callable[[], DiagnosticSettings]) -> None:
@@ -148,7 +148,7 @@ class Diagnostics:
         self._silent: set[str] = set()  # topics whose silence has been logged
         self._name = node.get_fully_qualified_name().lstrip("/")
         self._publisher = node.create_publisher(DiagnosticArray, TOPIC, 1)
-        # The node's clock may stand still with use_sim_time.
+        # Steady, because the node's clock may stand still with use_sim_time.
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(PERIOD_S, self._tick, clock=clock)
 
@@ -161,9 +161,9 @@ class Diagnostics:
         namesakes = count_namesakes(self._node)
         if namesakes:
             self._node.get_logger().warning(
-                f"{namesakes} other node{'s' if namesakes > 1 else ''} of this name "
-                f"(/{self._name}): their topics, services and parameters mix. Give each a name or "
-                "namespace of its own (-r __node:=NAME; launch argument name or namespace).",
+                f"{namesakes} other node{'s have' if namesakes > 1 else ' has'} the name "
+                f"/{self._name}: topics, services and parameters clash. Give each node a unique "
+                "name or namespace (-r __node:=NAME; launch argument name or namespace).",
                 throttle_duration_sec=NAMESAKE_PERIOD_S,
             )
         model = replace(self.model, state=state, fault=self.fault, memory_mb=memory_mb())
@@ -181,7 +181,7 @@ class Diagnostics:
         self._publisher.publish(message)
 
     def _log_silence(self, camera: CameraInput, status: DiagnosticStatus) -> None:
-        """Log once that a camera has become silent: not everybody reads /diagnostics."""
+        """Log once when a camera becomes silent, because not everybody reads /diagnostics."""
         if status.level != STALE:
             self._silent.discard(camera.topic)
         elif camera.topic not in self._silent:
@@ -189,7 +189,7 @@ class Diagnostics:
             self._node.get_logger().warning(status.message)
 
     def _clock_fault(self) -> str:
-        """Explain why simulated time does not run; empty if the node's clock is usable."""
+        """Explain why simulated time does not advance; empty if the node's clock is usable."""
         is_simulated = self._node.get_parameter("use_sim_time").value
         if not is_simulated or self._node.get_clock().now().nanoseconds:
             return ""

@@ -1,4 +1,4 @@
-"""One camera: its subscription, and the images that wait for the network."""
+"""Receive the images of one camera into its mailbox."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ IMAGE = "image"
 
 @dataclass(frozen=True)
 class CameraFrame:
-    """One image as it arrived.
+    """Holds one image as received.
 
     Attributes:
-        message: the image.
-        stamp: the node's clock at its arrival.
-        arrived: `time.perf_counter()` at its arrival.
+        message: the image message.
+        stamp: the node's clock on arrival.
+        arrived: `time.perf_counter()` on arrival.
     """
 
     message: Image | CompressedImage
@@ -38,13 +38,13 @@ class CameraFrame:
 
 
 class CameraInput:
-    """Puts the images of one camera into its mailbox while it is subscribed.
+    """Puts the images of one camera into its mailbox while subscribed.
 
     Attributes:
-        name: of the camera; empty for the only one.
+        name: name of the camera; empty if it is the only one.
         topic: full name of the image topic.
-        mailbox: of the images; its counts are the accounts of all of them.
-        watch: on what the middleware tells about the subscription.
+        mailbox: holds the waiting images and counts all of them.
+        watch: the subscription and its middleware events.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class CameraInput:
 
     @property
     def lost(self) -> int:
-        """Images that the middleware reported lost since the node started."""
+        """Return how many images the middleware has reported lost since the node started."""
         return self.watch.lost
 
     def subscribe(self) -> None:
-        """Take images from now on, if they are not taken already."""
+        """Start receiving images, unless already subscribed."""
         if self._subscription is not None:
             return
         qos = image_qos(keeps_all=self._keeps_all)
@@ -80,13 +80,13 @@ class CameraInput:
         self._node.get_logger().info(f"Waiting for images on {self.topic}.")
 
     def unsubscribe(self) -> None:
-        """Take no more images."""
+        """Stop receiving images."""
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
 
     def abandon_take(self) -> list[str]:
-        """Unsubscribe if taking an image broke off, and count it as failed; return the topic."""
+        """Unsubscribe if receiving an image was aborted, count it as failed, return the topic."""
         if self._group is None or not self._group.is_taking:
             return []
         self.unsubscribe()
@@ -94,7 +94,7 @@ class CameraInput:
         return [self.topic]
 
     def explain_silence(self) -> str:
-        """Explain why the graph's publishers cannot be heard; empty if nothing is wrong."""
+        """Explain why the graph's publishers are not received; empty if nothing is wrong."""
         return explain_silence(self._node, self.topic, self._type)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
@@ -107,10 +107,10 @@ class CameraInput:
 
 
 class WhileThereIsRoom(MutuallyExclusiveCallbackGroup):
-    """Lets the executor take a message only when there is a place for it.
+    """Lets the executor take a message only when there is room for it.
 
-    Back-pressure without a thread that waits: what the executor does not take stays with the
-    middleware, and parameters and services are answered meanwhile.
+    This is back-pressure without a waiting thread: untaken messages stay with the middleware, and
+    parameters and services are still answered.
     """
 
     def __init__(self, is_full: Callable[[], bool] = lambda: False) -> None:
@@ -119,17 +119,17 @@ class WhileThereIsRoom(MutuallyExclusiveCallbackGroup):
         self._is_full = is_full
 
     def can_execute(self, entity: Any) -> bool:
-        """Whether the executor may take something from `entity`."""
+        """Return whether the executor may take something from `entity`."""
         return not self._is_full() and super().can_execute(entity)
 
     def beginning_execution(self, entity: Any) -> bool:
-        """Note that the executor takes a message."""
+        """Record that the executor is taking a message."""
         begins = super().beginning_execution(entity)
         self.is_taking = self.is_taking or begins
         return begins
 
     def ending_execution(self, entity: Any) -> None:
-        """Note that the message has been handled."""
+        """Record that the message has been handled."""
         super().ending_execution(entity)
         self.is_taking = False
 
@@ -137,24 +137,24 @@ class WhileThereIsRoom(MutuallyExclusiveCallbackGroup):
 def image_topic(
     node: Node, base: str, transport: str
 ) -> tuple[type[Image] | type[CompressedImage], str]:
-    """Type and name of the topic that carries a camera's images.
+    """Return the type and the name of the topic that carries a camera's images.
 
     Args:
-        node: whose names they are.
-        base: name of the raw images.
-        transport: a plugin of image_transport: `raw`, `compressed` or `compressedDepth`.
+        node: node that resolves the names.
+        base: name of the raw image topic.
+        transport: an image_transport plugin: `raw`, `compressed` or `compressedDepth`.
     """
     if transport == "raw":
         return Image, base
-    # Resolved first: a user who remaps `image` means the camera's compressed images, too.
+    # Resolved first: remapping `image` must also remap the compressed images of the camera.
     return CompressedImage, f"{node.resolve_topic_name(base)}/{transport}"
 
 
 def image_qos(*, keeps_all: bool) -> QoSProfile:
-    """QoS of an image subscription; a new one each time, for qos_overrides are written into it."""
-    if keeps_all:  # for bags: the middleware holds what the node does not take yet
+    """Return a new QoS profile each time, because qos_overrides are written into it."""
+    if keeps_all:  # for bags: the middleware stores what the node has not taken yet
         return QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
-    # Cameras are best effort for their readers (REP 2003). Depth 1: the stock profile's depth of
+    # Camera subscriptions are best effort (REP 2003). Depth 1: the stock profile's depth of
     # 5 makes each image 150 ms old at 30 Hz before the network sees it.
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT

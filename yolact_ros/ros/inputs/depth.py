@@ -1,4 +1,4 @@
-"""Depth images and calibration of one camera, subscribed only while 3-D topics are."""
+"""Subscribe to depth images and calibration of a camera while its 3-D topics are in demand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from yolact_ros.runtime.images.headers import read_header
 
 DEPTH = "depth/image"
 CAMERA_INFO = "camera_info"
-LOOK_S = 0.5  # between two checks for subscribers
+LOOK_S = 0.5  # interval of the checks for subscribers
 THROTTLE_S = 5.0
 
 
@@ -49,17 +49,17 @@ class DepthInput:
         wants_info: Callable[[], bool],
         transport: str = "raw",
     ) -> None:
-        """Check every `LOOK_S` seconds whether there are subscribers.
+        """Create the input, which checks for subscribers every `LOOK_S` seconds.
 
-        Publishers report new ones at once by `follow_demand` where rclpy has matched events.
+        Where rclpy has matched events, `follow_demand` reacts to new subscribers at once.
 
         Args:
-            node: that the topics belong to.
-            camera: its name, which precedes the topics' names; may be empty.
-            keeps_all: whether no image of the camera may be dropped, and so no depth image either.
+            node: node that owns the subscriptions.
+            camera: name of the camera, the prefix of the topic names; may be empty.
+            keeps_all: whether every image of the camera, and so every depth image, must be kept.
             wants_depth: returns whether a topic that needs depth has a subscriber.
             wants_info: returns whether a topic that needs the calibration has a subscriber.
-            transport: of the depth images, `raw` or `compressedDepth`.
+            transport: transport of the depth images, `raw` or `compressedDepth`.
         """
         prefix = f"{camera}/" if camera else ""
         info = prefix + CAMERA_INFO
@@ -71,26 +71,26 @@ class DepthInput:
         self._topic = node.resolve_topic_name(depth)
         self._info_topic = node.resolve_topic_name(info)
         self._subscriptions: dict[str, Any] = {}
-        self._groups: dict[str, WhileThereIsRoom] = {}  # of the subscriptions
+        self._groups: dict[str, WhileThereIsRoom] = {}  # callback groups by topic
         self._latched: Any = None  # a second subscription to the calibration
-        self._lock = threading.Lock()  # the executor and transitions may have threads of their own
+        self._lock = threading.Lock()  # the executor and transitions may run in different threads
         self._closed = False
         self._keeps_all = keeps_all
         self._images = self._new_pairing()
         self._info: CameraInfo | None = None
         self._rays: tuple[Intrinsics, np.ndarray] | None = None
-        self._unpublished = False  # whether the log already says that nobody publishes depth
-        # Steady: a paused bag or simulation must not stop it.
+        self._unpublished = False  # whether the missing publisher has been logged
+        # Steady, because a paused bag or simulation must not stop it.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(LOOK_S, self.follow_demand, clock=steady)
 
     @property
     def info(self) -> CameraInfo | None:
-        """The latest calibration; None before the first one."""
+        """Return the latest calibration; None before the first one."""
         return self._info
 
     def close(self) -> None:
-        """Unsubscribe, and let nobody wait any more."""
+        """Unsubscribe and wake all waiting threads."""
         self._node.destroy_timer(self._timer)
         with self._lock:
             self._closed = True
@@ -101,7 +101,7 @@ class DepthInput:
             self._unlatch()
 
     def expect(self, stamp: Time, *, settings: DepthSettings) -> None:
-        """Announce which image is worked on next."""
+        """Announce the image that is processed next."""
         self._images.expect(nanoseconds(stamp), tolerance=round(settings.depth_tolerance * 1e9))
 
     def view(
@@ -129,18 +129,17 @@ class DepthInput:
     def find(
         self, stamp: Time, image_size: tuple[int, int], *, settings: DepthSettings
     ) -> DepthView:
-        """Return the depth of an image; only one thread may call this.
+        """Return the depth of an image; must be called by one thread only.
 
-        Waits for it at most `settings.depth_wait` seconds, and not at all if the topic has no
-        publisher.
+        Waits at most `settings.depth_wait` seconds, and not at all if the topic has no publisher.
 
         Args:
-            stamp: of the image.
+            stamp: stamp of the image.
             image_size: (height, width) of the image.
-            settings: how to find and read it.
+            settings: how to match and decode it.
 
         Raises:
-            MessageError: there is none, or it does not fit the image or the calibration.
+            MessageError: no depth image matches, or it does not fit the image or the calibration.
         """
         publishers = self._node.count_publishers(self._topic)
         message = self._images.take(
@@ -154,19 +153,19 @@ class DepthInput:
                 f"({publishers} publishers, waited {settings.depth_wait:g} s). "
                 + (
                     self._explain_silence()
-                    or "Increase depth_wait if depth comes late, or depth_tolerance if its stamps "
-                    "differ."
+                    or "Increase depth_wait if depth arrives late, or depth_tolerance if its "
+                    "stamps differ."
                 )
             )
         if self._info is None:
             raise MessageError(
-                f"There is depth, but no camera info on {self._info_topic} "
+                f"There is a depth image, but no camera info on {self._info_topic} "
                 f"({self._node.count_publishers(self._info_topic)} publishers)."
             )
         height, width = size_of(message) or image_size
-        if (height, width) != image_size:  # before memory is taken for it
+        if (height, width) != image_size:  # before memory is allocated for it
             raise MessageError(
-                f"The depth image on {self._topic} is {width}x{height}, but the image "
+                f"The depth image on {self._topic} is {width}x{height}, but the image is "
                 f"{image_size[1]}x{image_size[0]}; publish depth that is registered to the image "
                 "(aligned; see depth_image_proc)."
             )
@@ -174,7 +173,7 @@ class DepthInput:
         info = self._info
         if (info.height, info.width) != metres.shape:
             raise MessageError(
-                f"The camera info on {self._info_topic} belongs to images of {info.width}x"
+                f"The camera info on {self._info_topic} is for images of {info.width}x"
                 f"{info.height}, but the depth image is {width}x{height}."
             )
         intrinsics = intrinsics_of(info, rectified=settings.rectified)
@@ -183,7 +182,7 @@ class DepthInput:
         return view_of(metres, self._rays[1])
 
     def abandon_take(self) -> list[str]:
-        """Unsubscribe, until the next check, where taking a message broke off; give the topics."""
+        """Unsubscribe topics whose take was aborted, until the next check; return the topics."""
         with self._lock:
             broken = [t for t in self._subscriptions if self._groups[t].is_taking]
             for topic in broken:
@@ -194,7 +193,7 @@ class DepthInput:
         return explain_silence(self._node, self._topic, self._kind, parameter="depth_transport")
 
     def follow_demand(self) -> None:
-        """Subscribe to what is needed, and to nothing else; called by the executor."""
+        """Subscribe to exactly what is needed; called by the executor."""
         with self._lock:
             if not self._closed:
                 self._follow()
@@ -225,11 +224,11 @@ class DepthInput:
             self._images = self._new_pairing()  # frees the depth images
 
     def _latch(self, topic: str) -> None:
-        """Hear calibration that was published once, long ago, if somebody publishes it so.
+        """Also subscribe with transient local durability if calibration is published that way.
 
-        A transient local subscription hears no volatile publisher, and a volatile one gets nothing
-        that was published before it; so there are two. Drivers with a volatile publisher would
-        warn of the second one, so it is made only for those that latch.
+        A transient local subscription matches no volatile publisher; a volatile one gets nothing
+        published before it. So both are needed, but a driver with a volatile publisher would warn
+        about the transient local one, which is therefore created only for publishers that latch.
         """
         name = self._node.resolve_topic_name(topic)
         publishers = self._node.get_publishers_info_by_topic(name)
@@ -270,12 +269,12 @@ class DepthInput:
 
 
 def nanoseconds(stamp: Time) -> int:
-    """Return a stamp as one number."""
+    """Return a stamp in nanoseconds."""
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)
 
 
 def size_of(message: Image | CompressedImage) -> tuple[int, int] | None:
-    """Return the (height, width) that a depth image names; None if it has no sound header."""
+    """Return the (height, width) of a depth image; None if its header is invalid."""
     if not isinstance(message, CompressedImage):
         return message.height, message.width
     header = read_header(bytes(message.data[PREFIX.size :]))

@@ -1,4 +1,4 @@
-"""What the graph of nodes and topics says about a node that waits for images."""
+"""Explain from the ROS graph why a node receives no images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sensor_msgs.msg import CompressedImage
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
-# Parameter -> plugin of image_transport, whose name ends that of its topic.
+# Parameter -> image_transport plugins; the topic name ends in the plugin's name.
 PLUGINS = {"image_transport": "compressed", "depth_transport": "compressedDepth"}
 
 
@@ -20,7 +20,7 @@ def explain_silence(
         node: any node of the graph.
         topic: full name of the subscribed topic.
         kind: message type of the subscription, `Image` or `CompressedImage`.
-        parameter: that chooses the type, a key of `PLUGINS`.
+        parameter: parameter that chooses the type, a key of `PLUGINS`.
     """
     suffix = f"/{PLUGINS[parameter]}"
     expected = COMPRESSED_TYPE if kind is CompressedImage else IMAGE_TYPE
@@ -45,11 +45,11 @@ def explain_silence(
 
 
 def name_image_topics(node: Node, *, most: int = 5) -> str:
-    """Name topics on which others publish images; empty if there are none.
+    """Name topics on which other nodes publish images; empty if there are none.
 
     Args:
-        node: whose own topics are left out.
-        most: number of names.
+        node: node whose own topics are left out.
+        most: maximum number of names.
     """
     own = f"{node.get_fully_qualified_name()}/"
     names = [

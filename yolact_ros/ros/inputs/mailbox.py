@@ -1,4 +1,4 @@
-"""Mailboxes between the cameras and the network, with an exact account of every image."""
+"""Pass images from the cameras to the network and account for every one of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Outcome = Literal["processed", "stale", "failed"]
 
 @dataclass(frozen=True)
 class FrameCounts:
-    """What has happened to the images of one camera up to one instant.
+    """Counts what has happened to the images of one camera up to one instant.
 
     `received = processed + dropped + stale + failed + in_flight` holds at every instant.
 
@@ -25,7 +25,7 @@ class FrameCounts:
         dropped: replaced by a newer image, or waiting when the node was deactivated.
         stale: too old when their turn came.
         failed: could not be converted or segmented.
-        in_flight: waiting or in work.
+        in_flight: waiting or being processed.
     """
 
     received: int = 0
@@ -39,14 +39,14 @@ class FrameCounts:
 class Inbox(Generic[T]):
     """The mailboxes of several cameras, emptied by one worker.
 
-    The camera whose mailbox has been filled longest is served first. The age of its newest image
-    does not count: the images of a fast camera are always young, so it would starve among slow
-    ones. Thread-safe.
+    The camera whose mailbox has been non-empty longest is served first. The age of its newest
+    image does not matter: images of a fast camera are always young, so it would starve next to
+    slow ones. Thread-safe.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._waiting: deque[Mailbox[T]] = deque()  # each that holds items once, longest first
+        self._waiting: deque[Mailbox[T]] = deque()  # non-empty mailboxes, longest wait first
         self._mailboxes: list[Mailbox[T]] = []
         self._is_open = True
         self._ended = False
@@ -57,9 +57,9 @@ class Inbox(Generic[T]):
         """Add the mailbox of one camera.
 
         Args:
-            keep: 0 keeps the newest item alone; otherwise all are kept and served in order, and
-                the mailbox calls itself full when it holds so many.
-            on_room: called, by the worker, when a full mailbox is no longer full.
+            keep: 0 keeps only the newest item; otherwise all are kept and served in order, and the
+                mailbox reports itself full at this number of items.
+            on_room: called by the worker when a full mailbox has room again.
         """
         mailbox = Mailbox(self, self._changed, keep=keep, on_room=on_room)
         self._mailboxes.append(mailbox)
@@ -68,13 +68,13 @@ class Inbox(Generic[T]):
     def take(
         self, timeout: float | None = None, *, besides: Collection[Mailbox[T]] = ()
     ) -> tuple[Mailbox[T], T] | None:
-        """Wait for an item; None at the end, or if none comes within `timeout` seconds.
+        """Wait for an item; return None after `end`, or after `timeout` seconds.
 
-        `Mailbox.finish` ends the work on it.
+        `Mailbox.finish` completes the work on it.
 
         Args:
-            timeout: None waits for ever.
-            besides: mailboxes whose turn it is not.
+            timeout: None waits forever.
+            besides: mailboxes to skip.
         """
 
         def turn() -> Mailbox[T] | None:
@@ -94,18 +94,18 @@ class Inbox(Generic[T]):
         return mailbox, item
 
     def open(self) -> None:
-        """Accept items (a new inbox does)."""
+        """Accept items, as a new inbox does."""
         with self._changed:
             self._is_open = True
 
     def close(self, timeout: float) -> bool:
-        """Accept nothing more, drop what waits, and wait for the work on what was taken.
+        """Stop accepting items, drop those that wait, and wait for those being processed.
 
         Args:
-            timeout: seconds to wait for at most.
+            timeout: maximum wait in seconds.
 
         Returns:
-            False if an item is still in work.
+            False if an item is still being processed.
         """
         with self._changed:
             self._is_open = False
@@ -117,7 +117,7 @@ class Inbox(Generic[T]):
             )
 
     def end(self) -> None:
-        """Close, and let `take` return None from now on."""
+        """Close the inbox and let `take` return None from now on."""
         self.close(timeout=0.0)
         with self._changed:
             self._ended = True
@@ -131,10 +131,10 @@ class Inbox(Generic[T]):
 
 
 class Mailbox(Generic[T]):
-    """Holds the newest item of one camera, or all of them in order, until they are taken.
+    """Holds the newest item of one camera, or all items in order, until they are taken.
 
-    In a queue every image would grow as old as the queue is long, so the usual mailbox holds one
-    image and counts those that were replaced. Made by `Inbox.new_mailbox`.
+    In a queue, every image would grow as old as the queue is long, so the usual mailbox holds one
+    image and counts those that were replaced. Created by `Inbox.new_mailbox`.
     """
 
     def __init__(
@@ -155,15 +155,15 @@ class Mailbox(Generic[T]):
 
     @property
     def is_full(self) -> bool:
-        """Whether a mailbox that keeps all items has no room for another one."""
+        """Return whether a mailbox that keeps all items is full."""
         return bool(self._keep) and len(self._items) >= self._keep
 
     def put(self, item: T) -> None:
-        """Put an item; unless all are kept, it replaces an item that has not been taken yet."""
+        """Put an item; unless all are kept, it replaces the waiting item."""
         self._inbox._put(self, item)
 
     def finish(self, outcome: Outcome = "processed") -> FrameCounts:
-        """Count an item that was taken as finished; return the counts of this instant."""
+        """Count a taken item as finished and return the counts of this instant."""
         with self._changed:
             self._in_work -= 1
             self._count(outcome)
@@ -181,10 +181,10 @@ class Mailbox(Generic[T]):
         with self._changed:
             return self._accounts()
 
-    # The inbox calls the rest and holds the lock.
+    # The methods below are called by the inbox, which holds the lock.
 
     def _add(self, item: T, *, accept: bool) -> bool:
-        """Add an item; return whether the mailbox was empty before and holds it now."""
+        """Add an item; return whether the mailbox was empty before and is not any more."""
         self._count("received")
         if not accept:
             self._count("dropped")
@@ -196,7 +196,7 @@ class Mailbox(Generic[T]):
         return was_empty
 
     def _pop(self) -> tuple[T, bool, Callable[[], None] | None]:
-        """Return an item, whether there are more, and what to call because there is room again."""
+        """Return an item, whether more remain, and the callback to run if there is room again."""
         was_full = self.is_full
         item = self._items.popleft()
         self._in_work += 1

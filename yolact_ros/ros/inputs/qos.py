@@ -1,4 +1,4 @@
-"""QoS events of the middleware, logged as sentences that say what to change."""
+"""Log QoS events of the middleware with advice on what to change."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What the parameters qos_overrides.TOPIC.ROLE.POLICY may change.
+# Policies that the parameters qos_overrides.TOPIC.ROLE.POLICY may change.
 OVERRIDABLE = {
     "subscription": (
         QoSPolicyKind.HISTORY,
@@ -51,20 +51,20 @@ OVERRIDABLE = {
     ),
     "publisher": (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY),
 }
-THROTTLE_S = 5.0  # between two log lines about lost images
+THROTTLE_S = 5.0  # between two log messages about lost images
 
 
 class SubscriptionWatch:
-    """Subscribes to one topic; logs and remembers what keeps its messages away.
+    """Subscribes to one topic; logs and records what prevents reception.
 
     Attributes:
         topic: full name.
-        lost: messages that the middleware reported lost, over all subscriptions of this object.
+        lost: messages reported lost by the middleware, over all subscriptions of this object.
     """
 
     def __init__(self, node: Node, topic: str) -> None:
         self.topic = node.resolve_topic_name(topic)
-        self._name = topic  # remapping applies once
+        self._name = topic  # unresolved, because remapping must be applied once
         self.lost = 0
         self._node = node
         self._asked: QoSProfile | None = None
@@ -81,10 +81,10 @@ class SubscriptionWatch:
         """Subscribe to the topic.
 
         Args:
-            kind: type of the messages.
-            callback: takes a message.
-            qos: parameters `qos_overrides.TOPIC.subscription.POLICY` may change it.
-            callback_group: of the subscription; None for the node's default.
+            kind: message type.
+            callback: called with each message.
+            qos: parameters `qos_overrides.TOPIC.subscription.POLICY` may override it.
+            callback_group: group of the subscription; None for the node's default.
         """
         self._asked = qos
         self._clash = ""
@@ -107,7 +107,7 @@ class SubscriptionWatch:
         )
 
     def clash(self) -> str:
-        """Words on publishers that cannot be heard; empty if there are none, or none any more."""
+        """Return a message about incompatible publishers; empty if there are none (any more)."""
         if self._clash and not self._unheard():
             self._clash = ""
         return self._clash
@@ -140,15 +140,15 @@ def new_publisher(
     *,
     on_matched: Callable[[], None] = lambda: None,
 ) -> Publisher[Any]:
-    """Make a publisher that logs which subscribers it cannot serve, and what to change.
+    """Create a publisher that logs incompatible subscribers and what to change.
 
     Args:
-        node: whose publisher it is.
-        kind: of the messages.
-        topic: its name.
-        qos: left as it is; parameters `qos_overrides.TOPIC.publisher.POLICY` hold for the
-            publisher alone.
-        on_matched: called by the executor when subscribers come or go; never in Humble, whose
+        node: node that owns the publisher.
+        kind: message type.
+        topic: topic name.
+        qos: left unchanged; parameters `qos_overrides.TOPIC.publisher.POLICY` apply to this
+            publisher only.
+        on_matched: called by the executor when subscribers come or go; never on Humble, whose
             rclpy has no such event.
     """
     offered = copy.copy(qos)  # rclpy writes the overrides into it
@@ -179,10 +179,10 @@ def _with_events(
     kind: Callable[..., Any],
     events: Mapping[str, Callable[[Any], None]],
 ) -> T:
-    """Create an endpoint with as many of its events as the middleware offers.
+    """Create an endpoint with as many of its events as the middleware supports.
 
     Args:
-        create: makes the endpoint with the given callbacks.
+        create: creates the endpoint with the given callbacks.
         kind: class of the callbacks.
         events: callbacks by event, the most useful first.
     """
@@ -200,14 +200,14 @@ def _with_events(
 def clash_message(
     topic: str, kind: int, *, role: str, ours: QoSProfile, others: Iterable[TopicEndpointInfo]
 ) -> str:
-    """Say which QoS policy differs between this node and another one, and what makes them fit.
+    """Describe an incompatible QoS policy and how to resolve it.
 
     Args:
         topic: full name.
         kind: the policy, a `QoSPolicyKind`.
-        role: of this node, `subscription` or `publisher`.
+        role: role of this node, `subscription` or `publisher`.
         ours: this node's QoS.
-        others: the endpoints that do not fit, if they are known.
+        others: the incompatible endpoints, if known.
     """
     policy = _policy(kind)
     value = _value(ours, policy)
@@ -216,11 +216,11 @@ def clash_message(
     if role == "subscription":
         words = (
             f"Nothing arrives from a publisher of {topic}: {who} offers {what}, and this node "
-            f"asks for {value}."
+            f"requests {value}."
         )
     else:
         words = (
-            f"Nothing reaches a subscriber of {topic}: {who} asks for {what}, and this node "
+            f"Nothing reaches a subscriber of {topic}: {who} requests {what}, and this node "
             f"offers {value}."
         )
     if kind in OVERRIDABLE[role]:
@@ -231,7 +231,7 @@ def clash_message(
 
 
 def lost_messages_message(topic: str, count: int) -> str:
-    """Say how many messages were lost, and what helps."""
+    """Report how many messages were lost and what helps."""
     return (
         f"The middleware has lost {count} message{'s' if count != 1 else ''} of {topic}. "
         f"{loss_advice(get_rmw_implementation_identifier())} Or set the parameter "
@@ -251,7 +251,7 @@ def _clash(offered: QoSProfile, asked: QoSProfile) -> bool:
 def _first_other(
     endpoints: Iterable[TopicEndpointInfo], policy: str, ours: str
 ) -> tuple[str, str]:
-    """Node and value of the first endpoint whose policy is not ours; empty if there is none."""
+    """Return node and value of the first endpoint with another policy; empty if there is none."""
     for endpoint in endpoints:
         value = _value(endpoint.qos_profile, policy)
         if value != ours:

@@ -1,4 +1,4 @@
-"""Matching the messages of one topic with those of another one by their stamps."""
+"""Match messages of one topic with those of another by stamp."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ T = TypeVar("T")
 
 
 class Pairing(Generic[T]):
-    """Keeps items of one topic until one of them is taken by its stamp.
+    """Keeps items of one topic until they are taken by stamp.
 
-    One thread puts items; others announce the stamp that they work on, then take, and wait only
-    for an item that may still come: the middleware keeps the order of one publisher, so once a
-    newer item has come, the wanted one never will.
+    One thread puts items; others announce the stamp that they are processing, then take, and wait
+    only for an item that may still arrive: the middleware keeps the order of one publisher, so
+    once a newer item has arrived, the requested one never will.
     """
 
     def __init__(self, *, keep: int = 10, on_room: Callable[[], None] | None = None) -> None:
-        """Start empty.
+        """Create an empty matcher.
 
         Args:
-            keep: number of items that it holds.
-            on_room: if given, no item that may still be wanted is discarded: the thread that puts
-                must check `is_full` first, and this is called when there is room again.
+            keep: maximum number of items.
+            on_room: if given, no item that may still be requested is discarded: the thread that
+                puts items must check `is_full` first; this is called when there is room again.
         """
         self._changed = threading.Condition()
-        self._items: OrderedDict[int, T] = OrderedDict()  # by stamp, in the order of arrival
+        self._items: OrderedDict[int, T] = OrderedDict()  # by stamp, in order of arrival
         self._keep = keep
         self._on_room = on_room
         self._wanted: int | None = None
         self._closed = False
-        self._gone: int | None = None  # the last one that `expect` let go, unless time jumped back
+        self._gone: int | None = None  # last stamp discarded by `expect`, unless time jumped back
 
     @property
     def is_full(self) -> bool:
@@ -41,27 +41,27 @@ class Pairing(Generic[T]):
         return self._on_room is not None and len(self._items) >= self._keep
 
     def put(self, stamp: int, item: T) -> None:
-        """Add an item; if there are too many, the oldest that is not wanted is discarded.
+        """Add an item; if there are too many, discard the oldest that is not requested.
 
         Args:
             stamp: nanoseconds.
-            item: replaces another one of the same stamp.
+            item: replaces another item with the same stamp.
         """
         with self._changed:
             self._items.pop(stamp, None)
             self._items[stamp] = item
             if self._on_room is None and len(self._items) > self._keep:
-                # The network may take longer on one image than the others take to come.
+                # One inference may take longer than many items take to arrive.
                 nearest = None if self._wanted is None else self._nearest(self._wanted)
                 del self._items[next(found for found in self._items if found != nearest)]
             self._changed.notify_all()
 
     def expect(self, stamp: int, *, tolerance: int) -> None:
-        """Announce which item will be taken next; earlier ones may be discarded.
+        """Announce which item will be taken next, so that earlier ones may be discarded.
 
         Args:
             stamp: nanoseconds.
-            tolerance: nanoseconds by which the stamps may differ.
+            tolerance: maximum difference between the stamps in nanoseconds.
         """
         with self._changed:
             was_full = self.is_full
@@ -78,15 +78,15 @@ class Pairing(Generic[T]):
             self._on_room()
 
     def take(self, stamp: int, *, tolerance: int, timeout: float) -> T | None:
-        """Return the item with a stamp, or else the nearest one.
+        """Return the item with the given stamp, or else the nearest one.
 
         Args:
             stamp: nanoseconds.
-            tolerance: nanoseconds by which the stamps may differ.
-            timeout: longest time to wait for it in seconds.
+            tolerance: maximum difference between the stamps in nanoseconds.
+            timeout: maximum wait in seconds.
 
         Returns:
-            None if no item is near enough. The item is kept for others.
+            None if no item is near enough. The item is kept for other callers.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -100,7 +100,7 @@ class Pairing(Generic[T]):
             return self._items[nearest]
 
     def close(self) -> None:
-        """Let nobody wait any more."""
+        """Wake all waiting threads."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -108,13 +108,13 @@ class Pairing(Generic[T]):
     def _is_useless(
         self, first: int, stamp: int, *, tolerance: int, jumped_from: int | None
     ) -> bool:
-        """Whether the item that came first can be let go."""
+        """Return whether the oldest item can be discarded."""
         if first > stamp + tolerance:
-            # After a jump: what nobody has come to before it.
+            # After a jump: the items before it that nobody has asked for.
             return jumped_from is not None and first >= jumped_from - tolerance
         if first >= stamp - tolerance:
             return False
-        # One that is older than what has gone is ahead: its topic has jumped back already.
+        # An item older than a discarded one is ahead: its topic has already jumped back.
         is_ahead = self._gone is not None and first < self._gone
         return not is_ahead or self.is_full
 

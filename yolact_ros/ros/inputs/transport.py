@@ -1,4 +1,4 @@
-"""How images travel between processes, and what to change if the middleware loses them."""
+"""Advise what to change if the middleware loses images between processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-# What Fast DDS 2 and Fast DDS 3 read; each ignores the other's variable.
+# The variables of Fast DDS 2 and Fast DDS 3; each version ignores the other's variable.
 OLD_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 NEW_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
 OLD_DISTRIBUTIONS = ("humble", "iron", "jazzy")
@@ -19,16 +19,16 @@ def profiles_variable(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def loss_advice(rmw: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Say what helps against lost images, given what is set already.
+    """Return advice against lost images, given the current settings.
 
     Args:
-        rmw: name of the middleware in use, such as `rmw_fastrtps_cpp`.
-        environment: of this process.
+        rmw: name of the middleware, such as `rmw_fastrtps_cpp`.
+        environment: environment of this process.
     """
     if not rmw.startswith("rmw_fastrtps"):
         return (
-            f"Increase the buffers of {rmw} for large messages (its documentation names them; the "
-            "system's limit is net.core.rmem_max)."
+            f"Increase the buffers of {rmw} for large messages (see its documentation; the "
+            "system limit is net.core.rmem_max)."
         )
     variable = profiles_variable(environment)
     file = environment.get(variable, "")
@@ -44,16 +44,16 @@ def loss_advice(rmw: str, environment: Mapping[str, str] = os.environ) -> str:
     try:
         profile = Path(file).read_text(errors="replace")
     except OSError as error:
-        return f"{variable} names {file}, which cannot be read ({error.strerror})."
+        return f"{variable} is set to {file}, which cannot be read ({error.strerror})."
     sizes = [int(size) for size in re.findall(r"<segment_size>\s*(\d+)", profile)]
     if not sizes:
         return (
-            f"The profile in use, {file}, sets no segment_size for shared memory; compare it with "
-            "config/fastdds_shm.xml of this package."
+            f"The active profile, {file}, does not set segment_size for shared memory; compare it "
+            "with config/fastdds_shm.xml of this package."
         )
     return (
         f"This node uses {file}, with {max(sizes) / 2**20:.0f} MiB of shared memory; the camera "
-        "needs the same profile. If it has it, images may be too large for that "
+        "needs the same profile. If it has that, images may be too large for it "
         "(config/fastdds_4k.xml has more), or /dev/shm may be full (df -h /dev/shm; Docker's "
         "--shm-size)."
     )

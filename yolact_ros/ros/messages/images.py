@@ -1,4 +1,4 @@
-"""Conversions between `sensor_msgs` images and arrays."""
+"""Convert `sensor_msgs` images to arrays and back."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ def bgr_from_message(
     """Return the pixels of an image message.
 
     Args:
-        message: a raw image in one of `runtime.images.encodings.ENCODINGS`, or in another one that
-            an installed cv_bridge turns into bgr8; or a compressed one, JPEG or PNG.
+        message: a raw image in one of `runtime.images.encodings.ENCODINGS` or in another encoding
+            that an installed cv_bridge converts to bgr8; or a compressed image, JPEG or PNG.
         max_megapixels: largest compressed image that is decoded, in millions of pixels.
 
     Returns:
-        (H, W, 3) uint8 BGR. For bgr8 and 8UC3 a view on the message's own memory, with the
-        message's row stride.
+        (H, W, 3) uint8 BGR. For bgr8 and 8UC3, a view of the message's memory with its row stride.
 
     Raises:
-        MessageError: the encoding is not supported, or the message contradicts itself.
+        MessageError: the encoding is not supported, or the message is inconsistent.
     """
     if isinstance(message, CompressedImage):
         limit = int(max_megapixels * 1e6)
@@ -49,7 +48,7 @@ def bgr_from_message(
 
 
 def _bgr_by_cv_bridge(message: Image, bridge: Any) -> np.ndarray:
-    """Like `bgr_from_message`; raises `MessageError` if cv_bridge refuses the image or errs."""
+    """Like `bgr_from_message`; raise `MessageError` if cv_bridge rejects the image or fails."""
     height, width = message.height, message.width
     check_rows(len(message.data), message.step, height=height, width=width)
     try:
@@ -59,10 +58,10 @@ def _bgr_by_cv_bridge(message: Image, bridge: Any) -> np.ndarray:
     else:
         if image.shape == (height, width, 3) and image.dtype == np.uint8:
             return np.asarray(image)
-        reason = f"it gave {image.dtype} of shape {image.shape}"
+        reason = f"it returned {image.dtype} of shape {image.shape}"
     raise MessageError(
-        f"Image encoding {message.encoding!r} is not supported, and cv_bridge does not turn it "
-        f"into bgr8 ({reason}); publish the image as one of: {', '.join(ENCODINGS)}."
+        f"Image encoding {message.encoding!r} is not supported, and cv_bridge does not convert it "
+        f"to bgr8 ({reason}); publish the image as one of: {', '.join(ENCODINGS)}."
     )
 
 
@@ -78,11 +77,11 @@ def _cv_bridge() -> Any | None:
 
 
 def message_from_labels(labels: np.ndarray, header: Header) -> Image:
-    """Make a mono8 or mono16 image message.
+    """Build a mono8 or mono16 image message.
 
     Args:
         labels: (H, W) uint8 or uint16.
-        header: its header, used as it is.
+        header: header of the message, used as is.
     """
     height, width = labels.shape
     size = labels.dtype.itemsize
@@ -94,14 +93,14 @@ def message_from_labels(labels: np.ndarray, header: Header) -> Image:
 
 
 def message_from_bgr(image: np.ndarray, header: Header) -> Image:
-    """Make a bgr8 image message.
+    """Build a bgr8 image message.
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        header: its header, used as it is.
+        header: header of the message, used as is.
     """
     height, width, _ = image.shape
     message = Image(header=header, height=height, width=width, encoding="bgr8", step=3 * width)
-    # One copy of memory; assigning bytes or an array checks each element (up to 100 ms a frame).
+    # One memory copy; assigning bytes or an array checks each element (up to 100 ms per image).
     message.data.frombytes(np.ascontiguousarray(image).data)
     return message

@@ -1,4 +1,4 @@
-"""The conversion of detections into `InstanceArray` messages."""
+"""Convert detections to `InstanceArray` messages."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def message_from_detections(
     keyframe_stamp: Time,
     mask_encoding: int,
 ) -> InstanceArray:
-    """Make the message of one image.
+    """Build the message of one image.
 
     Args:
-        detections: of that image; may be empty.
-        class_names: of the model, in its order.
-        header: of the image; used as it is.
+        detections: detections of that image; may be empty.
+        class_names: class names of the model, in order.
+        header: header of the image, used as is.
         keyframe_stamp: stamp of the image that the features or detections come from.
         mask_encoding: one of the `Instance.MASK_` values.
     """
@@ -50,6 +50,6 @@ def message_from_detections(
 def _instance(fields: dict[str, Any], mask_encoding: int) -> Instance:
     roi, mask = fields.pop("roi"), fields.pop("mask")
     instance = Instance(**fields, roi=RegionOfInterest(**roi), mask_encoding=mask_encoding)
-    # One copy of memory; assigning bytes or an array checks each element.
+    # One memory copy; assigning bytes or an array checks each element.
     instance.mask.frombytes(encode_mask(mask, mask_encoding))
     return instance

@@ -1,4 +1,4 @@
-"""Boxes and names of the objects in space, for RViz."""
+"""Show 3-D boxes and labels of the objects in RViz."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from yolact_ros.runtime.depth.objects import ObjectPose3D
 from yolact_ros.runtime.output.draw import class_colour
 
 OPACITY = 0.35
-TEXT_M = 0.03  # height of letters
+TEXT_M = 0.03  # letter height
 LEAST_SIDE_M = 0.001  # RViz does not draw a box without thickness
 
 
 def markers_message(result: Result) -> MarkerArray | None:
-    """Make a box and a name for each object, in the camera's optical frame; None without depth.
+    """Build a box and a label for each object, in the camera's optical frame; None without depth.
 
-    The first marker deletes those of the message before. Their lifetime is unlimited, so that
-    boxes neither blink at a low rate nor vanish before the points, which RViz keeps as well.
+    The first marker deletes those of the previous message. The lifetime is unlimited, so that
+    boxes neither blink at a low rate nor vanish before the points, which RViz also keeps.
     """
     if result.places is None:
         return None

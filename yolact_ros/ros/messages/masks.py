@@ -1,4 +1,4 @@
-"""Reads the masks of `Instance` messages (msg/Instance.msg)."""
+"""Decode the masks of `Instance` messages (msg/Instance.msg)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def mask_from_message(instance: Instance) -> np.ndarray:
         source image.
 
     Raises:
-        MessageError: the message carries no mask, or its length does not match its region.
+        MessageError: the message has no mask, or its length does not match its region.
     """
     height, width = instance.roi.height, instance.roi.width
     encoding = instance.mask_encoding
     if encoding == Instance.MASK_NONE:
         raise MessageError(
-            "This instance carries no mask; set the node's parameter mask_encoding to "
+            "This instance has no mask; set the node's parameter mask_encoding to "
             "bits, mono8 or rle."
         )
     data = np.frombuffer(bytes(instance.mask), np.uint8)
@@ -42,10 +42,10 @@ def mask_from_message(instance: Instance) -> np.ndarray:
 
 
 def full_mask_from_message(instance: Instance, height: int, *, width: int) -> np.ndarray:
-    """Return the mask of one instance on the whole source image.
+    """Return the mask of one instance at the size of the source image.
 
     Args:
-        instance: an instance that carries a mask.
+        instance: an instance that has a mask.
         height: of the source image in pixels, as in its `InstanceArray`.
         width: of the source image in pixels.
 
@@ -53,13 +53,13 @@ def full_mask_from_message(instance: Instance, height: int, *, width: int) -> np
         (height, width) bool.
 
     Raises:
-        MessageError: as `mask_from_message`, or the region reaches beyond the image.
+        MessageError: see `mask_from_message`; or the region extends beyond the image.
     """
     roi = instance.roi
     if roi.y_offset + roi.height > height or roi.x_offset + roi.width > width:
         raise MessageError(
             f"The region of {roi.width}x{roi.height} pixels at ({roi.x_offset}, {roi.y_offset}) "
-            f"reaches beyond the image of {width}x{height}."
+            f"extends beyond the image of {width}x{height}."
         )
     full = np.zeros((height, width), bool)
     rows = slice(roi.y_offset, roi.y_offset + roi.height)

@@ -1,4 +1,4 @@
-"""The depth of an image and its objects as sensor_msgs/PointCloud2."""
+"""Convert an image's depth and objects to sensor_msgs/PointCloud2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sensor_msgs.msg import PointCloud2, PointField
 from yolact_ros.ros.outputs.result import Result
 from yolact_ros.runtime.depth.objects import DepthView, points_of
 
-# One point, 24 bytes; `rgb` is the number 0xRRGGBB in the place of a float, as in PCL and RViz.
+# One point, 24 bytes; `rgb` is 0xRRGGBB stored as a float, as in PCL and RViz.
 POINT = np.dtype(
     [
         ("x", np.float32),
@@ -27,10 +27,10 @@ KINDS = {"instance": PointField.UINT16, "class_id": PointField.UINT16}
 
 
 def points_message(result: Result) -> PointCloud2 | None:
-    """Make a cloud of the objects' points in the camera's optical frame; None without depth.
+    """Build a cloud of the objects' points in the camera's optical frame; None without depth.
 
-    The cloud is a list (height 1) of points that belong to an object and lie near its median
-    depth. A pixel of several objects gives one point, which belongs to the best of them.
+    The cloud is a list (height 1) of the object points near the object's median depth. A pixel
+    with several objects yields one point, which belongs to the best of them.
     """
     if result.view is None or result.places is None:
         return None
@@ -46,9 +46,9 @@ def points_message(result: Result) -> PointCloud2 | None:
 
 
 def cloud_message(result: Result) -> PointCloud2 | None:
-    """Make an organized cloud with one labelled point for each pixel; None without depth.
+    """Build an organized cloud with one labelled point per pixel; None without depth.
 
-    `instance` and `class_id` are those of `~/instance_image` and `~/class_image` at the pixel, 0
+    `instance` and `class_id` equal those of `~/instance_image` and `~/class_image` at the pixel, 0
     for the background. x, y and z are NaN where the depth is unknown.
     """
     if result.view is None:
@@ -60,16 +60,16 @@ def cloud_message(result: Result) -> PointCloud2 | None:
 def _points(
     result: Result, view: DepthView, *, owners: np.ndarray, where: np.ndarray | EllipsisType
 ) -> np.ndarray:
-    """Make the points of some pixels.
+    """Build the points of some pixels.
 
     Args:
-        result: of the image.
-        view: its depth.
+        result: result of the image.
+        view: depth of the image.
         owners: (H, W) uint16 instance id of each pixel, 0 for the background.
         where: the pixels, as an index of (H, W).
 
     Returns:
-        (M,) or, for all pixels, (H, W) of `POINT`.
+        (M,) or, for all pixels, (H, W) array of dtype `POINT`.
     """
     found = result.detections
     numbers = owners[where]

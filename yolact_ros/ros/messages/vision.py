@@ -1,4 +1,4 @@
-"""The conversion of detections into messages of vision_msgs 4 (ROS 2 Humble and later)."""
+"""Convert detections to vision_msgs 4 (ROS 2 Humble and later)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ BACKGROUND = "background"
 
 
 def label_info(class_names: Sequence[str], *, threshold: float) -> LabelInfo:
-    """Give the name of each class id that any topic of the node has; 0 is the background.
+    """Map the class ids of all topics of the node to names; 0 is the background.
 
     Args:
-        class_names: of the model, in its order; the first one has class id 1.
+        class_names: class names of the model, in order; the first has class id 1.
         threshold: class score above which objects are reported.
     """
     return LabelInfo(
@@ -52,7 +52,7 @@ def track_name(result: Result, index: int) -> str:
 
 
 def detections_message(result: Result) -> Detection2DArray:
-    """Make the boxes of one image in its pixels, best first as in `~/instances`."""
+    """Build the boxes of one image in pixels, best first as in `~/instances`."""
     return Detection2DArray(
         header=result.header, detections=[_detection(result, i) for i in result.best_first]
     )
@@ -71,9 +71,9 @@ def _detection(result: Result, index: int) -> Detection2D:
 
 
 def detections_3d_message(result: Result) -> Detection3DArray | None:
-    """Make the 3-D boxes in metres in the camera's optical frame; None if there is no depth.
+    """Build the 3-D boxes in metres in the camera's optical frame; None if there is no depth.
 
-    A box encloses the visible side of its object, and `results[0].pose` is the centroid of that.
+    A box encloses the visible side of its object; `results[0].pose` is the centroid of that side.
     """
     if result.places is None:
         return None

@@ -1,4 +1,4 @@
-"""The publishers of results; a message is built only while somebody subscribes to its topic."""
+"""Publish results; a message is built only while its topic has a subscriber."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from yolact_ros.ros.outputs.topics import (
 
 
 class Outputs:
-    """Publishers of one camera's results."""
+    """Owns the publishers of one camera's results."""
 
     def __init__(
         self,
@@ -43,12 +43,12 @@ class Outputs:
         """Advertise the topics.
 
         Args:
-            node: that the topics belong to.
-            camera: name of the camera, which is inserted between `~/` and the topic's name.
-            keeps_all: whether every image must have its 3-D results, so that the worker waits for
-                its depth; otherwise a thread waits, and new results replace those that wait.
-            on_demand: called by the executor when subscribers of what needs depth or calibration
-                come or go.
+            node: node that owns the publishers.
+            camera: name of the camera, inserted between `~/` and the topic name.
+            keeps_all: whether every image must have its 3-D results, so that the worker waits
+                for depth; otherwise a thread waits, and newer results replace waiting ones.
+            on_demand: called by the executor when subscribers of topics that need depth or
+                calibration come or go.
         """
         self._node = node
         self._camera = camera
@@ -65,13 +65,13 @@ class Outputs:
         self._published_labels: tuple[tuple[str, ...], float] | None = None
         if not HAS_VISION_MSGS:
             node.get_logger().info(
-                "vision_msgs is not installed: ~/detections, ~/detections_3d and ~/label_info "
-                "are off.",
+                "vision_msgs is not installed: ~/detections, ~/detections_3d and ~/label_info are "
+                "disabled.",
                 once=True,
             )
 
     def close(self) -> None:
-        """Withdraw the topics."""
+        """Destroy the publishers."""
         if self._space_thread is not None:
             self._space_thread.end()
         publishers = (*self._publishers.values(), *self._space_publishers.values())
@@ -80,7 +80,7 @@ class Outputs:
                 self._node.destroy_publisher(publisher)
 
     def wants_depth(self) -> bool:
-        """Return whether a 3-D topic has a subscriber; may be called by any thread."""
+        """Return whether a 3-D topic has a subscriber; callable from any thread."""
         return any(p.get_subscription_count() for p in self._space_publishers.values())
 
     def wants_info(self) -> bool:
@@ -102,11 +102,11 @@ class Outputs:
         self._published_labels = class_names, threshold
 
     def publish(self, result: Result) -> dict[str, float]:
-        """Publish what was found in one image, the instances first and the 3-D topics last.
+        """Publish the results of one image, instances first and 3-D topics last.
 
         Returns:
-            `publish_ms`, the time that this took, and `latency_ms`, from the camera's stamp to the
-            publication of the instances; NaN if the node's clock has not started.
+            `publish_ms`, the publishing time, and `latency_ms`, the time from camera stamp to
+            the publication of the instances; NaN if the node's clock has not started.
         """
         started = time.perf_counter()
         latency_ms = 0.0
@@ -137,27 +137,27 @@ class Outputs:
                     publisher.publish(message)
 
     def space_counts(self) -> FrameCounts | None:
-        """Return what has happened to the 3-D results; None if the worker makes them."""
+        """Return the counts of the 3-D results; None if the worker publishes them."""
         return None if self._space_thread is None else self._space_thread.counts()
 
     def pause(self, timeout: float) -> bool:
-        """Start no 3-D results; return False if some are still in work after `timeout` seconds."""
+        """Start no 3-D results; return False if any are unfinished after `timeout` seconds."""
         return self._space_thread is None or self._space_thread.pause(timeout)
 
     def resume(self) -> None:
-        """Publish 3-D results again."""
+        """Resume publishing 3-D results."""
         if self._space_thread is not None:
             self._space_thread.resume()
 
     def publish_stats(
         self, result: Result, times: Mapping[str, float], *, counts: FrameCounts, lost: int
     ) -> None:
-        """Publish what one image cost.
+        """Publish what processing one image cost.
 
         Args:
-            result: of that image.
+            result: result of that image.
             times: the fields of `FrameStats` that end in `_ms`, in milliseconds.
-            counts: of all images so far, including this one.
+            counts: counts of all images so far, including this one.
             lost: number of images that the middleware reported lost.
         """
         if not self._stats.get_subscription_count():
@@ -184,14 +184,14 @@ class Outputs:
 
 
 def camera_topic(topic: str, camera: str) -> str:
-    """Insert a camera's name: `~/front/overlay` for `~/overlay`; unchanged without a name."""
+    """Insert a camera's name if there is one: `~/front/overlay` for `~/overlay`."""
     return topic.replace("~/", f"~/{camera}/", 1) if camera else topic
 
 
 def milliseconds_since(earlier: Time, later: Time) -> float:
     """Return the milliseconds from one stamp to another.
 
-    The result is negative if `later` is the earlier one, and NaN if either is zero: then a camera
+    The result is negative if `later` precedes `earlier`, and NaN if either is zero: then a camera
     does not stamp its images, or a simulated clock has not started.
     """
     if not (earlier.sec or earlier.nanosec) or not (later.sec or later.nanosec):

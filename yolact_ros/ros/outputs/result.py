@@ -1,4 +1,4 @@
-"""One segmented image, and what several topics need of it, computed at most once."""
+"""Hold one segmented image and what its topics share, computed at most once."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from yolact_ros.runtime.output.label_images import instance_image
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One segmented image.
+    """Holds one segmented image.
 
     Attributes:
-        header: of the image.
+        header: header of the image.
         image: (H, W, 3) uint8 BGR.
-        detections: what was found in it.
+        detections: detections in the image.
         keyframe_stamp: stamp of the image that the features or detections come from.
-        class_names: of the model, in its order.
+        class_names: class names of the model, in order.
         score_threshold: class score that every reported object exceeds.
         mask_encoding: a key of `runtime.output.mask_encodings.MASK_ENCODINGS`.
-        camera_info: calibration of the camera, if it is known.
-        find_depth: returns the depth of the image, for which it may wait; None if there is none.
+        camera_info: calibration of the camera, if known.
+        find_depth: returns the depth of the image, possibly after a wait; None if there is none.
     """
 
     header: Header
@@ -45,32 +45,32 @@ class Result:
 
     @cached_property
     def best_first(self) -> list[int]:
-        """Indices of the detections in the order of `~/instances`; the first has instance_id 1."""
+        """Return the detection indices in `~/instances` order; the first has instance_id 1."""
         return np.argsort(-self.detections.mask_scores, kind="stable").tolist()
 
     @cached_property
     def overlay(self) -> np.ndarray:
-        """(H, W, 3) uint8 BGR, the image with its detections drawn on it."""
+        """Return the image with its detections drawn on it, (H, W, 3) uint8 BGR."""
         return draw_detections(self.image, self.detections, self.class_names)
 
     @cached_property
     def view(self) -> DepthView | None:
-        """The depth of the image; None if there is none."""
+        """Return the depth of the image; None if there is none."""
         return self.find_depth()
 
     @cached_property
     def places(self) -> list[ObjectPose3D | None] | None:
-        """Where each detection is in space; None if the image has no depth."""
+        """Return the 3-D pose of each detection; None if the image has no depth."""
         return None if self.view is None else place_objects(self.detections, self.view)
 
     @cached_property
     def instance_image(self) -> np.ndarray:
-        """(H, W) uint16, the instance id of the best object at each pixel; 0 is the background."""
+        """Return the best object's instance id at each pixel, (H, W) uint16; 0 is background."""
         return instance_image(self.detections, self.best_first)
 
     @property
     def background_score(self) -> float:
-        """Score of pixels without an object.
+        """Return the score of pixels without an object.
 
         An object with a class score above the threshold would have been reported there, so this
         is a lower bound.
@@ -78,5 +78,5 @@ class Result:
         return 1.0 - self.score_threshold
 
     def name(self, index: int) -> str:
-        """Give the track id if there is one, and the class of a detection."""
+        """Return the label of a detection: its track id, if any, and its class."""
         return object_name(self.detections, index, class_names=self.class_names)

@@ -1,4 +1,4 @@
-"""The thread that publishes the 3-D results of one camera; only it waits for depth."""
+"""Publish the 3-D results of one camera in a thread, the only one that waits for depth."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ THROTTLE_S = 5.0  # between two log messages
 
 
 class SpaceThread:
-    """Publishes the newest result that was submitted; a newer one replaces one that waits."""
+    """Publishes the newest submitted result; a newer one replaces a waiting one."""
 
     def __init__(self, publish: Callable[[Result], None], *, logger: RcutilsLogger) -> None:
         """Start the thread.
 
         Args:
             publish: publishes the 3-D topics of one image; may wait for its depth.
-            logger: for exceptions of `publish`.
+            logger: logs exceptions of `publish`.
         """
         self._publish = publish
         self._logger = logger
@@ -32,23 +32,23 @@ class SpaceThread:
         self._thread.start()
 
     def submit(self, result: Result) -> None:
-        """Publish a result soon."""
+        """Queue a result for publication."""
         self._mailbox.put(result)
 
     def counts(self) -> FrameCounts:
-        """Return what has happened to the submitted results; those without depth have failed."""
+        """Return the counts of the submitted results; those without depth count as failed."""
         return self._mailbox.counts()
 
     def pause(self, timeout: float) -> bool:
-        """Accept no results; return False if one is still in work after `timeout` seconds."""
+        """Accept no results; return False if one is unfinished after `timeout` seconds."""
         return self._inbox.close(timeout)
 
     def resume(self) -> None:
-        """Accept results again."""
+        """Resume accepting results."""
         self._inbox.open()
 
     def end(self) -> None:
-        """End the thread once the result in work is finished."""
+        """End the thread once the current result is finished."""
         self._inbox.end()
         self._thread.join()
 

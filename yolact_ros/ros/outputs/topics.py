@@ -1,4 +1,4 @@
-"""The table of result topics: their names, types and QoS, and how their messages are made."""
+"""List the result topics: their names, types, QoS and message builders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from yolact_ros.runtime.output.draw import OVERLAY_FORMAT, encode_jpeg
 from yolact_ros.runtime.output.label_images import class_image, confidence_image
 from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
 
-# Reliable and volatile: serves reliable and best-effort subscribers alike.
+# Reliable and volatile, which matches both reliable and best-effort subscribers.
 RESULT_QOS = QoSProfile(depth=5)
 IMAGE_QOS = QoSProfile(depth=1)
 LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -37,13 +37,13 @@ HAS_FOXGLOVE_MSGS = importlib.util.find_spec("foxglove_msgs") is not None
 
 @dataclass(frozen=True, eq=False)
 class Topic:
-    """One topic.
+    """Describes one topic.
 
     Attributes:
         name: relative to the node, such as `~/instances`.
-        kind: type of its messages.
-        make: makes the message of one image; None if there is nothing to publish.
-        qos: of the publisher.
+        kind: message type.
+        make: builds the message of one image; None if there is nothing to publish.
+        qos: QoS of the publisher.
     """
 
     name: str
@@ -135,12 +135,12 @@ def image_topics() -> list[Topic]:
 
 
 def camera_info_topic() -> Topic:
-    """Describe the topic of the calibration, which gets the header of each image."""
+    """Return the topic of the calibration, republished with the header of each image."""
     return Topic("~/camera_info", CameraInfo, _camera_info, RESULT_QOS)
 
 
 def space_topics() -> list[Topic]:
-    """List the 3-D topics, which also need depth and may have to wait for it."""
+    """List the 3-D topics, which need depth as well and may have to wait for it."""
     topics = [
         Topic("~/points", PointCloud2, points_message, IMAGE_QOS),
         Topic("~/cloud", PointCloud2, cloud_message, IMAGE_QOS),

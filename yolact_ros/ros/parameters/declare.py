@@ -1,4 +1,4 @@
-"""ROS parameters made from configuration dataclasses: one table for defaults, words and bounds."""
+"""Declare ROS parameters from dataclasses, which define defaults, descriptions and bounds."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ def declare_constant(node: Node, defaults: T) -> T:
     """Declare one read-only parameter for each field of a dataclass.
 
     Args:
-        node: the node that gets the parameters.
+        node: the node to declare the parameters on.
         defaults: an instance of a frozen dataclass whose fields are made with `setting`.
 
     Returns:
-        The dataclass with the values that the node was started with.
+        The dataclass with the parameter values.
 
     Raises:
-        ConfigError: a value has another type or lies outside its bounds.
+        ConfigError: a value has the wrong type or is out of bounds.
     """
     return _declare(node, defaults, note=READ_AT_START, read_only=True)
 
 
 class NodeParameters:
-    """All parameters of `Settings`, always as one consistent set.
+    """Holds all parameters of `Settings` as one consistent set.
 
     Attributes:
-        current: the values of this moment. It is replaced, never changed, so that a reader who
-            takes it once sees one set of values.
-        configured: what was read by `configure` cannot change while this is true.
-        check: further conditions of the model that is open; raises ConfigError.
+        current: the current values. The object is replaced, never changed, so that a reader who
+            fetches it once sees one consistent set.
+        configured: while true, what `configure` reads cannot be changed.
+        check: further conditions of the open model; raises ConfigError.
     """
 
     def __init__(self, node: Node, defaults: Settings) -> None:
         """Declare the parameters.
 
         Raises:
-            ConfigError: a value has another type or lies outside its bounds.
+            ConfigError: a value has the wrong type or is out of bounds.
         """
         self.configured = False
         self.check: Callable[[Settings], None] = lambda settings: None
@@ -69,33 +69,35 @@ class NodeParameters:
             for field in parameter_fields(values):
                 self._table_of[field.name] = table.name
         self.current = Settings(**tables)
-        self._lock = threading.Lock()  # transitions and parameter services may have own threads
+        self._lock = (
+            threading.Lock()
+        )  # transitions and parameter services may run in other threads
         self._logger = node.get_logger()
         node.add_on_set_parameters_callback(self._on_set)
-        # Another callback may still refuse what this one accepts, so the change waits until all
-        # have agreed; Humble has no callback for that moment.
+        # Another callback may still reject what this one accepts, so the change waits until all
+        # have agreed; Humble has no callback for that point.
         self._applies_later = hasattr(node, "add_post_set_parameters_callback")
         if self._applies_later:
             node.add_post_set_parameters_callback(self._apply)
 
     def freeze(self) -> Settings:
-        """Refuse changes of what `configure` reads; return the settings that it is to read."""
+        """Reject changes of what `configure` reads; return the settings for it to read."""
         with self._lock:
             self.configured = True
             return self.current
 
     def guard(self, check: Callable[[Settings], None]) -> None:
-        """Apply a check to the current settings and to every change from now on.
+        """Check the current settings and every later change.
 
         Raises:
-            ConfigError: the current settings do not pass, because they changed after `freeze`.
+            ConfigError: the current settings fail the check, because they changed after `freeze`.
         """
         with self._lock:
             check(self.current)
             self.check = check
 
     def thaw(self) -> None:
-        """Allow all changes again."""
+        """Allow all changes."""
         with self._lock:
             self.check = lambda settings: None
             self.configured = False
@@ -114,8 +116,8 @@ class NodeParameters:
         try:
             with self._lock:
                 self.current = self._changed(parameters)
-        except ConfigError as error:  # a transition came between the check and this
-            self._logger.warning(f"A change of parameters has no effect: {error}")
+        except ConfigError as error:  # a transition came between the check and this call
+            self._logger.warning(f"A parameter change has no effect: {error}")
 
     def _changed(self, parameters: list[Parameter[Any]]) -> Settings:
         changes: dict[str, dict[str, Any]] = {}
@@ -141,7 +143,7 @@ class NodeParameters:
 
 
 def _value(parameter: Parameter[Any]) -> Any:
-    """A parameter's value as dataclasses hold it."""
+    """Return a parameter's value as dataclasses store it."""
     if parameter.type_ == Parameter.Type.STRING_ARRAY:
         return tuple(parameter.value)
     return parameter.value

@@ -1,4 +1,4 @@
-"""Node settings: the single source of its ROS parameters and their documentation."""
+"""Define the node's settings, the single source of its ROS parameters and their documentation."""
 
 from __future__ import annotations
 
@@ -69,17 +69,17 @@ class InputSettings(Checked):
             if not re.fullmatch(r"[A-Za-z](_?[A-Za-z0-9])*", name):
                 raise ConfigError(
                     f"cameras has the name {name!r}; expected letters, digits and single "
-                    "underscores, beginning with a letter, for the name is part of topics."
+                    "underscores, beginning with a letter, because it becomes part of topic names."
                 )
         if not self.cameras or len(set(self.cameras)) < len(self.cameras):
             raise ConfigError(
-                f"cameras is {list(self.cameras)}; expected one or more names, each once."
+                f"cameras is {list(self.cameras)}; expected one or more unique names."
             )
 
 
 @dataclass(frozen=True)
 class WorkSettings(Checked):
-    """Limits on images, and on failures of the model."""
+    """Limits on images and on failures of the model."""
 
     max_frame_age: float = setting(
         0.0,
@@ -164,10 +164,10 @@ class DepthSettings(Checked):
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of the node, in groups; a parameter has the name of the group's field.
+    """Holds all settings of the node in groups; a parameter is named after its field.
 
-    `model` and `inputs` are read by the transition `configure`; the others may change between
-    two images.
+    The transition `configure` reads `model` and `inputs`; the others may change between two
+    images.
     """
 
     model: ModelSettings = ModelSettings()
@@ -195,5 +195,5 @@ class StartSettings:
 
 
 def parameter_fields(table: Any) -> tuple[dataclasses.Field[Any], ...]:
-    """Return the fields of a table of settings that are parameters of the node."""
+    """Return the fields of a settings table that are parameters of the node."""
     return tuple(f for f in dataclasses.fields(table) if not f.metadata.get("for_papers"))

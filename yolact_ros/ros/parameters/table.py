@@ -1,6 +1,6 @@
-"""Tables of parameters in docs/parameters.md and config/yolact_node.yaml, from `Settings`.
+"""Write the parameter tables of docs/parameters.md and config/yolact_node.yaml from `Settings`.
 
-In the repository's folder:
+Run in the repository's folder:
 
     python3 -m yolact_ros.ros.parameters.table
 """
@@ -27,7 +27,7 @@ WIDTH = 96
 
 
 def tables() -> list[tuple[str, Any]]:
-    """Return when each group of settings is read, and its defaults."""
+    """Return when each group of settings is read, with its defaults."""
     found: list[tuple[str, Any]] = [("when the node starts", StartSettings())]
     for field in dataclasses.fields(Settings):
         configured = field.name in READ_BY_CONFIGURE
@@ -53,8 +53,8 @@ def parameters_usage(program: str, summary: str, settings: Sequence[Any]) -> str
 
     Args:
         program: name of the executable.
-        summary: what it does, one sentence.
-        settings: dataclasses whose fields are its parameters.
+        summary: one sentence that describes the program.
+        settings: dataclasses whose fields are the program's parameters.
     """
     lines = [
         f"usage: {program} [--ros-args -p PARAMETER:=VALUE ... -r FROM:=TO ...]",
@@ -91,7 +91,7 @@ def parameter_file() -> str:
 
 
 def with_table(page: str) -> str:
-    """Return a page with the current table between its two marks."""
+    """Return a page with the current table between its two markers."""
     before, rest = page.split(BEGIN)
     return before + BEGIN + markdown() + END + rest.split(END)[1]
 
@@ -114,7 +114,7 @@ def _comment(text: str) -> list[str]:
 
 
 def main() -> None:
-    """Write both files in the current folder."""
+    """Write both files; run in the repository's folder."""
     page = Path("docs/parameters.md")
     page.write_text(with_table(page.read_text()))
     Path("config/yolact_node.yaml").write_text(parameter_file())

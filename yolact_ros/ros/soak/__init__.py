@@ -1,1 +1,1 @@
-"""A soak of the node: random images, restarts and requests for minutes or hours."""
+"""Soak-test the node with random images, restarts and requests for minutes or hours."""

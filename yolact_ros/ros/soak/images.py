@@ -1,4 +1,4 @@
-"""Random image messages, good and damaged."""
+"""Generate random image messages, valid and damaged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-# Bytes of a pixel in the encodings that the good images have; sides are even for the last ones.
+# Bytes per pixel of the encodings of valid images; the last ones require even sides.
 ENCODINGS = {"bgr8": 3, "rgba8": 4, "mono8": 1, "mono16": 2, "bayer_rggb8": 1, "yuv422": 2}
 SIDES = (4, 48, 64, 200, 320, 480, 720)
 
@@ -17,12 +17,12 @@ SIDES = (4, 48, 64, 200, 320, 480, 720)
 def random_image(
     draw: random.Random, header: Header, *, good: bool
 ) -> tuple[Image, tuple[int, int]]:
-    """Make an image of a random size and encoding, with rows that may be padded.
+    """Generate an image of random size and encoding, possibly with padded rows.
 
     Args:
         draw: source of randomness.
-        header: of the message.
-        good: whether the message is whole; if not, it contradicts itself in one place.
+        header: header of the message.
+        good: whether the message is valid; if not, it has one inconsistency.
 
     Returns:
         The message, and its height and width.
@@ -54,7 +54,7 @@ def random_image(
 def random_compressed(
     draw: random.Random, header: Header, *, good: bool
 ) -> tuple[CompressedImage, tuple[int, int]]:
-    """Make a JPEG or PNG of a random size; see `random_image`."""
+    """Generate a JPEG or PNG of random size; see `random_image`."""
     height, width = draw.choice(SIDES), draw.choice(SIDES)
     pixels = np.frombuffer(draw.randbytes(3 * width), np.uint8).reshape(1, width, 3)
     kind = draw.choice(["jpeg", "png"])
@@ -68,7 +68,7 @@ def random_compressed(
             data = draw.randbytes(len(data))
         elif damage == 2:
             data = b""
-        else:  # a header that promises 10^10 pixels
+        else:  # a header that claims 10^10 pixels
             _, png = cv2.imencode(".png", np.zeros((1, 1), np.uint8))
             large = (10**5).to_bytes(4, "big")
             data = png.tobytes()[:16] + large + large + png.tobytes()[24:]

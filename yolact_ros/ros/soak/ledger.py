@@ -1,4 +1,4 @@
-"""The account of one camera: what was sent, what may come back, and what is wrong with it."""
+"""Account for one camera: what was sent, what may come back, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from builtin_interfaces.msg import Time
 
 from yolact_ros.msg import FrameStats, InstanceArray
 
-REMEMBERED = 5000  # images; a result of an older one is a fault by itself
+REMEMBERED = 5000  # images; a result of an older one is itself a fault
 
 
 @dataclass(frozen=True)
 class Sent:
-    """One image that was published.
+    """Records one published image.
 
     Attributes:
-        number: of all images of its camera, from 1.
+        number: sequence number among the images of its camera, from 1.
         size: (height, width) in pixels; None if it is damaged and must not be answered.
     """
 
@@ -40,20 +40,20 @@ class Ledger:
     answered: int = 0
     faults: list[str] = field(default_factory=list)
     _images: OrderedDict[int, Sent] = field(default_factory=OrderedDict)
-    _last: int = 0  # number of the image that was answered last
-    _closed: int = 0  # images up to this number are over
-    _closed_at: int = 0  # ns of the system's clock at which they were
+    _last: int = 0  # number of the last answered image
+    _closed: int = 0  # images up to this number must not be answered any more
+    _closed_at: int = 0  # system time in ns at which they were closed
     _stats: FrameStats | None = None
 
     def send(self, stamp: Time, size: tuple[int, int] | None) -> None:
-        """Note an image that is about to be published; its stamp must be unlike all others."""
+        """Record an image that is about to be published; its stamp must be unique."""
         self.sent += 1
         self._images[nanoseconds(stamp)] = Sent(self.sent, size)
         if len(self._images) > REMEMBERED:
             self._images.popitem(last=False)
 
     def close(self, moment: int) -> None:
-        """Rule out results of the images so far.
+        """Allow no more results of the images so far.
 
         Args:
             moment: time in nanoseconds from which on none may be published.
@@ -64,8 +64,8 @@ class Ledger:
         """Check one result.
 
         Args:
-            result: its message.
-            published: when the node published it, in nanoseconds of the system's clock.
+            result: the result message.
+            published: system time in nanoseconds at which the node published it.
         """
         self.answered += 1
         image = self._images.get(nanoseconds(result.header.stamp))
@@ -88,8 +88,8 @@ class Ledger:
         """Check the node's counts.
 
         Args:
-            stats: its statistics.
-            waiting: number of images that may wait or be in work.
+            stats: the node's statistics.
+            waiting: maximum number of images that may be waiting or in progress.
         """
         last, self._stats = self._stats, stats
         if last is None or last.counting_since != stats.counting_since:
@@ -102,12 +102,12 @@ class Ledger:
                 self._note(f"the count {name} fell to {getattr(stats, name)}")
 
     def check_rest(self) -> None:
-        """Check the latest counts of a camera that rests: every image must have ended."""
+        """Check the latest counts of an idle camera: every image must have ended."""
         assert self._stats is not None
         self._balance(self._stats, 0)
 
     def is_last(self, stamp: Time) -> bool:
-        """Whether the latest statistics are those of the image with this stamp."""
+        """Return whether the latest statistics are those of the image with this stamp."""
         return self._stats is not None and self._stats.header.stamp == stamp
 
     def _balance(self, stats: FrameStats, waiting: int) -> None:
@@ -120,5 +120,5 @@ class Ledger:
 
 
 def nanoseconds(stamp: Time) -> int:
-    """Return a stamp as one number."""
+    """Return a stamp in nanoseconds."""
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)

@@ -1,11 +1,11 @@
-"""Does at random what goes wrong on robots, for minutes or hours, and checks the node.
+"""Simulate at random what goes wrong on robots, for minutes or hours, and check the node.
 
     ros2 run yolact_ros soak --minutes 30
 
-Good and damaged images on four cameras, whose clocks jump; cameras, subscribers and the node's
-process come and go; parameters, services and transitions in any order. Checked are: the account of
-every image, the order of results, that nothing old or damaged is answered, every reply of a
-service, exit statuses, memory, threads and open files.
+Four cameras send good and damaged images, and their clocks jump; cameras, subscribers and the
+node's process come and go; parameters, services and transitions are called in any order. The soak
+checks the account of every image, the order of results, that nothing old or damaged is answered,
+every service reply, exit statuses, memory, threads and open files.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from yolact_ros.ros.demo.fastdds import image_profile
 from yolact_ros.ros.program import handle_signals, init_ros
 from yolact_ros.ros.soak.world import CAMERAS, NAMESPACE, World
 
-SETTLE_S = 10.0  # between two checks of a node at rest
-LIFE_S = 600.0  # of one process of the node, about
-# What a process may gain from its second check on.
+SETTLE_S = 10.0  # between two checks of an idle node
+LIFE_S = 600.0  # approximate lifetime of one node process
+# Allowed growth of a process after its second check.
 MORE_MEMORY_MB, MORE_THREADS, MORE_FILES = 100.0, 4, 16
-MOST_FAULTS = 20  # that are printed
+MOST_FAULTS = 20  # maximum number of printed faults
 
 
 class Soak:
-    """Leads the node through its lives.
+    """Drives the node through several process lifetimes.
 
     Attributes:
-        measured: memory in MB, threads, and open files of the node at rest, per life.
-        faults: beyond those of the world.
+        measured: memory in MB, threads and open files of the idle node, per process.
+        faults: faults other than those of the world.
     """
 
     def __init__(self, world: World, folder: Path, draw: random.Random) -> None:
@@ -54,7 +54,7 @@ class Soak:
         self._model = write_benchmark_model(folder / "model")
 
     def run(self, seconds: float) -> None:
-        """Do random things for some seconds, and check the node at rest again and again."""
+        """Act at random for some seconds, and check the idle node repeatedly."""
         with tqdm(total=round(seconds), unit="s", disable=None) as bar:
             lives = max(2, round(seconds / LIFE_S))
             for life in range(lives):
@@ -102,7 +102,7 @@ class Soak:
 
 
 def report(soak: Soak, world: World) -> int:
-    """Print what was done and what was wrong; returns the number of faults."""
+    """Print the actions and the faults; return the number of faults."""
     for what, count in sorted(world.counts.items()):
         print(f"{count:8} {what}")
     for name, ledger in world.ledgers.items():
@@ -122,12 +122,12 @@ def report(soak: Soak, world: World) -> int:
 
 
 def main() -> int:
-    """Soak the node; returns 0, or 1 if there were faults."""
+    """Run the soak; return 0, or 1 if there were faults."""
     parser = argparse.ArgumentParser(
         prog="soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=2.0, help="how long (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=2.0, help="duration (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
     arguments = parser.parse_args()
     if not 0 < arguments.minutes < 1e5:
         parser.error("--minutes must be above 0 and below 100000")

@@ -1,4 +1,4 @@
-"""The node's surroundings in a soak: cameras, subscribers and a manager, all of them erratic."""
+"""Simulate the node's surroundings in a soak: erratic cameras, subscribers and a manager."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from yolact_ros.srv import Segment
 NAMESPACE = "/soak"
 CAMERAS = ("front", "rear", "left", "right")
 RESULT_QOS = QoSProfile(depth=1000)
-WAITING = 9  # images of one camera that may wait or be in work: queue_size and one
-ANSWER_S = 60.0  # in which the node must answer, whatever it does
-RESEND_S = 3.0  # before an image counts as lost on its way
+WAITING = 9  # images of one camera that may be waiting or in progress: queue_size and one
+ANSWER_S = 60.0  # within which the node must answer, whatever it does
+RESEND_S = 3.0  # before an image counts as lost in transport
 
-# Parameters that may be changed at any time, with values that the node accepts.
+# Parameters that may be changed at any time, with valid values.
 GOOD_VALUES: dict[str, list[Any]] = {
     "score_threshold": [0.0, 0.3, 0.7, 1.0],
     "nms": ["fast", "cross_class", "greedy"],
@@ -68,7 +68,7 @@ TRANSITIONS = (
     Transition.TRANSITION_DEACTIVATE,
     Transition.TRANSITION_CLEANUP,
 )
-# State -> the transition that leads towards the active one.
+# State -> the next transition towards the active state.
 FORWARD = {
     State.PRIMARY_STATE_UNCONFIGURED: Transition.TRANSITION_CONFIGURE,
     State.PRIMARY_STATE_INACTIVE: Transition.TRANSITION_ACTIVATE,
@@ -76,12 +76,12 @@ FORWARD = {
 
 
 class World(Node):
-    """Cameras, subscribers and a manager around one node, driven by one source of randomness.
+    """Drives cameras, subscribers and a manager around one node from one source of randomness.
 
     Attributes:
-        ledgers: of the cameras, by name.
-        counts: how often each thing was done.
-        faults: what was wrong, other than in the ledgers.
+        ledgers: ledgers of the cameras, by name.
+        counts: how often each action was done.
+        faults: what was wrong, apart from the ledgers.
     """
 
     def __init__(self, draw: random.Random) -> None:
@@ -93,8 +93,8 @@ class World(Node):
         self._process: Subprogram | None = None
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
-        self._is_compressed = False  # what the node takes since the last transition configure
-        self._jump = dict.fromkeys(CAMERAS, 0)  # ns by which a camera's clock is wrong
+        self._is_compressed = False  # transport since the last transition configure
+        self._jump = dict.fromkeys(CAMERAS, 0)  # clock offset of a camera in ns
         self._guest: Any = None
         self._cameras = {name: self._new_camera(name) for name in CAMERAS}
         for name, ledger in self.ledgers.items():
@@ -115,7 +115,7 @@ class World(Node):
         self._enable: Any = self.create_client(SetBool, "yolact/set_enabled")
 
     def watch(self, process: Subprogram) -> None:
-        """Serve the node of a new process from now on, and wait until it is there."""
+        """Attach to the node of a new process, and wait until it is ready."""
         self._process = process
         self._take_transport(compressed=False)
         for ledger in self.ledgers.values():
@@ -125,12 +125,12 @@ class World(Node):
         self.activate()
 
     def close(self) -> None:
-        """Withdraw from ROS."""
+        """Destroy the publishers and subscriptions."""
         self._executor.shutdown()
         self.destroy_node()
 
     def act(self) -> None:
-        """Do one random thing."""
+        """Do one random action."""
         actions: dict[Callable[[], None], int] = {
             self.send_images: 60,
             self.set_parameter: 8,
@@ -151,7 +151,7 @@ class World(Node):
             self._spin(self._draw.choice([0.0, 0.0, 0.01, 0.05]))
 
     def set_parameter(self) -> None:
-        """Set a parameter to a value that must be accepted, or to one that must not."""
+        """Set a parameter to a value that must be accepted, or to one that must be rejected."""
         if good := self._draw.random() < 0.7:
             name = self._draw.choice(list(GOOD_VALUES))
             value = self._draw.choice(GOOD_VALUES[name])
@@ -175,7 +175,7 @@ class World(Node):
             self._answer(self._enable.call_async(SetBool.Request(data=enabled)))
 
     def restart_camera(self) -> None:
-        """Withdraw a camera's publisher and make another one, whose clock may have jumped."""
+        """Replace a camera's publisher by another one, whose clock may have jumped."""
         name = self._draw.choice(CAMERAS)
         self.destroy_publisher(self._cameras[name])
         self._spin(self._draw.choice([0.0, 0.2]))
@@ -183,7 +183,7 @@ class World(Node):
         self._cameras[name] = self._new_camera(name)
 
     def change_guest(self) -> None:
-        """Let a subscriber of some other topic come, or the last one go."""
+        """Add a subscriber of some other topic, or remove the last one."""
         if self._guest is not None:
             self.destroy_subscription(self._guest)
             self._guest = None
@@ -193,11 +193,11 @@ class World(Node):
         self._guest = self.create_subscription(topic.kind, name, lambda _: None, 1, raw=True)
 
     def change_state(self) -> None:
-        """Ask for one transition or for several at once, whether or not they are possible."""
+        """Request one transition or several at once, whether or not they are possible."""
         chosen = self._draw.choices(TRANSITIONS, k=self._draw.choice([1, 1, 2, 4]))
         for future in [self._transit.call_async(_transition(number)) for number in chosen]:
             self._answer(future)
-        # Whatever order the node took them in: an active one might have been active all the time.
+        # Whatever order the node took them in: it may have been active all the time.
         if self._is_in(State.PRIMARY_STATE_ACTIVE):
             return
         for ledger in self.ledgers.values():
@@ -212,14 +212,14 @@ class World(Node):
         self.activate()
 
     def activate(self) -> None:
-        """Lead the node to the active state."""
+        """Bring the node to the active state."""
 
         def is_active() -> bool:
             state = self._current_state()
             if state in FORWARD:
                 for ledger in self.ledgers.values():
                     ledger.close(time.time_ns())
-                # It may be refused: a node that starts by itself moves at the same time.
+                # It may be rejected: an autostarting node makes transitions at the same time.
                 self._answer(self._transit.call_async(_transition(FORWARD[state])))
             return state == State.PRIMARY_STATE_ACTIVE
 
@@ -302,7 +302,7 @@ class World(Node):
             raise BackendError(f"The node did not {what} in {ANSWER_S:.0f} s.")
 
     def _spin(self, seconds: float, condition: Callable[[], Any] = lambda: False) -> bool:
-        """Take messages for some seconds, or until a condition holds; returns whether it does."""
+        """Spin for some seconds, or until a condition holds; return whether it does."""
         end = time.monotonic() + seconds
         while not condition():
             if self._process is not None and self._process.status is not None:
@@ -318,7 +318,7 @@ class World(Node):
 
 
 def resources(process: int) -> tuple[float, int, int]:
-    """Memory in MB, threads, and open files of a process; Linux only."""
+    """Return memory in MB, threads and open files of a process (Linux only)."""
     folder = Path(f"/proc/{process}")
     return memory_mb(process), len(os.listdir(folder / "task")), len(os.listdir(folder / "fd"))
 
