@@ -217,7 +217,7 @@ def test_an_overlay_never_overwrites_what_it_is_made_from(predict, tmp_path, cap
     path = write_image(tmp_path / "in" / "a.png")
     content = path.read_bytes()
     assert predict(path, "--overlay", tmp_path / "in") == 1
-    assert "would overwrite" in capsys.readouterr().err
+    assert "would be overwritten" in capsys.readouterr().err
     assert path.read_bytes() == content
 
 
@@ -298,11 +298,28 @@ def test_a_mask_in_parts_stays_one_polygon(tiny):
     assert ((drawn > 0) & ~whole).sum() < 40
 
 
-def test_images_of_one_stem_cannot_share_a_text_file(predict, tmp_path, capsys):
-    for name in ("a.png", "a.jpg"):
-        write_image(tmp_path / "in" / name)
+@pytest.mark.parametrize(
+    "names, text",
+    [(("a.png", "a.jpg"), "a"), (("classes.png",), "classes"), (("v_1.png", "v.mp4"), "v_1")],
+)
+def test_no_two_images_share_a_text_file(predict, tmp_path, capsys, names, text):
+    for name in names:
+        path = tmp_path / "in" / name
+        write_video(path) if name == "v.mp4" else write_image(path)
     assert predict(tmp_path / "in", "--save-txt", tmp_path / "txt") == 1
-    assert "would have the text file a.txt" in capsys.readouterr().err
+    assert f"would have the text file {text}.txt" in capsys.readouterr().err
+
+
+def test_a_number_sign_in_a_name_stays_in_it(predict, tmp_path):
+    image = write_image(tmp_path / "a#1.png")
+    assert predict(image, "--save-txt", tmp_path / "txt") == 0
+    assert {path.name for path in (tmp_path / "txt").iterdir()} == {"a#1.txt", "classes.txt"}
+
+
+@pytest.mark.parametrize("address", ["rtsp://[::1", "9999999999"])
+def test_an_address_that_cannot_be_is_an_error(predict, capsys, address):
+    assert predict(address) == 1
+    assert address in capsys.readouterr().err
 
 
 class Jpegs(BaseHTTPRequestHandler):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from yolact_ros.errors import ConfigError
@@ -12,8 +13,11 @@ from yolact_ros.files import shown
 
 # Names of arguments that are written; every other path is read.
 WRITTEN = ("output", "json", "overlay", "report", "target", "save_txt")
+# Verbs whose `output` is a file, and results that are folders with every verb.
+FILE_VERBS = ("convert", "prototypes", "view")
+FOLDERS = ("overlay", "report", "save_txt")
 # Arguments that are kept as text, for they may be a path or something else.
-TEXTS = ("model", "models", "bundle", "checkpoint", "output")
+TEXTS = ("model", "models", "bundle", "checkpoint", "sources", "output")
 # Folders that a verb both reads and writes.
 SHARED = ("resume",)
 
@@ -30,6 +34,10 @@ def check_outputs(arguments: argparse.Namespace) -> None:
             continue
         try:
             _check(path, inputs)
+            if name in FOLDERS or (name == "output" and arguments.verb not in FILE_VERBS):
+                _refuse_other(path, path.is_dir(), "a folder")
+            elif name == "output":
+                _refuse_other(path, path.is_file(), "a regular file")
             if name == "json":
                 _probe(path)
         except (OSError, ValueError) as error:  # impossible file name
@@ -37,11 +45,34 @@ def check_outputs(arguments: argparse.Namespace) -> None:
             raise ConfigError(f"{shown(path)} cannot be written: {reason}.") from error
 
 
+def refuse_inputs(written: Iterable[Path], inputs: Iterable[Path | str]) -> None:
+    """Fail if a file that a verb is about to name itself is one of those that it reads.
+
+    Args:
+        written: files that the verb writes.
+        inputs: files that it reads; addresses of cameras and streams, as text, are none.
+
+    Raises:
+        ConfigError: it would be overwritten.
+    """
+    files = [path for path in inputs if isinstance(path, Path) and path.exists()]
+    ids = {(state.st_dev, state.st_ino) for state in map(Path.stat, files)}
+    for path in written:
+        if path.exists() and (path.stat().st_dev, path.stat().st_ino) in ids:
+            raise ConfigError(
+                f"{shown(path)} is an input; it would be overwritten. Name another output."
+            )
+
+
 def _paths(arguments: argparse.Namespace) -> Iterator[tuple[str, Path]]:
     for name, value in vars(arguments).items():
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, Path):
                 yield name, item
+                if name not in WRITTEN and glob.has_magic(str(item)):
+                    yield from (
+                        (name, Path(file)) for file in glob.glob(str(item), recursive=True)
+                    )
             elif isinstance(item, str) and item and name in TEXTS:
                 yield name, Path(item)
 
@@ -73,6 +104,11 @@ def _check(path: Path, inputs: list[Path]) -> None:
         raise ConfigError(f"{shown(path)} cannot be written: {shown(above)} is not a folder.")
     if not os.access(above, os.W_OK):
         raise ConfigError(f"{shown(path)} cannot be written: no permission for {shown(above)}.")
+
+
+def _refuse_other(path: Path, is_kind: bool, kind: str) -> None:
+    if path.exists() and not is_kind:
+        raise ConfigError(f"{shown(path)} exists and is not {kind}; name another output.")
 
 
 def _probe(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yolact_ros.cli.outputs import refuse_inputs
 from yolact_ros.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class Overlays:
             files: all files that will be segmented.
 
         Raises:
-            DatasetError: the folder cannot be created, or one of `files` would be overwritten.
+            ConfigError: one of `files` would be overwritten.
+            DatasetError: the folder cannot be created.
         """
         from yolact_ros.runtime.images.files import is_video, unique_names
 
@@ -35,13 +37,8 @@ class Overlays:
         self._video: Any = None
         self._video_path = Path()
         self._length = 0  # frames in the video
-        inputs = {path.resolve() for path in files if isinstance(path, Path)}
-        for path, name in zip(files, unique_names(files), strict=True):
-            if self._path(name, video=is_video(path)).resolve() in inputs:
-                raise DatasetError(
-                    f"The overlay of {path} would overwrite an input; choose a folder other than "
-                    f"{folder}."
-                )
+        names = zip(files, unique_names(files), strict=True)
+        refuse_inputs((self._path(name, video=is_video(file)) for file, name in names), files)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -6,7 +6,6 @@ import argparse
 import difflib
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from yolact_ros.cli.inference import (
 )
 from yolact_ros.cli.json_file import write_json
 from yolact_ros.cli.window import Window
-from yolact_ros.errors import ConfigError, DatasetError
+from yolact_ros.errors import ConfigError
 
 if TYPE_CHECKING:
     from yolact_ros.runtime.detections import Detections
@@ -56,17 +55,13 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from yolact_ros.cli.overlays import Overlays
-    from yolact_ros.runtime.images.files import find_sources, unique_names
+    from yolact_ros.cli.texts import Texts
+    from yolact_ros.runtime.images.files import find_sources
     from yolact_ros.runtime.output.draw import draw_detections
     from yolact_ros.runtime.output.entries import describe
     from yolact_ros.runtime.output.yolo import yolo_rows
 
     sources = find_sources(arguments.images)
-    texts = Counter(text_file(Path(), name) for name in unique_names(sources))
-    if arguments.save_txt and (repeated := [path for path, n in texts.items() if n > 1]):
-        raise DatasetError(
-            f"Several images would have the text file {repeated[0]}; segment them one at a time."
-        )
     overlays = Overlays(arguments.overlay, sources) if arguments.overlay else None
     window = Window("yolact predict") if arguments.show else None
     entries: list[dict[str, Any]] = []
@@ -75,8 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         classes = segmenter.description.model.classes
         wanted = chosen_classes(arguments.classes, classes)
         quiet = overlays or window or arguments.json or arguments.save_txt
-        if arguments.save_txt:
-            write_text(arguments.save_txt / "classes.txt", classes)
+        texts = Texts(arguments.save_txt, sources, classes) if arguments.save_txt else None
         try:
             for frame, found in segment_files(arguments, segmenter, sources):
                 if frame.image is None or found is None:
@@ -92,8 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
                         window.show(drawn)
                 if arguments.json:
                     entries.append(describe(frame.name, found, classes, frame.stamp))
-                if arguments.save_txt:
-                    write_text(text_file(arguments.save_txt, frame.name), yolo_rows(found))
+                if texts:
+                    texts.write(frame, yolo_rows(found))
                 if not quiet:
                     tqdm.write(summarise(frame.name, found, classes), file=sys.stdout)
                 if window and window.closed:
@@ -127,26 +121,6 @@ def chosen_classes(text: str | None, classes: tuple[str, ...]) -> list[str]:
             hint = f"did you mean {likely[0]!r}?" if likely else f"it has: {', '.join(classes)}."
             raise ConfigError(f"The model has no class {name!r}; {hint}")
     return names
-
-
-def text_file(folder: Path, name: str) -> Path:
-    """Return the text file of an image: `a/b.jpg` to `a/b.txt`, `clip.mp4#7` to `clip_7.txt`."""
-    path, _, number = name.partition("#")
-    stem = str(Path(path).with_suffix(""))
-    return folder / (f"{stem}_{number}.txt" if number else f"{stem}.txt")
-
-
-def write_text(path: Path, lines: Iterable[str]) -> None:
-    """Write lines of text; the folder is made.
-
-    Raises:
-        DatasetError: the file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be written: {error}.") from error
 
 
 def summarise(name: str, found: Detections, classes: tuple[str, ...]) -> str:

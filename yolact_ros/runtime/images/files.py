@@ -24,7 +24,7 @@ VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".m
 
 # A file, or as text the index of a camera or the address of a stream.
 Source = Path | str
-LIVE = re.compile(r"(?:/dev/video)?(\d+)|[a-z][a-z0-9+.-]*://.+", re.IGNORECASE)
+LIVE = re.compile(r"(?:/dev/video)?(\d{1,6})|[a-z][a-z0-9+.-]*://.+", re.IGNORECASE)
 LIVE_TIMEOUT_MS = 10_000  # until a stream opens, and between two of its images
 
 
@@ -54,12 +54,16 @@ def find_sources(names: Iterable[str | Path]) -> list[Source]:
     """Return what `find_files` returns, and cameras and streams as text.
 
     Raises:
-        DatasetError: see `find_files`.
+        DatasetError: see `find_files`; or an address is malformed.
     """
     sources: list[Source] = []
     for name in names:
         live = LIVE.fullmatch(str(name))
         if live and not Path(name).is_file():
+            try:
+                urlsplit(str(name))
+            except ValueError as error:
+                raise DatasetError(f"{name} is no address of a stream: {error}.") from error
             sources.append(live.group(1) or str(name))
         else:
             sources += [file for file in find_files([name]) if file not in sources]
