@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
@@ -185,6 +186,41 @@ def test_a_table_has_a_row_for_each_instance(tmp_path, images, tiny_bundle, remo
         for r in read_table(tmp_path / "out" / "instances").to_pylist()
     ]
     assert sorted(found, key=str) == sorted(expected, key=str) and len(found) > 6
+
+
+def test_names_of_any_bytes_go_into_a_table(tmp_path):
+    name = os.fsdecode(b"\xff.png")
+    found = {"class_name": "cup", "segmentation": {"counts": "0"}}
+    write_table(tmp_path / "a.parquet", [{"image": name, "instances": [found]}])
+    (row,) = read_table(tmp_path / "a.parquet").to_pylist()
+    assert row["image"] == "\\udcff.png" and row["class_name"] == "cup"
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path, images, tiny_bundle, capsys):
+    cv2.imwrite(str(tmp_path / "a.png"), images[0])
+    mine = tmp_path / "out" / "instances" / "mine.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    words = ["batch", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--format", "parquet"]
+    assert main([*words, "--model", str(tiny_bundle.folder), "--address", "x"]) == 1
+    assert "holds files that" in capsys.readouterr().err
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [mine]
+
+
+def test_results_that_only_workers_see_are_failures(
+    tmp_path, images, tiny_bundle, capsys, monkeypatch
+):
+    """A worker that writes to its own memory, or to a disk of its own, reports success."""
+    monkeypatch.setattr("yolact_ros.batch.pool.connected", lambda config: nullcontext(1))
+    monkeypatch.setattr(
+        "yolact_ros.batch.pool.run_tasks", lambda tasks, *_: ((task, "") for task in tasks)
+    )
+    cv2.imwrite(str(tmp_path / "a.png"), images[0])
+    words = ["batch", str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
+    assert main([*words, "--model", str(tiny_bundle.folder)]) == 1
+    streams = capsys.readouterr()
+    assert f"a.png: its result cannot be found in {tmp_path}/out" in streams.err
+    assert "0 images of 1 files, 1 failures" in streams.out
 
 
 def test_a_lost_worker_is_replaced_and_its_task_done(tmp_path, images, tiny_bundle):

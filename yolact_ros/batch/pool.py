@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -54,6 +56,7 @@ def connected(config: PoolConfig) -> Iterator[int]:
         "include_dashboard": False,
         "object_store_memory": STORE_BYTES,
     }
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if config.address and "://" not in config.address:  # Ray itself tries for minutes
             host, _, port = config.address.rpartition(":")
@@ -65,6 +68,9 @@ def connected(config: PoolConfig) -> Iterator[int]:
         )
     except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise BackendError(f"Ray cannot be reached at {config.address}: {error}.") from error
+    finally:
+        if on_sigterm is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own prints a stack trace
     try:
         has = ray.cluster_resources()
         room = int(has.get("CPU", 0) / config.cpus)

@@ -59,8 +59,13 @@ class Storage:
         """Write a file and remove it.
 
         Raises:
-            DatasetError: results cannot be written.
+            DatasetError: results cannot be written, or the folder holds something else.
         """
+        ours = any(self.fs.isdir(f"{self.root}/{name}") for name in ("parts", "unfinished"))
+        if not ours and self.fs.isdir(self.root) and self.fs.ls(self.root):
+            raise DatasetError(
+                f"{self.root} holds files that yolact batch did not write; name a new folder."
+            )
         try:
             with self.workplace() as folder:
                 (folder / "probe").touch()

@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
+from yolact_ros.files import shown
+
 SCHEMA = pa.schema(
     [
         ("image", pa.string()),
@@ -29,9 +31,17 @@ SCHEMA = pa.schema(
 
 
 def write_table(path: Path, entries: Iterable[dict[str, Any]]) -> None:
-    """Write the instances of entries of `runtime.output.entries`; `rle` is COCO's `counts`."""
+    """Write the instances of entries of `runtime.output.entries`; `rle` is COCO's `counts`.
+
+    A table holds UTF-8; other bytes of a name become escapes.
+    """
     rows = [
-        {**entry, **instance, "rle": instance["segmentation"]["counts"]}
+        {
+            **entry,
+            **instance,
+            "image": shown(entry["image"]),
+            "rle": instance["segmentation"]["counts"],
+        }
         for entry in entries
         for instance in entry["instances"]
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -117,9 +118,10 @@ def run(arguments: argparse.Namespace) -> int:
             "table": settings.table,
         },
     )
-    done = settings.storage.names()
-    left = [task for task in tasks if not task.is_done(done, table=settings.table)]
+    names = settings.storage.names()
+    left = [task for task in tasks if not task.is_done(names, table=settings.table)]
     failures: list[str] = []
+    ended: list[Task] = []
     with tqdm(
         total=len(sources), initial=len(sources) - _count(left), desc="batch", unit="file"
     ) as bar:
@@ -132,14 +134,26 @@ def run(arguments: argparse.Namespace) -> int:
                     bar.update(len(task.sources))
                     if fault:
                         failures += [f"{source.name}: {fault}" for source in task.sources]
+                    else:
+                        ended.append(task)
+    names = settings.storage.names()
+    for task in ended:
+        if not task.is_done(names, table=settings.table):
+            lost = f"its result cannot be found in {arguments.output}; do all workers reach that?"
+            failures += [f"{source.name}: {lost}" for source in task.sources]
+    _print_faults(failures)
     images, faults = _join(tasks, settings)
-    for fault in [*failures, *faults]:
-        print(f"yolact batch: {fault}", file=sys.stderr)
+    _print_faults(faults)
     words = f"{images} images of {len(sources)} files"
     if len(left) < len(tasks):
         words += f" ({len(sources) - _count(left)} of them done before)"
     print(f"{arguments.output}: {words}, {len(failures) + len(faults)} failures.")
     return 1 if failures or faults else 0
+
+
+def _print_faults(faults: list[str]) -> None:
+    for fault in faults:
+        print(f"yolact batch: {fault}", file=sys.stderr)
 
 
 def _count(tasks: list[Task]) -> int:
@@ -160,7 +174,7 @@ def _join(tasks: list[Task], settings: Settings) -> tuple[int, list[str]]:
     if settings.table:
         # A folder is read as one table: tables of sources that have changed since go.
         for name in names - {task.table for task in tasks}:
-            if name.startswith("instances/"):
+            if re.fullmatch(r"instances/[0-9a-f]{32}\.parquet", name):
                 storage.remove(name)
     else:
         with storage.workplace() as folder:
