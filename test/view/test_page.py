@@ -121,6 +121,13 @@ def test_an_empty_picture_gives_an_empty_table(tmp_path):
     assert rows == [] and overlay.shape == (48, 64, 3)
 
 
+@pytest.mark.parametrize("port", ["-1", "0", "65536", "x"])
+def test_a_port_that_cannot_be_is_refused(capsys, port):
+    with pytest.raises(SystemExit, match="2"):
+        main(["serve", "--port", port])
+    assert "--port" in capsys.readouterr().err
+
+
 def test_a_missing_model_is_named_before_the_page_opens(capsys):
-    assert main(["serve", "no/such/model", "--port", "0"]) == 1
+    assert main(["serve", "no/such/model", "--port", "1"]) == 1
     assert "no/such/model" in capsys.readouterr().err

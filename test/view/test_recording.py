@@ -14,6 +14,12 @@ pytest.importorskip("rerun")
 from rrd import show, verify  # noqa: E402
 
 
+def test_a_recording_that_cannot_be_written_is_an_error(tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((48, 60, 3), np.uint8))
+    assert main(["view", str(tmp_path / "a.png"), "-o", "/proc/none.rrd"]) == 1
+    assert "/proc/none.rrd cannot be written" in capsys.readouterr().err
+
+
 def test_a_video_becomes_a_sound_recording(tmp_path, capsys):
     video = cv2.VideoCapture(str(shipped_file("models/demo/tabletop.mp4")))
     clip = cv2.VideoWriter(

@@ -33,20 +33,27 @@ def stoppable() -> Iterator[None]:
     writer.setblocking(False)
     watcher = threading.Thread(target=_watch, args=(reader,), daemon=True)
     watcher.start()
-    before = signal.signal(signal.SIGTERM, _terminate)
+    terminated = False
+
+    def terminate(_: int, __: FrameType | None) -> NoReturn:
+        nonlocal terminated
+        terminated = True
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     try:
         yield
+    except KeyboardInterrupt as error:  # Ray raises one of its own in place of ours
+        if terminated:
+            raise Terminated from error
+        raise
     finally:
         signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGTERM, before)
         writer.close()
         watcher.join()
         reader.close()
-
-
-def _terminate(_: int, __: FrameType | None) -> NoReturn:
-    raise Terminated
 
 
 def _watch(reader: socket.socket) -> None:

@@ -16,8 +16,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="bundles or checkpoints to offer in addition to the shipped models",
     )
-    parser.add_argument("--port", type=int, default=7860, help="port on 127.0.0.1 (%(default)s)")
+    parser.add_argument(
+        "--port", type=_port, default=7860, metavar="N", help="port on 127.0.0.1 (%(default)s)"
+    )
     add_backend_arguments(parser)
+
+
+def _port(text: str) -> int:
+    if not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a port; expected 1 to 65535")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

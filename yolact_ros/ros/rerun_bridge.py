@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from visualization_msgs.msg import Marker, MarkerArray
 
-from yolact_ros.errors import MessageError
+from yolact_ros.errors import MessageError, YolactError
 from yolact_ros.msg import FrameStats, InstanceArray
 from yolact_ros.ros.messages.images import bgr_from_message
 from yolact_ros.ros.messages.points import POINT
@@ -138,7 +139,16 @@ def main() -> int:
     )
     arguments = parser.parse_args(rclpy.utilities.remove_ros_args(sys.argv)[1:])
     handle_signals(signal.default_int_handler)  # raises KeyboardInterrupt
-    recording = Recording(arguments.output)
+    try:
+        with contextlib.closing(Recording(arguments.output)) as recording:
+            _bridge(arguments, recording)
+    except YolactError as error:
+        print(f"rerun_bridge: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _bridge(arguments: argparse.Namespace, recording: Recording) -> None:
     try:
         init_ros()
         bridge = RerunBridge(recording, image=arguments.image, node=arguments.node)
@@ -148,6 +158,4 @@ def main() -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        recording.close()
         rclpy.try_shutdown()
-    return 0

@@ -28,12 +28,20 @@ class Recording:
 
         Args:
             path: `.rrd` file to write; None opens the viewer.
+
+        Raises:
+            ConfigError: the file cannot be made, or there is no viewer.
         """
         self._stream = rr.RecordingStream("yolact_ros")
-        if path is None:
-            self._stream.spawn()
-        else:
-            self._stream.save(str(path))
+        self._path = path
+        try:
+            if path is None:
+                self._stream.spawn()
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._stream.save(str(path))
+        except (OSError, RuntimeError) as error:  # Rerun has no type of its own
+            raise self._fault(error) from error
         self._stream.log(SPACE, rr.ViewCoordinates.RDF, static=True)  # right, down, forward
         self._frame = 0
         self._names: dict[int, str] = {}
@@ -156,11 +164,16 @@ class Recording:
         """Write what is still in memory.
 
         Raises:
-            ConfigError: the viewer is gone, or was never there.
+            ConfigError: the viewer is gone, or was never there; or the disk is full.
         """
         try:
             self._stream.flush()
-        except RuntimeError as error:  # Rerun has no type of its own
-            raise ConfigError(f"The Rerun viewer does not answer: {error}.") from error
+        except RuntimeError as error:
+            raise self._fault(error) from error
         finally:
             self._stream.disconnect()
+
+    def _fault(self, error: Exception) -> ConfigError:
+        if self._path is None:
+            return ConfigError(f"The Rerun viewer does not answer: {error}.")
+        return ConfigError(f"{self._path} cannot be written: {error}. Is there space left?")
