@@ -59,7 +59,8 @@ def to_half(
     types = {info.name: info.type.tensor_type.elem_type for info in infos}
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
     floats = {name for name, kind in types.items() if kind == onnx.TensorProto.FLOAT}
-    _Rewriter(model.graph, floats, half_borders, half_sampling=half_sampling).rewrite()
+    half = half_nodes(model.graph, floats, half_borders, half_sampling=half_sampling)
+    _insert_casts(model.graph, half, floats, floats & set(half_borders))
     del model.graph.value_info[:]  # their types are out of date
     onnx.checker.check_model(model)
     return model.SerializeToString()
@@ -133,112 +134,79 @@ def _normalisation(
     return between
 
 
-class _Rewriter:
-    """Rewrites nodes and inserts a Cast wherever a value changes its type."""
+def _insert_casts(
+    graph: Any, half: Collection[int], floats: Collection[str], borders: Collection[str]
+) -> None:
+    """Let the nodes `half` compute in half, with a Cast wherever a value changes its type."""
+    from onnx import TensorProto, helper
 
-    def __init__(
-        self, graph: Any, floats: set[str], half_borders: Collection[str], *, half_sampling: bool
-    ) -> None:
-        self.graph = graph
-        self.floats = floats
-        self.half_borders = set(half_borders)
-        self.half = half_nodes(graph, floats, half_borders, half_sampling=half_sampling)
-        self.constants = {tensor.name: tensor for tensor in graph.initializer}
-        self.scales = {n.input[1] for n in graph.node if n.op_type in QUANTIZERS}
-        self.stored_half = {v.name for v in graph.input if v.name in self.half_borders & floats}
-        self.outputs = {value.name for value in graph.output}
-        self.casts: dict[str, str] = {}  # value -> its cast to the other type
-        self.nodes: list[Any] = []
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    scales = {node.input[1] for node in graph.node if node.op_type in QUANTIZERS}
+    outputs = {value.name for value in graph.output}
+    made_half = {name for i in half for name in graph.node[i].output if name in floats}
+    # A value keeps its name in one of the types; outputs have theirs in the type of the border.
+    stored_half = (made_half - outputs) | set(borders)
+    known = {value.name for value in graph.input} | constants.keys()
+    nodes: list[Any] = []
 
-    def rewrite(self) -> None:
-        from onnx import TensorProto
+    def named(value: str, *, in_half: bool) -> str:
+        if in_half == (value in stored_half):
+            return value
+        return f"{value}_half" if in_half else f"{value}_float"
 
-        old = list(self.graph.node)
-        for i, node in enumerate(old):
-            if i in self.half:
-                self._write_half(node)
+    def convert(value: str, *, to_half: bool) -> str:
+        """Return the name of a value in a type, after a Cast or conversion where necessary."""
+        result = named(value, in_half=to_half)
+        if result not in known:
+            known.add(result)
+            if value in constants:
+                tiny = value in scales  # must not become zero
+                constants[result] = _half_constant(constants[value], result, positive=tiny)
             else:
-                self._write_float(node)
-        del self.graph.node[:]
-        self.graph.node.extend(self.nodes)
-        for value in [*self.graph.input, *self.graph.output]:
-            if value.name in self.half_borders & self.floats:
-                value.type.tensor_type.elem_type = TensorProto.FLOAT16
-        self._keep_used_constants()
+                kind = TensorProto.FLOAT16 if to_half else TensorProto.FLOAT
+                source = named(value, in_half=not to_half)
+                nodes.append(
+                    helper.make_node("Cast", [source], [result], name=f"cast_{result}", to=kind)
+                )
+        return result
 
-    def _write_half(self, node: Any) -> None:
-        from onnx import TensorProto
-
-        skip = FLOAT_INPUTS.get(node.op_type, ())
+    for i, node in enumerate(graph.node):
+        in_half = i in half
+        skip = FLOAT_INPUTS.get(node.op_type, ()) if in_half else ()
         for place, name in enumerate(node.input):
-            if name in self.floats and place not in skip:
-                node.input[place] = self._as_half(name)
-        if node.op_type == "Cast":
-            for attribute in node.attribute:
-                if attribute.name == "to" and attribute.i == TensorProto.FLOAT:
-                    attribute.i = TensorProto.FLOAT16
-        self.nodes.append(node)
+            if name in floats and place not in skip:
+                node.input[place] = convert(name, to_half=in_half)
+        for attribute in node.attribute if in_half and node.op_type == "Cast" else ():
+            if attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.FLOAT16
+        nodes.append(node)
         for place, name in enumerate(node.output):
-            if name not in self.floats:
-                continue
-            self.stored_half.add(name)
-            if name in self.outputs - self.half_borders:  # the output stays float
-                inner = f"{name}_half"
-                node.output[place] = inner
-                self.casts[name] = inner  # nodes in half use it directly
-                self.stored_half.discard(name)
-                self._cast(inner, name, TensorProto.FLOAT)
+            if name in floats:
+                node.output[place] = named(name, in_half=in_half)
+                known.add(node.output[place])
+                if name in outputs:
+                    convert(name, to_half=name in borders)
+    for value in [*graph.input, *graph.output]:
+        if value.name in borders:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    used = {name for node in nodes for name in node.input} | outputs
+    kept = [tensor for name, tensor in constants.items() if name in used]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(kept)
 
-    def _write_float(self, node: Any) -> None:
-        from onnx import TensorProto
 
-        for place, name in enumerate(node.input):
-            if name in self.stored_half:
-                if name not in self.casts:
-                    self.casts[name] = f"{name}_float"
-                    self._cast(name, f"{name}_float", TensorProto.FLOAT)
-                node.input[place] = self.casts[name]
-        self.nodes.append(node)
-        for place, name in enumerate(node.output):
-            if name in self.outputs & self.half_borders & self.floats:
-                inner = f"{name}_float"
-                node.output[place] = inner
-                self.casts[name] = inner
-                self.stored_half.add(name)
-                self._cast(inner, name, TensorProto.FLOAT16)
+def _half_constant(tensor: Any, name: str, *, positive: bool) -> Any:
+    from onnx import numpy_helper
 
-    def _as_half(self, name: str) -> str:
-        from onnx import TensorProto, numpy_helper
-
-        if name in self.stored_half:
-            return name
-        if name not in self.casts:
-            self.casts[name] = f"{name}_half"
-            if name in self.constants:
-                values = numpy_helper.to_array(self.constants[name])
-                if np.abs(values).max(initial=0) > np.finfo(np.float16).max:
-                    raise BackendError(
-                        f"The weight {name} has a value of {np.abs(values).max():g}, beyond the "
-                        "range of half precision (65504); export with --precision fp32."
-                    )
-                values = values.astype(np.float16)
-                if name in self.scales:  # tiny scales must not become zero
-                    values = np.maximum(values, np.finfo(np.float16).smallest_subnormal)
-                half = numpy_helper.from_array(values, f"{name}_half")
-                self.constants[half.name] = half
-            else:
-                self._cast(name, f"{name}_half", TensorProto.FLOAT16)
-        return self.casts[name]
-
-    def _cast(self, name: str, result: str, kind: int) -> None:
-        from onnx import helper
-
-        self.nodes.append(
-            helper.make_node("Cast", [name], [result], name=f"cast_{result}", to=kind)
+    values = numpy_helper.to_array(tensor)
+    largest = np.abs(values).max(initial=0)
+    if largest > np.finfo(np.float16).max:
+        raise BackendError(
+            f"The weight {tensor.name} has a value of {largest:g}, beyond the range of half "
+            "precision (65504); export with --precision fp32."
         )
-
-    def _keep_used_constants(self) -> None:
-        used = {name for node in self.nodes for name in node.input} | self.outputs
-        kept = [tensor for name, tensor in self.constants.items() if name in used]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(kept)
+    values = values.astype(np.float16)
+    if positive:
+        values = np.maximum(values, np.finfo(np.float16).smallest_subnormal)
+    return numpy_helper.from_array(values, name)
