@@ -15,8 +15,9 @@ from yolact_ros.datasets.coco import CocoDataset
 from yolact_ros.datasets.findings import ERROR
 from yolact_ros.datasets.masks import run_lengths, segmentation_fault
 from yolact_ros.errors import DatasetError
-from yolact_ros.train.augment import resize_sample
-from yolact_ros.train.feature_transform.pairs import FramePairs
+from yolact_ros.train.augment import AugmentConfig, resize_sample
+from yolact_ros.train.feature_transform.pairs import PairConfig, VideoPairs
+from yolact_ros.variants import TABLETOP_MODEL
 
 SQUARE = [2, 3, 8, 3, 8, 9, 2, 9]
 
@@ -150,20 +151,29 @@ def test_videos_without_annotations_are_images_without_instances(images, video_j
     assert len(dataset) == 4 and not any(map(dataset.has_instances, range(4)))
 
 
+def make_pairs(dataset, offsets):
+    return VideoPairs(
+        dataset,
+        model=TABLETOP_MODEL,
+        augmentation=AugmentConfig(),
+        config=PairConfig(offsets=offsets),
+        seed=0,
+    )
+
+
 def test_a_pair_is_an_earlier_frame_and_a_frame_with_instances(images, video_json):
-    pairs = FramePairs(CocoDataset(video_json, images), offsets=(1, 5))
+    pairs = make_pairs(CocoDataset(video_json, images), offsets=(1, 5))
     assert pairs.indices == [1, 2]
     random = np.random.default_rng(0)
-    drawn = {pairs.choose(number, random) for number in (0, 1) for _ in range(50)}
+    drawn = {(pairs.choose(index, random), index) for index in (1, 2) for _ in range(50)}
     assert drawn == {(0, 1), (0, 2), (1, 2)}
-    keyframe, frame = pairs.load(0, random)
-    assert keyframe.file_name == "a/0.png" and frame.file_name == "a/1.png"
+    assert {pairs[position].frame.file_name for position in (0, 1)} == {"a/1.png", "a/2.png"}
 
 
 def test_the_least_offset_is_kept_where_the_video_allows(images, video_json):
-    pairs = FramePairs(CocoDataset(video_json, images), offsets=(2, 5))
+    pairs = make_pairs(CocoDataset(video_json, images), offsets=(2, 5))
     random = np.random.default_rng(0)
-    drawn = {pairs.choose(number, random) for number in (0, 1) for _ in range(50)}
+    drawn = {(pairs.choose(index, random), index) for index in (1, 2) for _ in range(50)}
     assert drawn == {(0, 1), (0, 2)}
 
 
@@ -178,7 +188,7 @@ def test_single_images_make_no_pairs(images):
     dataset = CocoDataset(single(images), images)
     assert dataset.videos() == []
     with pytest.raises(DatasetError, match="YouTube-VIS"):
-        FramePairs(dataset)
+        make_pairs(dataset, offsets=(1, 5))
 
 
 def test_categories_without_names_count_from_one_in_the_order_of_the_classes(images):

@@ -30,7 +30,7 @@ from yolact_ros.train.config import (  # noqa: E402
     TrainConfig,
 )
 from yolact_ros.train.distributed import DistributedContext, choose_device  # noqa: E402
-from yolact_ros.train.loader import StepPositions  # noqa: E402
+from yolact_ros.train.loader import step_positions  # noqa: E402
 from yolact_ros.train.losses import LossConfig  # noqa: E402
 from yolact_ros.train.trainer import Trainer  # noqa: E402
 from yolact_ros.variants import TABLETOP_MODEL  # noqa: E402
@@ -156,10 +156,10 @@ def test_two_nodes_of_which_one_is_lost_resume_to_the_steps_of_one_process(confi
 
 
 def test_the_parts_of_a_step_are_its_batch():
-    parts = [list(StepPositions(range(2, 4), share=3, batch_size=6, place=i)) for i in (0, 1)]
+    parts = [list(step_positions(range(2, 4), batch_size=6, part=(i, 2))) for i in (0, 1)]
     assert parts[0] == [[12, 13, 14], [18, 19, 20]]
     assert parts[1] == [[15, 16, 17], [21, 22, 23]]
-    assert list(StepPositions(range(4, 4), share=3, batch_size=6, place=0)) == []
+    assert list(step_positions(range(4, 4), batch_size=6, part=(0, 2))) == []
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused():

@@ -5,11 +5,11 @@ from __future__ import annotations
 from yolact_ros.datasets.coco import CocoDataset, likely_name
 from yolact_ros.errors import ConfigError
 from yolact_ros.train.config import DataConfig, TrainConfig
-from yolact_ros.train.feature_transform.pairs import StillPairs, VideoPairs
+from yolact_ros.train.feature_transform.pairs import VideoPairs
 from yolact_ros.train.loader import TrainingStream, ValidationSamples, check_readable
 
 
-def open_training_data(config: TrainConfig) -> TrainingStream | StillPairs | VideoPairs:
+def open_training_data(config: TrainConfig) -> TrainingStream | VideoPairs:
     """Open what a run learns from: single images, or pairs of them.
 
     Raises:
@@ -31,17 +31,15 @@ def open_training_data(config: TrainConfig) -> TrainingStream | StillPairs | Vid
             config=config.pairs,
             seed=config.seed,
         )
-    stream = TrainingStream(
+    return TrainingStream(
         dataset,
         model=config.model,
         config=config.augmentation,
         seed=config.seed,
         repeat_threshold=config.repeat_threshold,
         keep_empty=config.losses.min_negatives > 0,
+        pairs=config.pairs,
     )
-    if config.pairs is None:
-        return stream
-    return StillPairs(stream, config=config.pairs, seed=config.seed)
 
 
 def open_validation_data(config: TrainConfig) -> ValidationSamples | None:

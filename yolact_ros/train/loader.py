@@ -19,7 +19,15 @@ from yolact_ros.config import ModelConfig
 from yolact_ros.datasets.coco import CocoDataset, Sample
 from yolact_ros.errors import DatasetError
 from yolact_ros.train.augment import AugmentConfig, augment, resize_sample
-from yolact_ros.train.feature_transform.pairs import Pair, PairConfig, pair_of_still
+from yolact_ros.train.feature_transform.pairs import (
+    CHANGES,
+    MOTION,
+    REPETITION,
+    Pair,
+    PairConfig,
+    epoch_order,
+    pair_of_still,
+)
 from yolact_ros.train.target import Target
 
 logger = logging.getLogger(__name__)
@@ -68,6 +76,7 @@ class TrainingStream(Dataset):
         seed: int,
         repeat_threshold: float = 0.0,
         keep_empty: bool = False,
+        pairs: PairConfig | None = None,
     ) -> None:
         """Prepare the sequence.
 
@@ -78,6 +87,7 @@ class TrainingStream(Dataset):
             seed: seed of order and augmentation.
             repeat_threshold: see `TrainConfig.repeat_threshold`.
             keep_empty: keep images without instances, see `LossConfig.min_negatives`.
+            pairs: give each sample a keyframe that is made from it.
 
         Raises:
             DatasetError: no image has an instance.
@@ -85,6 +95,7 @@ class TrainingStream(Dataset):
         self.dataset = dataset
         self.model = model
         self.config = config
+        self.pairs = pairs
         self.seed = seed
         self.indices = [i for i in range(len(dataset)) if dataset.has_instances(i)]
         if not self.indices:
@@ -96,7 +107,6 @@ class TrainingStream(Dataset):
             self.indices = list(range(len(dataset)))
         if repeat_threshold:
             self.indices = self._repeated(repeat_threshold)
-        self._order = (-1, np.zeros(0, np.int64))  # epoch, permutation
 
     def _repeated(self, threshold: float) -> list[int]:
         """Repeat the indices of rare classes; fractions are rounded at random."""
@@ -105,20 +115,22 @@ class TrainingStream(Dataset):
             for i in self.indices
         ]
         factors = repeat_factors(classes, threshold=threshold)
-        random = np.random.default_rng([self.seed, 2])
+        random = np.random.default_rng([self.seed, REPETITION])
         times = np.floor(factors + random.random(len(factors))).astype(int)
         return np.repeat(self.indices, times).tolist()
 
-    def __getitem__(self, position: int) -> Sample:
-        sample = self._load(position)
-        random = np.random.default_rng([self.seed, 1, position])
-        return augment(
-            sample,
+    def __getitem__(self, position: int) -> Sample | Pair:
+        sample = augment(
+            self._load(position),
             self.model.input_size,
             config=self.config,
-            random=random,
+            random=np.random.default_rng([self.seed, CHANGES, position]),
             resize=self.model.resize,
         )
+        if self.pairs is None:
+            return sample
+        random = np.random.default_rng([self.seed, MOTION, position])
+        return pair_of_still(sample, self.pairs, random=random)
 
     def _load(self, position: int) -> Sample:
         """Load the image of a position, or the next readable one instead of a broken one.
@@ -127,11 +139,9 @@ class TrainingStream(Dataset):
             DatasetError: no image can be read.
         """
         epoch, place = divmod(position, len(self.indices))
-        if self._order[0] != epoch:
-            random = np.random.default_rng([self.seed, 0, epoch])
-            self._order = (epoch, random.permutation(len(self.indices)))
+        order = epoch_order(self.seed, epoch, len(self.indices))
         faults: list[str] = []
-        for number in np.roll(self._order[1], -place):
+        for number in np.roll(order, -place):
             try:
                 sample = self.dataset.load(self.indices[int(number)])
             except DatasetError as error:
@@ -210,7 +220,7 @@ def training_loader(
     """Create a loader for the batches of the steps from `first_step` to `steps`, exclusive.
 
     Args:
-        stream: endless sequence: a `TrainingStream`, or pairs made from one.
+        stream: endless sequence, a `TrainingStream` or `VideoPairs`.
         batch_size: images per step.
         first_step: first step.
         steps: end of the steps.
@@ -219,17 +229,14 @@ def training_loader(
     """
     return DataLoader(
         stream,
-        batch_sampler=StepPositions(
-            range(first_step, steps), share=batch_size // part[1], batch_size=batch_size,
-            place=part[0],
-        ),
+        batch_sampler=step_positions(range(first_step, steps), batch_size=batch_size, part=part),
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,
         # A new interpreter, because forking a process with running threads can hang.
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=4 if workers else None,
-    )  # fmt: skip
+    )
 
 
 def check_readable(samples: ValidationSamples) -> None:
@@ -245,22 +252,12 @@ def check_readable(samples: ValidationSamples) -> None:
         )
 
 
-class StepPositions:
-    """The positions in a `TrainingStream` of one part of each batch."""
-
-    def __init__(self, steps: range, *, share: int, batch_size: int, place: int) -> None:
-        self.steps = steps
-        self.share = share
-        self.batch_size = batch_size
-        self.place = place
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in self.steps:
-            start = step * self.batch_size + self.place * self.share
-            yield list(range(start, start + self.share))
+def step_positions(steps: range, *, batch_size: int, part: tuple[int, int]) -> Iterator[list[int]]:
+    """Yield the positions in a `TrainingStream` of part (i, n) of each batch."""
+    length = batch_size // part[1]
+    for step in steps:
+        start = step * batch_size + part[0] * length
+        yield list(range(start, start + length))
 
 
 def validation_loader(
