@@ -68,7 +68,7 @@ def test_an_unknown_verb_ends_with_status_two(words, capsys):
         ("convert a.pth -o b.pth", "torch"),
         ("export a.pth -o b", "torch"),
         ("train config/train_tabletop.yaml -o {out}", "torch"),
-        ("simulate images --frames 1 -o {out}", "PyBullet"),
+        ("simulate images --frames 1 -o {out}", "pybullet"),
     ],
 )
 def test_a_missing_library_is_named_with_the_extra_that_brings_it(words, library, tmp_path):

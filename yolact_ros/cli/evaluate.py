@@ -17,7 +17,7 @@ from yolact_ros.cli.video_evaluation import (
     is_results,
 )
 from yolact_ros.config import BackendConfig, PostprocessConfig
-from yolact_ros.errors import BackendError, ConfigError, DatasetError
+from yolact_ros.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from yolact_ros.datasets.coco import CocoDataset
@@ -73,12 +73,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate and print the results."""
-    try:
-        import pycocotools  # noqa: F401
-    except ImportError as error:
-        raise BackendError(
-            "Evaluating needs pycocotools; install it with: pip install 'yolact_ros[evaluate]'"
-        ) from error
     check_video_arguments(arguments)
     if arguments.limit is not None and arguments.limit < 1:
         raise DatasetError(f"--limit is {arguments.limit}; expected 1 or more.")
@@ -102,12 +96,8 @@ def _check_report(arguments: argparse.Namespace) -> None:
         return
     if arguments.video:
         raise ConfigError("--report is for images; it cannot be combined with --video.")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise BackendError(
-            "--report needs matplotlib; install it with: pip install 'yolact_ros[evaluate]'"
-        ) from error
+    import matplotlib  # noqa: F401
+
     try:
         arguments.report.mkdir(parents=True, exist_ok=True)
     except OSError as error:

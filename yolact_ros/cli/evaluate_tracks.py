@@ -16,7 +16,7 @@ from yolact_ros.cli.inference import (
 from yolact_ros.cli.json_file import write_json
 from yolact_ros.cli.settings import read_settings
 from yolact_ros.config import TrackerConfig
-from yolact_ros.errors import BackendError, DatasetError
+from yolact_ros.errors import DatasetError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,13 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate and print."""
-    try:
-        import motmetrics  # noqa: F401
-    except ImportError as error:
-        raise BackendError(
-            "Evaluating tracks needs motmetrics; install it with: "
-            "pip install 'yolact_ros[evaluate-tracks]'"
-        ) from error
     from yolact_ros.datasets.coco import CocoDataset
     from yolact_ros.evaluate.tracks import evaluate_tracks
 

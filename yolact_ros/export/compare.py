@@ -44,14 +44,10 @@ def relative_errors(
         Largest relative error of each output (see `TOLERANCE`).
 
     Raises:
-        BackendError: ONNX Runtime is absent or refuses the model.
+        BackendError: ONNX Runtime refuses the model.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BackendError(
-            "Comparing needs onnxruntime; install it with: pip install 'yolact_ros[onnxruntime]'"
-        ) from error
+    import onnxruntime
+
     try:
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime does not export its exception types

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from yolact_ros.errors import BackendError
 from yolact_ros.export.fold_weights import fold_weights
 
 # DeformConv needs 19. From 20 on, GridSample's mode `bilinear` is named `linear`, which NVIDIA's
@@ -41,18 +40,11 @@ def export_module(
 
     Returns:
         The serialized `ModelProto`, without traces of the exporting machine.
-
-    Raises:
-        BackendError: the export libraries are not installed.
     """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401 - torch.onnx needs it
-        import torch
-    except ImportError as error:
-        raise BackendError(
-            f"Exporting needs {error.name}; install it with: pip install 'yolact_ros[export]'"
-        ) from error
+    import onnx
+    import onnxscript  # noqa: F401 - torch.onnx needs it
+    import torch
+
     names = {name for dimensions in free for name in dimensions.values()}
     known = {name: torch.export.Dim(name, min=1) for name in names}
     dynamic = tuple({axis: known[name] for axis, name in axes.items()} for axes in free) or None

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as rle
 
 from yolact_ros.classes import TABLETOP
-from yolact_ros.errors import DatasetError
 
 # Objects that are less visible are not annotated, because nobody could recognise them.
 MIN_AREA_SHARE = 64 / (640 * 480)  # fraction of the picture
@@ -32,17 +32,7 @@ def annotate(
 
     Returns:
         COCO annotations without `id` and `image_id`; the segmentation is compressed RLE.
-
-    Raises:
-        DatasetError: pycocotools is not installed.
     """
-    try:
-        from pycocotools import mask as rle
-    except ImportError as error:
-        raise DatasetError(
-            "Writing annotations needs pycocotools; install it with: "
-            "pip install 'yolact_ros[simulate]'"
-        ) from error
     annotations = []
     for body, class_id in objects.items():
         mask = bodies == body

