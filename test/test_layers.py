@@ -49,7 +49,7 @@ TABLE = {
         {"numpy", "cv2", "pycocotools", "yaml", "tqdm"},
     ),
     "train": (
-        {*BOTTOM, "datasets", "model", "train"},
+        {*BOTTOM, "datasets", "model", "train", "evaluate/training_ap"},
         {"numpy", "cv2", "torch", "pycocotools", "yaml", "tqdm"},
     ),
     "export": (

@@ -15,7 +15,7 @@ pytest.importorskip("pycocotools")
 
 from yolact_ros.datasets.coco import CocoDataset  # noqa: E402
 from yolact_ros.evaluate.coco_map import evaluate_coco  # noqa: E402
-from yolact_ros.evaluate.training_ap import POSTPROCESS, ApScorer  # noqa: E402
+from yolact_ros.evaluate.training_ap import POSTPROCESS, average_precision, detect  # noqa: E402
 from yolact_ros.model.weights.checkpoint import initialise_weights, save_checkpoint  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
 from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
@@ -62,8 +62,7 @@ def dataset(model, tmp_path_factory):
 
 
 def test_it_is_the_ap_of_yolact_evaluate(model, dataset):
-    scorer = ApScorer()
-    values = scorer.score([scorer.collect(model, dataset, range(3), show=False)])
+    values = average_precision([detect(model, dataset, range(3), show=False)])
     checkpoint = dataset.image_folder / "model.pth"
     with Segmenter.open(checkpoint, postprocess=POSTPROCESS) as segmenter:
         expected = evaluate_coco(segmenter.segment, dataset)
@@ -73,18 +72,16 @@ def test_it_is_the_ap_of_yolact_evaluate(model, dataset):
 
 
 def test_parts_from_several_processes_score_as_the_whole(model, dataset):
-    scorer = ApScorer()
-    whole = scorer.score([scorer.collect(model, dataset, range(3), show=False)])
-    parts = [scorer.collect(model, dataset, range(i, 3, 2), show=False) for i in range(2)]
-    assert scorer.score(pickle.loads(pickle.dumps(parts))) == whole
+    whole = average_precision([detect(model, dataset, range(3), show=False)])
+    parts = [detect(model, dataset, range(i, 3, 2), show=False) for i in range(2)]
+    assert average_precision(pickle.loads(pickle.dumps(parts))) == whole
 
 
 def test_without_a_true_instance_there_is_no_ap(model, dataset, tmp_path):
     content = json.loads(dataset.annotations_path.read_text())
     (tmp_path / "truth.json").write_text(json.dumps({**content, "annotations": []}))
     empty = CocoDataset(tmp_path / "truth.json", dataset.image_folder, TINY.classes)
-    scorer = ApScorer()
-    values = scorer.score([scorer.collect(model, empty, range(2), show=False)])
+    values = average_precision([detect(model, empty, range(2), show=False)])
     assert values == {"box_ap": None, "mask_ap": None, "mask_ap50": None}
-    nothing = scorer.score([scorer.collect(model, empty, [], show=False)])
+    nothing = average_precision([detect(model, empty, [], show=False)])
     assert nothing == values

@@ -21,7 +21,6 @@ yaml = pytest.importorskip("yaml")
 
 from yolact_ros.config import to_mapping  # noqa: E402
 from yolact_ros.errors import ConfigError  # noqa: E402
-from yolact_ros.evaluate.training_ap import ApScorer  # noqa: E402
 from yolact_ros.model.weights.checkpoint import load_checkpoint  # noqa: E402
 from yolact_ros.train.config import (  # noqa: E402
     DataConfig,
@@ -136,7 +135,7 @@ def assert_equal_runs(found: Path, expected: Path) -> None:
 def test_two_processes_do_the_steps_of_one(config, tmp_path):
     words = [write_recipe(config, tmp_path), "-o", str(tmp_path / "out")]
     assert wait(start(["--standalone", "--nproc-per-node=2"], words)) == [0]
-    Trainer(config, tmp_path / "one", scorer=ApScorer()).run()
+    Trainer(config, tmp_path / "one").run()
     assert_equal_runs(tmp_path / "out", tmp_path / "one")
 
 
@@ -151,7 +150,7 @@ def test_two_nodes_of_which_one_is_lost_resume_to_the_steps_of_one_process(confi
     print("exit status of the other node:", wait(agents[1]))  # which gives up by itself
     assert (out / "last.pth").exists()
     assert wait(*start_two_nodes(["--resume", str(out)])) == [0, 0]
-    Trainer(config, tmp_path / "one", scorer=ApScorer()).run()
+    Trainer(config, tmp_path / "one").run()
     assert_equal_runs(out, tmp_path / "one")
 
 

@@ -21,7 +21,6 @@ yaml = pytest.importorskip("yaml")
 from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.config import to_mapping  # noqa: E402
 from yolact_ros.errors import ConfigError, WeightsError, YolactError  # noqa: E402
-from yolact_ros.evaluate.training_ap import ApScorer  # noqa: E402
 from yolact_ros.model.weights.checkpoint import (  # noqa: E402
     load_checkpoint,
     load_model,
@@ -76,6 +75,7 @@ def config(data) -> TrainConfig:
         device="cpu",
         checkpoint_interval=2,
         validation_interval=4,
+        validation_ap=False,
         log_interval=1,
     )
 
@@ -96,9 +96,10 @@ def test_resuming_gives_the_same_weights_bit_by_bit(config, tmp_path):
 
 def test_a_run_learns_its_pictures_and_leaves_usable_files(config, tmp_path):
     config = replace(
-        config, pretrained=True, ema_decay=0.0, steps=30, log_interval=5, validation_interval=15
-    )
-    Trainer(config, tmp_path, scorer=ApScorer()).run()
+        config, pretrained=True, ema_decay=0.0, steps=30, log_interval=5, validation_interval=15,
+        validation_ap=True,
+    )  # fmt: skip
+    Trainer(config, tmp_path).run()
     totals = [float(row["total"]) for row in rows_of(tmp_path / "losses.csv")]
     assert totals[-1] < 0.6 * totals[0]
     assert load_model(tmp_path / "last.pth").config == TINY

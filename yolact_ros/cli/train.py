@@ -62,7 +62,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     from yolact_ros.cli.models import find_checkpoint
     from yolact_ros.errors import ConfigError
-    from yolact_ros.evaluate.training_ap import ApScorer
     from yolact_ros.runtime.shipped import shipped_file
     from yolact_ros.train.config import read_train_config
     from yolact_ros.train.config_text import commented_yaml
@@ -95,9 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
             stack.enter_context(claimed(folder, text, resume=arguments.resume is not None))
         level = logging.INFO if processes.first else logging.WARNING
         logging.getLogger("yolact_ros").setLevel(level)
-        trainer = Trainer(
-            config, folder, resume=checkpoint, processes=processes, scorer=ApScorer()
-        )
+        trainer = Trainer(config, folder, resume=checkpoint, processes=processes)
         trainer.run()
         if processes.first:
             print(folder / "last.pth")

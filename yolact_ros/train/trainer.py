@@ -38,7 +38,7 @@ from yolact_ros.train.loader import Batch, training_loader
 from yolact_ros.train.malloc import keep_freed_memory
 from yolact_ros.train.metrics import MeanLosses, RunLog
 from yolact_ros.train.run_folder import BEST, LAST
-from yolact_ros.train.validation import AP_NAMES, WORST, Scorer, quality, summary_line, validate
+from yolact_ros.train.validation import AP_NAMES, WORST, quality, summary_line, validate
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,6 @@ class Trainer:
         *,
         resume: str | Path | None = None,
         processes: DistributedContext | None = None,
-        scorer: Scorer | None = None,
     ) -> None:
         """Build network, data and optimizer.
 
@@ -75,7 +74,6 @@ class Trainer:
             folder: made if absent.
             resume: a `last.pth` to go on from; its network must be that of `config`.
             processes: those that train together; only this one by default.
-            scorer: computes AP in validations; without one there are only losses.
 
         Raises:
             ConfigError: no training data are named, or the device is not there.
@@ -94,7 +92,6 @@ class Trainer:
                 f"The folder {self.folder} cannot be made: {error}. Name another one with -o."
             ) from error
         self.device = self.processes.device
-        self.scorer = scorer
         if self.device.type == "cpu":
             keep_freed_memory()
         if config.threads:
@@ -267,7 +264,6 @@ class Trainer:
             config=self.config,
             precision=self.learner.precision,
             processes=self.processes,
-            scorer=self.scorer if self.config.validation_ap else None,
         )
         self.validated = self.step
         if not self.processes.first:

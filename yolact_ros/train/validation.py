@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
 
 import torch
 from tqdm import tqdm
 
-from yolact_ros.datasets.coco import CocoDataset
+from yolact_ros.evaluate.training_ap import average_precision, detect
 from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.config import TrainConfig
 from yolact_ros.train.distributed import DistributedContext
@@ -16,36 +15,11 @@ from yolact_ros.train.learner import batch_losses
 from yolact_ros.train.loader import ValidationSamples, validation_loader
 from yolact_ros.train.metrics import MeanLosses
 
-# Results of a scorer in [0, 1]: AP over IoU 0.50:0.95 of boxes and masks, AP at 0.50 of masks.
+# Numbers of `average_precision`: AP over IoU 0.50:0.95 of boxes and masks, AP at 0.50 of masks.
 AP_NAMES = ("box_ap", "mask_ap", "mask_ap50")
 
 # Worse than any validation result.
 WORST = (-1.0, float("-inf"))
-
-
-class Scorer(Protocol):
-    """Compares detections with annotations; implemented by `evaluate.training_ap.ApScorer`.
-
-    It is passed in because post-processing belongs to the runtime, which training does not import.
-    """
-
-    def collect(
-        self, model: Yolact, dataset: CocoDataset, positions: Sequence[int], *, show: bool
-    ) -> Any:
-        """Detect on images of a data set.
-
-        Args:
-            model: network in evaluation mode.
-            dataset: images and annotations.
-            positions: positions of the images.
-            show: whether to show a progress bar.
-
-        Returns:
-            Input of `score`, which can be pickled.
-        """
-
-    def score(self, parts: Sequence[Any]) -> Mapping[str, float | None]:
-        """Return the numbers named in `AP_NAMES` for all parts; None without a true instance."""
 
 
 @torch.no_grad()
@@ -56,13 +30,12 @@ def validate(
     config: TrainConfig,
     precision: torch.dtype,
     processes: DistributedContext,
-    scorer: Scorer | None,
 ) -> dict[str, float | None]:
     """Validate a network in evaluation mode; the processes share the images.
 
     Returns:
-        In the first process, the mean losses, their `total` and, with a scorer, the numbers named
-        in `AP_NAMES`; empty if no image could be read. Undefined in the other processes.
+        In the first process, the mean losses, their `total` and, with `validation_ap`, the numbers
+        named in `AP_NAMES`; empty if no image could be read. Undefined in the other processes.
     """
     part = (processes.rank, processes.count)
     loader = validation_loader(samples, batch_size=config.batch_size, part=part)
@@ -85,12 +58,12 @@ def validate(
         means.merge(other)
     found_any = processes.first and not means.empty
     values: dict[str, float | None] = {**means.take()} if found_any else {}
-    if scorer is not None:
+    if config.validation_ap:
         positions = samples.indices[part[0] :: part[1]]
-        found = scorer.collect(model, samples.dataset, positions, show=processes.first)
+        found = detect(model, samples.dataset, positions, show=processes.first)
         parts = processes.gather(found)
         if found_any:
-            values |= scorer.score(parts)
+            values |= average_precision(parts)
     return values
 
 
