@@ -13,20 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from yolact_ros.datasets.files import (
-    MAX_ANNOTATION_BYTES,
-    MAX_PICTURE_BYTES,
     PictureFinder,
-    picture_header,
-    read_bytes,
+    picture_size,
     read_text,
 )
 from yolact_ros.datasets.findings import ERROR, WARNING, Findings
 from yolact_ros.datasets.masks import MAX_AREA
 from yolact_ros.datasets.shapes import read_shapes
-from yolact_ros.datasets.values import clean_name, flag, whole_number
+from yolact_ros.datasets.values import clean_name, flag, stated_size, whole_number
 from yolact_ros.datasets.youtube_vis import frames_as_images, is_video_format
 from yolact_ros.errors import DatasetError
-from yolact_ros.files import shown
+from yolact_ros.files import MAX_BYTES, shown
 
 MANY_CROWDS = 0.1  # fraction of the annotations; COCO itself has 0.01
 
@@ -119,7 +116,7 @@ def read_annotations(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_json(path: Path, limit: int = MAX_ANNOTATION_BYTES) -> Any:
+def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
     """Read any JSON file.
 
     Raises:
@@ -231,20 +228,15 @@ def _read_images(
 def _size_of(
     entry: Mapping[str, Any], read: AnnotationFile, find: PictureFinder
 ) -> tuple[int, int] | None:
-    height, width = whole_number(entry.get("height")), whole_number(entry.get("width"))
-    if height is not None and width is not None and min(height, width) > 0:
-        if height * width <= MAX_AREA:
-            return height, width
+    size = stated_size(entry.get("height"), entry.get("width"))
+    if size and size[0] * size[1] <= MAX_AREA:
+        return size
     name = shown(entry["file_name"])
     if entry.get("height") is not None or entry.get("width") is not None:
         stated = f"{name}: {entry.get('width')!r:.20}x{entry.get('height')!r:.20}"
         read.findings.add(WARNING, "image with an unusable size, that of its file counts", stated)
     path = find(entry["file_name"])
-    try:
-        header = picture_header(read_bytes(path, MAX_PICTURE_BYTES)) if path else None
-    except DatasetError:
-        header = None
-    return header.upright if header else None
+    return picture_size(path) if path else None
 
 
 def _read_entries(

@@ -17,11 +17,9 @@ import numpy as np
 
 from yolact_ros.datasets.annotations import AnnotationFile, read_annotation_file
 from yolact_ros.datasets.files import (
-    MAX_PICTURE_BYTES,
     PictureFinder,
     decode_picture,
-    picture_header,
-    read_bytes,
+    read_picture,
 )
 from yolact_ros.datasets.findings import (
     ERROR,
@@ -35,6 +33,7 @@ from yolact_ros.datasets.records import SharedRecords
 from yolact_ros.datasets.values import clean_name
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
+from yolact_ros.runtime.images.headers import read_header
 
 logger = logging.getLogger(__name__)
 
@@ -235,18 +234,15 @@ class CocoDataset:
                 f"The image {shown(self.image_folder / name)} named in {self.annotations_path} "
                 "is missing."
             )
-        data = read_bytes(path, MAX_PICTURE_BYTES)
-        header = picture_header(data)
+        data = read_picture(path)
+        header = read_header(data)
         rotate = header is None or expected != header.stored or header.stored == header.upright
         image = decode_picture(data, rotate=rotate)
         if image is None:
             raise DatasetError(f"The image {shown(path)} cannot be decoded; replace or remove it.")
         if expected is not None and image.shape[:2] != expected:
-            exif = (
-                ""
-                if header is None or header.orientation == 1
-                else (f" (EXIF orientation {header.orientation})")
-            )
+            turned = header is not None and header.orientation > 1
+            exif = f" (EXIF orientation {header.orientation})" if turned else ""
             raise DatasetError(
                 f"The image {shown(path)} is {image.shape[1]}x{image.shape[0]} pixels{exif}, but "
                 f"{self.annotations_path} says {expected[1]}x{expected[0]}. Annotate the picture "

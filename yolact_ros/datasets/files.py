@@ -7,7 +7,6 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
-from typing import NamedTuple
 from urllib.parse import unquote
 
 import cv2
@@ -20,27 +19,9 @@ from yolact_ros.runtime.images.headers import read_header
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_PICTURE_BYTES = 2**29
-MAX_ANNOTATION_BYTES = 2**32
 MAX_TEXT_BYTES = 2**26
 # Label Studio puts eight hexadecimal digits in front of the name of an uploaded file.
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
-
-
-class PictureHeader(NamedTuple):
-    """What the first bytes of a picture file say.
-
-    Attributes:
-        stored: (height, width) of the pixels as they lie in the file.
-        orientation: EXIF's, 1 to 8; 1 where there is none.
-    """
-
-    stored: tuple[int, int]
-    orientation: int
-
-    @property
-    def upright(self) -> tuple[int, int]:
-        """(height, width) after the rotation that EXIF asks for."""
-        return self.stored[::-1] if self.orientation >= 5 else self.stored
 
 
 def is_regular(path: Path) -> bool:
@@ -51,13 +32,22 @@ def is_regular(path: Path) -> bool:
         return False
 
 
-def read_bytes(path: Path, limit: int) -> bytes:
-    """Read a whole regular file.
+def read_picture(path: Path) -> bytes:
+    """Read the file of a picture.
 
     Raises:
-        DatasetError: it is missing, no regular file, or has more than `limit` bytes.
+        DatasetError: it is missing, no regular file, or has more than `MAX_PICTURE_BYTES`.
     """
-    return read_file(path, limit=limit)
+    return read_file(path, limit=MAX_PICTURE_BYTES)
+
+
+def picture_size(picture: Path | bytes) -> tuple[int, int] | None:
+    """(height, width) of a picture as a viewer shows it; None without a readable header."""
+    try:
+        header = read_header(picture if isinstance(picture, bytes) else read_picture(picture))
+    except DatasetError:
+        return None
+    return header.upright if header else None
 
 
 def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
@@ -67,7 +57,7 @@ def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
         DatasetError: it cannot be read, is larger than `limit` bytes or is no UTF-8.
     """
     try:
-        return read_bytes(path, limit).decode("utf-8-sig")
+        return read_file(path, limit=limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{shown(path)} is not UTF-8 text: {error}.") from error
 
@@ -96,14 +86,6 @@ def walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
         for name in names:
             if name.lower().endswith(suffixes):
                 yield Path(root) / name
-
-
-def picture_header(data: bytes) -> PictureHeader | None:
-    """Size and orientation of an encoded picture; None where there is no readable header."""
-    header = read_header(data)
-    if header is None:
-        return None
-    return PictureHeader((header.height, header.width), header.orientation)
 
 
 def decode_picture(data: bytes, *, rotate: bool = True, grey: bool = False) -> np.ndarray | None:

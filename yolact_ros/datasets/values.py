@@ -21,6 +21,12 @@ def whole_number(value: Any) -> int | None:
     return value
 
 
+def stated_size(height: Any, width: Any) -> tuple[int, int] | None:
+    """(height, width) where both can be read as positive numbers."""
+    size = whole_number(height) or 0, whole_number(width) or 0
+    return size if min(size) > 0 else None
+
+
 def flag(value: Any) -> bool | None:
     """A yes or no, also as text; None for anything else."""
     if value is None or isinstance(value, bool):

@@ -8,12 +8,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from yolact_ros.datasets.coco import CocoDataset
-from yolact_ros.datasets.files import MAX_ANNOTATION_BYTES, read_bytes
 from yolact_ros.datasets.masks import NO_PIXEL, segmentation_fault, segmentation_rle
 from yolact_ros.errors import DatasetError
 from yolact_ros.evaluate.coco_map import Evaluation
 from yolact_ros.evaluate.coco_tables import CocoTables
-from yolact_ros.files import parse_json
+from yolact_ros.files import parse_json, read_file
 
 
 def evaluate_results(path: Path, dataset: CocoDataset, *, limit: int | None = None) -> Evaluation:
@@ -62,7 +61,7 @@ def evaluate_results(path: Path, dataset: CocoDataset, *, limit: int | None = No
 
 
 def _read(path: Path) -> list[Any]:
-    content = parse_json(read_bytes(path, MAX_ANNOTATION_BYTES), where=path)
+    content = parse_json(read_file(path), where=path)
     if not isinstance(content, list):
         raise DatasetError(f"{path} is no list; expected what `yolact predict --json` writes.")
     return content

@@ -12,16 +12,15 @@ from yolact_ros.datasets.checks.instances import check_instances
 from yolact_ros.datasets.checks.report import SplitReport
 from yolact_ros.datasets.files import (
     IMAGE_SUFFIXES,
-    MAX_PICTURE_BYTES,
     PictureFinder,
     decode_picture,
-    picture_header,
-    read_bytes,
+    read_picture,
     walk,
 )
 from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
+from yolact_ros.runtime.images.headers import read_header
 
 # Instances below which a class is rare, and how many times smaller than the largest class.
 RARE_COUNT = 20
@@ -106,11 +105,11 @@ def _check_image_file(image: ImageEntry, find: PictureFinder, report: SplitRepor
         str(path.relative_to(report.folder)) if path.is_relative_to(report.folder) else str(path)
     )
     try:
-        data = read_bytes(path, MAX_PICTURE_BYTES)
+        data = read_picture(path)
     except DatasetError:
         add(ERROR, "image that cannot be read", name)
         return
-    header = picture_header(data)
+    header = read_header(data)
     rotate = header is None or image.size != header.stored or header.stored == header.upright
     grey = decode_picture(data, rotate=rotate, grey=True)
     if grey is None:

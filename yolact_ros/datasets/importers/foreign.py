@@ -11,17 +11,12 @@ import cv2
 import numpy as np
 from pycocotools import mask as rle_masks
 
-from yolact_ros.datasets.files import (
-    MAX_PICTURE_BYTES,
-    PictureHeader,
-    decode_picture,
-    picture_header,
-    read_bytes,
-)
+from yolact_ros.datasets.files import decode_picture, read_picture
 from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
 from yolact_ros.datasets.masks import read_segmentation, segmentation_rle
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
+from yolact_ros.runtime.images.headers import ImageHeader, read_header
 
 SAME_ASPECT = 0.01  # relative difference of two scales up to which an image was only resized
 
@@ -75,7 +70,7 @@ def fit_to_picture(image: ForeignImage, findings: Findings) -> ForeignImage | No
     """
     name = shown(image.path)
     try:
-        data = read_bytes(image.path, MAX_PICTURE_BYTES) if image.data is None else image.data
+        data = read_picture(image.path) if image.data is None else image.data
     except DatasetError:
         findings.add(ERROR, "image that cannot be read", name)
         return None
@@ -83,7 +78,7 @@ def fit_to_picture(image: ForeignImage, findings: Findings) -> ForeignImage | No
     if grey is None:
         findings.add(ERROR, "image that cannot be decoded", name)
         return None
-    header = picture_header(data) or PictureHeader((grey.shape[0], grey.shape[1]), 1)
+    header = read_header(data) or ImageHeader("", *grey.shape)
     if header.orientation > 1:
         place = f"{name}, EXIF orientation {header.orientation}"
         if image.size == header.stored != header.upright:

@@ -22,16 +22,16 @@ from yolact_ros.datasets.files import (
     IMAGE_SUFFIXES,
     MAX_PICTURE_BYTES,
     PictureFinder,
-    picture_header,
-    read_bytes,
+    picture_size,
     walk,
 )
 from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
 from yolact_ros.datasets.importers.foreign import ForeignImage, ForeignInstance, encode_mask
 from yolact_ros.datasets.masks import read_segmentation, segmentation_rle
-from yolact_ros.datasets.values import clean_name, whole_number
+from yolact_ros.datasets.values import clean_name, stated_size
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
+from yolact_ros.runtime.images.headers import read_header
 
 CIRCLE_CORNERS = 32
 # Shapes whose points are the corners of their outline, whatever the program calls them.
@@ -97,27 +97,13 @@ def _read_file(
         kind = "labels without an image"
         findings.add(ERROR, kind, f"{shown(path)}: {shown(name) or 'no imagePath'}")
         return None
-    height, width = (
-        whole_number(content.get("imageHeight")),
-        whole_number(content.get("imageWidth")),
-    )
-    size = (height, width) if height and width and min(height, width) > 0 else None
-    if size is None:
-        header = picture_header(data if data is not None else _bytes(image))
-        if header is not None:
-            size = header.upright
+    size = stated_size(content.get("imageHeight"), content.get("imageWidth"))
+    size = size or picture_size(image if data is None else data)
     split = next(
         (s for s in ("train", "val", "test") if s in path.relative_to(source).parts), "train"
     )
     shapes = read_shapes(content["shapes"], size, findings, name=shown(path))
     return ForeignImage(split, image, size, shapes, data)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return read_bytes(path, MAX_PICTURE_BYTES)
-    except DatasetError:
-        return b""
 
 
 def _find_picture(path: Path, name: str, find: PictureFinder) -> Path | None:
@@ -208,7 +194,7 @@ def _mask(text: Any, points: np.ndarray, size: tuple[int, int] | None) -> dict[s
         data = base64.b64decode(text, validate=True)
     except (ValueError, binascii.Error):
         return None
-    header = picture_header(data)
+    header = read_header(data)
     (x1, y1), (x2, y2) = np.rint(np.sort(points, axis=0)).astype(np.int64).tolist()
     if header is None or header.stored != (y2 - y1 + 1, x2 - x1 + 1):
         return None

@@ -16,12 +16,10 @@ import numpy as np
 
 from yolact_ros.datasets.files import (
     IMAGE_SUFFIXES,
-    MAX_PICTURE_BYTES,
     PictureFinder,
     decode_picture,
     is_regular,
-    picture_header,
-    read_bytes,
+    read_picture,
     read_text,
 )
 from yolact_ros.datasets.findings import ERROR, WARNING, Findings
@@ -112,7 +110,6 @@ def _images(
                 )
                 continue
             try:
-                header = picture_header(read_bytes(image, MAX_PICTURE_BYTES))
                 pngs = [
                     read_colours(source / folder / f"{name}.png")
                     for folder in ("SegmentationClass", "SegmentationObject")
@@ -121,7 +118,7 @@ def _images(
                 findings.add(ERROR, "mask that cannot be read", shown(error))
                 continue
             size = (pngs[0].shape[0], pngs[0].shape[1])
-            if pngs[1].shape[:2] != size or header is None:
+            if pngs[1].shape[:2] != size:
                 findings.add(ERROR, "masks of classes and objects of different sizes", shown(name))
                 continue
             objects = find_objects(pngs[0], pngs[1], names, colours, findings, name=shown(name))
@@ -158,7 +155,7 @@ def read_colours(path: Path) -> np.ndarray:
         DatasetError: it is missing, cannot be decoded, is no PNG, or has other than 8 bits a
             sample, which OpenCV would stretch, so that class 1 of 4 bits reads as 17.
     """
-    data = read_bytes(path, MAX_PICTURE_BYTES)
+    data = read_picture(path)
     if not data.startswith(b"\x89PNG") or len(data) < 26:
         raise DatasetError(f"{shown(path)} is not a PNG.")
     depth, colour_type = struct.unpack("BB", data[24:26])

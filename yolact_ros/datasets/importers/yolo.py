@@ -17,12 +17,10 @@ from typing import Any
 import yaml
 
 from yolact_ros.datasets.files import (
-    MAX_PICTURE_BYTES,
     PictureFinder,
     is_regular,
     list_images,
-    picture_header,
-    read_bytes,
+    picture_size,
     read_text,
     walk,
 )
@@ -283,13 +281,10 @@ def read_label(
 
 def _in_pixels(image: ForeignImage, findings: Findings) -> ForeignImage:
     """Turn fractions into pixels of the picture as a viewer shows it."""
-    try:
-        header = picture_header(read_bytes(image.path, MAX_PICTURE_BYTES))
-    except DatasetError:
-        header = None
-    if header is None:
+    size = picture_size(image.path)
+    if size is None:
         return replace(image, instances=())  # counted as unreadable
-    height, width = header.upright
+    height, width = size
     instances = [
         replace(
             instance,
@@ -302,4 +297,4 @@ def _in_pixels(image: ForeignImage, findings: Findings) -> ForeignImage:
         )
         for instance in image.instances
     ]
-    return replace(image, size=header.upright, instances=instances)
+    return replace(image, size=size, instances=instances)

@@ -34,6 +34,16 @@ class ImageHeader:
     channels: int = 3
     bits: int = 8
 
+    @property
+    def stored(self) -> tuple[int, int]:
+        """(height, width) of the pixels as they lie in the file."""
+        return self.height, self.width
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """(height, width) after the rotation that EXIF asks for."""
+        return self.stored[::-1] if self.orientation >= 5 else self.stored
+
 
 def read_header(data: bytes) -> ImageHeader | None:
     """Read the header of an image file.
