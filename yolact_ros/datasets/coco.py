@@ -241,8 +241,8 @@ class CocoDataset:
         if image is None:
             raise DatasetError(f"The image {shown(path)} cannot be decoded; replace or remove it.")
         if expected is not None and image.shape[:2] != expected:
-            turned = header is not None and header.orientation > 1
-            exif = f" (EXIF orientation {header.orientation})" if turned else ""
+            orientation = header.orientation if header else 1
+            exif = f" (EXIF orientation {orientation})" if orientation > 1 else ""
             raise DatasetError(
                 f"The image {shown(path)} is {image.shape[1]}x{image.shape[0]} pixels{exif}, but "
                 f"{self.annotations_path} says {expected[1]}x{expected[0]}. Annotate the picture "

@@ -103,7 +103,9 @@ def write_coco(
         if strict and findings.count(ERROR):
             raise DatasetError(f"--strict: {format_findings(findings).splitlines()[0].strip()}")
     except BaseException as error:
-        _remove(folder, keep=existed)
+        shutil.rmtree(folder.resolve(), ignore_errors=True)
+        if existed:
+            folder.resolve().mkdir(exist_ok=True)
         if isinstance(error, OSError):
             raise DatasetError(f"{folder} cannot be written: {error}.") from error
         raise
@@ -120,23 +122,10 @@ def _splits(images: Sequence[ForeignImage], validation: float) -> list[str]:
         digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
         moved = int.from_bytes(digest[:4], "big") < validation * 2**32
         splits.append("val" if moved and image.split == "train" else image.split)
-    if (
-        validation and len(images) > 1 and len(set(splits)) == 1
-    ):  # of few images all may fall alike
+    # Of few images all may fall alike.
+    if validation and len(images) > 1 and len(set(splits)) == 1:
         splits[-1] = "val" if splits[-1] == "train" else "train"
     return splits
-
-
-def _remove(folder: Path, *, keep: bool) -> None:
-    """Take away what an import has written."""
-    if not keep:
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
 
 
 class _SplitWriter:
