@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 
 import numpy as np
 import pytest
+import tqdm
 
+from yolact_ros.cli.engine import _with_bar
 from yolact_ros.cli.main import main
+from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.tensorrt.files import engine_identity, read_engine
 from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
 from yolact_ros.runtime.bundle import Bundle
@@ -139,6 +144,24 @@ def test_a_machine_without_a_gpu_is_told_so(bundle, capsys, monkeypatch):
     )
     assert engine(bundle) == 1
     assert "No GPU" in capsys.readouterr().err
+
+
+def test_an_interrupt_stops_the_build(monkeypatch):
+    stopped = threading.Event()
+
+    def build(progress):
+        while progress(0.5):
+            time.sleep(0.01)
+        stopped.set()
+        raise BackendError("The build was stopped.")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tqdm.tqdm, "update", interrupt)  # in the thread that Ctrl-C interrupts
+    with pytest.raises(KeyboardInterrupt):
+        _with_bar(build, "detect")
+    assert stopped.wait(20)
 
 
 def test_a_bundle_for_onnx_runtime_is_refused(tiny, tmp_path, capsys):

@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import threading
 import types
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +26,12 @@ from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from yolact_ros.runtime.backends.tensorrt import driver as driver_module
 from yolact_ros.runtime.backends.tensorrt import gpu as gpu_module
+from yolact_ros.runtime.backends.tensorrt import open as open_module
 from yolact_ros.runtime.backends.tensorrt.backend import DeviceArray, TensorRtBackend
 from yolact_ros.runtime.backends.tensorrt.cuda import Cuda, current_gpu
 from yolact_ros.runtime.backends.tensorrt.engine import EngineTensor
 from yolact_ros.runtime.backends.tensorrt.gpu import Gpu, default_workspace, find_gpu
+from yolact_ros.runtime.backends.tensorrt.library import TensorRt
 from yolact_ros.runtime.segmenter import Segmenter
 
 SOURCE = Path(__file__).resolve().parents[3] / "support" / "fake_cuda.c"
@@ -389,6 +393,53 @@ def test_work_of_another_thread_goes_to_the_gpu_that_was_named(fake):
     thread.start()
     thread.join()
     assert seen == [1]
+
+
+def test_an_engine_is_built_on_the_gpu_that_it_is_for(fake, tiny_bundle, monkeypatch):
+    description = replace(tiny_bundle.description, target="tensorrt")
+    bundle = replace(tiny_bundle, description=description)
+    built_on = []
+
+    def build(*_, **__):
+        built_on.append(fake.fake_current_device())
+        return b"engine"
+
+    monkeypatch.setattr(open_module, "build_engine", build)
+    work = partial(
+        open_module.open_engine,
+        bundle,
+        "detect",
+        library=TensorRt("tensorrt", "10.3.0", None),
+        gpu=find_gpu(1),
+    )
+    thread = threading.Thread(target=work)  # as `yolact engine` does
+    thread.start()
+    thread.join()
+    assert built_on == [1]
+
+
+def test_engines_are_freed_on_their_own_gpu(fake, tiny_bundle):
+    """By whichever thread closes the backend."""
+    image = EngineTensor((1, 32, 40, 3), np.dtype(np.uint8))
+    freed_on = []
+
+    class IdleEngine:
+        inputs, outputs, memory = {"image": image}, {}, 64
+
+        def bind(self, addresses, workspace):
+            pass
+
+        def enqueue(self, stream):
+            pass
+
+        def __del__(self):
+            freed_on.append(fake.fake_current_device())
+
+    backend = TensorRtBackend(tiny_bundle, {"detect": IdleEngine()}, Cuda(1))
+    thread = threading.Thread(target=backend.close)
+    thread.start()
+    thread.join()
+    assert freed_on == [1]
 
 
 def test_what_an_engine_depends_on_is_read_from_the_driver(fake, tmp_path, monkeypatch):

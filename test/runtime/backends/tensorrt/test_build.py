@@ -59,6 +59,16 @@ def build(content, library, *capabilities, **more):
     )
 
 
+def test_float_stays_float(rtx, monkeypatch):
+    """TF32 rounds the inputs of convolutions, and is on unless it is cleared."""
+    trt, cleared = rtx.module, []
+    monkeypatch.setattr(
+        trt.IBuilderConfig, "clear_flag", lambda config, flag: cleared.append(flag)
+    )
+    build(CONVOLUTION, rtx)
+    assert cleared == [trt.BuilderFlag.TF32]
+
+
 def test_an_engine_is_built_without_a_gpu(rtx):
     fractions = []
 
