@@ -69,20 +69,14 @@ for owner, names in {
     trt.ParserError: "node_name node_operator desc",
     trt.Runtime: "deserialize_cuda_engine",
     trt.ICudaEngine: "create_execution_context num_io_tensors get_tensor_name get_tensor_shape "
-    "get_tensor_dtype get_tensor_mode",
+    "get_tensor_dtype get_tensor_mode device_memory_size_v2",
     trt.TensorIOMode: "INPUT",
     trt.ExecutionContextAllocationStrategy: "USER_MANAGED",
-    trt.IExecutionContext: "set_tensor_address execute_async_v3",
+    trt.IExecutionContext: "set_tensor_address execute_async_v3 set_device_memory",
     trt.ILogger.Severity: "ERROR WARNING",
 }.items():
     for name in names.split():
         assert hasattr(owner, name), f"{owner.__name__}.{name}"
-assert hasattr(trt.IExecutionContext, "set_device_memory") or hasattr(
-    trt.IExecutionContext, "device_memory"
-)
-assert hasattr(trt.ICudaEngine, "device_memory_size_v2") or hasattr(
-    trt.ICudaEngine, "device_memory_size"
-)
 assert "ExecutionContextAllocationStrategy" in trt.ICudaEngine.create_execution_context.__doc__
 assert network_flags(trt) >= 0
 types = [trt.nptype(getattr(trt.DataType, n)).__name__ for n in "UINT8 INT32 HALF FLOAT".split()]

@@ -185,7 +185,7 @@ def test_a_library_that_is_too_old_is_refused(monkeypatch):
     old = types.ModuleType("tensorrt")
     old.__version__ = "8.6.1.6"
     monkeypatch.setitem(sys.modules, "tensorrt", old)
-    with pytest.raises(BackendError, match=r"TensorRT 8\.6\.1\.6 is too old; expected 10\.0"):
+    with pytest.raises(BackendError, match=r"TensorRT 8\.6\.1\.6 is too old; expected 10\.3"):
         import_tensorrt()
 
 

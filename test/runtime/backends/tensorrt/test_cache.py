@@ -62,11 +62,6 @@ def test_never_says_what_is_missing_and_how_to_build_it(tmp_path, build):
     assert build.count == 0
 
 
-def test_an_unknown_policy_is_refused(tmp_path, build):
-    with pytest.raises(BackendError, match="build_engine is 'sometimes'; expected one of: never"):
-        load(tmp_path, "detect", ORIN, build=build, policy="sometimes")
-
-
 def tamper(path):
     path.write_bytes(b"ENGINE 1")
 
@@ -89,7 +84,7 @@ def put_foreign_one(path):
 def test_a_bad_engine_is_replaced_or_refused(tmp_path, build, spoil):
     load(tmp_path, "detect", ORIN, build=build)
     spoil(engine_path(tmp_path, "detect", ORIN))
-    with pytest.raises(BackendError, match="may not be built now"):
+    with pytest.raises(BackendError, match="build_engine is never, so it is not built now"):
         load(tmp_path, "detect", ORIN, build=build, policy="never")
     assert load(tmp_path, "detect", ORIN, build=build) == b"engine 2"
     assert load(tmp_path, "detect", ORIN, build=build, policy="never") == b"engine 2"

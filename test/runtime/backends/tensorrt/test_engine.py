@@ -171,7 +171,8 @@ def test_kernels_that_cannot_be_used_are_compiled_again(tmp_path, damage):
 def test_the_real_bindings_of_tensorrt_rtx_have_what_is_used():
     trt = pytest.importorskip("tensorrt_rtx")
     names = {
-        trt.ICudaEngine: "create_runtime_config create_execution_context",
+        trt.ICudaEngine: "create_runtime_config create_execution_context device_memory_size_v2",
+        trt.IExecutionContext: "set_device_memory",
         trt.IRuntimeConfig: "create_runtime_cache set_runtime_cache "
         "set_execution_context_allocation_strategy",
         trt.IRuntimeCache: "serialize deserialize",

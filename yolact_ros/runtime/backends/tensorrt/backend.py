@@ -29,21 +29,21 @@ LOG = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
-    """What a backend needs of `TensorRtEngine`, whose docstrings say more."""
+    """The part of `TensorRtEngine` that a backend uses."""
 
     inputs: dict[str, EngineTensor]
     outputs: dict[str, EngineTensor]
     memory: int
 
     def bind(self, addresses: Mapping[str, int], workspace: int) -> None:
-        """Say where tensors and working memory lie."""
+        """Set the addresses of tensors and working memory."""
 
     def enqueue(self, stream: int) -> None:
-        """Put a run into a stream."""
+        """Enqueue a run."""
 
 
 class DeviceArray:
-    """An output that stayed on the GPU; its memory is used again when nobody holds it."""
+    """An output that stayed on the GPU; its memory is reused once nothing refers to it."""
 
     def __init__(self, address: int, tensor: EngineTensor, *, give_back: Callable[[], None]):
         self.address = address
@@ -54,7 +54,7 @@ class DeviceArray:
 class TensorRtBackend:
     """Serves the graphs of a bundle from engines.
 
-    To be made, used and closed by one thread.
+    One thread creates, uses and closes it.
 
     Attributes:
         bundle: the opened bundle.
@@ -63,7 +63,7 @@ class TensorRtBackend:
     on_gpu = True
 
     def __init__(self, bundle: Bundle, engines: Mapping[str, Engine], cuda: Cuda) -> None:
-        """Take buffers, and run and capture each engine once.
+        """Allocate buffers, and run and capture each engine once.
 
         The engines run one after another in one stream, so they share their working memory.
 
@@ -81,13 +81,13 @@ class TensorRtBackend:
         self._graphs = {
             name: _LoadedGraph(name, engine, cuda, workspace) for name, engine in engines.items()
         }
-        self._free: dict[int, list[int]] = {}  # size -> buffers of kept outputs nobody holds
+        self._free: dict[int, list[int]] = {}  # size -> unused buffers of kept outputs
         self._events = cuda.event(), cuda.event()
         self._submitted: _SubmittedRun | None = None
 
     @property
     def device_memory(self) -> int:
-        """Bytes on the GPU that tensors and runs take; the engines' weights come on top."""
+        """Return the bytes that tensors and runs take on the GPU, without the engines' weights."""
         return self._cuda.allocated
 
     def run(
@@ -167,7 +167,7 @@ class _SubmittedRun:
         self._done = False
 
     def wait(self) -> None:
-        """Take the outputs from the graph's buffers, if not done yet; `fetch` raises errors."""
+        """Wait, and copy the outputs out of the graph's buffers; `fetch` raises errors."""
         if self._done:
             return
         self._done = True
@@ -248,7 +248,7 @@ class _LoadedGraph:
         return checked
 
     def launch(self, inputs: Mapping[str, Any], kept: Mapping[str, DeviceArray]) -> None:
-        """Put copies in, run, and copies out into the stream."""
+        """Enqueue copies of the inputs, the run, and copies of the outputs."""
         for name, value in inputs.items():
             if isinstance(value, DeviceArray):
                 self._cuda.copy(self._device[name], value.address, value.tensor.size)
@@ -293,8 +293,8 @@ def open_tensorrt(
         report: see `LoggedProgress`.
 
     Raises:
-        BackendError: the bundle is for something else; TensorRT, the driver or the GPU is not
-            there; or an engine is missing and cannot be built.
+        BackendError: the bundle is for another target; TensorRT, the driver or the GPU is missing;
+            or an engine is missing and cannot be built.
     """
     check_target(bundle)
     found = import_tensorrt(library)

@@ -1,4 +1,4 @@
-"""Compile a graph into an engine with TensorRT (10 or later) or TensorRT-RTX.
+"""Compile a graph into an engine with TensorRT or TensorRT-RTX.
 
 Networks are strongly typed: the precision is that of the graph, put there when it was exported.
 TensorRT compiles for the GPU that it finds. TensorRT-RTX compiles for named compute capabilities,
@@ -35,7 +35,7 @@ class BuildSettings:
 
     @classmethod
     def for_gpu(cls, gpu: Gpu, library: TensorRt, folder: Path | None) -> BuildSettings:
-        """Return what suits a GPU: a timing cache, and a workspace that leaves the CPU memory.
+        """Return the settings for a GPU: a timing cache, and a workspace that spares the CPU.
 
         Args:
             gpu: where the build runs.
@@ -118,8 +118,7 @@ def build_engine(
 
 def network_flags(trt: Any) -> int:
     """Return the flags of a strongly typed network; it is the only kind from TensorRT 11 on."""
-    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return 0 if typed is None else 1 << int(typed)
+    return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
 
 def sample_bilinearly(network: Any, trt: Any) -> None:
@@ -141,7 +140,7 @@ def _set_capabilities(config: Any, capabilities: Sequence[str], library: TensorR
     if unknown or not capabilities:
         raise BackendError(
             f"{library.label} does not compile for {', '.join(unknown) or 'nothing'}; it compiles "
-            f"for {', '.join(known)}. Other GPUs, Jetson and Hopper among them, need TensorRT "
+            f"for {', '.join(known)}. Other GPUs, such as Jetson and Hopper, require TensorRT "
             "itself (--library tensorrt)."
         )
     config.num_compute_capabilities = len(capabilities)

@@ -1,4 +1,4 @@
-"""Find the engine of a graph, or build it once, however many processes want it."""
+"""Find the engine of a graph, or build it once, however many processes ask for it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ from yolact_ros.runtime.bundle import Bundle
 
 LOG = logging.getLogger(__name__)
 
-POLICIES = ("never", "if_missing", "always")
-
-# A build takes minutes on a Jetson; a process that waits longer than this for another one's
-# has met one that hangs.
+# A build takes minutes on a Jetson; a process that has built for longer than this hangs.
 LOCK_SECONDS = 3600.0
 _POLL_SECONDS = 0.1
 
@@ -49,16 +46,14 @@ def load_engine(
             the first that can be written.
         graph: name of the graph.
         identity: what the engine has to be for.
-        build: makes the serialised engine; called by at most one process at a time.
-        policy: one of `POLICIES`.
+        build: returns the serialised engine; called by at most one process at a time.
+        policy: `never`, `if_missing` or `always`.
         lock_seconds: how long to wait for another process that builds the same engine.
 
     Raises:
         BackendError: there is no such engine and it may not be built, or the build fails, or
             another process does not end its own.
     """
-    if policy not in POLICIES:
-        raise BackendError(f"build_engine is {policy!r}; expected one of: {', '.join(POLICIES)}.")
     reasons = []
     if policy != "always":
         for folder in folders:
@@ -70,7 +65,7 @@ def load_engine(
     reason = " ".join(reasons)
     if policy == "never":
         raise BackendError(
-            f"{reason} It may not be built now (build_engine: never). Build it with: "
+            f"{reason} build_engine is never, so it is not built now. Build it with: "
             f"yolact engine {folders[0]}"
         )
     writable = writable_folder(folders)
@@ -85,12 +80,12 @@ def load_engine(
             # Whoever held the lock may have built it.
             with contextlib.suppress(BackendError):
                 return read_engine(path, identity), path
-        LOG.info("building the engine %s, which may take minutes. %s", path.name, reason)
+        LOG.info("Building the engine %s, which may take minutes. %s", path.name, reason)
         started = time.monotonic()
         content = build()
         seconds = time.monotonic() - started
         write_engine(path, content, identity, seconds=seconds)
-        LOG.info("built the engine %s in %.1f s", path.name, seconds)
+        LOG.info("Built the engine %s in %.1f s.", path.name, seconds)
     return content, path
 
 
@@ -118,11 +113,11 @@ def writable_folder(folders: Sequence[Path]) -> Path | None:
 
 @contextlib.contextmanager
 def engine_lock(path: Path, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold the right to build one engine; it ends with the process, however that ends.
+    """Hold the lock of one engine, which the system frees if the process ends.
 
     Args:
         path: of the engine; the lock is a file beside it, which stays.
-        seconds: how long to wait for it.
+        seconds: how long to wait for the lock.
 
     Raises:
         BackendError: the lock cannot be made, or another process holds it for too long.
@@ -131,8 +126,8 @@ def engine_lock(path: Path, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     try:
         where.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(where, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        with contextlib.suppress(PermissionError):  # another user made it, and has done this
-            os.fchmod(handle, 0o666)  # whatever the umask: any user may build
+        with contextlib.suppress(PermissionError):  # of another user, who has done this already
+            os.fchmod(handle, 0o666)  # any user may build, whatever the umask
     except OSError as error:
         raise BackendError(f"The lock {where} cannot be made: {error}.") from error
     try:
@@ -154,7 +149,7 @@ def _wait_for_lock(handle: int, where: Path, seconds: float) -> None:
         except OSError as error:  # e.g. a network drive without locks
             raise BackendError(f"The lock {where} cannot be taken: {error}.") from error
         if not waiting:
-            LOG.info("another process builds this engine; waiting for it (%s)", where)
+            LOG.info("Another process is building this engine; waiting for it (%s).", where)
             waiting = True
         if time.monotonic() >= deadline:
             raise BackendError(

@@ -1,4 +1,4 @@
-"""The part of CUDA that a backend needs: memory, one stream, copies, captured work."""
+"""Use the part of CUDA that a backend needs: memory, one stream, copies, captured work."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ FEW_CORES = 6
 
 
 class Cuda:
-    """One GPU and one stream; whoever makes it frees it with `close`."""
+    """One GPU and one stream, to be freed with `close`."""
 
     def __init__(self, device: int = 0) -> None:
-        """Take the GPU of that index, and make it the one of the calling thread.
+        """Open the GPU of an index, and make it current in the calling thread.
 
         TensorRT, which uses the CUDA runtime, then works on the same GPU.
 
@@ -36,7 +36,7 @@ class Cuda:
         self._driver = Driver()
         self._device = self._driver.device(device)
         if len(os.sched_getaffinity(0)) <= FEW_CORES:
-            # Refused where something in this process has set it up already; then it spins.
+            # Refused if something in this process has set up the context already; then it spins.
             with contextlib.suppress(BackendError):
                 self._call("cuDevicePrimaryCtxSetFlags_v2", self._device, _BLOCKING_SYNC)
         self._context = self._driver.value("cuDevicePrimaryCtxRetain", Handle, self._device)
@@ -54,28 +54,28 @@ class Cuda:
 
     @property
     def stream(self) -> int:
-        """The stream's handle."""
+        """Return the stream's handle."""
         if self._stream is None:
             raise BackendError("The GPU was closed.")
         return self._stream
 
     @property
     def allocated(self) -> int:
-        """Bytes on the GPU that were taken through this object."""
+        """Return the number of bytes that were allocated on the GPU through this object."""
         return sum(self._sizes.values())
 
     def use(self) -> None:
-        """Make the GPU the one of the calling thread."""
+        """Make the GPU current in the calling thread."""
         self._call("cuCtxSetCurrent", self._context)
 
     def allocate(self, size: int) -> int:
-        """Take `size` bytes on the GPU; returns their address."""
+        """Allocate `size` bytes on the GPU, and return their address."""
         address = int(self._driver.value("cuMemAlloc_v2", Address, max(size, 1)))
         self._sizes[address] = size
         return address
 
     def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-        """Return a host array that the GPU can copy from and to by itself, until `close`."""
+        """Return a host array in pinned memory, valid until `close`."""
         count = int(np.prod(shape))
         size = max(count * dtype.itemsize, 1)
         address = int(self._driver.value("cuMemHostAlloc", Handle, size, 0))
@@ -85,42 +85,45 @@ class Cuda:
         return np.frombuffer(memory, dtype, count).reshape(shape)  # type: ignore[call-overload]
 
     def upload(self, address: int, array: np.ndarray) -> None:
-        """Put a copy of a pinned array to the GPU into the stream."""
+        """Enqueue a copy of a pinned array to the GPU."""
         source = array.ctypes.data
         self._call("cuMemcpyHtoDAsync_v2", address, source, array.nbytes, self.stream)
 
     def download(self, array: np.ndarray, address: int) -> None:
-        """Put a copy from the GPU to a pinned array into the stream."""
+        """Enqueue a copy from the GPU to a pinned array."""
         target = array.ctypes.data
         self._call("cuMemcpyDtoHAsync_v2", target, address, array.nbytes, self.stream)
 
     def copy(self, target: int, source: int, size: int) -> None:
-        """Put a copy between two addresses on the GPU into the stream."""
+        """Enqueue a copy between two addresses on the GPU."""
         self._call("cuMemcpyDtoDAsync_v2", target, source, size, self.stream)
 
     def event(self) -> int:
-        """Return a mark that `record` puts into the stream, until `close`."""
+        """Return an event for `record`, valid until `close`."""
         self._events.append(int(self._driver.value("cuEventCreate", Handle, 0)))
         return self._events[-1]
 
     def record(self, event: int) -> None:
-        """Note in the stream the time at which the work before this is done."""
+        """Enqueue an event, which takes the time when the work before it is done."""
         self._call("cuEventRecord", event, self.stream)
 
     def seconds_between(self, first: int, second: int) -> float:
-        """Return the time between two events that the stream has passed."""
+        """Return the time between two events, both of which the stream has passed."""
         elapsed_ms = self._driver.value("cuEventElapsedTime", ctypes.c_float, first, second)
         return float(elapsed_ms) * 1e-3
 
     def synchronise(self) -> None:
-        """Wait until all work of the stream is done."""
+        """Wait until all work in the stream is done."""
         self._call("cuStreamSynchronize", self.stream)
 
     def capture(self, work: Callable[[], None]) -> int:
-        """Record what `work` puts into the stream, without doing it; `replay` does it.
+        """Capture what `work` enqueues as a graph, without running it.
+
+        Returns:
+            The graph's handle, for `replay`.
 
         Raises:
-            BackendError: something in it cannot be recorded.
+            BackendError: something in it cannot be captured.
         """
         self._call("cuStreamBeginCapture_v2", self.stream, _THREAD_LOCAL)
         try:
@@ -138,13 +141,16 @@ class Cuda:
         return captured
 
     def replay(self, captured: int) -> None:
-        """Put recorded work into the stream."""
+        """Enqueue a captured graph."""
         self._call("cuGraphLaunch", captured, self.stream)
 
     def close(self) -> None:
-        """Wait for queued work, then free memory and stream; calling it twice does no harm.
+        """Wait for queued work, then free memory and stream; a second call does nothing.
 
-        Everything is tried. Raises the first error, if there was one.
+        Every step is tried even if another one fails.
+
+        Raises:
+            BackendError: the first error.
         """
         if self._stream is None:
             return
@@ -177,9 +183,9 @@ class Cuda:
 
 @contextlib.contextmanager
 def current_gpu(index: int | None) -> Iterator[None]:
-    """Let the calling thread work on a GPU of this machine; None: leave it as it is.
+    """Make a GPU of this machine current in the calling thread; None changes nothing.
 
-    CUDA's current GPU belongs to the thread and is GPU 0 in a new one.
+    Each thread has its own current GPU, which is GPU 0 at first.
     """
     if index is None:
         yield

@@ -1,6 +1,6 @@
-"""The NVIDIA driver's own library, which every machine with a GPU has; needs no Python package.
+"""Call the NVIDIA driver's own library, which every machine with a GPU has, by ctypes.
 
-Only `libcuda.so.1` is called, so no version of the CUDA runtime can be too new for the driver.
+No CUDA runtime takes part, so none can be too new for the driver.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
 
 
 class Driver:
-    """The loaded and initialised library."""
+    """The library, loaded and initialised."""
 
     def __init__(self) -> None:
         """Load the driver.
@@ -94,13 +94,13 @@ class Driver:
             raise BackendError(self._describe(name, status))
 
     def value(self, name: str, kind: Any, *arguments: Any) -> Any:
-        """Call a function whose first argument is where its result goes; returns the result."""
+        """Call a function whose first argument receives its result, and return the result."""
         result = kind()
         self.call(name, ctypes.byref(result), *arguments)
         return result.value
 
     def device(self, index: int) -> int:
-        """Return the driver's handle of a GPU; CUDA_VISIBLE_DEVICES counts.
+        """Return the driver's handle of a GPU; the index respects CUDA_VISIBLE_DEVICES.
 
         Raises:
             BackendError: there is no GPU of this index.

@@ -1,4 +1,4 @@
-"""One TensorRT engine in memory: its tensors by name, and a context that runs it."""
+"""A TensorRT engine in memory, with its tensors by name and a context that runs it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EngineTensor:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes."""
+        """Return its size in bytes."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
 
@@ -92,11 +92,10 @@ class TensorRtEngine:
             )
             is_input = self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
             (self.inputs if is_input else self.outputs)[name] = tensor
-        size = getattr(self._engine, "device_memory_size_v2", None)  # from 10.1 on
-        self.memory = int(self._engine.device_memory_size if size is None else size)
+        self.memory = int(self._engine.device_memory_size_v2)
 
     def bind(self, addresses: Mapping[str, int], workspace: int) -> None:
-        """Say where tensors and working memory lie on the GPU.
+        """Set the addresses of tensors and working memory on the GPU.
 
         Args:
             addresses: of every input and output.
@@ -105,10 +104,7 @@ class TensorRtEngine:
         Raises:
             BackendError: TensorRT refuses an address.
         """
-        if hasattr(self._context, "set_device_memory"):  # from 10.1 on
-            self._context.set_device_memory(workspace, self.memory)
-        else:
-            self._context.device_memory = workspace
+        self._context.set_device_memory(workspace, self.memory)
         for name, address in addresses.items():
             if not self._context.set_tensor_address(name, address):
                 raise BackendError(

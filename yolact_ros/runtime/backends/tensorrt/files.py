@@ -1,12 +1,12 @@
-"""An engine file: a graph compiled by TensorRT, with a sidecar that says what it was made for.
+"""Engine files: graphs compiled by TensorRT, each with a sidecar that says what it was made for.
 
     detect.tensorrt-10.3.0-sm87x16-fp16-b1-0a1b2c3d4e5f.engine         the engine
     detect.tensorrt-10.3.0-sm87x16-fp16-b1-0a1b2c3d4e5f.engine.json    its sidecar
 
-The digits at the end are those of the SHA-256 of the identity. The sidecar holds the identity in
-full, and size and SHA-256 of the engine. An engine is code for the GPU and its library trusts it
-blindly, so nothing of it is handed out before all of this fits. The hash tells a damaged or
-exchanged file; it is no signature: who may write both files may make them fit.
+The digits at the end are the first of the SHA-256 of the identity. The sidecar holds the whole
+identity, and the size and SHA-256 of the engine. An engine is code for the GPU, which the library
+does not check, so it is used only if all of this fits. The hash detects a damaged or exchanged
+file; it is no signature, since whoever can write both files can make them fit.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ MAX_SIDECAR_BYTES = 1 << 20
 SIDECAR_FORMAT = "yolact_ros engine 3"
 OLDER_FORMATS = ("yolact_ros engine 1", "yolact_ros engine 2")
 SUFFIX = ".engine"
-SIDECAR_SUFFIX = ".json"  # behind the engine's whole name
+SIDECAR_SUFFIX = ".json"  # appended to the engine's whole name
 
 
 @dataclass(frozen=True)
 class EngineIdentity:
-    """All that an engine depends on; an engine serves where all of it is equal.
+    """Everything that an engine depends on.
 
     Attributes:
         graph_sha256: of the ONNX file.
@@ -63,36 +63,36 @@ class EngineIdentity:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the identity, in hexadecimal digits."""
+        """Return the SHA-256 of the identity, in hexadecimal digits."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def differences(self, found: dict[str, Any]) -> str:
-        """Describe where the identity of a sidecar differs from this one; empty if it does not."""
-        wanted = dataclasses.asdict(self)
-        different = {name: value for name, value in wanted.items() if found.get(name) != value}
+        """Describe how the identity of a sidecar differs from this one; empty if it does not."""
+        expected = dataclasses.asdict(self)
+        different = {name: value for name, value in expected.items() if found.get(name) != value}
         text = ", ".join(
             f"{name} {found.get(name)!r} instead of {value!r}" for name, value in different.items()
         )
         if "multiprocessors" in different and self.integrated:
-            text += " (power modes of a Jetson switch some off: build in the mode that is driven)"
+            text += " (power modes of a Jetson switch some off: build in the mode that is used)"
         return text
 
 
 def engine_identity(
     bundle: Bundle, graph: str, *, library: str, library_version: str, gpu: Gpu
 ) -> EngineIdentity:
-    """What an engine of a bundle's graph has to be for, to run on a GPU with a library.
+    """Return the identity that the engine of a graph must have to run on a GPU with a library.
 
     Engines of `tensorrt_rtx` are finished on the GPU that they run on, so they serve every GPU of
-    their compute capability; those of `tensorrt` hold what was fastest on one kind of GPU.
+    their compute capability; those of `tensorrt` contain what was fastest on one kind of GPU.
 
     Args:
-        bundle: whose graph.
-        graph: its name.
+        bundle: a bundle.
+        graph: name of one of its graphs.
         library: `tensorrt` or `tensorrt_rtx`.
         library_version: in full.
-        gpu: where it is to run.
+        gpu: the GPU that runs the engine.
     """
     ahead_of_time = library == "tensorrt_rtx"
     return EngineIdentity(
@@ -109,12 +109,12 @@ def engine_identity(
 
 
 def engine_path(folder: str | Path, graph: str, identity: EngineIdentity) -> Path:
-    """Where the engine of a graph lies.
+    """Return the path of the engine of a graph.
 
     Args:
         folder: of the bundle, or another one that holds engines.
         graph: its name, e.g. `detect`.
-        identity: what the engine is for.
+        identity: identity of the engine.
     """
     size = f"x{identity.multiprocessors}" if identity.multiprocessors else ""
     name = (
@@ -126,16 +126,16 @@ def engine_path(folder: str | Path, graph: str, identity: EngineIdentity) -> Pat
 
 
 def sidecar_path(path: Path) -> Path:
-    """The sidecar of an engine."""
+    """Return the path of the sidecar of an engine."""
     return path.with_name(path.name + SIDECAR_SUFFIX)
 
 
 def read_engine(path: Path, identity: EngineIdentity) -> bytes:
-    """Read an engine after all of its sidecar has been held against it.
+    """Read an engine, and check it against its sidecar and an identity.
 
     Args:
         path: of the engine.
-        identity: what it has to be for.
+        identity: that it must have.
 
     Returns:
         The bytes that were checked.
@@ -173,8 +173,8 @@ def write_engine(path: Path, content: bytes, identity: EngineIdentity, *, second
     Args:
         path: from `engine_path`; its folder is made if need be.
         content: the serialised engine.
-        identity: what it is for.
-        seconds: how long the build took, for people to read.
+        identity: its identity.
+        seconds: how long the build took, as information.
 
     Raises:
         BackendError: the files cannot be written.
@@ -188,16 +188,16 @@ def write_engine(path: Path, content: bytes, identity: EngineIdentity, *, second
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        words = (json.dumps(sidecar, indent=1) + "\n").encode()
+        text = (json.dumps(sidecar, indent=1) + "\n").encode()
         replace_file(path, lambda file: _write_readable(file, content))
-        replace_file(sidecar_path(path), lambda file: _write_readable(file, words))
+        replace_file(sidecar_path(path), lambda file: _write_readable(file, text))
         _remove_useless(path.parent, path.name.partition(".")[0], identity.graph_sha256)
     except OSError as error:
         raise BackendError(f"The engine {path} cannot be written: {error}.") from error
 
 
 def _remove_useless(folder: Path, graph: str, sha256: str) -> None:
-    """Remove engines of a graph that nothing can use again: of an older graph or format."""
+    """Remove engines of an older graph or format, which nothing can use again."""
     for path in folder.glob(f"{graph}.*{SUFFIX}"):
         with contextlib.suppress(OSError, BackendError, AttributeError):  # not one of ours
             where = sidecar_path(path)
@@ -219,7 +219,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
     where = sidecar_path(path)
     if not where.exists():
         raise BackendError(
-            f"The engine {path} has no sidecar {where.name}: nobody knows what it was made from."
+            f"The engine {path} has no sidecar {where.name}, so its origin is unknown."
         )
     content = read_file(where, limit=MAX_SIDECAR_BYTES, error=BackendError)
     sidecar = parse_json(content, where=f"The sidecar {where}", error=BackendError)

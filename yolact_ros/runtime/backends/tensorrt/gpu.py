@@ -1,4 +1,4 @@
-"""Which GPU this machine has, as far as engines depend on it."""
+"""Describe the GPUs of this machine, as far as engines depend on them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Gpu:
     Attributes:
         name: e.g. `NVIDIA GeForce RTX 4090`, or `Orin (NVIDIA Jetson AGX Orin Developer Kit)`.
         compute_capability: e.g. `8.9`.
-        multiprocessors: how many are switched on; on a Jetson that depends on the power mode. 0:
-            any, for engines that are built ahead of time.
+        multiprocessors: number that is switched on, which on a Jetson depends on the power mode; 0
+            for engines that are built ahead of time, which run on any number.
         integrated: whether it shares the memory of the CPU.
-        index: which GPU of this machine it is; None: of another machine.
+        index: of the GPU in this machine; None for one of another machine.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Gpu:
 
 
 def find_gpu(index: int = 0) -> Gpu:
-    """Ask the driver for one GPU; CUDA_VISIBLE_DEVICES counts.
+    """Return one GPU, as the driver describes it; the index respects CUDA_VISIBLE_DEVICES.
 
     Raises:
         BackendError: there is no driver, no GPU, or none of this index.

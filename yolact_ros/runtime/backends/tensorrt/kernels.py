@@ -1,6 +1,6 @@
 """Keep the kernels that TensorRT-RTX compiles when an engine starts, for the next start.
 
-They are code for the GPU, as the engine itself: the hash finds damage, but is no signature.
+They are code for the GPU, like the engine itself. The hash detects damage; it is no signature.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class KernelCache:
         self._stored = _read(self._path)
         # The library refuses what another GPU, driver or version compiled, and compiles again.
         if self._stored and not self._cache.deserialize(self._stored):
-            LOG.info("%s is of another GPU, driver or version of the library.", self._path)
+            LOG.info("%s was made by another GPU, driver or library version.", self._path)
         runtime_config.set_runtime_cache(self._cache)
 
     def save(self) -> None:

@@ -1,4 +1,4 @@
-"""TensorRT or TensorRT-RTX, as a library: which one there is, and what it says while it works."""
+"""Import TensorRT or TensorRT-RTX, and pass on what the library logs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ LOG = logging.getLogger(__name__)
 
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
 
-# The first version with strongly typed networks and with the reductions of the exported graphs.
-OLDEST = (10,)
+# The version of JetPack 6.1, the oldest one whose bindings are tested. Parsers before version 10
+# misread reductions of the exported graphs.
+OLDEST = (10, 3)
 
 INSTALL = (
     "There is no TensorRT here ({reason}). On a Jetson it comes with JetPack (apt install "
@@ -41,16 +42,16 @@ class TensorRt:
 
     @property
     def label(self) -> str:
-        """Name and version, for people."""
+        """Return the name and the version, for messages."""
         return f"{'TensorRT-RTX' if self.ahead_of_time else 'TensorRT'} {self.version}"
 
     @property
     def ahead_of_time(self) -> bool:
-        """Whether the library compiles for GPUs that are not in this machine."""
+        """Return whether the library compiles for GPUs that are not in this machine."""
         return self.name == "tensorrt_rtx"
 
     def capabilities(self) -> tuple[str, ...]:
-        """Compute capabilities that can be compiled for ahead of time; empty for TensorRT."""
+        """Return the compute capabilities to compile for ahead of time; none for TensorRT."""
         if not self.ahead_of_time:
             return ()
         names = self.module.ComputeCapability.__members__
@@ -81,8 +82,8 @@ def import_tensorrt(name: str = "auto") -> TensorRt:
         found = TensorRt(candidate, str(module.__version__), module)
         if not found.ahead_of_time and version_numbers(found.version) < OLDEST:
             raise BackendError(
-                f"{found.label} is too old; expected 10.0 or later, which comes with JetPack 6.1. "
-                "Older parsers misread the operators of these graphs."
+                f"{found.label} is too old; expected 10.3 or later, which comes with JetPack 6.1. "
+                "Parsers before version 10 misread operators of these graphs."
             )
         if not found.ahead_of_time:
             # TensorRT's own plugins include the one that computes DeformConv.
@@ -92,7 +93,7 @@ def import_tensorrt(name: str = "auto") -> TensorRt:
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """`10.3.0.post1` to (10, 3, 0)."""
+    """Parse a version: `10.3.0.post1` gives (10, 3, 0)."""
     numbers = re.match(r"\d+(\.\d+)*", version)
     return tuple(int(part) for part in numbers.group().split(".")) if numbers else ()
 

@@ -1,4 +1,4 @@
-"""The engine of a graph for one GPU, checked, and built if need be: what backends open."""
+"""Open the engine of a graph for one GPU; build it if it is missing."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from yolact_ros.runtime.bundle import Bundle
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine that may be handed to the library.
+    """An engine that is safe to pass to the library.
 
     Attributes:
         content: its bytes, which were checked against its sidecar.
         path: its file.
-        built: whether it was built just now.
+        built: whether it was built now.
     """
 
     content: bytes
@@ -46,10 +46,10 @@ def open_engine(
     Args:
         bundle: exported for TensorRT.
         graph: name of one of its graphs.
-        library: that builds the engine and is to run it.
-        gpu: that is to run it; for TensorRT that of this machine, for TensorRT-RTX any.
+        library: that builds and runs the engine.
+        gpu: that runs it; for TensorRT a GPU of this machine, for TensorRT-RTX any.
         policy: `never`, `if_missing` or `always`, see `cache.load_engine`.
-        settings: of a build.
+        settings: for building.
         progress: see `build.build_engine`.
 
     Raises:
@@ -83,10 +83,10 @@ def open_engine(
 
 
 def check_target(bundle: Bundle) -> None:
-    """Refuse a bundle that was not exported for TensorRT.
+    """Check that a bundle was exported for TensorRT.
 
     Raises:
-        BackendError: so it is.
+        BackendError: it was not.
     """
     if bundle.description.target != "tensorrt":
         raise BackendError(

@@ -1,4 +1,4 @@
-"""How far a build has come: TensorRT's nested phases as one fraction, and a way to stop it."""
+"""Report the progress of a build as one fraction of TensorRT's nested phases, and stop it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from typing import Any
 
 LOG = logging.getLogger(__name__)
 
-# Receives how far a build has come, from 0 to 1, and returns whether it is to go on.
+# Receives the finished fraction of a build, from 0 to 1, and returns whether to continue.
 Progress = Callable[[float], bool]
+
+# Receives the same as a sentence.
+Report = Callable[[str], bool]
 
 LOG_SECONDS = 10.0
 
 
-# Receives the same in a sentence.
-Report = Callable[[str], bool]
-
-
 class LoggedProgress:
-    """Logs how far a build has come and how long it may still take."""
+    """Logs the progress of a build and the time left."""
 
     def __init__(self, what: str, report: Report | None = None) -> None:
         """Begin.
 
         Args:
             what: names the engine, e.g. `engine 2 of 3 (non_keyframe)`.
-            report: receives each state and returns whether the build is to go on.
+            report: receives each state and returns whether to continue.
         """
         self._what = what
         self._report = report
