@@ -28,8 +28,8 @@ __all__ = ["Detections", "Segmenter", "Stream", "__version__"]
 # folder, both parts form one package.
 __path__ = pkgutil.extend_path(__path__, __name__)
 
-# ONNX Runtime from 1.29 on reports to its makers unless this is set before it is loaded; a robot
-# reports to nobody. A value of the user's own stays.
+# ONNX Runtime 1.29 and later sends telemetry unless this is set before it is loaded; a robot
+# sends none. A value that the user has set stays.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _MODULES = {
@@ -40,7 +40,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used."""
+    """Load a public name on first use."""
     if name not in _MODULES:
         raise AttributeError(f"module 'yolact_ros' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

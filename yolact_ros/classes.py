@@ -1,4 +1,4 @@
-"""Names of the classes that the variants know, in the order of their class ids."""
+"""List the class names of the variants in class-id order."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COCO = (
     "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
 
-# COCO numbers its 80 classes from 1 to 90; these numbers are not in use.
+# COCO numbers its 80 classes from 1 to 90; these numbers are unused.
 _COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 # The category id in COCO's annotation files of each class id, in class-id order.
 COCO_CATEGORY_IDS = tuple(number for number in range(1, 91) if number not in _COCO_GAPS)

@@ -1,11 +1,11 @@
-"""The exception tree.
+"""Define the exception tree.
 
     YolactError
-    ├── ConfigError    a configuration value or key that cannot be used
+    ├── ConfigError    an invalid configuration value or key
     ├── WeightsError   a checkpoint that is missing, foreign or does not fit its network
     ├── DatasetError   annotations or images that cannot be read
     ├── BundleError    an exported model folder that is missing, incomplete or altered
-    ├── BackendError   a runtime library that is absent or refuses a graph
+    ├── BackendError   a runtime library that is absent or rejects a graph
     └── MessageError   a ROS message that cannot be converted
 
 Every message says what went wrong, where, what was expected and what to do about it.
@@ -15,28 +15,28 @@ from __future__ import annotations
 
 
 class YolactError(Exception):
-    """Base of all errors that this package raises on bad input or a bad environment."""
+    """Base class of all errors that this package raises on bad input or a bad environment."""
 
 
 class ConfigError(YolactError):
-    """A configuration value or key that cannot be used."""
+    """Reports an invalid configuration value or key."""
 
 
 class WeightsError(YolactError):
-    """A checkpoint that is missing, foreign or does not fit its network."""
+    """Reports a checkpoint that is missing, foreign or does not fit its network."""
 
 
 class DatasetError(YolactError):
-    """Annotations or images that cannot be read."""
+    """Reports annotations or images that cannot be read."""
 
 
 class BundleError(YolactError):
-    """An exported model folder that is missing, incomplete or altered."""
+    """Reports an exported model folder that is missing, incomplete or altered."""
 
 
 class BackendError(YolactError):
-    """A runtime library that is absent, refuses a graph or fails while running one."""
+    """Reports a runtime library that is absent, rejects a graph or fails while running one."""
 
 
 class MessageError(YolactError):
-    """A ROS message that cannot be converted."""
+    """Reports a ROS message that cannot be converted."""

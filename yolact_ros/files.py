@@ -1,4 +1,4 @@
-"""Read files of unknown origin, bounded, with one sentence for every fault; write files whole."""
+"""Read untrusted files with a size limit and clear errors; write files atomically."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from typing import IO, Any, NoReturn
 from yolact_ros.errors import DatasetError, YolactError
 
 MAX_BYTES = 4 << 30
-# Age of a scratch folder that nobody has locked from which on it counts as left over.
+# Age beyond which an unlocked scratch folder counts as abandoned.
 ABANDONED_S = 5.0
-# How `yolact --max-megapixels` reaches every process that reads images.
+# Passes `yolact --max-megapixels` to every process that reads images.
 LIMIT_VARIABLE = "YOLACT_MAX_MEGAPIXELS"
 
 
@@ -36,29 +36,29 @@ def file_sha256(path: str | Path) -> str:
 def read_file(
     path: str | Path, *, limit: int = MAX_BYTES, error: type[YolactError] = DatasetError
 ) -> bytes:
-    """Read a regular file as a whole.
+    """Read a whole regular file.
 
-    A FIFO, a device and a folder are refused without waiting for them, and a file above `limit`
-    bytes (a sparse one takes no space on the disk) before memory is taken.
+    FIFOs, devices and folders are rejected without blocking, and a file above `limit` bytes (a
+    sparse one takes no disk space) before memory is allocated.
 
     Args:
-        path: the file; its name may be any bytes that the file system takes.
+        path: the file; its name may be any bytes that the file system accepts.
         limit: largest size in bytes.
         error: raised for a file that cannot be read.
 
     Raises:
-        YolactError: an `error` whose message names the file and the reason.
+        YolactError: an `error` that names the file and the reason.
     """
     try:
-        # Without O_NONBLOCK, opening a FIFO waits for somebody who writes to it.
+        # Without O_NONBLOCK, opening a FIFO blocks until somebody writes to it.
         with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
             state = os.fstat(file.fileno())
             if not stat.S_ISREG(state.st_mode):
                 raise error(f"{path} is not a regular file; expected one that can be read twice.")
             if state.st_size > limit:
                 raise error(
-                    f"{path} has {state.st_size} bytes; expected at most {limit}. It is not what "
-                    "its name says, or needs to be split."
+                    f"{path} has {state.st_size} bytes; expected at most {limit}. Its name may be "
+                    "wrong, or it needs to be split."
                 )
             return file.read(limit)
     except FileNotFoundError as fault:
@@ -72,7 +72,7 @@ def read_file(
 
 
 def user_cache() -> Path | None:
-    """Return this package's folder in the user's cache; None for a user without a home."""
+    """Return this package's folder in the user's cache; None for a user without a home folder."""
     cache = os.environ.get("XDG_CACHE_HOME")
     if not cache:
         try:
@@ -87,15 +87,15 @@ def parse_json(
 ) -> Any:
     """Parse JSON in UTF-8, with or without a byte order mark.
 
-    NaN and Infinity, which Python would accept, are refused: they are not JSON.
+    NaN and Infinity, which Python would accept, are rejected: they are not JSON.
 
     Args:
-        content: the bytes of a file.
-        where: its name, for the message.
-        error: raised for what is not JSON.
+        content: content of the file.
+        where: name of the file, for the message.
+        error: raised if the content is not valid JSON.
 
     Raises:
-        YolactError: an `error` that says what is wrong.
+        YolactError: an `error` that describes the problem.
     """
     try:
         return json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant)
@@ -108,18 +108,18 @@ def parse_json(
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def replace_file(path: Path, content: bytes | Callable[[IO[bytes]], Any]) -> None:
-    """Write a file that takes its name in one step, when it is on the disk in whole.
+    """Write a file atomically: it gets its name once it is completely on disk.
 
     Args:
-        path: of the file.
-        content: its bytes, or what writes them to an open file.
+        path: path of the file.
+        content: its bytes, or a function that writes them to an open file.
 
     Raises:
-        OSError: it cannot be written; then the old file is still there.
+        OSError: it cannot be written; the old file is then still there.
     """
     with scratch_beside(path) as folder:
         with open(folder / "new", "wb") as file:
@@ -134,13 +134,13 @@ def replace_file(path: Path, content: bytes | Callable[[IO[bytes]], Any]) -> Non
 
 @contextlib.contextmanager
 def scratch_beside(path: Path) -> Iterator[Path]:
-    """Make a hidden folder beside `path`, on the same disk, for what is to take that name.
+    """Create a hidden folder beside `path`, on the same disk, for what will get that name.
 
-    It is removed at the end of the block. A process that is killed leaves its folder; the next
-    one that writes the same path removes it, for the lock on it has ended with the process.
+    The folder is removed at the end of the block. A killed process leaves its folder behind; the
+    next one that writes the same path removes it, since the lock ended with the process.
 
     Raises:
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
     prefix = f".{path.name}.new-"
     for left in path.parent.iterdir():
@@ -149,7 +149,7 @@ def scratch_beside(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent) as folder:
         lock = os.open(folder, os.O_RDONLY)
         try:
-            with contextlib.suppress(OSError):  # a network drive may have no locks
+            with contextlib.suppress(OSError):  # a network drive may not support locks
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield Path(folder)
         finally:
@@ -157,7 +157,7 @@ def scratch_beside(path: Path) -> Iterator[Path]:
 
 
 def _remove_if_abandoned(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # somebody else removes it, holds it, or owns it
+    with contextlib.suppress(OSError):  # another process removes it, locks it, or owns it
         if time.time() - folder.stat().st_mtime < ABANDONED_S:
             return
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -1,4 +1,4 @@
-"""Prior boxes, from which the network predicts offsets (YOLACT section 3, after SSD).
+"""Compute the prior boxes that the network predicts offsets from (YOLACT section 3, after SSD).
 
 Everything here is relative to the image: 0 is its left or top edge, 1 its right or bottom edge.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 from yolact_ros.config import ModelConfig
 
-# Offsets are divided by these before the network learns them (SSD's "variances").
+# The network learns offsets divided by these (SSD's "variances").
 CENTRE_VARIANCE = 0.1
 SIZE_VARIANCE = 0.2
 
@@ -54,12 +54,12 @@ def _level_priors(
 
 
 def neighbour_cells(model: ModelConfig) -> np.ndarray:
-    """Return for every cell of P3..P7 the 3x3 cells around it.
+    """Return the 3x3 neighbourhood of every cell of P3..P7.
 
-    Cells are counted level by level, row by row, as priors are.
+    Cells are numbered level by level, row by row, like priors.
 
     Returns:
-        (cells, 9) int64, row by row; the number of all cells stands for a place outside the map.
+        (cells, 9) int64, row by row; the total number of cells marks a neighbour outside the map.
     """
     total = sum(rows * columns for rows, columns in model.feature_sizes)
     tables, first = [], 0

@@ -1,6 +1,6 @@
-"""The named networks, as values made from each other with `replace`.
+"""Define the named networks, derived from each other with `replace`.
 
-Facts of the official ones: dbolya/yolact and haotian-liu/yolact_edge `data/config.py`.
+Source of the official ones: dbolya/yolact and haotian-liu/yolact_edge `data/config.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from yolact_ros.errors import ConfigError
 
 
 def octave_scales(base: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
-    """Return the scales of YOLACT++: each side, and one and two thirds of an octave more."""
+    """Return the scales of YOLACT++: each side, and one and two thirds of an octave above it."""
     return tuple(tuple(side * 2 ** (third / 3) for third in range(3)) for side in base)
 
 
@@ -67,7 +67,7 @@ YOLACT_PLUS_RESNET50 = replace(
     backbone=BackboneConfig("resnet50", (0, 4, 6, 3), 1),
 )
 
-# YolactEdge's networks of single images are YOLACT's; only the runtime differs.
+# YolactEdge's single-image networks are YOLACT's; only the runtime differs.
 YOLACT_EDGE = replace(YOLACT_BASE, name="yolact_edge")
 YOLACT_EDGE_MOBILENETV2 = replace(
     YOLACT_BASE, name="yolact_edge_mobilenetv2", backbone=BackboneConfig("mobilenet_v2")
@@ -77,7 +77,7 @@ YOLACT_EDGE_VID = replace(YOLACT_EDGE_YOUTUBEVIS, name="yolact_edge_vid", flow=F
 YOLACT_EDGE_VID_MINIMAL = replace(
     YOLACT_EDGE_VID, name="yolact_edge_vid_minimal", flow=FlowConfig(spa=False)
 )
-# The stage of training in which only the flow network learns.
+# The training stage in which only the flow network learns.
 YOLACT_EDGE_VID_TRAINFLOW = replace(YOLACT_EDGE_VID, name="yolact_edge_vid_trainflow")
 
 YOLACT_EDGE_RESNET50 = with_resnet50(YOLACT_EDGE)

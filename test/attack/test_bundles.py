@@ -86,7 +86,7 @@ def restore(bundle, graph):
 @pytest.mark.parametrize(
     "entry, value, words",
     [
-        (("model", "classes"), ["cup"], "class_scores of the graph 'detect' has the shape"),
+        (("model", "classes"), ["cup"], "class_scores of the graph 'detect' has shape"),
         (("model", "classes"), ["cup", "spoon", "fork"], "class_scores"),
         (("model", "num_prototypes"), 7, "coefficients|prototypes"),
         (("model", "num_prototypes"), 10**9, "coefficients|prototypes|num_prototypes"),

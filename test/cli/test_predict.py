@@ -242,7 +242,7 @@ def test_a_pattern_in_quotes_names_its_files(predict, tmp_path, capsys):
     assert predict(tmp_path / "in" / "*.png") == 0
     assert capsys.readouterr().out == "a.png: 1 cup, 1 spoon\nb.png: 1 cup, 1 spoon\n"
     assert predict(tmp_path / "in" / "*.tif") == 1
-    assert "Nothing fits the pattern" in capsys.readouterr().err
+    assert "Nothing matches the pattern" in capsys.readouterr().err
 
 
 def test_only_the_chosen_classes_are_found(predict, tmp_path, capsys):
@@ -355,12 +355,15 @@ def test_a_network_camera_is_a_video(predict, tmp_path):
 
 def test_a_webcam_and_a_stream_that_are_not_there_are_named(predict, capfd):
     assert predict("9999") == 1
-    assert "camera9999 gives no image. Is the camera connected" in capfd.readouterr().err
+    assert "camera9999 returns no image. Is the camera connected" in capfd.readouterr().err
     with socket.socket() as free:  # bound but not listening: connections are refused
         free.bind(("127.0.0.1", 0))
         assert predict(f"rtsp://me:secret@127.0.0.1:{free.getsockname()[1]}/x") == 1
     error = capfd.readouterr().err
-    assert "127.0.0.1_x gives no image. Is it reachable?" in error and "secret" not in error
+    assert (
+        "127.0.0.1_x returns no image. Check that it is reachable." in error
+        and "secret" not in error
+    )
 
 
 def test_a_window_without_a_display_is_a_sentence(predict, tmp_path, monkeypatch, capsys):

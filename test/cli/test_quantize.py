@@ -30,7 +30,7 @@ def test_an_image_that_cannot_be_decoded_is_named(tiny, tmp_path):
 
 
 def test_a_folder_without_images_is_refused(tiny, tmp_path):
-    with pytest.raises(DatasetError, match="holds no images"):
+    with pytest.raises(DatasetError, match="contains no images"):
         calibration_images([tmp_path], tiny.TINY, count=1)
 
 

@@ -100,7 +100,7 @@ def test_a_choice_whose_library_is_gone_is_ignored(tiny_bundle, monkeypatch, cap
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     assert choice.candidates(tiny_bundle)[0] == BackendConfig("onnxruntime")
     assert isinstance(open_backend(tiny_bundle.folder)[0], OnnxRuntimeBackend)
-    assert "which this machine does not have" in caplog.text
+    assert "which is not available here" in caplog.text
 
 
 def test_a_choice_that_cannot_be_stored_gets_a_sentence(tmp_path):

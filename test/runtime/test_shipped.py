@@ -54,7 +54,7 @@ def test_a_missing_file_is_not_looked_for_in_parent_folders(tmp_path, monkeypatc
     (tmp_path / "models" / "missing.txt").touch()
     monkeypatch.setattr(shipped, "PACKAGE", package)
     monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
-    with pytest.raises(BundleError, match="missing.txt does not come with"):
+    with pytest.raises(BundleError, match="missing.txt is not part of"):
         shipped_file("models/missing.txt")
 
 

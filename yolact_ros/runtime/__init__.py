@@ -1,1 +1,1 @@
-"""All that a robot needs: bundle, preprocessing, post-processing, masks, drawing; no torch."""
+"""Provide all that a robot needs: bundles, preprocessing, post-processing, masks; no torch."""

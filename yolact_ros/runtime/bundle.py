@@ -1,4 +1,4 @@
-"""A bundle: the folder that holds an exported model, `model.json` beside its `*.onnx` graphs.
+"""Read bundles: folders that hold an exported model, `model.json` beside its `*.onnx` graphs.
 
     {"format": 2, "model": ModelConfig, "detect_form": "on_demand" | "dense" | "with_nms" |
      "with_masks",
@@ -9,13 +9,13 @@
      "source": {"checkpoint": file name, "sha256": ...}, "versions": {library: version},
      "quantization": {...}, "checksum": SHA-256 of all other entries}
 
-A dimension of -1 is free. `detect_form` says what the graph `detect` computes
+A dimension of -1 is free. `detect_form` specifies what the graph `detect` computes
 (`runtime.detect_forms`). A bundle for video lists its `warps`, the ways in which features of a
 keyframe can be warped to a later image; instead of `detect` it has `keyframe`, `non_keyframe_flow`
-and, for the warp `learned`, `non_keyframe`. `target` says what the graphs were written for;
-`*.engine` files beside them are TensorRT's (`runtime.backends.tensorrt.files`). `quantization`
-is there only in an int8 bundle, for its reader (`export.int8_bundle`); `top_k` only where NMS is
-inside the graph, and not in bundles of earlier versions, whose graphs have 200.
+and, for the warp `learned`, `non_keyframe`. `target` specifies what the graphs were exported for;
+`*.engine` files beside them belong to TensorRT (`runtime.backends.tensorrt.files`). `quantization`
+exists only in an int8 bundle, for its reader (`export.int8_bundle`); `top_k` only where NMS is
+inside the graph, and not in bundles of earlier versions, whose graphs use 200.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from yolact_ros.runtime.onnx_file import inspect_onnx
 
 FORMAT = 2
 MAX_DESCRIPTION_BYTES = 16 << 20
-MAX_GRAPH_BYTES = 2 << 30  # more, protobuf cannot hold
+MAX_GRAPH_BYTES = 2 << 30  # limit of protobuf
 DESCRIPTION = "model.json"
 TARGETS = ("onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "int8")
-# Features that a graph `keyframe` leaves for later images; `lateral` only with a learned flow.
+# Features that a graph `keyframe` outputs for later images; `lateral` only with a learned flow.
 FEATURES = ("x4", "x5", "lateral")
 CHOICES = {"detect_form": tuple(DETECT_FORMS), "target": TARGETS, "precision": PRECISIONS}
 REPAIR = "Copy the bundle again, or export it again: yolact export CHECKPOINT -o {folder}"
@@ -47,18 +47,18 @@ REPAIR = "Copy the bundle again, or export it again: yolact export CHECKPOINT -o
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """Description of a model for the pipeline, independent of the backend that runs it.
+    """Describes a model for the pipeline, independent of the backend that runs it.
 
     Attributes:
         model: the network.
         detect_form: what the graph `detect` computes, a key of `DETECT_FORMS`.
-        max_detections: most detections of one image; settings may ask for fewer.
-        identity: first digits of the SHA-256 that identifies this model.
-        warps: how features of a keyframe can be warped, best first; none for single images only.
-        target: what the graphs were written for, one of `TARGETS`; ONNX Runtime runs all of them.
-        precision: of the graphs' arithmetic, one of `PRECISIONS`.
-        batch: images of one run; above 1, every tensor has this as its first dimension.
-        top_k: candidates of each class for NMS inside the graph; None: the default of
+        max_detections: maximum detections per image; settings may lower it.
+        identity: first digits of the SHA-256 that identifies the model.
+        warps: how features of a keyframe can be warped, best first; empty for single images only.
+        target: what the graphs were exported for, one of `TARGETS`; ONNX Runtime runs all of them.
+        precision: arithmetic precision of the graphs, one of `PRECISIONS`.
+        batch: images per run; if above 1, it is the first dimension of every tensor.
+        top_k: candidates per class for NMS inside the graph; None: the default of
             `PostprocessConfig`, or NMS is on the host.
     """
 
@@ -74,13 +74,13 @@ class ModelDescription:
 
 
 def supported_warps(model: ModelConfig) -> tuple[str, ...]:
-    """Return the warps that a network can have: only `learned` needs a flow network."""
+    """Return the warps that a network supports: only `learned` requires a flow network."""
     return WARPS if model.flow is not None else tuple(w for w in WARPS if w != "learned")
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Shape and numpy dtype of one input or output; -1 is a free dimension."""
+    """Holds the shape and numpy dtype of one input or output; -1 is a free dimension."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -88,7 +88,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """One graph: its file with its SHA-256, and its tensors by name."""
+    """Describes one graph: its file with its SHA-256, and its tensors by name."""
 
     path: Path
     inputs: Mapping[str, TensorInfo]
@@ -98,15 +98,15 @@ class GraphInfo:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files are complete and unaltered.
+    """Represents a bundle whose files are complete and unaltered.
 
     Attributes:
-        folder: where it lies.
+        folder: the bundle's folder.
         description: the model.
-        graphs: by name; those of images or those of video, those that follow `detect` in its
-            form, and `rescore` for YOLACT++ unless it is inside `detect`.
-        source: the checkpoint that it was made from.
-        versions: of the libraries that made it.
+        graphs: graphs by name; those of images or those of video, those that complete `detect` in
+            its form, and `rescore` for YOLACT++ unless it is inside `detect`.
+        source: the checkpoint that the bundle was exported from.
+        versions: versions of the libraries that exported it.
     """
 
     folder: Path
@@ -116,10 +116,10 @@ class Bundle:
     versions: Mapping[str, str]
 
     def read_graph(self, name: str) -> bytes:
-        """Read the ONNX model of a graph, unaltered since the bundle was opened.
+        """Read the ONNX model of a graph, which must be unaltered since the bundle was opened.
 
         Raises:
-            BundleError: it cannot be read, or was replaced in the meantime.
+            BundleError: it cannot be read, or has been replaced in the meantime.
         """
         graph = self.graphs[name]
         content = read_file(graph.path, limit=MAX_GRAPH_BYTES, error=BundleError)
@@ -132,7 +132,7 @@ class Bundle:
         """Read `model.json` and check every file.
 
         Raises:
-            BundleError: the folder or one of its files is missing, altered, or of another format.
+            BundleError: the folder or one of its files is missing, altered, or has another format.
         """
         folder = Path(folder)
         content, digest = _read_description(folder)
@@ -156,7 +156,7 @@ class Bundle:
             raise BundleError(f"{folder / DESCRIPTION}: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BundleError(
-                f"{folder / DESCRIPTION} lacks or garbles an entry ({type(error).__name__}: "
+                f"{folder / DESCRIPTION} lacks an entry or has a bad one ({type(error).__name__}: "
                 f"{error}). {REPAIR.format(folder=folder)}"
             ) from error
         _check_completeness(folder, description, graphs)
@@ -164,10 +164,10 @@ class Bundle:
         notes: list[Any] = [content.get(entry) for entry in ("source", "versions")]
         if not all(isinstance(note, dict) for note in notes):
             raise BundleError(
-                f"{folder / DESCRIPTION}: source and versions are no objects. "
+                f"{folder / DESCRIPTION}: source and versions are not objects. "
                 f"{REPAIR.format(folder=folder)}"
             )
-        # Last, for what is found above says more.
+        # Last, because the messages above are more specific.
         if content.get("checksum") != checksum(content):
             raise BundleError(
                 f"{folder / DESCRIPTION} was edited: its checksum does not fit its other entries. "
@@ -187,11 +187,11 @@ def _read_description(folder: Path) -> tuple[dict[str, Any], str]:
     if not folder.is_dir():
         raise BundleError(
             f"The bundle {folder} does not exist; expected a folder with {DESCRIPTION} in it. "
-            "Make one with: yolact export CHECKPOINT -o BUNDLE"
+            "Create one with: yolact export CHECKPOINT -o BUNDLE"
         )
     if not path.exists():
         raise BundleError(
-            f"The folder {folder} is no bundle: it has no {DESCRIPTION}. "
+            f"The folder {folder} is not a bundle: it has no {DESCRIPTION}. "
             f"{REPAIR.format(folder=folder)}"
         )
     try:
@@ -216,10 +216,10 @@ def checksum(content: Mapping[str, Any]) -> str:
 
 
 def _count(content: Mapping[str, Any], name: str, *, most: int) -> int:
-    """Read a whole number of a description.
+    """Read a positive integer of a description.
 
     Raises:
-        ValueError: it is something else, or out of bounds.
+        ValueError: it is not an integer, or out of bounds.
     """
     value = content[name]
     if type(value) is not int or not 1 <= value <= most:
@@ -231,7 +231,7 @@ def _check_graph(folder: Path, name: str, entry: Mapping[str, Any]) -> GraphInfo
     path = folder / entry["file"]
     if path.parent != folder:
         raise BundleError(
-            f"{folder / DESCRIPTION}: graph {name!r} lies in {entry['file']!r}; expected a plain "
+            f"{folder / DESCRIPTION}: graph {name!r} is in {entry['file']!r}; expected a plain "
             f"file name. {REPAIR.format(folder=folder)}"
         )
     try:
@@ -266,7 +266,7 @@ def _compare(
 ) -> None:
     """Compare the description of a graph with the graph itself.
 
-    A library that infers shapes knows more than the file, so a free dimension fits every other.
+    A library that infers shapes may know more than the file: a free dimension matches any other.
     """
     if list(listed) != list(held):
         raise BundleError(
@@ -315,7 +315,7 @@ def _check_completeness(
     missing = needed - set(graphs)
     if missing:
         raise BundleError(
-            f"{folder / DESCRIPTION} lists no graph {' and no graph '.join(sorted(missing))}. "
+            f"{folder / DESCRIPTION} lacks these graphs: {', '.join(sorted(missing))}. "
             f"{REPAIR.format(folder=folder)}"
         )
 
@@ -323,15 +323,15 @@ def _check_completeness(
 def check_graphs(
     where: Path, description: ModelDescription, graphs: Mapping[str, GraphInfo]
 ) -> None:
-    """Compare the graphs of a bundle with the network that they are said to be.
+    """Compare the graphs of a bundle with the network that they claim to be.
 
     Raises:
-        BundleError: the number of classes, prototypes or coefficients, the size of the input, or
-            the outputs that post-processing reads are others.
+        BundleError: the number of classes, prototypes or coefficients, the input size, or the
+            outputs that post-processing reads do not match.
     """
     model = description.model
     height, width = model.input_size
-    # Last dimensions of tensors, in whichever graph they are.
+    # Last dimensions of tensors, in any graph.
     expected: dict[str, tuple[int, ...]] = {
         "image": (description.batch, height, width, 3),
         "boxes": (4,),
@@ -348,7 +348,7 @@ def check_graphs(
                 have not in (-1, want) for have, want in zip(given, ending, strict=True)
             ):
                 raise BundleError(
-                    f"{where}: {name} of the graph {graph!r} has the shape {list(tensor.shape)}; "
+                    f"{where}: {name} of the graph {graph!r} has shape {list(tensor.shape)}; "
                     f"the network {model.name!r} of {model.num_classes} classes and "
                     f"{model.num_prototypes} prototypes, with an input of {width}x{height}, has "
                     f"{['...', *ending]}. {REPAIR.format(folder=where.parent)}"
@@ -357,7 +357,7 @@ def check_graphs(
     missing = set(DETECT_FORMS[description.detect_form].outputs) - set(main.outputs)
     if missing or "image" not in main.inputs:
         raise BundleError(
-            f"{where}: the graph that goes from the image to detections lacks "
+            f"{where}: the graph from the image to detections lacks "
             f"{', '.join(sorted(missing)) or 'the image'}. {REPAIR.format(folder=where.parent)}"
         )
     rows = {
@@ -375,7 +375,7 @@ def check_graphs(
         )
     ):
         raise BundleError(
-            f"{where}: the graph that goes from the image to detections has {sorted(rows)} rows; "
+            f"{where}: the graph from the image to detections has {sorted(rows)} rows; "
             f"expected one for each of the {cells * model.priors_per_cell} priors. "
             f"{REPAIR.format(folder=where.parent)}"
         )

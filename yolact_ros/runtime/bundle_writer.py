@@ -1,4 +1,4 @@
-"""Write a bundle so that its folder always holds the complete old or the complete new one."""
+"""Write a bundle so that its folder always holds either the old or the new one completely."""
 
 from __future__ import annotations
 
@@ -39,32 +39,32 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle, completely or not at all.
 
-    A bundle of the same folder is replaced; other files in it stay.
+    An existing bundle in the folder is replaced; other files stay.
 
     Args:
-        folder: where to write.
+        folder: destination folder.
         model: the network.
         detect_form: a key of `DETECT_FORMS`.
-        max_detections: most detections of one image.
+        max_detections: maximum detections per image.
         graphs: name to ONNX model, as bytes or as the path of a file.
         source: name and SHA-256 of the checkpoint.
-        versions: of the libraries that took part.
+        versions: versions of the libraries used.
         warps: see `ModelDescription`.
-        target: the same.
-        precision: the same.
-        batch: the same.
-        top_k: the same.
-        quantization: plain values that say how an int8 bundle was made.
+        target: see `ModelDescription`.
+        precision: see `ModelDescription`.
+        batch: see `ModelDescription`.
+        top_k: see `ModelDescription`.
+        quantization: plain values that describe how an int8 bundle was made.
 
     Raises:
-        BundleError: the folder holds something else, or cannot be written.
+        BundleError: the folder contains something else, or cannot be written.
         BackendError: ONNX Runtime, which reads the graphs' inputs and outputs, is absent or
-            refuses a graph.
+            rejects a graph.
     """
     folder = Path(folder)
     if folder.exists() and not is_bundle(folder) and (folder.is_file() or any(folder.iterdir())):
         raise BundleError(
-            f"{folder} exists and is no bundle; choose another place, or remove it first."
+            f"{folder} exists and is not a bundle; choose another folder, or remove it first."
         )
     entries: dict[str, Any] = {}
     try:
@@ -108,9 +108,9 @@ def write_bundle(
 
 
 def _put_in_place(new: Path, folder: Path) -> None:
-    """Move `new` to `folder`; files of `folder` that belong to no bundle are kept.
+    """Move `new` to `folder`; keep files of `folder` that do not belong to a bundle.
 
-    Engines of replaced graphs are of no use.
+    Engines of replaced graphs are not kept.
     """
     if folder.exists():
         for path in folder.iterdir():
@@ -126,8 +126,8 @@ def _put_in_place(new: Path, folder: Path) -> None:
 def exchange(first: Path, second: Path) -> None:
     """Swap the names of two folders, so that an interrupt leaves each of them complete.
 
-    Linux does so in one step. Elsewhere, and on file systems that cannot, there are two, and an
-    exception between them is undone.
+    Linux does so in one step. Elsewhere, and on file systems without support, it takes two, and an
+    exception between them is rolled back.
     """
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2

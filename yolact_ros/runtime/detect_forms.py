@@ -1,4 +1,4 @@
-"""The forms of the graph `detect`: what it computes itself, and what follows from other graphs.
+"""Define the forms of the graph `detect`: what it computes, and what other graphs add.
 
 `model.json` names the form. The graphs of a bundle for video (`keyframe`, `non_keyframe`,
 `non_keyframe_flow`) have the same outputs.
@@ -25,13 +25,13 @@ from yolact_ros.runtime.postprocess import (
 
 
 class Dense:
-    """`detect` gives all priors and all prototypes; the other forms replace what differs.
+    """Reads a `detect` that outputs all priors and all prototypes; base of the other forms.
 
     Attributes:
-        outputs: what post-processing reads of `detect`.
-        graphs: further graphs that a bundle of this form must have.
+        outputs: outputs of `detect` that post-processing reads.
+        graphs: further graphs that a bundle of this form requires.
         on_device: outputs of `detect` that only these graphs read.
-        nms_inside: whether NMS and re-scoring are inside, with the settings of the export.
+        nms_inside: whether NMS and re-scoring are in the graph, with the settings of the export.
     """
 
     outputs: tuple[str, ...] = ("boxes", "class_scores", "coefficients", "prototypes")
@@ -59,7 +59,7 @@ class Dense:
         backend: Backend,
     ) -> np.ndarray:
         """Return (Hp, Wp, K) float32, at least inside `boxes` (N, 4), everywhere if None."""
-        # A GPU sends half precision, which numpy computes with slowly.
+        # A GPU returns half precision, in which numpy is slow.
         return np.asarray(outputs["prototypes"], np.float32)
 
     def soft_masks(
@@ -71,7 +71,7 @@ class Dense:
         model: ModelConfig,
         backend: Backend,
     ) -> SoftMasks:
-        """Assemble the masks of what `select` chose."""
+        """Assemble the masks of the selected detections."""
         boxes = selection.boxes if config.crop_masks else None
         prototypes = self.prototypes(outputs, boxes, model=model, backend=backend)
         return assemble_masks(
@@ -80,7 +80,7 @@ class Dense:
 
 
 class OnDemand(Dense):
-    """`detect` classifies all priors; boxes, coefficients and prototypes follow where needed."""
+    """Reads a `detect` that classifies all priors; the rest is computed only where needed."""
 
     outputs = ("class_scores", "head_features", "p3")
     graphs = ("boxes_and_coefficients", "prototypes")
@@ -106,9 +106,9 @@ class OnDemand(Dense):
         model: ModelConfig,
         backend: Backend,
     ) -> np.ndarray:
-        """Compute the rectangle around all boxes, or everything on a GPU; the rest is zero."""
+        """Compute prototypes in the rectangle around the boxes, on a GPU all; the rest is zero."""
         height, width = model.prototype_size
-        # A GPU loses more by preparing itself for each new shape than it gains by the smaller one.
+        # On a GPU, preparing for each new shape costs more than the smaller shape saves.
         if boxes is None or (backend.on_gpu and len(boxes)):
             cells = np.array([[0, 0, width, height]])
         else:
@@ -117,7 +117,7 @@ class OnDemand(Dense):
 
 
 class WithNms(Dense):
-    """`detect` gives finished detections, best first, and all prototypes."""
+    """Reads a `detect` that outputs finished detections, best first, and all prototypes."""
 
     outputs = ("boxes", "scores", "mask_scores", "class_ids", "coefficients", "prototypes")
     nms_inside = True
@@ -135,7 +135,7 @@ class WithNms(Dense):
 
 
 class WithMasks(WithNms):
-    """`detect` gives finished detections, best first, and their soft masks in eight bits."""
+    """Reads a `detect` that outputs finished detections, best first, with 8-bit soft masks."""
 
     outputs = ("boxes", "scores", "mask_scores", "class_ids", "coefficients", "masks")
 
@@ -147,13 +147,13 @@ class WithMasks(WithNms):
         model: ModelConfig,
         backend: Backend,
     ) -> np.ndarray:
-        """Refuse: they stay inside the graph.
+        """Raise, because the prototypes stay inside the graph.
 
         Raises:
             BackendError: always.
         """
         raise BackendError(
-            f"Model {model.name!r} assembles masks inside its graph and gives no prototypes; "
+            f"Model {model.name!r} assembles masks inside its graph and outputs no prototypes; "
             "export it with --masks host."
         )
 
@@ -166,7 +166,7 @@ class WithMasks(WithNms):
         model: ModelConfig,
         backend: Backend,
     ) -> SoftMasks:
-        """Take over the masks of what `select` chose."""
+        """Return the graph's own masks of the selected detections."""
         masks = outputs["masks"][finished_rows(outputs, config)]
         return assembled_masks(masks, selection.boxes, crop=config.crop_masks)
 

@@ -1,4 +1,4 @@
-"""The instances of one image: arrays for numbers, `Instance` objects for reading."""
+"""Hold the instances of one image: arrays for numbers, `Instance` objects for reading."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PARTIAL = "partial"  # it reuses deep features or detections of an earlier image
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One instance of an image.
+    """Describes one instance of an image.
 
     Attributes:
         class_id: index into the model's list of classes; messages and files count from 1 instead
             (`Detections.labels`).
-        class_name: its name; empty where the detections carry no names.
+        class_name: name of the class; empty if the detections have no names.
         score: class score.
         mask_score: class score times predicted mask IoU; `score` without mask re-scoring.
         box: (4,) float32 x1 y1 x2 y2 in pixels of the source image.
@@ -41,7 +41,7 @@ class Instance:
 
     @property
     def mask(self) -> np.ndarray:
-        """(height, width) bool mask on the whole source image; made on each access."""
+        """Return the (height, width) bool mask on the whole source image; built on each access."""
         mask = np.zeros(self.image_size, bool)
         x1, y1, x2, y2 = self.mask_roi
         mask[y1:y2, x1:x2] = self.crop
@@ -50,10 +50,10 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """The N instances of one image, best class score first; N may be 0. Immutable.
+    """Holds the N instances of one image, best class score first; N may be 0. Immutable.
 
-    Iterating gives `Instance` objects. An int index gives one of them; a slice, a list of indices
-    or a boolean array gives `Detections` of those.
+    Iteration yields `Instance` objects. An int index returns one of them; a slice, a list of
+    indices or a boolean array returns `Detections` of those.
 
     Attributes:
         boxes: (N, 4) float32 x1 y1 x2 y2 in pixels of the source image, clipped to it.
@@ -61,15 +61,15 @@ class Detections:
         mask_scores: (N,) float32, class score times predicted mask IoU (YOLACT++); equal to
             `scores` for a network without mask re-scoring.
         class_ids: (N,) int64, indices into the model's list of classes. Messages, images and files
-            have `labels` instead.
-        mask_rois: (N, 4) int32 x1 y1 x2 y2, half-open, in pixels of the source image; where each
-            mask lies. Empty (x1 == x2 or y1 == y2) for a box outside the image.
+            use `labels` instead.
+        mask_rois: (N, 4) int32 x1 y1 x2 y2, half-open, in pixels of the source image: the region
+            of each mask. Empty (x1 == x2 or y1 == y2) for a box outside the image.
         masks: N arrays (y2 - y1, x2 - x1) bool, one for each region.
         image_size: (height, width) of the source image in pixels.
         frame_type: `keyframe` or `partial`.
-        keyframe_stamp: seconds, stamp of the image that the deep features are from: for a
-            keyframe its own; None if it had none.
-        keyframe_source: what the caller of `Stream.segment` named that image.
+        keyframe_stamp: seconds, stamp of the image that the deep features come from (its own for
+            a keyframe); None if that image had none.
+        keyframe_source: the `source` argument of `Stream.segment` for that image.
         keyframe_reason: why an image of a stream is a keyframe (`runtime.video.keyframes`); None
             if it is not, and for single images.
         track_ids: (N,) int64 ids that objects keep from image to image, 0 until confirmed; None
@@ -94,10 +94,10 @@ class Detections:
     timings: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that the arrays agree about N.
+        """Check that the lengths of the arrays agree.
 
         Raises:
-            ValueError: they disagree about N.
+            ValueError: the lengths differ.
         """
         lengths = {
             name: len(getattr(self, name))
@@ -112,7 +112,7 @@ class Detections:
     def empty(
         cls, image_size: tuple[int, int], *, timings: Mapping[str, float] | None = None
     ) -> Detections:
-        """Return no instances, for an image of (height, width) pixels."""
+        """Return zero instances for an image of (height, width) pixels."""
         return cls(
             boxes=np.zeros((0, 4), np.float32),
             scores=np.zeros(0, np.float32),
@@ -137,10 +137,10 @@ class Detections:
     def __getitem__(self, key: slice | Sequence[int] | np.ndarray) -> Detections: ...
 
     def __getitem__(self, key: int | slice | Sequence[int] | np.ndarray) -> Instance | Detections:
-        """Return one instance, or the detections that a slice, indices or a bool array select.
+        """Return one instance, or the detections selected by a slice, indices or a bool array.
 
         Raises:
-            IndexError: an index is out of range, or a boolean array has another length.
+            IndexError: an index is out of range, or a boolean array has the wrong length.
         """
         if isinstance(key, (int, np.integer)):
             return self._instance(int(key))
@@ -163,7 +163,7 @@ class Detections:
         """Return the detections of the named classes.
 
         Raises:
-            ValueError: the model has no class of such a name.
+            ValueError: the model does not have a class of that name.
         """
         wanted = [names] if isinstance(names, str) else list(names)
         unknown = [name for name in wanted if name not in self.class_names]
@@ -177,22 +177,22 @@ class Detections:
 
     @property
     def labels(self) -> np.ndarray:
-        """(N,) int64 class ids as every message, image and file has them: 1 is the first class.
+        """Return (N,) int64 class ids as in messages, images and files: 1 is the first class.
 
-        0 is the background of an image, so `class_names[label - 1]` is the name of a class.
+        0 is the background in images, so `class_names[label - 1]` is the name of a class.
         """
         labels: np.ndarray = self.class_ids + 1
         return labels
 
     def full_mask(self, index: int) -> np.ndarray:
-        """(height, width) bool mask of one instance on the whole source image."""
+        """Return the (height, width) bool mask of one instance on the whole source image."""
         return self._instance(index).mask
 
     def to_supervision(self) -> Any:
         """Convert to `supervision.Detections`, with full masks (N, height, width).
 
         Raises:
-            ImportError: the library `supervision` is not installed.
+            ImportError: `supervision` is not installed.
         """
         import supervision
 

@@ -1,4 +1,4 @@
-"""One image on its way through a stream: its input, what to run, and its detections."""
+"""Hold one image on its way through a stream: its input, its plan, and its detections."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from yolact_ros.runtime.preprocess import Placement
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Plan of the computation of one image.
+    """Plans the computation of one image.
 
     Attributes:
         graph: the graph to run; None to propagate the detections of the last inference.
-        reused: features of the keyframe that the graph takes.
+        reused: features of the keyframe that the graph takes as inputs.
         flow: other inputs of the graph besides the image.
         reason: why the image is a keyframe (`runtime.video.keyframes`); None if it is not.
-        keyframe_stamp: of the keyframe whose features are used, or of this one.
+        keyframe_stamp: stamp of the keyframe whose features are used, or of this one.
     """
 
     graph: str | None
@@ -38,18 +38,18 @@ class Step:
 
 @dataclass(eq=False)
 class Frame:
-    """One image on its way through a stream.
+    """Holds one image on its way through a stream.
 
     Attributes:
         tensor: (1, H, W, 3) uint8 BGR, the network's input.
-        placement: where the image lies in it.
-        grey: what optical flow is computed on; None where it is not needed.
-        stamp, source: see `Stream.segment`; `keyframe_source` is that of its keyframe.
+        placement: position of the image in the network's input.
+        grey: input of optical flow; None if not needed.
+        stamp, source: see `Stream.segment`; `keyframe_source` is the source of its keyframe.
         requested: whether a keyframe was requested.
         config: thresholds and limits.
-        started, prepared: `time.perf_counter` when the work on it began and its input was ready.
-        waited_s: seconds that it spent ready, with neither the device nor the CPU at work on it.
-        outputs: of its graph, once they are fetched.
+        started, prepared: `time.perf_counter` at the start and when its input was ready.
+        waited_s: seconds during which it was ready, but neither device nor CPU worked on it.
+        outputs: outputs of its graph, once fetched.
     """
 
     tensor: np.ndarray
@@ -80,17 +80,17 @@ def finish_detections(
     waited_s: float = 0.0,
     **frame: Any,
 ) -> Detections:
-    """Bring an inference to the resolution of its source image.
+    """Convert an inference to the resolution of its source image.
 
     Args:
-        inference: what the network found.
-        placement: where the image lies in the network's input.
+        inference: the network's detections.
+        placement: position of the image in the network's input.
         config: mask threshold and form of the boxes.
         classes: names of the model's classes.
-        started: `time.perf_counter` when the work on the image began.
-        prepared: the same when its input was ready.
-        waited_s: seconds after that in which nothing was done for it.
-        frame: fields of `Detections` that say what the image is in its stream.
+        started: `time.perf_counter` at the start of the work on the image.
+        prepared: `time.perf_counter` when its input was ready.
+        waited_s: seconds after that during which nothing was done for it.
+        frame: fields of `Detections` that describe the image within its stream.
     """
     selection = inference.selection
     regions, masks = enlarge_masks(inference.soft, placement, config.mask_threshold)

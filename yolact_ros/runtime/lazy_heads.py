@@ -1,7 +1,7 @@
 """Compute boxes, coefficients and prototypes only where they are needed.
 
-The graph `detect` classifies all priors. Boxes and coefficients follow for the few that pass the
-threshold, prototypes for the part of the image that is inside boxes. The numbers are those of the
+The graph `detect` classifies all priors. Boxes and coefficients are computed for the few that pass
+the threshold, prototypes for the part of the image inside boxes. The numbers equal those of the
 whole network.
 """
 
@@ -12,19 +12,19 @@ import numpy as np
 from yolact_ros.config import ModelConfig
 from yolact_ros.runtime.backends import Array, Backend
 
-# Cells of P3 around a part of it that its prototypes depend on: three for the convolutions at
-# P3's size, one for the enlargement together with the convolution after it.
+# Margin of P3 cells that prototypes depend on: three for the convolutions at P3's size, one for
+# the upsampling together with the convolution after it.
 HALO = 4
 
 
 def predict_priors(
     backend: Backend, head_features: Array, priors: np.ndarray, *, model: ModelConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compute boxes and coefficients of chosen priors.
+    """Compute boxes and coefficients of selected priors.
 
     Args:
-        backend: has the graph `boxes_and_coefficients`.
-        head_features: what `detect` gave under this name.
+        backend: provides the graph `boxes_and_coefficients`.
+        head_features: output of `detect` of this name.
         priors: (n,) int64.
         model: the network.
 
@@ -46,8 +46,8 @@ def prototypes_inside(
     """Compute the prototypes in the rectangle around some boxes.
 
     Args:
-        backend: has the graph `prototypes`.
-        p3: (1, channels, h, w) float32, what `detect` gave under this name.
+        backend: provides the graph `prototypes`.
+        p3: (1, channels, h, w) float32, output of `detect` of this name.
         cells: (N, 4) int64 x1 y1 x2 y2, half-open, prototype cells of each box; N may be 0.
         model: the network.
 

@@ -1,12 +1,12 @@
-"""Assemble instance masks from prototypes, and enlarge them to the source image.
+"""Assemble instance masks from prototypes, and upsample them to the source image.
 
 Masks are built only inside their boxes, and equal the reference's, which builds each one on the
 whole image (dbolya/yolact `layers/output_utils.py::postprocess`): sigmoid, crop, bilinear
 enlargement, threshold.
 
-Nothing here calls BLAS. Its threads wait for each other by spinning, and on two busy cores that
-turns products of 1 ms into stalls of 100 ms and more; `einsum` and interpolation by rows take the
-same time as BLAS on one thread, with no setting of the process to guard.
+Nothing here calls BLAS. Its threads wait for each other by spinning, which on two busy cores
+turns products of 1 ms into stalls of 100 ms and more; `einsum` and row-wise interpolation take
+the same time as BLAS on one thread, without a process-wide setting.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import numpy as np
 
 from yolact_ros.runtime.preprocess import Placement
 
-# Floats of one block of rows in the enlargement: two such blocks stay in a core's cache.
+# Floats per block of rows in the upsampling: two such blocks fit in a core's cache.
 BLOCK = 32768
 
 
 @dataclass(frozen=True, eq=False)
 class SoftMasks:
-    """Masks at the prototypes' resolution, each only where it is not cut off; N may be 0.
+    """Holds masks at prototype resolution, each only inside its crop; N may be 0.
 
     Attributes:
         cells: (N, 4) int64 x1 y1 x2 y2, half-open: the prototype cells that each mask covers.
@@ -47,13 +47,13 @@ class SoftMasks:
 def assemble_masks(
     prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray, *, crop: bool = True
 ) -> SoftMasks:
-    """Combine prototypes into one soft mask for each instance (YOLACT section 3.1, equation 1).
+    """Combine prototypes into one soft mask per instance (YOLACT section 3.1, equation 1).
 
     Args:
         prototypes: (Hp, Wp, K) float32.
         coefficients: (N, K) float32 in [-1, 1].
         boxes: (N, 4) float32 x1 y1 x2 y2 as fractions of the network's input.
-        crop: end each mask at its box, which is how the networks are trained.
+        crop: crop each mask at its box, which is how the networks are trained.
     """
     height, width = prototypes.shape[:2]
     cells = _mask_cells(boxes, (height, width), crop=crop)
@@ -67,7 +67,7 @@ def assemble_masks(
     for (x1, y1, x2, y2), weights, total in zip(cells, coefficients, values, strict=True):
         np.einsum("ijk,k->ij", prototypes[y1:y2, x1:x2], weights, out=total)
     np.negative(flat, out=flat)
-    with np.errstate(over="ignore"):  # exp(-x) may be infinite, which gives the right 0
+    with np.errstate(over="ignore"):  # exp(-x) may be infinite, which correctly yields 0
         np.exp(flat, out=flat)
     flat += 1
     np.divide(1, flat, out=flat)
@@ -75,7 +75,7 @@ def assemble_masks(
 
 
 def assembled_masks(masks: np.ndarray, boxes: np.ndarray, *, crop: bool = True) -> SoftMasks:
-    """Take over masks that were assembled inside a graph.
+    """Convert masks that were assembled inside a graph.
 
     Args:
         masks: (N, Hp, Wp) uint8, 255 times the soft masks, not cropped.
@@ -104,7 +104,7 @@ def box_cells(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     without rounding (`layers/box_utils.py::crop`).
 
     Args:
-        boxes: (N, 4) float32 x1 y1 x2 y2 as fractions; may lie outside, or not be finite.
+        boxes: (N, 4) float32 x1 y1 x2 y2 as fractions; may be outside the input, or not finite.
         size: (Hp, Wp).
 
     Returns:
@@ -125,11 +125,11 @@ def box_cells(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def enlarge_masks(
     soft: SoftMasks, placement: Placement, threshold: float
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Enlarge soft masks to the source image, each only where it can be set, and cut at a value.
+    """Upsample soft masks to the source image where they can exceed the threshold, and binarize.
 
     Args:
         soft: masks at the prototypes' resolution.
-        placement: where the source image lies in the network's input.
+        placement: position of the source image in the network's input.
         threshold: a pixel belongs to the instance where its mask is above this.
 
     Returns:
@@ -142,7 +142,7 @@ def enlarge_masks(
             soft.size, placement.image_size, placement.extent, placement.shift, strict=True
         )
     )
-    # Between cells that are not above the threshold no pixel can be: the others bound the mask.
+    # Between cells below the threshold no pixel can exceed it, so the other cells bound the mask.
     offsets = np.array([_bounds(values > threshold) for values in soft.values], np.int64)
     occupied = soft.cells[:, [0, 1, 0, 1]] + offsets.reshape(-1, 4)
     left, right = columns.region(occupied[:, 0], occupied[:, 2])
@@ -157,7 +157,7 @@ def enlarge_masks(
 
 
 def _bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Return x1 y1 x2 y2, half-open, around what is set in (h, w) bool; zeros if nothing is."""
+    """Return x1 y1 x2 y2, half-open, around the set pixels of (h, w) bool, or zeros."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if not len(columns):
         return 0, 0, 0, 0
@@ -166,10 +166,10 @@ def _bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 @dataclass(frozen=True, eq=False)
 class AxisSamples:
-    """Position of each pixel of one image axis between two prototype cells.
+    """Locates each pixel of one image axis between two prototype cells.
 
     Attributes:
-        lower, upper: (pixels,) int64, the cells on its two sides, both ascending.
+        lower, upper: (pixels,) int64, the cells on both sides, ascending.
         weight: (pixels,) float32 fraction of the upper cell.
     """
 
@@ -178,7 +178,7 @@ class AxisSamples:
     weight: np.ndarray
 
     def region(self, first: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pixels, half-open, that touch the cells from `first` to `end`, exclusive."""
+        """Return the half-open pixel range that touches the cells from `first` up to `end`."""
         start = np.searchsorted(self.upper, first, side="left")
         stop = np.searchsorted(self.lower, end, side="left")
         empty = first >= end
@@ -187,16 +187,16 @@ class AxisSamples:
 
 @functools.lru_cache(maxsize=16)
 def axis_samples(cells: int, pixels: int, extent: float, shift: float) -> AxisSamples:
-    """Sample positions of bilinear interpolation with `align_corners=False`.
+    """Return the sample positions of bilinear interpolation with `align_corners=False`.
 
-    All in float32 and in PyTorch's order of operations, so that a pixel on the edge of a mask
+    Computed in float32 and in PyTorch's order of operations, so that a pixel on the edge of a mask
     falls on the same side as in the reference.
 
     Args:
         cells: prototype cells along the axis.
         pixels: pixels of the source image along the axis.
         extent: source pixels along the whole network input.
-        shift: source pixels of input before the image.
+        shift: extent of the input before the image, in source pixels.
     """
     scale = np.float32(cells) / np.float32(extent)
     centres = np.arange(pixels, dtype=np.float32) + np.float32(0.5) + np.float32(shift)
@@ -221,7 +221,7 @@ def _enlarge(
     mask = np.empty((height, width), bool)
     if not mask.size:
         return mask
-    # The crop's border is zero: one ring of cells around the values takes part.
+    # Beyond the crop masks are zero: one ring of cells around the values takes part.
     padded = np.zeros((values.shape[0] + 2, values.shape[1] + 2), np.float32)
     padded[1:-1, 1:-1] = values
     first_column, first_row = cells[0] - 1, cells[1] - 1

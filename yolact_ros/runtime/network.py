@@ -1,4 +1,4 @@
-"""A model's graphs and what the host computes between them: selection, prototypes, soft masks."""
+"""Run a model's graphs, and compute on the host what comes between them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from yolact_ros.runtime.detect_forms import DETECT_FORMS
 from yolact_ros.runtime.masks import SoftMasks
 from yolact_ros.runtime.postprocess import Selection
 
-# Settings that a graph with NMS inside has built in; all but `top_k` with their default values.
+# Settings that are fixed in a graph with NMS inside, at their defaults except for `top_k`.
 FIXED_IN_GRAPH = ("nms", "nms_iou_threshold", "top_k", "all_classes")
 
 
 @dataclass(frozen=True, eq=False)
 class Inference:
-    """Detections of the network in one image.
+    """Holds the network's detections in one image.
 
     Attributes:
         selection: N instances, boxes in fractions of the network's input.
-        soft: their masks at the resolution of the prototypes.
-        seconds: spent in the backend.
+        soft: their masks at prototype resolution.
+        seconds: time spent in the backend.
     """
 
     selection: Selection
@@ -37,24 +37,24 @@ class Inference:
 
 
 class Network:
-    """Runs a model's graphs; shared by a segmenter and its streams.
+    """Runs a model's graphs for a segmenter and its streams.
 
     Attributes:
         backend: the library that runs the graphs.
         description: the model.
-        form: how the outputs of `detect` are read.
+        form: how to read the outputs of `detect`.
     """
 
     def __init__(self, backend: Backend, description: ModelDescription) -> None:
-        """Take over a backend.
+        """Wrap a backend.
 
         Raises:
-            BackendError: the model is for batches of video.
+            BackendError: the model is for video and for batches, which exclude each other.
         """
         if description.batch > 1 and description.warps:
             raise BackendError(
-                f"Model {description.model.name!r} was exported for video and batches of "
-                f"{description.batch} images, which do not go together. Export it with --batch 1."
+                f"Model {description.model.name!r} was exported for video with batches of "
+                f"{description.batch} images, which is not supported. Export it with --batch 1."
             )
         self.backend = backend
         self.description = description
@@ -66,26 +66,26 @@ class Network:
         return "keyframe" if self.description.warps else "detect"
 
     def limited(self, config: PostprocessConfig) -> PostprocessConfig:
-        """Return `config` with at most as many detections as the model was exported for."""
+        """Return `config` with no more detections than the model was exported for."""
         most = self.description.max_detections
         return config if config.max_detections <= most else replace(config, max_detections=most)
 
     @property
     def overlaps(self) -> bool:
-        """Return whether a run is entirely on a device and leaves the CPU to other images."""
+        """Return whether a run leaves the CPU free for other images."""
         backend = self.backend
         return self.form.nms_inside and backend.on_gpu and isinstance(backend, AsyncBackend)
 
     def submit(self, graph: str, inputs: Sequence[Mapping[str, Array]]) -> list[Run]:
-        """Begin to run one graph on an image, or on as many as the model takes at once.
+        """Start running one graph on one image, or on as many as the model processes at once.
 
         Args:
             graph: `whole_graph`, `non_keyframe` or `non_keyframe_flow`.
-            inputs: of each image, at most `ModelDescription.batch`: `image` (1, H, W, 3) uint8
-                BGR, and a keyframe's features where the graph takes them.
+            inputs: for each image, at most `ModelDescription.batch`: `image` (1, H, W, 3) uint8
+                BGR, and a keyframe's features if the graph requires them.
 
         Returns:
-            The run of each image.
+            One run per image.
 
         Raises:
             BackendError: the backend fails.
@@ -93,13 +93,13 @@ class Network:
         if self.description.batch == 1:
             return [self._submit(graph, inputs[0])]
         images = np.zeros((self.description.batch, *inputs[0]["image"].shape[1:]), np.uint8)
-        for place, one in zip(images, inputs, strict=False):  # what is left stays black
+        for place, one in zip(images, inputs, strict=False):  # unused images stay black
             place[...] = one["image"][0]
         run = self._submit(graph, {"image": images})
         return [RunOfBatch(run, index) for index in range(len(inputs))]
 
     def _submit(self, graph: str, inputs: Mapping[str, Array]) -> Run:
-        # The host passes on features, and what another graph reads, without looking at them.
+        # Features and inputs of other graphs are passed on without being read by the host.
         keep = (*FEATURES, *self.form.on_device)
         if isinstance(self.backend, AsyncBackend):
             return self.backend.submit(graph, inputs, keep=keep)
@@ -113,10 +113,10 @@ class Network:
         Args:
             outputs: what `Run.fetch` returned.
             config: thresholds and limits.
-            seconds: that the run took.
+            seconds: duration of the run.
 
         Raises:
-            BackendError: the backend fails in one of the graphs that follow.
+            BackendError: the backend fails in one of the further graphs.
         """
         backend = Stopwatch(self.backend, seconds)
         config = self.limited(config)
@@ -131,7 +131,7 @@ class Network:
 
 
 class Stopwatch:
-    """A backend that adds up the seconds of its runs."""
+    """Adds up the durations of a backend's runs."""
 
     def __init__(self, backend: Backend, seconds: float) -> None:
         self._backend = backend
@@ -150,10 +150,7 @@ class Stopwatch:
 
 
 class BlockingRun:
-    """A run of a backend that returns when the outputs are there.
-
-    It takes place in the first `fetch`.
-    """
+    """Represents a run of a blocking backend; it takes place in the first `fetch`."""
 
     def __init__(self, run: Callable[[], dict[str, Array]]) -> None:
         self.seconds = 0.0
@@ -177,7 +174,7 @@ class BlockingRun:
 
 
 class RunOfBatch:
-    """One image of a run of several."""
+    """Represents one image of a batched run."""
 
     def __init__(self, run: Run, index: int) -> None:
         self._run = run
@@ -185,7 +182,7 @@ class RunOfBatch:
 
     @property
     def seconds(self) -> float:
-        """Seconds that all images together took."""
+        """Return the duration in seconds for all images together."""
         return self._run.seconds
 
     def fetch(self) -> dict[str, Array]:
@@ -196,7 +193,7 @@ class RunOfBatch:
 def _rescore(backend: Backend, selection: Selection, soft: SoftMasks) -> np.ndarray:
     """Multiply class scores by predicted mask IoU, (N,) float32 (YOLACT++ section 4.3).
 
-    The network sees masks as the reference gives them: soft, cropped, not enlarged.
+    The network receives masks as in the reference: soft, cropped, not upsampled.
     """
     inputs = {"masks": soft.dense(), "class_ids": selection.class_ids}
     mask_scores: np.ndarray = selection.scores * backend.run("rescore", inputs)["mask_iou"]
@@ -207,7 +204,7 @@ def check_postprocess(config: PostprocessConfig, description: ModelDescription) 
     """Check settings against a model.
 
     Raises:
-        ConfigError: the model has NMS inside its graph and the settings ask for a different one.
+        ConfigError: the model has NMS inside its graph, and the settings require a different one.
     """
     if not DETECT_FORMS[description.detect_form].nms_inside:
         return
@@ -215,11 +212,11 @@ def check_postprocess(config: PostprocessConfig, description: ModelDescription) 
     for name in FIXED_IN_GRAPH:
         value, default = getattr(config, name), getattr(defaults, name)
         built_in = (description.top_k or default) if name == "top_k" else default
-        # A default is nobody's choice, so that it goes with every graph.
+        # Default values were not chosen by anybody, so they are compatible with every graph.
         if value not in (built_in, default):
             another = f" with --top-k {value}, or" if name == "top_k" else ""
             raise ConfigError(
-                f"{name} is {value!r}, but this model has NMS inside its graph, with {name} "
-                f"{built_in!r}. Set that, or export the model again{another} for ONNX Runtime "
+                f"{name} is {value!r}, but this model has NMS inside its graph with {name} "
+                f"{built_in!r}. Use that value, or export it again{another} for ONNX Runtime "
                 "with --nms host, where it can be set at run time."
             )

@@ -1,8 +1,8 @@
 """Read inputs and outputs of an ONNX file without a library, and check its weights.
 
-A walk through the protobuf encoding (https://protobuf.dev/programming-guides/encoding/) with the
-field numbers of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. The robot has no `onnx`,
-and ONNX Runtime says nothing of weights.
+The file is walked by its protobuf encoding (https://protobuf.dev/programming-guides/encoding/)
+with the field numbers of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. A robot does not
+have `onnx`, and ONNX Runtime does not expose weights.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# Fields that hold a graph, a node, a function, an attribute or a tensor, by what they lie in.
+# Fields that contain a graph, node, function, attribute or tensor, by their parent.
 _NESTED = {
     "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse", 11: "input", 12: "output"},
@@ -31,7 +31,7 @@ _DEEPEST = 40
 
 @dataclass
 class OnnxFile:
-    """Inputs and outputs that a graph declares.
+    """Holds the inputs and outputs that a graph declares.
 
     Attributes:
         inputs: name to shape and numpy dtype; -1 is a free dimension, None an unknown shape.
@@ -43,13 +43,13 @@ class OnnxFile:
 
 
 def inspect_onnx(content: bytes) -> OnnxFile:
-    """Read inputs and outputs, and check every tensor that the file holds.
+    """Read inputs and outputs, and check every tensor in the file.
 
-    Single infinite numbers are allowed, for they are bounds and fill values; NaN never is.
+    Scalar infinities are allowed as bounds and fill values; NaN is not.
 
     Raises:
-        ValueError: the file is no protobuf, has weights in another file, or has weights that are
-            NaN or infinite. The message continues a sentence that names the file.
+        ValueError: the file is not protobuf, has weights in another file, or has weights that
+            are NaN or infinite. The message continues a sentence that names the file.
     """
     found = OnnxFile()
     data = memoryview(content)
@@ -65,7 +65,7 @@ def inspect_onnx(content: bytes) -> OnnxFile:
 def _walk(
     data: memoryview, kind: str, start: int, end: int, depth: int
 ) -> Iterator[tuple[str, int, int, int]]:
-    """Give the kind, place and depth of every nested message, outer ones first."""
+    """Yield the kind, position and depth of every nested message, outer ones first."""
     if depth > _DEEPEST:
         raise ValueError(f"is nested deeper than {_DEEPEST} levels")
     nested = _NESTED.get(kind, {})
@@ -76,7 +76,7 @@ def _walk(
 
 
 def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Give number, wire type and place of each field; of a varint, its value and 0."""
+    """Yield number, wire type and position of each field; of a varint, its value and 0."""
     place = start
     while place < end:
         key, place = _varint(data, place, end)
@@ -88,9 +88,9 @@ def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, 
         if wire == 2:
             length, place = _varint(data, place, end)
         else:
-            length = {1: 8, 5: 4}.get(wire, end)  # other wire types are not of ONNX
+            length = {1: 8, 5: 4}.get(wire, end)  # ONNX has no other wire types
         if not 0 <= length <= end - place:
-            raise ValueError("is damaged: a field reaches beyond its end")
+            raise ValueError("is damaged: a field extends beyond the end")
         yield number, wire, place, place + length
         place += length
 
@@ -117,7 +117,7 @@ def _check_tensor(data: memoryview, start: int, end: int) -> None:
             name = _text(data, first, last)
         elif number == 13 or (number == 14 and wire == 0 and first):
             raise ValueError(
-                "has weights in another file, which nothing would check; save it with its weights "
+                "has weights in another file, which is not checked; save it with its weights "
                 "inside"
             )
         elif number in (4, 9, 10) and wire != 0:
@@ -125,7 +125,7 @@ def _check_tensor(data: memoryview, start: int, end: int) -> None:
     for number, first, last in parts:
         form = _RAW.get(dtype) if number == 9 else {4: "<f4", 10: "<f8"}[number]
         if form is None or (last - first) % np.dtype(form).itemsize:
-            continue  # whole numbers, or a length that the library will refuse
+            continue  # integers, or a length that the library will reject
         values = np.frombuffer(data[first:last], form)
         if not np.isfinite(values).all() and (len(values) > 1 or np.isnan(values).any()):
             raise ValueError(f"has NaN or infinity among its weights, in {name or 'a constant'!r}")

@@ -1,9 +1,9 @@
-"""Choose detections from the network's raw output: threshold, NMS, limits.
+"""Select detections from the network's raw output: threshold, NMS, limits.
 
 Fast NMS equals dbolya/yolact `layers/functions/detection.py` for all detections above the
-threshold, and with `all_classes` also for those below. The threshold comes first here, which makes
-Fast NMS thirty times faster: whether a candidate is suppressed depends on better-scored ones
-alone, so those below the threshold change nothing above.
+threshold, and with `all_classes` also for those below. Thresholding first makes Fast NMS thirty
+times faster and changes nothing above the threshold, because a candidate is suppressed only by
+better-scored ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The chosen detections in the network's coordinates, best first; N may be 0.
+    """Holds the selected detections in network coordinates, best first; N may be 0.
 
     Attributes:
         boxes: (N, 4) float32 x1 y1 x2 y2 as fractions of the network's input, not clipped.
@@ -47,17 +47,17 @@ def select_detections(
     *,
     predict: Predict | None = None,
 ) -> Selection:
-    """Choose the detections of one image from the predictions of all priors.
+    """Select the detections of one image from the predictions of all priors.
 
     Args:
         predictions: `boxes` (P, 4), `class_scores` (P, C) without background, `coefficients`
             (P, K), all float32; only `class_scores` with `predict`.
         config: thresholds and limits.
-        predict: gives boxes and coefficients of the priors that enter NMS.
+        predict: returns boxes and coefficients of the priors that enter NMS.
 
     Returns:
-        Detections with a score strictly above the threshold (for `all_classes`: of priors with
-        such a score); equal scores keep the order of class, rank within the class and prior.
+        Detections with a score strictly above the threshold (with `all_classes`: all classes of
+        priors with such a score); ties are ordered by class, rank within the class and prior.
     """
     class_scores = predictions["class_scores"]
     priors, class_ids = _candidates(class_scores, config)
@@ -74,7 +74,7 @@ def select_detections(
         boxes, coefficients = (predictions[n][entering] for n in ("boxes", "coefficients"))
     else:
         boxes, coefficients = predict(entering)
-    rows = np.zeros(len(priors), np.int64)  # of `boxes`, for each candidate
+    rows = np.zeros(len(priors), np.int64)  # row of `boxes` for each candidate
     rows[np.concatenate([none, *groups])] = indices
     kept = [ranked[nms(boxes[rows[ranked]], config.nms_iou_threshold)] for ranked in groups]
     survivors = np.concatenate([none, *kept])
@@ -89,7 +89,7 @@ def select_detections(
 
 
 def select_finished(predictions: Mapping[str, np.ndarray], config: PostprocessConfig) -> Selection:
-    """Choose from the output of a graph that has NMS and re-scoring inside.
+    """Select detections from the output of a graph that includes NMS and re-scoring.
 
     Args:
         predictions: `boxes` (N, 4), `scores` (N,), `mask_scores` (N,), `class_ids` (N,) and
@@ -108,14 +108,14 @@ def select_finished(predictions: Mapping[str, np.ndarray], config: PostprocessCo
 
 def finished_rows(predictions: Mapping[str, np.ndarray], config: PostprocessConfig) -> np.ndarray:
     """Return the indices of the rows that `select_finished` chooses."""
-    # An unused row is none even where the threshold is 0: scores are strictly above it.
+    # Unused rows are excluded even at threshold 0, because scores must be strictly above it.
     return np.flatnonzero(predictions["scores"] > config.score_threshold)[: config.max_detections]
 
 
 def _candidates(
     class_scores: np.ndarray, config: PostprocessConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pairs of prior and class that enter NMS, both (n,) int64, in order of priors."""
+    """Return the prior-class pairs that enter NMS, both (n,) int64, in order of priors."""
     num_classes = class_scores.shape[1]
     pairs = np.flatnonzero(class_scores.ravel() > config.score_threshold)
     priors, class_ids = np.divmod(pairs, num_classes)
@@ -130,8 +130,8 @@ def _candidates(
 
 
 def _group_by_class(class_ids: np.ndarray, num_classes: int) -> list[np.ndarray]:
-    """Return for each class that occurs its indices, ascending."""
-    order = np.argsort(class_ids.astype(np.int16), kind="stable")  # 16 bits: sorted by radix
+    """Return the indices of each occurring class, ascending."""
+    order = np.argsort(class_ids.astype(np.int16), kind="stable")  # 16 bits use radix sort
     counts = np.bincount(class_ids, minlength=num_classes)
     groups = np.split(order, np.cumsum(counts)[:-1])
     return [group for group in groups if len(group)]
@@ -141,7 +141,7 @@ def best_first(scores: np.ndarray, count: int) -> np.ndarray:
     """Return the indices of the `count` highest scores, best first; ties keep their order."""
     indices = np.arange(len(scores))
     if len(scores) > 4 * count:
-        # Scores equal to the last one that fits stay in, so that the order of ties holds.
+        # Keep scores equal to the last one that fits, to preserve the order of ties.
         limit = np.partition(scores, len(scores) - count)[len(scores) - count]
         indices = np.flatnonzero(scores >= limit)
     return indices[np.argsort(-scores[indices], kind="stable")[:count]]
@@ -150,16 +150,16 @@ def best_first(scores: np.ndarray, count: int) -> np.ndarray:
 def fast_nms(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
     """Apply Fast NMS (YOLACT section 3.3).
 
-    A box falls to any better one that it overlaps, even to one that falls itself. A box without
-    area has an IoU of 0/0 with its like: that is not `<=` the threshold, so it falls, as in the
-    reference.
+    A box is suppressed by any better one that it overlaps, even by one that is itself suppressed.
+    A zero-area box has an IoU of 0/0 with its like: that is not `<=` the threshold, so it is
+    suppressed, as in the reference.
 
     Args:
         boxes: (n, 4) float32 x1 y1 x2 y2, best first.
         iou_threshold: largest IoU with a better box that a kept one may have.
 
     Returns:
-        (n,) bool: which are kept.
+        (n,) bool: which boxes are kept.
     """
     fits = self_iou(boxes) <= iou_threshold
     kept: np.ndarray = np.logical_and.reduce(np.tri(len(boxes), dtype=bool) | fits, axis=0)
@@ -167,10 +167,10 @@ def fast_nms(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
 
 
 def greedy_nms(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
-    """Apply standard NMS: from the best box on, each box that is kept drops those it overlaps.
+    """Apply standard NMS: from the best box on, each kept box suppresses those it overlaps.
 
-    Unlike the reference's, which counts boxes of the network's input with one pixel added to each
-    side, this is the usual definition. Arguments and result are those of `fast_nms`.
+    The reference adds one pixel to each side of the boxes; this is the usual definition. Arguments
+    and result are those of `fast_nms`.
     """
     overlaps = self_iou(boxes) > iou_threshold  # False for 0/0
     kept = np.ones(len(boxes), bool)

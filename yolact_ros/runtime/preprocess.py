@@ -1,4 +1,4 @@
-"""Convert images to the network's input, and its coordinates back to the image's."""
+"""Convert images to the network's input, and network coordinates back to the image's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yolact_ros.config import LETTERBOX_FILL_BGR, ModelConfig
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a source image lies in the network's input.
+    """Locates a source image within the network's input.
 
     A position f in the input, as a fraction of it, is pixel `f * extent - shift` of the source
     image, for rows and columns alike.
@@ -28,13 +28,13 @@ class Placement:
     shift: tuple[float, float] = (0.0, 0.0)
 
     def boxes_to_image(self, boxes_unit: np.ndarray) -> np.ndarray:
-        """Turn (N, 4) float32 x1 y1 x2 y2 fractions of the input into pixels, clipped."""
+        """Convert (N, 4) float32 x1 y1 x2 y2 fractions of the input to pixels, clipped."""
         height, width = self.image_size
         (rows, columns), (top, left) = self.extent, self.shift
         scale = np.array([columns, rows, columns, rows], np.float32)
         shift = np.array([left, top, left, top], np.float32)
         limit = np.array([width, height, width, height], np.float32)
-        # Offsets of a network that has gone astray may give boxes that are not finite.
+        # A network that has diverged may predict non-finite boxes.
         boxes: np.ndarray = np.nan_to_num(boxes_unit * scale - shift)
         return boxes.clip(0, limit)
 
@@ -50,23 +50,23 @@ def check_image(image: np.ndarray) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(
             f"The image has shape {image.shape} and type {image.dtype}; expected (height, width, "
-            "3) uint8 in the order blue, green, red. Turn a grey image into that with "
+            "3) uint8 in the order blue, green, red. Convert a grey image with "
             "cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)."
         )
 
 
 def prepare_image(image: np.ndarray, model: ModelConfig) -> tuple[np.ndarray, Placement]:
-    """Bring an image to the network's input size; normalisation is part of the graph.
+    """Resize an image to the network's input; normalisation is part of the graph.
 
     Args:
         image: (H, W, 3) uint8 BGR; any strides.
-        model: gives the input size and how images are resized.
+        model: defines the input size and how images are resized.
 
     Returns:
-        (1, S, S, 3) uint8 BGR, contiguous, and the image's place in it.
+        (1, S, S, 3) uint8 BGR, contiguous, and the position of the image in it.
 
     Raises:
-        ValueError: the image has another shape or type.
+        ValueError: the image has the wrong shape or type.
     """
     check_image(image)
     if model.resize == "letterbox":
@@ -77,7 +77,7 @@ def prepare_image(image: np.ndarray, model: ModelConfig) -> tuple[np.ndarray, Pl
 
 
 def _letterbox(image: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarray, Placement]:
-    """Keep the aspect ratio; the image lies in the middle of the input."""
+    """Resize with the aspect ratio kept; the image is centred in the input."""
     height, width = image.shape[:2]
     scale = min(input_size[0] / height, input_size[1] / width)
     inner = max(1, round(height * scale)), max(1, round(width * scale))
@@ -85,7 +85,7 @@ def _letterbox(image: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarr
     canvas = np.empty((*input_size, 3), np.uint8)
     canvas[...] = LETTERBOX_FILL_BGR
     canvas[top : top + inner[0], left : left + inner[1]] = _resized(image, inner)
-    # By the rounded size, so that masks and boxes come back exactly.
+    # By the rounded size, so that masks and boxes map back exactly.
     row_step, column_step = height / inner[0], width / inner[1]
     return canvas[None], Placement(
         (height, width),

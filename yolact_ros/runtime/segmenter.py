@@ -1,4 +1,4 @@
-"""The entry point of the library: open a model and segment images."""
+"""Open a model and segment images: the entry point of the library."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from yolact_ros.runtime.stream import Stream
 
 
 class Segmenter:
-    """Segments single images and opens streams of them; used by one thread at a time.
+    """Segments single images and opens streams; must be used by one thread at a time.
 
     Example::
 
@@ -33,7 +33,7 @@ class Segmenter:
 
     Attributes:
         description: the model.
-        network: what runs its graphs.
+        network: runs the model's graphs.
         postprocess: default thresholds and limits of `segment` and `stream`.
     """
 
@@ -43,11 +43,11 @@ class Segmenter:
         description: ModelDescription,
         postprocess: PostprocessConfig = PostprocessConfig(),  # noqa: B008 - frozen
     ) -> None:
-        """Take over a backend, which `close` frees.
+        """Wrap a backend, which `close` frees.
 
         Raises:
-            BackendError: the model takes several images at once.
-            ConfigError: the model has NMS inside its graph and `postprocess` asks for another.
+            BackendError: the model is for video and for batches.
+            ConfigError: the model has NMS inside its graph, and `postprocess` requires another.
         """
         self.network = Network(backend, description)
         self.description = description
@@ -71,15 +71,15 @@ class Segmenter:
         """Open a model.
 
         Args:
-            model: name of a shipped model, folder of a bundle, or a checkpoint file.
-            backend: which library runs it, and how.
+            model: name of a shipped model, bundle folder, or checkpoint file.
+            backend: the library that runs it, and its settings.
             postprocess: thresholds and limits.
             report: see `open_backend`.
 
         Raises:
-            BundleError: there is no such model, or the bundle is incomplete or altered.
-            WeightsError: the checkpoint cannot be used.
-            BackendError: the backend's library is absent or does not run such a model.
+            BundleError: the model does not exist, or the bundle is incomplete or altered.
+            WeightsError: the checkpoint is invalid.
+            BackendError: the backend's library is absent or cannot run the model.
             ConfigError: the model does not support these settings.
         """
         opened, description = open_backend(find_model(model), backend, report)
@@ -96,12 +96,12 @@ class Segmenter:
         tracker: TrackerConfig = TrackerConfig(),  # noqa: B008 - frozen
         postprocess: PostprocessConfig | None = None,
     ) -> Stream:
-        """Begin the stream of one camera or video.
+        """Open the stream of one camera or video.
 
         Args:
-            keyframes: when the full network runs, and what is reused between.
+            keyframes: when the full network runs, and what other images reuse.
             tracker: how objects keep their ids; `TrackerConfig(tracking=False)` for none.
-            postprocess: thresholds and limits; None for those of the segmenter.
+            postprocess: thresholds and limits; None for the segmenter's.
 
         Raises:
             ConfigError: the model does not support these settings.
@@ -111,14 +111,14 @@ class Segmenter:
     def segment(
         self, image: np.ndarray, *, postprocess: PostprocessConfig | None = None
     ) -> Detections:
-        """Find the instances of a single image with the full network.
+        """Segment a single image with the full network.
 
         Args:
             image: (H, W, 3) uint8 BGR; any strides.
-            postprocess: thresholds and limits; None for those of the segmenter.
+            postprocess: thresholds and limits; None for the segmenter's.
 
         Raises:
-            ValueError: the image has another shape or type.
+            ValueError: the image has the wrong shape or type.
             ConfigError: the model does not support these settings.
             BackendError: the backend fails.
         """
@@ -139,18 +139,18 @@ class Segmenter:
         )
 
     def warm_up(self, keyframes: KeyframeConfig | None = None) -> None:
-        """Run every graph once, so that the first image takes no longer than later ones.
+        """Run every graph once, so that the first image is as fast as later ones.
 
         Args:
-            keyframes: of the streams that will follow; None if none will.
+            keyframes: configuration of the streams that will follow; None if there will be none.
 
         Raises:
-            ConfigError: the model does not have the warp that `keyframes` names.
+            ConfigError: the model does not support the warp of `keyframes`.
         """
         model = self.description.model
         image = np.zeros((*model.input_size, 3), np.uint8)
         config = self.postprocess
-        if not self.network.form.nms_inside:  # the best of each class counts as found
+        if not self.network.form.nms_inside:  # the best of each class counts as a detection
             config = replace(config, nms="fast", score_threshold=0.0, top_k=1, all_classes=False)
         if keyframes is None:
             self.segment(image, postprocess=config)
@@ -160,7 +160,7 @@ class Segmenter:
             tracker=TrackerConfig(tracking=False),
             postprocess=config,
         )
-        for _ in range(2):  # the second is no keyframe, unless every image is one
+        for _ in range(2):  # the second is not a keyframe, unless every image is one
             stream.segment(image)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Models and files that come with the package, by name."""
+"""Find models and files that come with the package, by name."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def find_model(model: str | Path) -> Path:
-    """Return the bundle or checkpoint that a user names.
+    """Return the bundle or checkpoint that a name or path refers to.
 
     Args:
-        model: path of a bundle or checkpoint, the name of a shipped model, or that of an official
-            network that `yolact fetch` has brought. A bundle or file of the same name in the
-            current folder comes first.
+        model: path of a bundle or checkpoint, or the name of a shipped model or of an official
+            network that `yolact fetch` has downloaded. A bundle or file of that name in this
+            working folder takes precedence.
 
     Raises:
-        BundleError: it is a bare name, and there is no such model.
+        BundleError: it is a plain name, and no model has that name.
     """
     path = Path(model).expanduser()
     if is_bundle(path) or path.is_file():
@@ -33,7 +33,7 @@ def find_model(model: str | Path) -> Path:
     if str(model) in SHIPPED_MODELS:
         return shipped_file(f"models/{model}/model.json").parent
     if path.exists() or len(path.parts) > 1 or path.suffix:
-        return path  # opening it says what is missing
+        return path  # opening it reports what is missing
     name = str(model)
     if name in VARIANTS:
         if bundle := cached_bundle(f"{name}-*"):
@@ -45,13 +45,13 @@ def find_model(model: str | Path) -> Path:
     likely = difflib.get_close_matches(name, [*SHIPPED_MODELS, *VARIANTS], n=1)
     meant = f"; did you mean {likely[0]!r}?" if likely else "."
     raise BundleError(
-        f"There is no model {name!r}: neither a bundle nor a checkpoint of this path, nor a "
-        f"shipped model; those are: {', '.join(SHIPPED_MODELS)}{meant}"
+        f"There is no model {name!r}: it is neither a bundle or checkpoint at this path nor one "
+        f"of the shipped models: {', '.join(SHIPPED_MODELS)}{meant}"
     )
 
 
 def cached_bundle(pattern: str) -> Path | None:
-    """Return the newest bundle that was exported into the cache under a name of this pattern.
+    """Return the newest bundle in the cache whose name matches a pattern.
 
     The names are those of `cached_name`.
     """
@@ -62,30 +62,30 @@ def cached_bundle(pattern: str) -> Path | None:
 
 
 def cached_name(variant: str, checkpoint: Path) -> str:
-    """Name the bundle of an official checkpoint in the cache: `*` as the variant finds any."""
+    """Return the cache name of an official checkpoint's bundle; the variant `*` matches any."""
     return f"{variant}-{file_sha256(checkpoint)[:12]}"
 
 
 def shipped_file(name: str | Path) -> Path:
-    """Return a file of the repository's folder `models`, `config` or `launch`.
+    """Return a file from the repository's folder `models`, `config` or `launch`.
 
     Args:
         name: path relative to the repository.
 
     Raises:
-        BundleError: this installation does not have it.
+        BundleError: this installation does not include it.
     """
     for folder in _roots():
         if (folder / name).is_file():
             return folder / name
     raise BundleError(
-        f"{name} does not come with this installation of yolact_ros. Name a bundle or a "
+        f"{name} is not part of this installation of yolact_ros. Name a bundle or a "
         "checkpoint instead, or run from a clone of the repository."
     )
 
 
 def _roots() -> Iterator[Path]:
-    """Return the folders that are laid out like the repository."""
+    """Yield the folders that are laid out like the repository."""
     if (PACKAGE.parent / "setup.cfg").is_file():
         yield PACKAGE.parent  # a clone, or an installation that links to it
     yield PACKAGE  # pip installs `models` inside the package

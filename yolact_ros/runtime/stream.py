@@ -1,4 +1,4 @@
-"""The images of one camera or video: keyframes, reuse of features, propagation, track ids."""
+"""Process the images of one camera or video: keyframes, feature reuse, propagation, track ids."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from yolact_ros.runtime.video.tracking import Tracker
 
 
 class Stream:
-    """Owns everything that one camera's images leave for later ones; see `Segmenter.stream`.
+    """Owns what one camera's images pass on to later ones; see `Segmenter.stream`.
 
-    Several streams may share a segmenter. With a bundle for single images, every image that the
-    network runs on is a keyframe. Used by one thread at a time, except `request_keyframe`.
+    Several streams may share a segmenter. With a bundle for single images, every image on which
+    the network runs is a keyframe. Only `request_keyframe` may be called from other threads.
 
-    `segment` does all steps of an image. Where `overlaps` is true, the steps of two images may
-    interleave: `prepare` the next image while the device works on the last one, then `fetch` the
-    last one, `submit` the next one, and `finish` the last one.
+    `segment` does all steps for an image. If `overlaps` is true, the steps of two images may
+    interleave: `prepare` the next image while the device works on the previous one, then `fetch`
+    the previous one, `submit` the next one, and `finish` the previous one.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Stream:
         tracker: TrackerConfig,
         postprocess: PostprocessConfig,
     ) -> None:
-        """Begin with no memory.
+        """Create a stream without memory.
 
         Raises:
             ConfigError: the model does not support these settings.
@@ -65,7 +65,7 @@ class Stream:
         self._policy = KeyframePolicy(keyframes)
         self._tracker = Tracker(tracker)
         self._requested = threading.Event()
-        self._epoch = 0  # counts how often everything was forgotten
+        self._epoch = 0  # incremented whenever everything is forgotten
         self._features: Mapping[str, Array] = {}
         self._keyframe_grey: np.ndarray | None = None
         self._keyframe_source: Any = None
@@ -77,7 +77,7 @@ class Stream:
     def configure(
         self, keyframes: KeyframeConfig, tracker: TrackerConfig, postprocess: PostprocessConfig
     ) -> None:
-        """Use these settings from the next image on.
+        """Apply settings from the next image on.
 
         Raises:
             ConfigError: the model does not support them; the old settings stay.
@@ -94,7 +94,7 @@ class Stream:
             self._propagated_frames = 0 if self._network.backend.on_gpu else 1
 
     def request_keyframe(self) -> None:
-        """Make the next image a keyframe; may be called by any thread."""
+        """Make the next image a keyframe; callable from any thread."""
         self._requested.set()
 
     def reset(self) -> None:
@@ -105,24 +105,24 @@ class Stream:
     def segment(
         self, image: np.ndarray, stamp: float | None = None, *, source: Any = None
     ) -> Detections:
-        """Find the instances of the next image and give them track ids.
+        """Segment the next image and assign track ids.
 
         Args:
             image: (H, W, 3) uint8 BGR; any strides.
-            stamp: when it was taken, in seconds of any clock that the whole stream uses.
-            source: what identifies the image for the caller, e.g. its header. Results carry that
+            stamp: capture time in seconds, on any clock that the whole stream uses.
+            source: identifies the image for the caller, e.g. its header. Results carry the source
                 of the keyframe whose features they reuse, as `keyframe_source`.
 
         Raises:
-            ValueError: the image has another shape or type.
+            ValueError: the image has the wrong shape or type.
             BackendError: the backend fails.
         """
         return self.track(self.detect(image, stamp, source=source), stamp)
 
     def track(self, detections: Detections, stamp: float | None = None) -> Detections:
-        """Give the next image's detections track ids; unchanged where tracking is off.
+        """Assign track ids to the next image's detections; return them unchanged without tracking.
 
-        For detections that were computed earlier; `segment` does this itself.
+        For detections that were computed earlier; `segment` already does this.
         """
         if not self._tracker.config.tracking:
             self._tracker.reset()
@@ -132,7 +132,7 @@ class Stream:
     def detect(
         self, image: np.ndarray, stamp: float | None = None, *, source: Any = None
     ) -> Detections:
-        """Find the instances of the next image, without track ids; see `segment`."""
+        """Segment the next image without track ids; see `segment`."""
         frame = self.prepare(image, stamp, source=source)
         self.submit(frame)
         self.fetch(frame)
@@ -140,19 +140,19 @@ class Stream:
 
     @property
     def overlaps(self) -> bool:
-        """Whether the next image may be prepared before this one is fetched.
+        """Return whether the next image may be prepared before this one is fetched.
 
-        Propagation needs the detections of the image before.
+        Propagation requires the detections of the previous image.
         """
         return self._network.overlaps and not self._propagated_frames
 
     def prepare(
         self, image: np.ndarray, stamp: float | None = None, *, source: Any = None
     ) -> Frame:
-        """Bring an image to the network's input size and decide what to run; see `segment`."""
+        """Preprocess an image and decide what to run; see `segment`."""
         started = time.perf_counter()
         tensor, placement = prepare_image(image, self._network.description.model)
-        # Set during this image, a request holds for the next one.
+        # A request that arrives during this image applies to the next one.
         requested = self._requested.is_set()
         if requested:  # never clear a request that arrives at this moment
             self._requested.clear()
@@ -166,18 +166,18 @@ class Stream:
         return frame
 
     def submit(self, frame: Frame) -> None:
-        """Begin to run the network on a prepared image."""
+        """Start inference on a prepared image."""
         submit_together([(self, frame)])
 
     def _inputs(self, frame: Frame) -> dict[str, Array]:
-        """Return what the graph of a frame takes; the frames before it were fetched."""
-        if frame.epoch != self._epoch:  # the features that it counted on are gone
+        """Return the graph inputs of a frame whose predecessors have been fetched."""
+        if frame.epoch != self._epoch:  # the features that it relied on are gone
             self._plan(frame)
         features = {name: self._features[name] for name in frame.step.reused}
         return {"image": frame.tensor, **features, **frame.step.flow}
 
     def fetch(self, frame: Frame) -> None:
-        """Wait for the network."""
+        """Wait for inference."""
         if frame.run is not None:
             with self._forgetting(frame):
                 frame.outputs = frame.run.fetch()
@@ -187,7 +187,7 @@ class Stream:
         frame.keyframe_source = self._keyframe_source
 
     def finish(self, frame: Frame) -> Detections:
-        """Select the detections and build their masks."""
+        """Select the detections and assemble their masks."""
         step = frame.step
         with self._forgetting(frame):
             if frame.run is None:
@@ -213,7 +213,7 @@ class Stream:
 
     @contextlib.contextmanager
     def _forgetting(self, frame: Frame) -> Iterator[None]:
-        """Forget everything if a step fails: the policy counts on features that are not there."""
+        """Forget everything if a step fails, because the policy relies on its features."""
         try:
             yield
         except BaseException:
@@ -224,7 +224,7 @@ class Stream:
 
     @property
     def _remembers(self) -> bool:
-        """Return whether anything of an image can be reused for later ones."""
+        """Return whether anything of an image can be reused later."""
         return bool(self._network.description.warps) or self._propagated_frames > 0
 
     def _forget(self) -> None:
@@ -236,7 +236,7 @@ class Stream:
         self._propagated = None
 
     def _plan(self, frame: Frame) -> None:
-        """Decide what to run on an image; those before it are planned, but may be in work."""
+        """Decide what to run on an image; earlier ones are planned, but may be unfinished."""
         grey = frame.grey
         propagates = self._may_propagate(frame.stamp)
         flow: np.ndarray | None = None
@@ -275,23 +275,23 @@ class Stream:
         frame.epoch = self._epoch
 
     def _may_propagate(self, stamp: float | None) -> bool:
-        """Return whether the last detections may be propagated to an image of that time."""
+        """Return whether the last detections may be propagated to an image with this stamp."""
         if self._propagated is None or self._since_inference >= self._propagated_frames:
             return False
         if self._keyframes.propagated_frames != PROPAGATE_AUTO:
             return True
         if stamp is None or self._inference_stamp is None:
-            return False  # it is unknown how long new objects would wait
+            return False  # unknown how long new objects would have to wait
         return 0 <= stamp - self._inference_stamp <= MAX_AUTO_GAP_S
 
     def _propagate(self, grey: np.ndarray | None) -> Inference:
-        assert self._propagated is not None and grey is not None  # `_plan` has looked
+        assert self._propagated is not None and grey is not None  # checked by `_plan`
         self._since_inference += 1
         selection, soft = self._propagated.propagate(grey)
         return Inference(selection, soft, 0.0)
 
     def _remember(self, inference: Inference, frame: Frame) -> None:
-        """Keep what may be propagated of an image that the network ran on."""
+        """Store what can be propagated from an image on which the network ran."""
         self._since_inference = 0
         self._inference_stamp = frame.stamp
         self._propagated = None
@@ -302,13 +302,13 @@ class Stream:
 
 
 def submit_together(frames: Sequence[tuple[Stream, Frame]]) -> None:
-    """Begin to run a network on prepared images of several of its streams, in one run.
+    """Start inference on prepared images of several streams of a network, in one run.
 
     Args:
-        frames: at most as many as the model takes at once, of one stream each.
+        frames: one per stream, at most as many as the model processes at once.
 
     Raises:
-        BackendError: the backend fails; all of these streams begin again.
+        BackendError: the backend fails; all of these streams start over.
     """
     with contextlib.ExitStack() as stack:
         for stream, frame in frames:
@@ -327,7 +327,7 @@ def choose_warp(config: KeyframeConfig, description: ModelDescription) -> str:
     """Return the name of the warp to use; empty for a bundle for single images.
 
     Raises:
-        ConfigError: the model does not have the warp that `config` names.
+        ConfigError: the model does not support the warp of `config`.
     """
     warps = description.warps
     if config.warp == "auto":
@@ -336,8 +336,8 @@ def choose_warp(config: KeyframeConfig, description: ModelDescription) -> str:
         available = (
             f"it has: {', '.join(warps)}"
             if warps
-            else "it was exported for single images (yolact export --keyframes makes a bundle "
-            "for video)"
+            else "it was exported for single images (export a bundle for video with yolact export "
+            "--keyframes)"
         )
         raise ConfigError(
             f"Model {description.model.name!r} has no warp {config.warp!r}; {available}."

@@ -66,9 +66,9 @@ def test_an_input_that_does_not_fit_gets_a_sentence(tiny_bundle, image):
 
 def test_wrong_names_of_graph_and_inputs_get_sentences(tiny_bundle):
     backend = OnnxRuntimeBackend(tiny_bundle, threads=1)
-    with pytest.raises(BackendError, match="no graph 'rescore'; it has: detect"):
+    with pytest.raises(BackendError, match="does not have the graph 'rescore'; it has: detect"):
         backend.run("rescore", {})
-    with pytest.raises(BackendError, match="takes image; it was given picture"):
+    with pytest.raises(BackendError, match="expects image; it received picture"):
         backend.run("detect", {"picture": np.zeros(3)})
 
 
@@ -97,7 +97,7 @@ def test_a_provider_that_this_onnx_runtime_lacks_is_named(tiny_bundle):
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has CUDA")
-    with pytest.raises(BackendError, match=r"has no CUDAExecutionProvider; it has: .*CPU"):
+    with pytest.raises(BackendError, match=r"lacks CUDAExecutionProvider; it has: .*CPU"):
         open_backend(tiny_bundle.folder, BackendConfig(provider="cuda"))
 
 
@@ -193,7 +193,7 @@ def test_deformable_convolution_says_which_onnx_runtime_it_needs(tiny_bundle, mo
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
     monkeypatch.setattr(onnxruntime, "__version__", "1.24.4")
     backend = OnnxRuntimeBackend(tiny_bundle, threads=1)
-    with pytest.raises(BackendError, match=r"1\.24\.4 refuses .*1\.25 or later.*grid_sample"):
+    with pytest.raises(BackendError, match=r"1\.24\.4 rejects .*1\.25 or later.*grid_sample"):
         backend.run("detect", {"image": np.zeros((1, 32, 40, 3), np.uint8)})
 
 

@@ -86,18 +86,18 @@ def test_runs_that_nobody_fetched_yet_survive_the_next_ones(tiny_bundle):
 
 def test_faults_get_a_sentence(tiny_bundle):
     backend = OpenVinoBackend(tiny_bundle)
-    with pytest.raises(BackendError, match="no graph 'keyframe'; it has: detect"):
+    with pytest.raises(BackendError, match="does not have the graph 'keyframe'; it has: detect"):
         backend.run("keyframe", {})
-    with pytest.raises(BackendError, match="takes image; it was given nothing"):
+    with pytest.raises(BackendError, match="expects image; it received nothing"):
         backend.run("detect", {})
     with pytest.raises(BackendError, match="OpenVINO runs on: cpu, gpu, npu"):
         OpenVinoBackend(tiny_bundle, provider="cuda")
     with pytest.raises(BackendError, match="ONNX Runtime runs on: cpu, cuda, tensorrt"):
         OnnxRuntimeBackend(tiny_bundle, provider="npu")
     if "NPU" not in openvino.Core().available_devices:
-        with pytest.raises(BackendError, match="finds no NPU on this machine"):
+        with pytest.raises(BackendError, match="does not find NPU on this machine"):
             OpenVinoBackend(tiny_bundle, provider="npu")
-    with pytest.raises(BackendError, match="precision is 'bf16', which only OpenVINO has"):
+    with pytest.raises(BackendError, match="precision is 'bf16', which only OpenVINO supports"):
         open_backend(tiny_bundle.folder, BackendConfig(precision="bf16"))
 
 

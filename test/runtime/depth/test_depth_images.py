@@ -116,7 +116,7 @@ PNG = compress(np.array([[7, 0]], np.uint16))
         (PNG[12:], "16UC1; compressedDepth png", "publish 16UC1"),
         (b"", "16UC1; compressedDepth png", "publish 16UC1"),
         (PNG[:11], "32FC1; compressedDepth png", "publish 16UC1"),
-        (PNG[:-20], "16UC1; compressedDepth png", "ends early"),
+        (PNG[:-20], "16UC1; compressedDepth png", "is truncated"),
         (compress(np.zeros((2, 2), np.uint8)), "16UC1; compressedDepth", "expected 16-bit grey"),
         (compress(np.zeros((2, 2, 3), np.uint16)), "16UC1; compressedDepth", "16-bit grey"),
         (

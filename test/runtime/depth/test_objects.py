@@ -32,9 +32,9 @@ def test_points_are_finite_whatever_the_rays_are(bad):
 
 def test_a_calibration_with_infinite_values_gets_a_sentence():
     for matrix in ((np.nan, 0, 1, 0, 1, 1, 0, 0, 1), (2, 0, np.nan, 0, 2, 1, 0, 0, 1)):
-        with pytest.raises(MessageError, match="infinite or not a number"):
+        with pytest.raises(MessageError, match="infinite or NaN values"):
             pixel_rays(Intrinsics((4, 4), matrix))
-    with pytest.raises(MessageError, match="infinite or not a number"):
+    with pytest.raises(MessageError, match="infinite or NaN values"):
         pixel_rays(Intrinsics((4, 4), (2, 0, 1, 0, 2, 1, 0, 0, 1), "plumb_bob", (np.inf, 0, 0, 0)))
 
 

@@ -113,7 +113,7 @@ def test_16_bits_give_what_their_high_bytes_give_as_8_bits(wide, narrow, channel
 
 
 def test_big_endian_samples_of_16_bits_are_refused():
-    with pytest.raises(MessageError, match="flagged big-endian; mono16 .* little-endian"):
+    with pytest.raises(MessageError, match="flagged as big-endian; mono16 .* little-endian"):
         bgr_from_samples(bytes(8), "mono16", height=2, width=2, step=4, is_bigendian=True)
 
 
@@ -128,10 +128,10 @@ def test_the_byte_order_has_no_meaning_for_single_bytes(encoding):
 @pytest.mark.parametrize(
     ("encoding", "height", "width", "words"),
     [
-        ("yuv422", 2, 3, "3x2 pixels; yuv422 needs an even width"),
-        ("nv12", 2, 3, "3x2 pixels; nv12 needs an even width and height"),
-        ("nv21", 3, 2, "2x3 pixels; nv21 needs an even width and height"),
-        ("bayer_rggb8", 2, 8, "8x2 pixels; bayer_rggb8 needs at least 3x3"),
+        ("yuv422", 2, 3, "3x2 pixels; yuv422 requires an even width"),
+        ("nv12", 2, 3, "3x2 pixels; nv12 requires an even width and height"),
+        ("nv21", 3, 2, "2x3 pixels; nv21 requires an even width and height"),
+        ("bayer_rggb8", 2, 8, "8x2 pixels; bayer_rggb8 requires at least 3x3"),
         ("nv12", 0, 2, "is empty: 2x0"),
     ],
 )

@@ -36,7 +36,7 @@ def test_a_file_that_is_named_twice_comes_once(tmp_path):
 
 
 def test_an_empty_folder_and_no_paths_get_sentences(tmp_path):
-    with pytest.raises(DatasetError, match="holds no images or videos"):
+    with pytest.raises(DatasetError, match="contains no images or videos"):
         find_files([tmp_path])
     with pytest.raises(DatasetError, match="No images"):
         find_files([])

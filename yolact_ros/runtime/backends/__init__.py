@@ -1,4 +1,4 @@
-"""Backends run named graphs on tensors; they know nothing of YOLACT."""
+"""Define the interface of backends, which run named graphs on tensors and ignore YOLACT."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Array = Any
 
 
 class Backend(Protocol):
-    """The replaceable part of the pipeline."""
+    """Runs named graphs; the replaceable part of the pipeline."""
 
     @property
     def on_gpu(self) -> bool:
-        """Whether graphs run on a GPU, so that the CPU is free meanwhile."""
+        """Return whether graphs run on a GPU, which leaves the CPU free meanwhile."""
         ...
 
     def run(
@@ -23,33 +23,33 @@ class Backend(Protocol):
         """Run one named graph.
 
         Args:
-            graph: its name, e.g. `detect`.
-            inputs: by name, numpy arrays or handles of an earlier run.
+            graph: name of the graph, e.g. `detect`.
+            inputs: numpy arrays or handles of an earlier run, by name.
             keep: names of outputs that stay on the device as opaque handles for a later run.
 
         Returns:
             Outputs by name.
 
         Raises:
-            BackendError: there is no such graph, its inputs do not fit, or the library fails.
+            BackendError: the graph does not exist, its inputs do not fit, or the library fails.
         """
 
     def close(self) -> None:
-        """Free what the backend holds; it cannot be used afterwards."""
+        """Free all resources; the backend cannot be used afterwards."""
 
 
 class Run(Protocol):
-    """A run that was submitted to a device.
+    """Represents a run that was submitted to a device.
 
     Attributes:
-        seconds: that it took, once it was fetched.
+        seconds: duration of the run, once it has been fetched.
     """
 
     @property
     def seconds(self) -> float: ...  # noqa: D102 - above
 
     def fetch(self) -> dict[str, Array]:
-        """Wait for the run and return its outputs by name, each time the same.
+        """Wait for the run and return its outputs by name; later calls return the same.
 
         Raises:
             BackendError: the run failed.
@@ -59,13 +59,14 @@ class Run(Protocol):
 
 @runtime_checkable
 class AsyncBackend(Backend, Protocol):
-    """A backend whose device computes while the calling thread does something else."""
+    """Runs graphs on a device while the calling thread does something else."""
 
     def submit(
         self, graph: str, inputs: Mapping[str, Array], *, keep: Collection[str] = ()
     ) -> Run:
-        """Begin to run one named graph, as `run` does; return without waiting for it.
+        """Start running one named graph, like `run`, but without waiting for it.
 
-        Inputs are copied. A run that is not fetched yet is waited for; its outputs stay valid.
+        Inputs are copied. An earlier run that has not been fetched is completed first; its outputs
+        stay valid.
         """
         ...

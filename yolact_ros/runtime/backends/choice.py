@@ -1,7 +1,7 @@
-"""The libraries that can run a bundle on this machine, and the one that a measurement has chosen.
+"""List the libraries that can run a bundle on this machine, and store the fastest one.
 
-`yolact benchmark --compare --store` measures and stores; `backend: auto` reads it. The choice is a
-small file in the user's cache, for one bundle on one kind of CPU.
+`yolact benchmark --compare --store` measures and stores; `backend: auto` reads the choice, a small
+file in the user's cache for one bundle on one kind of CPU.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from yolact_ros.runtime.bundle import Bundle
 
 LOG = logging.getLogger(__name__)
 
-STORED = ("backend", "provider", "precision")  # settings that make a choice
+STORED = ("backend", "provider", "precision")  # the settings that a choice consists of
 
 
 def candidates(bundle: Bundle) -> list[BackendConfig]:
     """Return every installed way to run a bundle; ONNX Runtime on the CPU in float32 comes first.
 
-    A precision is listed where the hardware computes in it.
+    A precision is listed only where the hardware supports it.
     """
     found = []
     try:
@@ -53,10 +53,10 @@ def choice_file(identity: str) -> Path:
     """Return where the choice for a bundle on this machine is stored.
 
     Args:
-        identity: of the model, `ModelDescription.identity`.
+        identity: identity of the model, `ModelDescription.identity`.
 
     Raises:
-        BackendError: this user has no folder for caches.
+        BackendError: this user has no cache folder.
     """
     cache = user_cache()
     if cache is None:
@@ -66,13 +66,13 @@ def choice_file(identity: str) -> Path:
 
 
 def store_choice(identity: str, config: BackendConfig) -> Path:
-    """Let `backend: auto` run a bundle this way on this machine from now on.
+    """Make `backend: auto` run a bundle this way on this machine from now on.
 
     Returns:
-        The file that says so; without it, the choice is forgotten.
+        The file that stores the choice; deleting it discards the choice.
 
     Raises:
-        BackendError: it cannot be written.
+        BackendError: the file cannot be written.
     """
     path = choice_file(identity)
     content = {"machine": _machine(), **{name: getattr(config, name) for name in STORED}}
@@ -85,10 +85,10 @@ def store_choice(identity: str, config: BackendConfig) -> Path:
 
 
 def stored_choice(bundle: Bundle, config: BackendConfig) -> BackendConfig:
-    """Return `config` with the library, device and precision that were stored for a bundle.
+    """Return `config` with the library, device and precision stored for a bundle.
 
-    A choice that cannot be read, or whose library is gone, is ignored with a warning; without one,
-    `config` comes back.
+    A choice that cannot be read, or whose library is gone, is ignored with a warning; without a
+    choice, `config` is returned.
     """
     if user_cache() is None:  # nothing can have been stored
         return config
@@ -99,22 +99,22 @@ def stored_choice(bundle: Bundle, config: BackendConfig) -> BackendConfig:
         content = parse_json(read_file(path, error=BackendError), where=path, error=BackendError)
         chosen = BackendConfig(**{name: content[name] for name in STORED})
         if chosen not in candidates(bundle):
-            raise BackendError(f"{path} names {label(chosen)}, which this machine does not have.")
+            raise BackendError(f"{path} names {label(chosen)}, which is not available here.")
     except (BackendError, ConfigError, KeyError, TypeError, OSError) as error:
-        LOG.warning("The stored choice of a backend is ignored: %s", error)
+        LOG.warning("Ignoring the stored choice of a backend: %s", error)
         return config
-    LOG.info("%s runs on %s, as %s says", bundle.folder, label(chosen), path)
+    LOG.info("%s runs on %s, as chosen in %s", bundle.folder, label(chosen), path)
     return replace(config, **{name: getattr(chosen, name) for name in STORED})
 
 
 def label(config: BackendConfig) -> str:
-    """Name a library, its device unless that is the CPU, and the precision."""
+    """Return a label of the library, its device unless that is the CPU, and the precision."""
     device = "" if config.provider == "cpu" else f" {config.provider}"
     return f"{config.backend}{device} {config.precision}"
 
 
 def cpu_name() -> str:
-    """Return the name that the CPU, or the board around it, gives itself."""
+    """Return the name of the CPU, or of the board that it is on."""
     for path, key in (("/proc/device-tree/model", ""), ("/proc/cpuinfo", "model name")):
         try:
             lines = Path(path).read_text(errors="replace").strip("\0\n").splitlines()

@@ -1,4 +1,4 @@
-"""Run a bundle on ONNX Runtime: the default, on the CPUs of x86 and ARM; GPUs by its providers."""
+"""Run a bundle on ONNX Runtime, the default: on x86 and ARM CPUs, or GPUs by its providers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from yolact_ros.runtime.bundle import Bundle, GraphInfo, TensorInfo
 
 INSTALL = "ONNX Runtime is not installed; install it with: pip install 'yolact_ros[onnxruntime]'"
 
-# ONNX Runtime's names of tensor types, as far as graphs of this package use them.
+# ONNX Runtime's names of the tensor types that graphs of this package use.
 DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -28,10 +28,10 @@ DTYPES = {
 }
 
 
-# The first version that computes DeformConv on a CPU.
+# The first version with DeformConv on the CPU.
 DEFORM_CONV = (1, 25)
 
-# ONNX Runtime's execution providers, in order of preference, and where their tensors live.
+# ONNX Runtime's execution providers in order of preference, and the device of their tensors.
 PROVIDERS = {
     "cpu": (("CPUExecutionProvider",), "cpu"),
     "cuda": (("CUDAExecutionProvider", "CPUExecutionProvider"), "cuda"),
@@ -42,23 +42,23 @@ PROVIDERS = {
 }
 
 
-# Options of the runs in progress, in whichever thread.
+# Options of the runs in progress, in any thread.
 _running: set[Any] = set()
 
 
 def stop_runs() -> None:
-    """Ask ONNX Runtime to give up all runs in progress; they fail at their next operator."""
+    """Ask ONNX Runtime to abort all runs in progress; they fail at their next operator."""
     for options in tuple(_running):
         options.terminate = True
 
 
 class OnnxRuntimeBackend:
-    """Serves the graphs of a bundle; each is loaded when it is first run.
+    """Runs the graphs of a bundle; each is loaded on first use.
 
     Attributes:
         bundle: the opened bundle.
-        threads: threads that one operator uses.
-        on_gpu: whether it runs on a GPU.
+        threads: number of threads per operator.
+        on_gpu: whether graphs run on a GPU.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class OnnxRuntimeBackend:
         device: int = 0,
         half: bool = False,
     ) -> None:
-        """Check that the library is there.
+        """Check that the library is available.
 
         Args:
             bundle: an opened bundle.
-            threads: threads of one operator; 0 takes all physical cores that this process may use.
+            threads: threads per operator; 0 uses all physical cores available to this process.
             provider: a key of `PROVIDERS`.
             device: index of the GPU.
-            half: the provider for TensorRT computes in half precision.
+            half: whether the TensorRT provider computes in half precision.
 
         Raises:
             BackendError: ONNX Runtime is not installed or lacks the provider, or `threads` is
@@ -97,7 +97,7 @@ class OnnxRuntimeBackend:
         available = self._library.get_available_providers()
         if self._providers[0] not in available:
             raise BackendError(
-                f"This ONNX Runtime {self._library.__version__} has no {self._providers[0]}; it "
+                f"This ONNX Runtime {self._library.__version__} lacks {self._providers[0]}; it "
                 f"has: {', '.join(available)}. Install a build that has it (onnxruntime-gpu), or "
                 "set provider to cpu."
             )
@@ -108,7 +108,7 @@ class OnnxRuntimeBackend:
     def run(
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
     ) -> dict[str, Any]:
-        """Run one graph; outputs in `keep` come back as OrtValues, all others as numpy."""
+        """Run one graph; return outputs in `keep` as OrtValues, all others as numpy arrays."""
         if graph not in self._sessions:
             self._sessions[graph] = self._load(graph)
         info, session = self.bundle.graphs[graph], self._sessions[graph]
@@ -157,7 +157,7 @@ class OnnxRuntimeBackend:
     def _load(self, graph: str) -> Any:
         if graph not in self.bundle.graphs:
             raise BackendError(
-                f"The bundle {self.bundle.folder} has no graph {graph!r}; it has: "
+                f"The bundle {self.bundle.folder} does not have the graph {graph!r}; it has: "
                 f"{', '.join(self.bundle.graphs)}."
             )
         library = self._library
@@ -167,13 +167,13 @@ class OnnxRuntimeBackend:
         options.execution_mode = library.ExecutionMode.ORT_SEQUENTIAL
         levels = library.GraphOptimizationLevel
         made = self.bundle.description
-        # Version 1.31 fuses quantized layers in half precision into something else.
+        # Version 1.31 fuses quantized layers in half precision incorrectly.
         for_gpu = made.target == "tensorrt" and made.precision == "int8"
         options.graph_optimization_level = (
             levels.ORT_DISABLE_ALL if for_gpu else levels.ORT_ENABLE_ALL
         )
-        options.log_severity_level = 3  # errors only; they come back as exceptions
-        # Threads that spin between operators keep other nodes of a robot off the cores.
+        options.log_severity_level = 3  # errors only; they are raised as exceptions
+        # Threads that spin between operators would keep a robot's other nodes off the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         path = self.bundle.graphs[graph].path
         try:
@@ -197,21 +197,21 @@ class OnnxRuntimeBackend:
             version = tuple(int(part) for part in library.__version__.split(".")[:2])
             if "DeformConv" in str(error) and version < DEFORM_CONV:
                 hint = (
-                    " DeformConv needs ONNX Runtime 1.25 or later; install one, or export with "
+                    " DeformConv requires ONNX Runtime 1.25 or later; install it, or export with "
                     "--deform-conv grid_sample."
                 )
             raise BackendError(
-                f"ONNX Runtime {library.__version__} refuses {path}: {error}{hint}"
+                f"ONNX Runtime {library.__version__} rejects {path}: {error}{hint}"
             ) from error
-        # It keeps the file's bytes to go on with the CPU should a GPU fail, which would be silent.
+        # It keeps the file's bytes to fall back silently to the CPU should a GPU fail.
         session.disable_fallback()
         session._model_bytes = None
-        # It goes on with the CPU, and only writes a line, if a provider's libraries are missing.
+        # If a provider's libraries are missing, it only logs a line and falls back to the CPU.
         first = providers[0] if isinstance(providers[0], str) else providers[0][0]
         if session.get_providers()[0] != first:
             raise BackendError(
-                f"ONNX Runtime cannot start {first}; are CUDA, cuDNN and the driver "
-                "installed, in the versions that it requires?"
+                f"ONNX Runtime cannot start {first}; check that CUDA, cuDNN and the driver are "
+                "installed in the versions that it requires."
             )
         return session
 
@@ -234,12 +234,12 @@ def provider_options(
     half: bool = False,
     engines: Path | None = None,
 ) -> list[Any]:
-    """Return what a session takes for one graph: names of providers, with their options.
+    """Return the session's providers for one graph, with their options.
 
-    With the defaults, a run stalls whenever a shape is new: the provider for CUDA tries out every
-    algorithm of cuDNN, and the one for TensorRT builds its engine again. So cuDNN chooses by its
-    heuristics, and a graph with free dimensions does not go to TensorRT; engines are cached in the
-    folder `engines`, if there is one.
+    With the defaults, a run stalls at every new shape: the CUDA provider tries every algorithm of
+    cuDNN, and the TensorRT provider rebuilds its engine. So cuDNN chooses by its heuristics, and
+    a graph with free dimensions is not given to TensorRT; engines are cached in the folder
+    `engines`, if there is one.
     """
     providers: list[Any] = []
     free = any(-1 in tensor.shape for tensor in info.inputs.values())
@@ -266,10 +266,10 @@ def provider_options(
 
 
 def describe_graph(content: bytes) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo]]:
-    """Inputs and outputs of an ONNX model, by name.
+    """Return the inputs and outputs of an ONNX model, by name.
 
     Raises:
-        BackendError: ONNX Runtime is absent or refuses the model.
+        BackendError: ONNX Runtime is absent or rejects the model.
     """
     library = _import_library()
     options = library.SessionOptions()
@@ -278,14 +278,15 @@ def describe_graph(content: bytes) -> tuple[dict[str, TensorInfo], dict[str, Ten
     try:
         session = library.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the library does not export its exception types
-        raise BackendError(f"ONNX Runtime refuses the graph: {error}") from error
+        raise BackendError(f"ONNX Runtime rejects the graph: {error}") from error
     return _infos(session.get_inputs()), _infos(session.get_outputs())
 
 
 def physical_cores() -> int:
-    """Physical cores that this process may use: two threads of one core do not compute faster.
+    """Return the number of physical cores available to this process.
 
-    Counts what its CPU affinity and the quota of its container (cgroup v2) allow.
+    Two threads on one core compute no faster than one. CPU affinity and the container's quota
+    (cgroup v2) are respected.
     """
     siblings = set()
     for cpu in _usable_cpus():
@@ -304,7 +305,7 @@ def _usable_cpus() -> set[int]:
 
 
 def _quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """CPUs' worth of time that the container grants, rounded up; very many without a limit."""
+    """Return the container's CPU quota, rounded up; a very large number without a limit."""
     try:
         granted, period = path.read_text().split()
         return sys.maxsize if granted == "max" else math.ceil(int(granted) / int(period))
@@ -334,11 +335,11 @@ def check_inputs(graph: str, info: GraphInfo, inputs: Mapping[str, Any]) -> None
     """Check names, shapes and types of a graph's inputs.
 
     Raises:
-        BackendError: they do not fit.
+        BackendError: the inputs do not fit.
     """
     if set(inputs) != set(info.inputs):
         raise BackendError(
-            f"Graph {graph!r} takes {', '.join(info.inputs)}; it was given "
+            f"Graph {graph!r} expects {', '.join(info.inputs)}; it received "
             f"{', '.join(inputs) or 'nothing'}."
         )
     for name, expected in info.inputs.items():
@@ -355,7 +356,7 @@ def check_inputs(graph: str, info: GraphInfo, inputs: Mapping[str, Any]) -> None
 
 
 def _is_handle(value: Any) -> bool:
-    """Whether a value is an OrtValue, of which numpy would make an array of one object."""
+    """Return whether a value is an OrtValue, which numpy would turn into an object array."""
     return hasattr(value, "device_name")
 
 

@@ -1,4 +1,4 @@
-"""Open a model with the backend that suits it."""
+"""Open a model with a suitable backend."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def open_backend(
     config: BackendConfig = BackendConfig(),  # noqa: B008 - frozen
     report: Callable[[str], bool] | None = None,
 ) -> tuple[Backend, ModelDescription]:
-    """Open a model with the backend that suits it.
+    """Open a model with a suitable backend.
 
     Args:
         path: a bundle (a folder with `model.json`) or a checkpoint (a `.pth` file).
-        config: which backend, and how it is to run.
-        report: receives in a sentence how far the build of an engine has come, and returns
-            whether to go on.
+        config: the backend and its settings.
+        report: receives the progress of an engine build as a sentence, and returns whether to
+            continue.
 
     Raises:
-        BundleError: there is no bundle or checkpoint, or it is incomplete or altered.
-        WeightsError: the checkpoint cannot be used.
-        BackendError: the backend's library is absent, or the backend does not run such a model.
+        BundleError: the bundle or checkpoint does not exist, is incomplete or altered.
+        WeightsError: the checkpoint is invalid.
+        BackendError: the backend's library is absent, or the backend cannot run the model.
     """
     path = Path(path)
     if path.is_file() and not is_bundle(path) and config.backend != "torch":
@@ -42,7 +42,7 @@ def open_backend(
     if path.is_file() and not is_bundle(path):
         if config.backend not in ("auto", "torch"):
             raise BackendError(
-                f"{path} is a checkpoint, and {config.backend} runs bundles. Make one with: "
+                f"{path} is a checkpoint, but {config.backend} runs bundles. Export one with: "
                 f"yolact export {path} -o BUNDLE, or use --backend torch."
             )
         return _open_checkpoint(path, threads=config.threads)
@@ -50,7 +50,7 @@ def open_backend(
         if not path.exists():
             raise BundleError(f"The checkpoint {path} does not exist.")
         raise BackendError(
-            f"{path} is a folder, and PyTorch runs checkpoints (.pth files). Name the checkpoint "
+            f"{path} is a folder, but PyTorch runs checkpoints (.pth files). Name the checkpoint "
             "that the bundle was exported from, or use --backend onnxruntime."
         )
     bundle = Bundle.open(path)
@@ -76,9 +76,9 @@ def open_backend(
     half = (config.precision, config.provider) == ("f16", "tensorrt")
     if config.precision != "f32" and not half:
         raise BackendError(
-            f"precision is {config.precision!r}, which only OpenVINO has (backend: openvino), and "
-            "f16 ONNX Runtime's provider tensorrt. For the backend tensorrt, the precision is in "
-            "the bundle: yolact export --precision fp16."
+            f"precision is {config.precision!r}, which only OpenVINO supports (backend openvino), "
+            "and f16 also ONNX Runtime's provider tensorrt. For the backend tensorrt, the bundle "
+            "determines the precision: yolact export --precision fp16."
         )
     from yolact_ros.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
@@ -93,7 +93,7 @@ def open_backend(
 
 
 def _suits_tensorrt(bundle: Bundle) -> bool:
-    """Whether a bundle was made for TensorRT, and there are a GPU and the library."""
+    """Return whether a bundle was exported for TensorRT, and a GPU and TensorRT are available."""
     if bundle.description.target != "tensorrt":
         return False
     try:
@@ -101,8 +101,8 @@ def _suits_tensorrt(bundle: Bundle) -> bool:
         import_tensorrt()
     except BackendError as error:
         LOG.warning(
-            "%s was exported for TensorRT and runs with ONNX Runtime on the CPU instead, which "
-            "may take seconds for an image: %s",
+            "%s was exported for TensorRT but runs with ONNX Runtime on the CPU, which "
+            "may take seconds per image: %s",
             bundle.folder,
             error,
         )
@@ -119,7 +119,7 @@ def _open_checkpoint(path: Path, *, threads: int) -> tuple[Backend, ModelDescrip
         ModelDescription(
             model=backend.model,
             detect_form="on_demand",
-            max_detections=1000,  # a checkpoint itself sets no limit
+            max_detections=1000,  # a checkpoint has no limit of its own
             identity=backend.identity[:12],
             warps=supported_warps(backend.model),
         ),

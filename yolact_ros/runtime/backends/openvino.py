@@ -1,6 +1,6 @@
-"""Run a bundle on OpenVINO: Intel's CPUs, GPUs and NPUs, and the CPUs of AMD and ARM.
+"""Run a bundle on OpenVINO: Intel CPUs, GPUs and NPUs, and the CPUs of AMD and ARM.
 
-OpenVINO has no ONNX DeformConv: bundles with deformable layers run in the form `grid_sample`
+OpenVINO has no ONNX DeformConv: bundles with deformable layers must use the form `grid_sample`
 (`yolact export --deform-conv grid_sample`).
 """
 
@@ -17,16 +17,16 @@ from yolact_ros.runtime.bundle import Bundle
 
 INSTALL = "OpenVINO is not installed; install it with: pip install 'yolact_ros[openvino]'"
 
-# Values of the setting `provider` that this backend runs on, with OpenVINO's names.
+# Values of the setting `provider` that this backend supports, with OpenVINO's names.
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 
 
-# Values of the setting `precision`, with the capability that a device names for it.
+# Values of the setting `precision`, with the name of the device capability.
 CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 
 
 def available_devices() -> dict[str, list[str]]:
-    """Return the keys of `DEVICES` on this machine, each with the precisions of its hardware.
+    """Return the keys of `DEVICES` on this machine, with the precisions supported by the hardware.
 
     Raises:
         BackendError: OpenVINO is not installed.
@@ -41,12 +41,12 @@ def available_devices() -> dict[str, list[str]]:
 
 
 class OpenVinoBackend:
-    """Serves the graphs of a bundle; each is compiled when it is first run.
+    """Runs the graphs of a bundle; each is compiled on first use.
 
     Attributes:
         bundle: the opened bundle.
-        threads: threads that one graph uses on a CPU.
-        on_gpu: whether it runs on a GPU or an NPU.
+        threads: number of threads per graph on a CPU.
+        on_gpu: whether graphs run on a GPU or an NPU.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class OpenVinoBackend:
         provider: str = "cpu",
         precision: str = "f32",
     ) -> None:
-        """Check that the library and the device are there.
+        """Check that the library and the device are available.
 
         Args:
             bundle: an opened bundle.
-            threads: threads on a CPU; 0 takes all physical cores that this process may use.
+            threads: threads on a CPU; 0 uses all physical cores available to this process.
             provider: a key of `DEVICES`.
-            precision: of the arithmetic: `f32`, `bf16` or `f16`. A device computes in what it has,
-                so a CPU without bfloat16 in hardware stays at f32.
+            precision: arithmetic precision: `f32`, `bf16` or `f16`. A device that does not support
+                it, such as a CPU without bfloat16 in hardware, stays at f32.
 
         Raises:
             BackendError: OpenVINO is not installed or has no such device.
@@ -78,8 +78,8 @@ class OpenVinoBackend:
         available = [name.split(".")[0] for name in self._core.available_devices]
         if self._device not in available:
             raise BackendError(
-                f"OpenVINO finds no {self._device} on this machine; it finds: "
-                f"{', '.join(available)}. A GPU or NPU needs Intel's driver for it."
+                f"OpenVINO does not find {self._device} on this machine; it finds: "
+                f"{', '.join(available)}. A GPU or NPU requires Intel's driver."
             )
         self.on_gpu = provider != "cpu"
         self.bundle = bundle
@@ -90,7 +90,7 @@ class OpenVinoBackend:
         }
         if provider == "cpu":
             self._settings["INFERENCE_NUM_THREADS"] = self.threads
-            # Other nodes of a robot share the cores.
+            # Other nodes of the robot share the cores.
             self._settings["ENABLE_CPU_PINNING"] = False
         self._requests: dict[str, Any] = {}
         self._submitted: _SubmittedRun | None = None
@@ -98,18 +98,18 @@ class OpenVinoBackend:
     def run(
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
     ) -> dict[str, Any]:
-        """Run one graph; outputs are numpy arrays of their own, those in `keep` too."""
+        """Run one graph; all outputs are separate numpy arrays, even those in `keep`."""
         return self.submit(graph, inputs, keep=keep).fetch()
 
     def submit(
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
     ) -> _SubmittedRun:
-        """Begin to run one graph; see `AsyncBackend.submit`."""
+        """Start running one graph; see `AsyncBackend.submit`."""
         if graph not in self._requests:
             self._requests[graph] = self._load(graph)
         info, request = self.bundle.graphs[graph], self._requests[graph]
         check_inputs(graph, info, inputs)
-        # A graph that does not use one of its inputs has lost it here.
+        # An input that the graph does not use no longer exists here.
         known = {name for port in request.model_inputs for name in port.names}
         arrays = {n: np.ascontiguousarray(value) for n, value in inputs.items() if n in known}
         if self._submitted is not None:
@@ -127,7 +127,7 @@ class OpenVinoBackend:
     def _load(self, graph: str) -> Any:
         if graph not in self.bundle.graphs:
             raise BackendError(
-                f"The bundle {self.bundle.folder} has no graph {graph!r}; it has: "
+                f"The bundle {self.bundle.folder} does not have the graph {graph!r}; it has: "
                 f"{', '.join(self.bundle.graphs)}."
             )
         content = self.bundle.read_graph(graph)
@@ -140,20 +140,20 @@ class OpenVinoBackend:
             hint = ""
             if b"DeformConv" in content:
                 hint = (
-                    " OpenVINO has no DeformConv: export the bundle with "
+                    " OpenVINO does not support DeformConv: export the bundle with "
                     "--deform-conv grid_sample."
                 )
             raise BackendError(
-                f"OpenVINO does not read the graph {graph!r} of {self.bundle.folder}: "
+                f"OpenVINO cannot read the graph {graph!r} of {self.bundle.folder}: "
                 f"{str(error).strip().splitlines()[-1]}.{hint}"
             ) from error
 
 
 class _SubmittedRun:
-    """A run that OpenVINO's threads or device work on, or have done.
+    """Represents a pending or completed run on OpenVINO.
 
     Attributes:
-        seconds: that it took, once it was fetched.
+        seconds: duration of the run, once it has been fetched.
     """
 
     def __init__(
@@ -171,12 +171,12 @@ class _SubmittedRun:
             self._error = self._failure(error)
 
     def wait(self) -> None:
-        """Take the outputs, if not done yet; `fetch` raises errors."""
+        """Fetch the outputs unless already done; errors are raised by `fetch`."""
         if self._outputs is not None or self._error is not None:
             return
         try:
             self._request.wait()
-            # The next run of this graph overwrites the request's own tensors.
+            # The next run of this graph overwrites the request's tensors.
             self._outputs = {n: self._request.get_tensor(n).data.copy() for n in self._names}
             self.seconds = self._request.latency * 1e-3
         except Exception as error:  # the library does not export its exception types
@@ -187,7 +187,7 @@ class _SubmittedRun:
         self.wait()
         if self._error is not None:
             raise self._error
-        assert self._outputs is not None  # `wait` gives one or the other
+        assert self._outputs is not None  # `wait` sets the outputs or the error
         return self._outputs
 
     def _failure(self, error: Exception) -> BackendError:

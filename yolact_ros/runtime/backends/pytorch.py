@@ -1,4 +1,4 @@
-"""Run a checkpoint in PyTorch: for development, evaluation and comparison, not for a robot."""
+"""Run a checkpoint in PyTorch, for development, evaluation and comparison, not for robots."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from yolact_ros.errors import BackendError
 
 
 class TorchBackend:
-    """Serves the graphs of a checkpoint, those of images and of video, with NMS on the host.
+    """Runs the image and video graphs of a checkpoint, with NMS on the host.
 
     Attributes:
         model: the checkpoint's configuration.
-        identity: SHA-256 of the checkpoint file; empty for a network in memory.
-        on_gpu: whether it runs on a GPU.
+        identity: SHA-256 of the checkpoint file; empty for an in-memory network.
+        on_gpu: whether the network runs on a GPU.
     """
 
     def __init__(self, path: str | Path | Any, *, threads: int = 0, device: str = "cpu") -> None:
         """Load the checkpoint.
 
         Args:
-            path: a checkpoint of `yolact train` or `yolact convert`; or a network in memory, in
-                evaluation mode, which is served as it is from one run to the next.
-            threads: threads of one operator; 0 leaves PyTorch's choice.
+            path: a checkpoint of `yolact train` or `yolact convert`; or an in-memory network in
+                evaluation mode, whose current state is used at each run.
+            threads: threads per operator; 0 leaves the choice to PyTorch.
             device: a PyTorch device, e.g. `cuda:0`.
 
         Raises:
             BackendError: PyTorch is not installed.
-            WeightsError: the file is no checkpoint, or does not fit its network.
+            WeightsError: the file is not a checkpoint, or does not fit its network.
         """
         try:
             import torch
@@ -52,9 +52,9 @@ class TorchBackend:
             from yolact_ros.model.weights.checkpoint import load_model
         except ImportError as error:
             raise BackendError(
-                f"Running a checkpoint needs {error.name}; install it with: "
-                "pip install 'yolact_ros[train]', or export the checkpoint to a bundle where "
-                "PyTorch is: yolact export CHECKPOINT -o BUNDLE"
+                f"Running a checkpoint requires {error.name}; install it with: "
+                "pip install 'yolact_ros[train]', or export the checkpoint on a machine "
+                "with PyTorch: yolact export CHECKPOINT -o BUNDLE"
             ) from error
         if threads:
             torch.set_num_threads(threads)
@@ -82,14 +82,14 @@ class TorchBackend:
     def run(
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
     ) -> dict[str, Any]:
-        """Run one graph; outputs named in `keep` stay tensors on the device."""
+        """Run one graph; outputs named in `keep` remain tensors on the device."""
         if graph not in self._graphs:
             raise BackendError(
-                f"This checkpoint has no graph {graph!r}; it has: {', '.join(self._graphs)}."
+                f"This checkpoint lacks the graph {graph!r}; it has: {', '.join(self._graphs)}."
             )
         torch = self._torch
         tensors = {
-            # A copy: torch shares the memory of an array, and warns where that is read-only.
+            # A copy: torch shares the memory of an array, and warns if that is read-only.
             name: torch.tensor(x, device=self._device) if isinstance(x, np.ndarray) else x
             for name, x in inputs.items()
         }

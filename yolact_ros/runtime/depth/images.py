@@ -1,4 +1,4 @@
-"""Depth images, raw or compressed, in metres."""
+"""Convert depth images, raw or compressed, to metres."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from yolact_ros.runtime.images.decoding import decode_samples
 from yolact_ros.runtime.images.encodings import check_rows
 from yolact_ros.runtime.images.headers import PNG_START
 
-# Encoding -> type of a sample and metres of one unit (REP 118).
+# Encoding -> sample type and metres per unit (REP 118).
 DEPTH_ENCODINGS = {
     "16UC1": (np.uint16, 0.001),
     "mono16": (np.uint16, 0.001),
     "32FC1": (np.float32, 1.0),
 }
 
-# What compressed_depth_image_transport writes before the PNG: the kind of quantization (0: inverse
-# depth) and its parameters A and B.
+# Header that compressed_depth_image_transport writes before the PNG: the kind of quantization
+# (0: inverse depth) and its parameters A and B.
 PREFIX = struct.Struct("<iff")
 
 
@@ -35,24 +35,24 @@ def depth_in_metres(
     unit: float = 0.0,
     longest: float = math.inf,
 ) -> np.ndarray:
-    """Read a depth image (REP 118).
+    """Convert a depth image (REP 118).
 
     Args:
         data: bytes of the rows.
         encoding: a key of `DEPTH_ENCODINGS`: millimetres as integers or metres as floats.
-        height: in pixels.
-        width: in pixels.
+        height: image height in pixels.
+        width: image width in pixels.
         step: bytes from one row to the next.
         is_bigendian: byte order of the samples.
-        unit: metres of one unit; 0 for that of the encoding.
-        longest: metres above which a depth is unknown; cameras mark missing depth by FLT_MAX, too.
+        unit: metres per unit; 0 for that of the encoding.
+        longest: metres above which a depth is unknown; cameras also mark missing depth by FLT_MAX.
 
     Returns:
         (height, width) float32; NaN where the depth is 0, negative, infinite, not a number or
         above `longest`.
 
     Raises:
-        MessageError: the encoding is another one, or size, step and data contradict each other.
+        MessageError: the encoding is not supported, or size, step and data are inconsistent.
     """
     if encoding not in DEPTH_ENCODINGS:
         raise MessageError(
@@ -78,18 +78,18 @@ def compressed_depth_in_metres(
     unit: float = 0.0,
     longest: float = math.inf,
 ) -> np.ndarray:
-    """Read a depth image of image_transport's plugin compressedDepth.
+    """Convert a depth image of image_transport's plugin compressedDepth.
 
     Args:
         data: the prefix of 12 bytes and a PNG of 16 bits. For 16UC1 and mono16 it holds the
             samples, for 32FC1 `A / depth + B`, and 0 where the depth is unknown.
         form: the message's field `format`: `ENCODING; compressedDepth`, or
             `ENCODING; compressedDepth png`.
-        unit: metres of one unit; 0 for that of the encoding.
+        unit: metres per unit; 0 for that of the encoding.
         longest: metres above which a depth is unknown.
 
     Returns:
-        As `depth_in_metres`.
+        See `depth_in_metres`.
 
     Raises:
         MessageError: it is not such an image (RVL is not supported), or it is damaged.
@@ -113,7 +113,7 @@ def compressed_depth_in_metres(
     except DatasetError as error:
         raise MessageError(str(error)) from None
     if stored.ndim != 2 or stored.dtype != np.uint16:
-        raise MessageError(f"{name} holds {stored.dtype} {stored.shape}; expected 16-bit grey.")
+        raise MessageError(f"{name} contains {stored.dtype} {stored.shape}; expected 16-bit grey.")
     kind, usual_unit = DEPTH_ENCODINGS[encoding]
     samples = stored.astype(np.float32)
     if kind is np.float32:
@@ -127,7 +127,7 @@ def compressed_depth_in_metres(
 
 
 def _in_metres(samples: np.ndarray, unit: float, longest: float) -> np.ndarray:
-    """Scale float32 samples, in place, and mark what is no depth as NaN."""
+    """Scale float32 samples in place, and set invalid depths to NaN."""
     samples *= np.float32(unit)
     samples[~((samples > 0) & (samples < np.inf) & (samples <= longest))] = np.nan
     return samples

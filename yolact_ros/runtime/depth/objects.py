@@ -1,6 +1,6 @@
-"""Locate objects in space by their masks on the depth image of the colour image.
+"""Locate objects in 3-D by their masks on the depth image of the colour image.
 
-Everything is in metres in the camera's optical frame: z forward, x right, y down (REP 103).
+All coordinates are in metres in the camera's optical frame: z forward, x right, y down (REP 103).
 """
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ import numpy as np
 
 from yolact_ros.runtime.detections import Detections
 
-ERODED = 0.03  # of the square root of a mask's area; its border shows what is behind, too
+ERODED = 0.03  # fraction of the square root of a mask's area; borders also show the background
 OUTLIER = 3.0  # standard deviations from the median depth, estimated by the median deviation
-LEAST_SPREAD_M = 0.01  # of that standard deviation, for flat objects seen from the front
+LEAST_SPREAD_M = 0.01  # minimum of that standard deviation, for flat objects seen frontally
 BOX_PERCENTILES = (0.5, 99.5)  # of the points of an object along each axis
 LEAST_POINTS = 10
 STEEPEST = 573.0  # x / z or y / z; the tangent of 89.9 degrees
-SAMPLES = 2500  # pixels of a mask that statistics are made of
+SAMPLES = 2500  # pixels of a mask used for statistics
 
 
 @dataclass(frozen=True, eq=False)
 class DepthView:
-    """The depth of one image.
+    """Holds the depth of one image.
 
     Attributes:
-        metres: (H, W) float32 along the optical axis; NaN where it is unknown, also where the ray
-            is.
+        metres: (H, W) float32 along the optical axis; NaN where the depth or the ray is unknown.
         rays: (H, W, 2) float32, see `runtime.pinhole.pixel_rays`.
     """
 
@@ -38,12 +37,12 @@ class DepthView:
 
 @dataclass(frozen=True, eq=False)
 class ObjectPose3D:
-    """Position of the visible side of one object in metres, optical frame.
+    """Locates the visible side of one object, in metres in the optical frame.
 
     Attributes:
         centroid: (3,) float64 x y z, mean of its points.
         low, high: (3,) float64 corners of the box around them, with sides along the axes.
-        inside: (h, w) bool, pixels of its mask that show the object and not what is behind it.
+        inside: (h, w) bool, pixels of its mask that show the object and not its background.
         origin: (x, y) of the top left pixel of `inside` in the image.
     """
 
@@ -55,7 +54,7 @@ class ObjectPose3D:
 
 
 def view_of(metres: np.ndarray, rays: np.ndarray) -> DepthView:
-    """Make a view whose points are all finite or unknown.
+    """Create a view whose points are all finite or unknown.
 
     Args:
         metres: (H, W) float32; becomes NaN, in place, where the ray is not finite or more than
@@ -69,10 +68,10 @@ def view_of(metres: np.ndarray, rays: np.ndarray) -> DepthView:
 
 
 def place_objects(detections: Detections, view: DepthView) -> list[ObjectPose3D | None]:
-    """Find every object in space; None for one with too little depth in its mask.
+    """Locate every object in 3-D; None for one with too little depth in its mask.
 
     Raises:
-        ValueError: the depth image has another size than the image of the detections.
+        ValueError: the depth image and the detections' image differ in size.
     """
     if view.metres.shape != detections.image_size or view.rays.shape[:2] != detections.image_size:
         raise ValueError(
@@ -86,12 +85,12 @@ def place_objects(detections: Detections, view: DepthView) -> list[ObjectPose3D 
 
 
 def place_object(mask: np.ndarray, origin: np.ndarray, view: DepthView) -> ObjectPose3D | None:
-    """Find one object in space.
+    """Locate one object in 3-D.
 
-    Median and spread of the depth (by the median absolute deviation) come from the mask without
-    a narrow border, where pixels may show what is behind; of the whole mask, the points whose
-    depth lies within `OUTLIER` spreads are the object. Of a large mask, every second or third row
-    and column is enough for all of this.
+    The median and the spread of the depth (by the median absolute deviation) come from the mask
+    without a narrow border, whose pixels may show the background. The points of the whole mask
+    whose depth is within `OUTLIER` spreads of the median form the object. For a large mask, every
+    second or third row and column suffices.
 
     Args:
         mask: (h, w) bool.
@@ -109,7 +108,7 @@ def place_object(mask: np.ndarray, origin: np.ndarray, view: DepthView) -> Objec
         return None
     middle = np.median(sure)
     spread = max(1.4826 * float(np.median(np.abs(sure - middle))), LEAST_SPREAD_M)
-    inside = mask & (np.abs(depths - middle) <= OUTLIER * spread)  # false where it is not a number
+    inside = mask & (np.abs(depths - middle) <= OUTLIER * spread)  # false where NaN
     points = points_of(rays[sparse], depths[sparse], inside[sparse])
     low, high = np.percentile(points, BOX_PERCENTILES, axis=1)
     return ObjectPose3D(
@@ -139,7 +138,7 @@ def points_of(
 
 
 def _core(mask: np.ndarray) -> np.ndarray:
-    """Return the mask without its border, or the mask itself if nothing would be left."""
+    """Return the mask without its border, or the mask itself if nothing would remain."""
     side = 2 * max(1, round(ERODED * np.sqrt(np.count_nonzero(mask)))) + 1
     if not mask.size:
         return mask

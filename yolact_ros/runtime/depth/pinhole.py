@@ -1,4 +1,4 @@
-"""Viewing directions of the pixels of a camera."""
+"""Compute the viewing directions of a camera's pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EQUIDISTANT = ("equidistant", "fisheye")
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """A camera's calibration, as in sensor_msgs/CameraInfo.
+    """Holds a camera's calibration, as in sensor_msgs/CameraInfo.
 
     Attributes:
         size: (height, width) of the images in pixels.
@@ -33,22 +33,22 @@ class Intrinsics:
 
 
 def pixel_rays(intrinsics: Intrinsics) -> np.ndarray:
-    """Give for each pixel's centre the point that it looks at, at a depth of 1.
+    """Return the point at depth 1 that each pixel's centre sees.
 
     Args:
-        intrinsics: of the camera. Pixel (0, 0) has its centre at (0, 0), as in OpenCV and
-            image_geometry.
+        intrinsics: calibration of the camera. The centre of pixel (0, 0) is at (0, 0), as in
+            OpenCV and image_geometry.
 
     Returns:
         (H, W, 2) float32 x / z and y / z in the camera's optical frame: z forward, x right,
-        y down. Times the depth they are metres.
+        y down. Multiply by the depth to get metres.
 
     Raises:
         MessageError: the camera is not calibrated, or its distortion model is unknown.
     """
     if not np.isfinite([*intrinsics.matrix, *intrinsics.distortion]).all():
         raise MessageError(
-            "The camera info has values that are infinite or not a number in k, d or p; calibrate "
+            "The camera info contains infinite or NaN values in k, d or p; calibrate "
             "the camera, or correct its calibration file."
         )
     height, width = intrinsics.size
@@ -57,7 +57,7 @@ def pixel_rays(intrinsics: Intrinsics) -> np.ndarray:
     if not (fx > 0 and fy > 0):
         raise MessageError(
             f"The camera info has the focal lengths {fx:g} and {fy:g}, so the camera is not "
-            "calibrated; 3-D topics need the fields k and d, or for rectified images p."
+            "calibrated; 3-D topics require the fields k and d, or p for rectified images."
         )
     if any(intrinsics.distortion):
         return _undistorted(intrinsics)
@@ -88,7 +88,7 @@ def _undistorted(intrinsics: Intrinsics) -> np.ndarray:
         rays = undistort(pixels.reshape(-1, 1, 2), matrix, distortion)
     except cv2.error as error:
         raise MessageError(
-            f"The camera info has {len(distortion)} coefficients of distortion, which do not fit "
+            f"The camera info has {len(distortion)} distortion coefficients, which do not fit "
             f"its model {intrinsics.model!r}: {error.err}."
         ) from None
     return rays.reshape(height, width, 2).astype(np.float32)

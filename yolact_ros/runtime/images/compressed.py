@@ -10,7 +10,7 @@ from yolact_ros.runtime.images.decoding import decode_samples
 from yolact_ros.runtime.images.encodings import ENCODINGS, bgr_from_samples
 from yolact_ros.runtime.images.headers import JPEG_START, PNG_START
 
-# What video transports write into `format`; their packets cannot be decoded one by one.
+# What video transports write into `format`; their packets cannot be decoded individually.
 VIDEO_FORMATS = frozenset(("h264", "h265", "hevc", "vp9", "av1", "avc", "mpeg4"))
 
 
@@ -21,18 +21,18 @@ def bgr_from_compressed(
 
     Args:
         data: the file.
-        form: the message's field `format`: `jpeg`, `png`, or as image_transport writes it,
-            `ENCODING; jpeg compressed STORED`. The data themselves say whether they are JPEG or
-            PNG. STORED `rgb8` means that the file's red and blue are exchanged; ENCODING
-            `bayer_...` that it holds a mosaic, if it has one channel.
+        form: the message's field `format`: `jpeg`, `png`, or, as written by image_transport,
+            `ENCODING; jpeg compressed STORED`. The data determine whether it is JPEG or PNG.
+            STORED `rgb8` means that red and blue are swapped in the file; ENCODING `bayer_...`
+            means that it holds a Bayer mosaic, if it has one channel.
         limit: largest number of pixels; None for `decoding.max_pixels`.
 
     Returns:
-        (H, W, 3) uint8 BGR. A camera's note on its rotation (EXIF) is not followed: boxes and
-        masks are in the pixels that other readers of the topic see.
+        (H, W, 3) uint8 BGR. The EXIF orientation is ignored: boxes and masks are in the pixels
+        that other readers of the topic see.
 
     Raises:
-        MessageError: it is neither JPEG nor PNG, too large, or cannot be decoded as a whole.
+        MessageError: it is neither JPEG nor PNG, too large, or cannot be decoded completely.
     """
     encoded = bytes(data)
     _check_file(encoded, form)
@@ -49,7 +49,7 @@ def bgr_from_compressed(
 def _check_file(data: bytes, form: str) -> None:
     if "compressedDepth" in form:
         raise MessageError(
-            f"The compressed image has format {form!r}, which is depth; "
+            f"The compressed image has format {form!r}, which is a depth format; "
             "remap `image` to a camera's colour or grey image."
         )
     if form.strip().lower() in VIDEO_FORMATS:

@@ -1,9 +1,9 @@
-"""Decode image files up to a size limit; a damaged file is an error.
+"""Decode image files up to a size limit; reject damaged files.
 
 JPEG is decoded by libjpeg-turbo through simplejpeg, which reports libjpeg's warnings; OpenCV and
-Pillow swallow them and fill what is lost with grey. Of 400 damaged baseline files, OpenCV refused
-0, Pillow 13 and simplejpeg 327, which left 10 of the 247 whose damage is large; its pixels equal
-OpenCV's. What remains is data that are changed into other valid data: JPEG has no checksum.
+Pillow ignore them and fill lost parts with grey. Of 400 damaged baseline files, OpenCV rejected
+0, Pillow 13 and simplejpeg 327, which missed 10 of the 247 with severe damage; its pixels equal
+OpenCV's. Data altered into other valid data go unnoticed, because JPEG has no checksum.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from yolact_ros.runtime.images.headers import ImageHeader, read_header
 
 DEFAULT_MEGAPIXELS = 64.0
 
-# Cameras often pad a whole JPEG with a few bytes before its end mark.
+# Cameras often pad an intact JPEG with a few bytes before its end marker.
 _PADDING = 4
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 
 
 def max_pixels() -> int:
-    """Give the largest number of pixels of an image that is decoded.
+    """Return the largest number of pixels of an image that is decoded.
 
     Raises:
-        ConfigError: the environment names a limit that is not a positive number.
+        ConfigError: the environment variable is not a positive number.
     """
     text = os.environ.get(LIMIT_VARIABLE, str(DEFAULT_MEGAPIXELS))
     try:
@@ -47,7 +47,7 @@ def max_pixels() -> int:
 
 
 def read_bgr(path: str | Path) -> np.ndarray:
-    """Read an image file, turned as its EXIF orientation says.
+    """Read an image file, upright according to its EXIF orientation.
 
     Returns:
         (H, W, 3) uint8 BGR.
@@ -59,7 +59,7 @@ def read_bgr(path: str | Path) -> np.ndarray:
 
 
 def read_samples(path: str | Path) -> np.ndarray:
-    """Read an image file with the samples that it stores, e.g. depth of 16 bits.
+    """Read an image file with its stored samples, e.g. 16-bit depth.
 
     Returns:
         See `decode_samples`.
@@ -73,19 +73,19 @@ def read_samples(path: str | Path) -> np.ndarray:
 def decode_bgr(
     data: bytes, *, name: str = "The image", limit: int | None = None, upright: bool = True
 ) -> np.ndarray:
-    """Decode an image file, turned as its EXIF orientation says.
+    """Decode an image file, upright according to its EXIF orientation.
 
     Args:
         data: the file: JPEG, PNG, BMP, PNM, TIFF or WebP.
-        name: what an error calls it, at the start of a sentence.
+        name: subject of error messages, starting a sentence.
         limit: largest number of pixels; None for `max_pixels`.
-        upright: whether EXIF's orientation is followed.
+        upright: whether to apply the EXIF orientation.
 
     Returns:
         (H, W, 3) uint8 BGR.
 
     Raises:
-        DatasetError: it is damaged, too large or of another format.
+        DatasetError: it is damaged, too large or in an unknown format.
     """
     header = _check(data, name=name, limit=limit)
     if header.kind == "JPEG":
@@ -98,18 +98,18 @@ def decode_bgr(
 def decode_samples(
     data: bytes, *, name: str = "The image", limit: int | None = None
 ) -> np.ndarray:
-    """Decode an image file to the samples that it stores, not turned.
+    """Decode an image file to its stored samples, without rotation.
 
     Args:
         data: the file.
-        name: what an error calls it.
+        name: subject of error messages.
         limit: largest number of pixels; None for `max_pixels`.
 
     Returns:
         (H, W), or (H, W, 3 or 4) in OpenCV's order of channels, uint8 or uint16.
 
     Raises:
-        DatasetError: it is damaged, too large or of another format.
+        DatasetError: it is damaged, too large or in an unknown format.
     """
     header = _check(data, name=name, limit=limit)
     if header.kind != "JPEG":
@@ -120,16 +120,16 @@ def decode_samples(
 
 
 def _read(path: str | Path) -> bytes:
-    # 16-bit samples of four channels without compression, and what a file holds besides.
+    # Uncompressed 16-bit samples of four channels, and an allowance for everything else.
     return read_file(path, limit=8 * max_pixels() + (1 << 20))
 
 
 def _check(data: bytes, *, name: str, limit: int | None) -> ImageHeader:
-    """Read the header, and refuse what is too large or ends early."""
+    """Read the header, and reject files that are too large or truncated."""
     header = read_header(data)
     if header is None:
         raise DatasetError(
-            f"{name} cannot be decoded: it is none of JPEG, PNG, BMP, PNM, TIFF and WebP, or its "
+            f"{name} cannot be decoded: it is not JPEG, PNG, BMP, PNM, TIFF or WebP, or its "
             "first bytes are damaged."
         )
     pixels, most = header.height * header.width, max_pixels() if limit is None else limit
@@ -137,12 +137,12 @@ def _check(data: bytes, *, name: str, limit: int | None) -> ImageHeader:
         raise DatasetError(f"{name} cannot be decoded: it has no pixels.")
     if pixels > most:
         raise DatasetError(
-            f"{name} has {header.width}x{header.height} pixels; the limit is {most / 1e6:g} "
-            "million. Scale it down, or raise the limit: --max-megapixels of yolact, "
-            "max_megapixels of the node."
+            f"{name} has {header.width}x{header.height} pixels, but the limit is {most / 1e6:g} "
+            "million. Scale it down, or raise the limit (--max-megapixels of yolact, "
+            "max_megapixels of the node)."
         )
     if header.kind == "PNG" and not _has_end(data):
-        raise DatasetError(f"{name} ends early, after {len(data)} bytes.")
+        raise DatasetError(f"{name} is truncated, after {len(data)} bytes.")
     return header
 
 
@@ -157,17 +157,17 @@ def _has_end(data: bytes) -> bool:
 
 
 def _decode_jpeg(data: bytes, colours: str, *, name: str) -> np.ndarray:
-    """Decode a JPEG as it is stored; every warning of libjpeg is an error."""
+    """Decode a JPEG as stored; raise on any warning of libjpeg."""
     try:
         image: np.ndarray = simplejpeg.decode_jpeg(data, colours, strict=True)
         return image
-    except (ValueError, KeyError) as error:  # KeyError: a number that the library has no name for
+    except (ValueError, KeyError) as error:  # KeyError: a code that the library has no name for
         padding = _EXTRANEOUS.search(str(error))
         if padding and int(padding[1]) <= _PADDING:
             image = simplejpeg.decode_jpeg(data, colours, strict=False)
             return image
         if "subsampling" in str(error) and data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda"):
-            # OpenCV knows more ways of halving colours than the library has names for.
+            # OpenCV supports more kinds of chroma subsampling than the library has names for.
             flag = cv2.IMREAD_GRAYSCALE if colours == "GRAY" else cv2.IMREAD_COLOR
             return _decode(data, flag | cv2.IMREAD_IGNORE_ORIENTATION, name=name)
         raise DatasetError(f"{name} is damaged: {error}.") from None
@@ -187,7 +187,7 @@ def _decode(data: bytes, flags: int, *, name: str) -> np.ndarray:
 
 
 def _turn(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn an image upright (EXIF 2.3, table 6: tag 274)."""
+    """Rotate an image upright (EXIF 2.3, table 6: tag 274)."""
     if orientation in (5, 6, 7, 8):
         image = cv2.transpose(image)
     flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)

@@ -12,16 +12,16 @@ from yolact_ros.errors import MessageError
 
 @dataclass(frozen=True)
 class Layout:
-    """Memory layout of an encoding, and its conversion to BGR.
+    """Describes the memory layout of an encoding and its conversion to BGR.
 
     Attributes:
-        channels: samples of one pixel in one row.
+        channels: samples per pixel within a row.
         conversion: OpenCV's conversion to BGR; None if it is BGR already.
-        sample_bytes: bytes of one sample.
-        even_width: whether two neighbours share their colour.
-        even_height: whether two rows belong together.
-        half_planes: planes of half the height that follow the first; 1 for the colours of nv12.
-        smallest: least width and height in pixels.
+        sample_bytes: bytes per sample.
+        even_width: whether neighbouring pixels share their colour.
+        even_height: whether neighbouring rows share their colour.
+        half_planes: planes of half height after the first; 1 for the chroma of nv12.
+        smallest: minimum width and height in pixels.
     """
 
     channels: int
@@ -33,9 +33,9 @@ class Layout:
     smallest: int = 1
 
 
-# OpenCV's conversions cost 0.02 ms for 640x480, a numpy copy in another channel order 1 ms.
+# OpenCV's conversions take 0.02 ms at 640x480, a numpy copy to another channel order 1 ms.
 # ROS names a Bayer pattern by its first row, then its second; OpenCV by the second row's second
-# and third pixel. Demosaicing looks one pixel around.
+# and third pixel. Demosaicing uses one pixel on each side.
 ENCODINGS: dict[str, Layout] = {
     "bgr8": Layout(3, None),
     "8UC3": Layout(3, None),
@@ -73,24 +73,24 @@ def bgr_from_samples(
     step: int,
     is_bigendian: bool = False,
 ) -> np.ndarray:
-    """Give the pixels of a raw image.
+    """Convert the pixels of a raw image.
 
     Args:
-        data: the rows, one after another; more bytes than they need are ignored. For nv12 and
-            nv21 `height` rows of brightness and `height / 2` rows of colour.
-        encoding: one of `ENCODINGS`. Their 16 bits become 8 as in cv_bridge, times 255 / 65535;
-            yuv is that of BT.601 with 16 to 235.
-        height: in pixels.
-        width: in pixels.
+        data: the rows, one after another; excess bytes are ignored. nv12 and nv21 have `height`
+            rows of luma and `height / 2` rows of chroma.
+        encoding: one of `ENCODINGS`. 16 bits become 8 as in cv_bridge, times 255 / 65535; yuv is
+            BT.601 with the range 16 to 235.
+        height: image height in pixels.
+        width: image width in pixels.
         step: bytes from one row to the next; rows may be padded.
-        is_bigendian: order of the bytes of 16-bit samples; has no meaning for narrower ones
-            (drivers of OAK cameras set it on all of them).
+        is_bigendian: byte order of 16-bit samples; ignored for narrower ones (drivers of OAK
+            cameras set it on all of them).
 
     Returns:
         (height, width, 3) uint8 BGR. For bgr8 and 8UC3 a view of `data`, with its row stride.
 
     Raises:
-        MessageError: the encoding is not supported, or size, step and data contradict each other.
+        MessageError: the encoding is not supported, or size, step and data are inconsistent.
     """
     if encoding not in ENCODINGS:
         raise MessageError(
@@ -103,8 +103,8 @@ def bgr_from_samples(
     _check_size(layout, encoding, height=height, width=width)
     if is_bigendian and layout.sample_bytes > 1:
         raise MessageError(
-            f"The image is flagged big-endian; {encoding} is supported with little-endian "
-            "samples only. Let the camera's driver publish it so, with is_bigendian 0."
+            f"The image is flagged as big-endian; {encoding} is supported with little-endian "
+            "samples only. Configure the camera's driver to publish those, with is_bigendian 0."
         )
     pixel_bytes = layout.channels * layout.sample_bytes
     if step < width * pixel_bytes:
@@ -115,7 +115,7 @@ def bgr_from_samples(
     if layout.sample_bytes == 2:
         lines = np.ndarray((rows, width * pixel_bytes), np.uint8, buffer=data, strides=(step, 1))
         samples = np.ascontiguousarray(lines).view("<u2").reshape(rows, width, layout.channels)
-        # Scaled first: OpenCV demosaics and reorders 8 bits as well as 16, and faster.
+        # Scaled first: OpenCV demosaics and reorders 8 bits just as well, and faster.
         pixels = cv2.convertScaleAbs(samples, alpha=255 / 65535).reshape(samples.shape)
         return pixels if layout.conversion is None else cv2.cvtColor(pixels, layout.conversion)
     pixels = np.ndarray(
@@ -128,10 +128,10 @@ def bgr_from_samples(
 
 
 def check_rows(num_bytes: int, step: int, *, height: int, width: int) -> None:
-    """Check that an image of `height` rows of `step` bytes is there.
+    """Check that the data contain `height` rows of `step` bytes.
 
     Raises:
-        MessageError: it has no pixels, or more rows than data.
+        MessageError: the image has no pixels, or more rows than data.
     """
     if height == 0 or width == 0:
         raise MessageError(f"The image is empty: {width}x{height} pixels.")
@@ -145,12 +145,12 @@ def check_rows(num_bytes: int, step: int, *, height: int, width: int) -> None:
 def _check_size(layout: Layout, encoding: str, *, height: int, width: int) -> None:
     if min(height, width) < layout.smallest:
         raise MessageError(
-            f"The image has {width}x{height} pixels; {encoding} needs at least "
+            f"The image has {width}x{height} pixels; {encoding} requires at least "
             f"{layout.smallest}x{layout.smallest}."
         )
     if layout.even_width and width % 2 or layout.even_height and height % 2:
         even = "width and height" if layout.even_height else "width"
         raise MessageError(
-            f"The image has {width}x{height} pixels; {encoding} needs an even {even}, for "
+            f"The image has {width}x{height} pixels; {encoding} requires an even {even}, because "
             "neighbours share their colour."
         )

@@ -30,11 +30,11 @@ LIVE_TIMEOUT_MS = 10_000  # until a stream opens, and between two of its images
 
 @dataclass(frozen=True, eq=False)
 class SourceImage:
-    """One image, or a file that cannot be read.
+    """Holds one image, or the fault of a file that cannot be read.
 
     Attributes:
-        name: shortest end of the path that identifies the file; `#` and the number,
-            from 0 on, follow for a frame of a video.
+        name: shortest unique end of the file's path; for a frame of a video, `#` and its number,
+            counted from 0, follow.
         path: the file, camera or stream.
         image: (H, W, 3) uint8 BGR; None if the file cannot be read.
         fault: why there is no image, as a sentence; empty if there is one.
@@ -51,7 +51,7 @@ class SourceImage:
 
 
 def find_sources(names: Iterable[str | Path]) -> list[Source]:
-    """Return what `find_files` returns, and cameras and streams as text.
+    """Return the result of `find_files`, with cameras and streams as text.
 
     Raises:
         DatasetError: see `find_files`; or an address is malformed.
@@ -71,12 +71,12 @@ def find_sources(names: Iterable[str | Path]) -> list[Source]:
 
 
 def find_files(paths: Iterable[str | Path]) -> list[Path]:
-    """Return images and videos: files as they are, those of folders and patterns by their names.
+    """Return images and videos: files in the given order, those of folders and patterns by name.
 
-    A file that is named twice comes once.
+    A file that is named twice is returned once.
 
     Raises:
-        DatasetError: a folder has none, nothing fits a pattern, or there are no paths.
+        DatasetError: a folder has none, nothing matches a pattern, or there are no paths.
     """
     files: dict[Path, Path] = {}
     for path in map(Path, paths):
@@ -84,23 +84,23 @@ def find_files(paths: Iterable[str | Path]) -> list[Path]:
         if glob.has_magic(str(path)) and not path.exists():
             found = sorted(map(Path, glob.glob(str(path), recursive=True)))
             if not found:
-                raise DatasetError(f"Nothing fits the pattern {path}.")
+                raise DatasetError(f"Nothing matches the pattern {path}.")
         if path.is_dir():
             suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
             found = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
             if not found:
                 raise DatasetError(
-                    f"The folder {path} holds no images or videos "
+                    f"The folder {path} contains no images or videos "
                     f"({', '.join(sorted(suffixes))}); name another one."
                 )
         files.update((file.resolve(), file) for file in found)
     if not files:
-        raise DatasetError("No images were named; name files or folders.")
+        raise DatasetError("No images were given; name files or folders.")
     return list(files.values())
 
 
 def is_video(source: Source) -> bool:
-    """Return whether a source is a video, by its suffix, or a camera or stream."""
+    """Return whether a source is a video (by its suffix), a camera or a stream."""
     return isinstance(source, str) or source.suffix.lower() in VIDEO_SUFFIXES
 
 
@@ -118,7 +118,7 @@ def read_frames(files: Iterable[Source]) -> Iterator[SourceImage]:
 
 
 def count_frames(files: Iterable[Source]) -> int | None:
-    """Count the frames of `read_frames`, as far as files state it; None with a live source."""
+    """Count the frames of `read_frames`, if files state it; return None for a live source."""
     count = 0
     for source in files:
         if isinstance(source, str):
@@ -128,9 +128,9 @@ def count_frames(files: Iterable[Source]) -> int | None:
 
 
 def is_whole_video(path: Path, length: int) -> bool:
-    """Return whether a video that was just written holds `length` images.
+    """Return whether a newly written video contains `length` images.
 
-    OpenCV reports nothing when a disk fills up; a file without its index, which comes last, cannot
+    OpenCV does not report a full disk; a file without its index, which is written last, cannot
     be opened.
     """
     capture = cv2.VideoCapture(str(path))
@@ -140,7 +140,7 @@ def is_whole_video(path: Path, length: int) -> bool:
 
 
 def unique_names(files: Iterable[Source]) -> list[str]:
-    """Return for each file the shortest unique end of its path; see `_live_name` too."""
+    """Return for each file the shortest unique end of its path; see also `_live_name`."""
     parts = [(_live_name(f),) if isinstance(f, str) else f.resolve().parts for f in files]
     longest = max(map(len, parts), default=0)
     names = [""] * len(parts)
@@ -154,7 +154,7 @@ def unique_names(files: Iterable[Source]) -> list[str]:
 
 
 def _live_name(source: str) -> str:
-    """Name a camera or stream as a file could be named, without a password in its address."""
+    """Return a file-like name for a camera or stream, without a password in its address."""
     if source.isdigit():
         return f"camera{source}"
     address = urlsplit(source)
@@ -171,7 +171,7 @@ def _open_video(source: Source) -> cv2.VideoCapture:
         timeouts = cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC
         settings = [value for name in timeouts for value in (name, LIVE_TIMEOUT_MS)]
         capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, settings)
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest image, where the driver allows it
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest image, if the driver supports it
     return capture
 
 
@@ -200,16 +200,20 @@ def _read_video(path: Source, name: str) -> Iterator[SourceImage]:
         fault = f"Images of the video {name} have more than {max_pixels() / 1e6:g} million pixels."
         yield SourceImage(name, path, None, fault=fault)
     elif not number and live:
-        hint = "Is the camera connected and free?" if str(path).isdigit() else "Is it reachable?"
-        yield SourceImage(name, path, None, fault=f"{name} gives no image. {hint}")
+        hint = (
+            "Check that the camera is connected and free."
+            if str(path).isdigit()
+            else "Check that it is reachable."
+        )
+        yield SourceImage(name, path, None, fault=f"{name} returns no image. {hint}")
     elif not number:
         yield SourceImage(
-            name, path, None, fault=f"The video {path} has no image that OpenCV can read."
+            name, path, None, fault=f"The video {path} contains no image that OpenCV can read."
         )
 
 
 def _video_fault(path: Path) -> str:
-    """Explain why OpenCV must not open a file."""
+    """Explain why OpenCV must not open a file; empty if it may."""
     if not path.exists():
         return f"The video {path} does not exist."
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Read size and orientation of image files from their first bytes, before memory is taken."""
+"""Read size and orientation of image files from their first bytes, before allocating memory."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 274, 256, 257
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Contents of an image file's header.
+    """Holds the contents of an image file's header.
 
     Attributes:
         kind: `JPEG`, `PNG`, `BMP`, `PNM`, `TIFF` or `WebP`.
-        height: rows as they are stored, before `orientation` is applied.
-        width: columns as they are stored.
-        orientation: EXIF's, 1 to 8, of a JPEG or PNG; 1, upright, where there is none.
-        channels: of a JPEG: 1 grey, 3 colour, 4 for print; 3 for all other formats.
-        bits: of one sample of a PNG as it is stored; 8 for all other formats.
+        height: stored rows, before `orientation` is applied.
+        width: stored columns.
+        orientation: EXIF orientation of a JPEG or PNG, 1 to 8; 1 (upright) if there is none.
+        channels: of a JPEG: 1 grey, 3 colour, 4 CMYK; 3 for all other formats.
+        bits: bits per stored sample of a PNG; 8 for all other formats.
     """
 
     kind: str
@@ -52,7 +52,7 @@ def read_header(data: bytes) -> ImageHeader | None:
         data: the file, or enough of its start.
 
     Returns:
-        None if it is of none of the formats above, or if its header is damaged.
+        None if it has none of the formats above, or its header is damaged.
     """
     try:
         if data.startswith(JPEG_START):
@@ -68,7 +68,7 @@ def read_header(data: bytes) -> ImageHeader | None:
             return ImageHeader("TIFF", tags[_TIFF_HEIGHT], tags[_TIFF_WIDTH])
         if match := _PNM.match(data[:4096]):
             return ImageHeader("PNM", int(match[2]), int(match[1]))
-    except (struct.error, IndexError, KeyError):  # it ends early, or lacks an entry
+    except (struct.error, IndexError, KeyError):  # truncated, or an entry is missing
         return None
     return None
 
@@ -81,7 +81,7 @@ def _read_jpeg(data: bytes) -> ImageHeader | None:
         if marker == 0xFF:  # a fill byte
             place += 1
             continue
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # without content
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without content
             place += 2
             continue
         (length,) = struct.unpack_from(">H", data, place + 2)
@@ -106,7 +106,7 @@ def _read_png(data: bytes) -> ImageHeader:
 
 
 def _read_orientation(exif: bytes) -> int:
-    """Read EXIF's orientation; 1 if the tag is damaged, which does not harm the picture."""
+    """Read the EXIF orientation; return 1 if the tag is damaged, which does no further harm."""
     try:
         value = _read_tags(exif).get(_ORIENTATION, 1)
     except (struct.error, IndexError):
@@ -139,7 +139,7 @@ def _read_webp(data: bytes) -> ImageHeader | None:
 
 
 def _read_tags(data: bytes) -> dict[int, int]:
-    """Read the numbers of the first directory of a TIFF (TIFF 6.0, section 2), as in EXIF."""
+    """Read the integers of the first directory of a TIFF (TIFF 6.0, section 2), also for EXIF."""
     order = "<" if data[:2] == b"II" else ">"
     (start,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, start)

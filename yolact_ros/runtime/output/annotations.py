@@ -1,4 +1,4 @@
-"""Outlines and names of instances as `foxglove_msgs/ImageAnnotations`."""
+"""Convert outlines and names of instances to `foxglove_msgs/ImageAnnotations`."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ FONT_SIZE = 14.0
 def make_annotations(
     new: Callable[..., Any], detections: Detections, class_names: Sequence[str], stamp: Any
 ) -> Any:
-    """Make the message of one image.
+    """Build the message of one image.
 
     Args:
-        new: makes a message of foxglove_msgs from the name of its type and its fields; fields that
-            are not given are empty.
-        detections: of that image; may be empty.
-        class_names: of the model, in its order.
-        stamp: of the image, by which viewers match both.
+        new: creates a foxglove_msgs message from the name of its type and its fields; omitted
+            fields are empty.
+        detections: detections of that image; may be empty.
+        class_names: class names of the model, in order.
+        stamp: stamp of the image, by which viewers match image and annotations.
     """
     points, texts = [], []
-    for index in range(len(detections) - 1, -1, -1):  # the best ones come out on top
+    for index in range(len(detections) - 1, -1, -1):  # best last, so that they are drawn on top
         blue, green, red = (c / 255 for c in class_colour(int(detections.class_ids[index])))
         for outline in outlines(detections, index):
             points.append(

@@ -15,7 +15,7 @@ OVERLAY_FORMAT = "bgr8; jpeg compressed bgr8"  # as image_transport names it
 MASK_OPACITY = 0.45
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 Tag = tuple[int, int, int, int]  # x1 y1 x2 y2 in pixels
-GOLDEN_RATIO = 0.6180339887  # steps of hue by it keep neighbouring class ids far apart
+GOLDEN_RATIO = 0.6180339887  # as a hue step, keeps neighbouring class ids far apart
 
 
 def class_colour(class_id: int) -> tuple[int, int, int]:
@@ -32,14 +32,14 @@ def draw_detections(
 
     Args:
         image_bgr: (H, W, 3) uint8, the image of the detections.
-        detections: what to draw; the best ones come out on top.
+        detections: what to draw; the best ones are drawn on top.
         class_names: names by class id.
 
     Returns:
         A new (H, W, 3) uint8 BGR image.
 
     Raises:
-        ValueError: the image has another size than that of the detections.
+        ValueError: the image and the detections' image differ in size.
     """
     if image_bgr.shape[:2] != detections.image_size:
         raise ValueError(
@@ -53,7 +53,7 @@ def draw_detections(
         _blend_mask(canvas, detections, i, line=line)
     for i in worst_first:
         _draw_box(canvas, detections, i, line=line)
-    taken: list[Tag] = []  # the best ones choose their places first
+    taken: list[Tag] = []  # the best ones choose their position first
     for i in range(len(detections)):
         colour = class_colour(int(detections.class_ids[i]))
         text = caption(detections, i, class_names=class_names)
@@ -69,13 +69,13 @@ def encode_jpeg(image_bgr: np.ndarray) -> np.ndarray:
 
 
 def caption(detections: Detections, index: int, *, class_names: Sequence[str]) -> str:
-    """Give the track id if there is one, the class, and the score that thresholds apply to."""
+    """Return a label with track id (if any), class, and the score that thresholds apply to."""
     name = object_name(detections, index, class_names=class_names)
     return f"{name} {detections.scores[index]:.2f}"
 
 
 def object_name(detections: Detections, index: int, *, class_names: Sequence[str]) -> str:
-    """Give the track id if there is one, and the class of a detection."""
+    """Return the label of a detection: its track id, if any, and its class."""
     name = class_names[detections.class_ids[index]]
     tracked = detections.track_ids is not None and detections.track_ids[index]
     return f"#{tracked} {name}" if tracked else name
@@ -91,7 +91,7 @@ def _blend_mask(canvas: np.ndarray, detections: Detections, index: int, *, line:
     solid = np.empty_like(region)
     cv2.rectangle(solid, (0, 0), (solid.shape[1], solid.shape[0]), colour, cv2.FILLED)
     cv2.copyTo(cv2.addWeighted(region, 1 - MASK_OPACITY, solid, MASK_OPACITY, 0), mask, region)
-    # Ten times faster than drawing contours: what an erosion takes away is the outline.
+    # Ten times faster than drawing contours: the pixels that erosion removes form the outline.
     side = 2 * line + 1
     core = cv2.erode(
         mask, np.ones((side, side), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=(0,)
@@ -114,7 +114,7 @@ def _draw_label(
     line: int,
     taken: Sequence[Tag],
 ) -> Tag:
-    """Write on a filled tag above the box, or below its upper or lower edge if that is free."""
+    """Draw a filled tag above the box, or below its upper or lower edge if that is free."""
     height, width = canvas.shape[:2]
     scale = 0.45 * max(1.0, line * 0.85)
     (text_width, text_height), below = cv2.getTextSize(text, FONT, scale, 1)
@@ -134,7 +134,7 @@ def _draw_label(
 
 
 def _meet(first: Tag, second: Tag) -> bool:
-    """Whether two tags have a pixel in common."""
+    """Return whether two tags overlap."""
     return all(first[i] < second[i + 2] and second[i] < first[i + 2] for i in (0, 1))
 
 

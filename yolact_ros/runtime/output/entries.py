@@ -1,4 +1,4 @@
-"""What was found in one image, as an entry of a JSON file."""
+"""Describe the detections of one image as an entry of a JSON file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from yolact_ros.runtime.output.rle import encode_rle
 def describe(
     name: str, found: Detections, classes: tuple[str, ...], stamp: float | None
 ) -> dict[str, Any]:
-    """Describe one image: boxes in pixels, masks as COCO RLE.
+    """Describe one image with boxes in pixels and masks as COCO RLE.
 
     `class_id` starts at 1, as in the node's messages. `keyframe_reason` is null for single images
     and for frames that are not keyframes; `track_id` is 0 for single images and for objects of a
     video that are not confirmed yet.
 
     Args:
-        name: of the image.
-        found: in that image.
-        classes: of the model.
-        stamp: seconds, of a video since its start, of a bag as in its messages; None without one.
+        name: name of the image.
+        found: detections in that image.
+        classes: class names of the model.
+        stamp: seconds since the start for a video, the message's stamp for a bag, or None.
     """
     instances = [
         {

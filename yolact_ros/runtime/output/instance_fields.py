@@ -1,4 +1,4 @@
-"""Fields of the `Instance` messages of one image, for ROS and for bags without ROS."""
+"""Compute the fields of `Instance` messages, for ROS and for bags without ROS."""
 
 from __future__ import annotations
 

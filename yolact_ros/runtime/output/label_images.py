@@ -1,4 +1,4 @@
-"""Label images, whose pixels name an object; where masks overlap, the best one wins."""
+"""Paint label images; where masks overlap, the best detection wins."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from yolact_ros.runtime.detections import Detections
 def label_image(
     detections: Detections, values: Sequence[int], *, best_first: Sequence[int], dtype: type
 ) -> np.ndarray:
-    """Paint one value for each detection into an image of zeros.
+    """Paint one value per detection into an image of zeros.
 
     Args:
-        detections: of one image.
-        values: for each detection, in their order; what `dtype` cannot hold becomes its largest
-            value.
-        best_first: indices of the detections; the first ones come out on top.
-        dtype: unsigned integers.
+        detections: detections of one image.
+        values: value of each detection, in order; values that exceed `dtype` become its maximum.
+        best_first: indices of the detections, the ones on top first.
+        dtype: an unsigned integer type.
 
     Returns:
         (height, width) of the source image; 0 where there is no object.
@@ -54,8 +53,8 @@ def confidence_image(
     """Paint the confidence of each pixel's class.
 
     Args:
-        detections: of one image.
-        best_first: indices of the detections; the first ones come out on top.
+        detections: detections of one image.
+        best_first: indices of the detections, the ones on top first.
         background: score of the pixels without an object, in [0, 1].
 
     Returns:

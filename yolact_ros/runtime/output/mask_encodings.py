@@ -1,4 +1,4 @@
-"""Encodings of masks in `Instance` messages (msg/Instance.msg)."""
+"""Encode masks for `Instance` messages (msg/Instance.msg)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MASK_BITS = 1
 MASK_MONO8 = 2
 MASK_RLE = 3
 
-# Value of the parameter `mask_encoding` -> value of the message's field.
+# Value of the parameter `mask_encoding` -> value of the message field.
 MASK_ENCODINGS = {
     "bits": MASK_BITS,
     "mono8": MASK_MONO8,
@@ -20,14 +20,14 @@ MASK_ENCODINGS = {
 
 
 def encode_mask(mask: np.ndarray, encoding: int) -> bytes:
-    """Turn a mask into the bytes of `Instance.mask`.
+    """Encode a mask as the bytes of `Instance.mask`.
 
     Args:
-        mask: (h, w) bool, the region of interest only; h or w may be 0.
+        mask: (h, w) bool, only the region of interest; h or w may be 0.
         encoding: one of the `MASK_` values.
 
     Raises:
-        ValueError: there is no such encoding.
+        ValueError: the encoding is unknown.
     """
     if encoding == MASK_NONE:
         return b""

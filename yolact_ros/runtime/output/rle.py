@@ -1,7 +1,7 @@
-"""Encode masks in COCO's compressed run lengths, without pycocotools.
+"""Encode masks as COCO's compressed run lengths, without pycocotools.
 
-Format: runs of zeros and ones in turn, down the columns of the image, the first of zeros; from
-the fourth run on, the difference to the run two before; each as a number in base 32, lowest digit
+Format: alternating runs of zeros and ones in column-major order, starting with zeros; from the
+fourth run on, the difference from the run two before; each as a base-32 number, lowest digit
 first, in characters from `0` on (cocodataset/cocoapi `common/maskApi.c::rleToString`).
 """
 
@@ -16,25 +16,25 @@ MAX_DIGITS = 7  # of a 32-bit number
 def encode_rle(
     mask: np.ndarray, region: np.ndarray, image_size: tuple[int, int]
 ) -> dict[str, object]:
-    """Encode a mask that is given as a crop.
+    """Encode a cropped mask.
 
     Args:
         mask: (h, w) bool.
-        region: x1 y1 x2 y2, half-open, in pixels of the image: where the crop lies in it.
+        region: x1 y1 x2 y2, half-open, in pixels of the image: the region of the crop.
         image_size: (height, width) of the image.
 
     Returns:
-        `{"size": [height, width], "counts": str}`, as pycocotools and COCO's JSON files have it.
+        `{"size": [height, width], "counts": str}`, as in pycocotools and COCO's JSON files.
     """
     runs = mask_runs(mask, region, image_size)
     return {"size": [int(n) for n in image_size], "counts": compress_runs(runs)}
 
 
 def mask_runs(mask: np.ndarray, region: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Return the lengths of the runs of zeros and ones, down the columns of the whole image.
+    """Return the lengths of the runs of zeros and ones, column-major over the whole image.
 
     Returns:
-        (R,) int64; the first is of zeros and may be 0, the others are positive.
+        (R,) int64; the first counts zeros and may be 0, the others are positive.
     """
     height, width = image_size
     columns = np.zeros((mask.shape[1], mask.shape[0] + 2), np.int8)
@@ -45,7 +45,7 @@ def mask_runs(mask: np.ndarray, region: np.ndarray, image_size: tuple[int, int])
     starts = first[column] + row
     column, row = np.nonzero(steps == -1)
     ends = first[column] + row
-    # A run that reaches the bottom of a column may go on at the top of the next.
+    # A run that reaches the bottom of a column may continue at the top of the next.
     apart = ends[:-1] != starts[1:]
     starts = np.concatenate([starts[:1], starts[1:][apart]])
     ends = np.concatenate([ends[:-1][apart], ends[-1:]])
@@ -55,7 +55,7 @@ def mask_runs(mask: np.ndarray, region: np.ndarray, image_size: tuple[int, int])
 
 
 def compress_runs(runs: np.ndarray) -> str:
-    """Write (R,) run lengths as COCO's string."""
+    """Encode (R,) run lengths as COCO's string."""
     numbers = runs.astype(np.int64)
     numbers[3:] -= runs[1:-2]
     digits = np.zeros((len(numbers), MAX_DIGITS), np.uint8)
@@ -64,7 +64,7 @@ def compress_runs(runs: np.ndarray) -> str:
     for place in range(MAX_DIGITS):
         digit = numbers & 31
         numbers = numbers >> DIGIT_BITS
-        # The last digit's top bit is the sign: what is left must be all zeros or all ones.
+        # The top bit of the last digit is the sign: the rest must be all zeros or all ones.
         more = np.where(digit & 16, numbers != -1, numbers != 0)
         digits[:, place] = digit + np.where(more, 32, 0) + ord("0")
         used[:, place] = open_numbers

@@ -1,4 +1,4 @@
-"""Masks as polygons in the text form of YOLO's segmentation data sets."""
+"""Write masks as polygons in the text format of YOLO segmentation data sets."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from yolact_ros.runtime.detections import Detections
 
 
 def yolo_rows(detections: Detections) -> list[str]:
-    """Return one row per instance: class id from 0 on, then x y of its outline in fractions.
+    """Return one row per instance: class id counted from 0, then x y of its outline as fractions.
 
-    Parts of a mask are joined by lines of no width, so that an instance stays one polygon; holes
+    Parts of a mask are joined by lines of zero width, so that an instance stays one polygon; holes
     are filled. An instance without a pixel has no row.
     """
     height, width = detections.image_size

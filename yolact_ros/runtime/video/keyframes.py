@@ -9,17 +9,17 @@ from yolact_ros.config import KeyframeConfig
 
 # Reasons for a keyframe.
 FIRST = "first"  # no features yet
-REQUESTED = "requested"  # the user asked for it
-SIZE_CHANGE = "size_change"  # the images have another size
-TIME_JUMP = "time_jump"  # stamps go back, or there is a gap in the stream
+REQUESTED = "requested"  # requested by the user
+SIZE_CHANGE = "size_change"  # the image size has changed
+TIME_JUMP = "time_jump"  # the stamps go back or have a gap
 FEATURE_AGE = "feature_age"  # the features are too old
-INTERVAL = "interval"  # it is its turn
+INTERVAL = "interval"  # the keyframe interval has passed
 SCENE_CHANGE = "scene_change"  # too much has changed since the keyframe
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Decision on one image.
+    """Holds the decision on one image.
 
     Attributes:
         reason: why it is a keyframe, one of the constants above; None if it is not.
@@ -34,14 +34,13 @@ class Decision:
 
 
 class KeyframePolicy:
-    """Decides on the images of one stream, in their order.
+    """Decides on the images of one stream, in order.
 
-    Every image that `decide` was asked about counts as processed; if it could not be, call
-    `reset`.
+    Every image passed to `decide` counts as processed; if processing fails, call `reset`.
 
     Attributes:
         config: may be replaced between two images.
-        keyframe_stamp: seconds, of the last keyframe; None if it had no stamp or there is none.
+        keyframe_stamp: stamp of the last keyframe in seconds; None if there is none.
     """
 
     def __init__(self, config: KeyframeConfig) -> None:
@@ -67,14 +66,14 @@ class KeyframePolicy:
         """Decide on the next image.
 
         Args:
-            stamp: when it was taken, in seconds of any clock; None disables the
+            stamp: capture time in seconds on any clock; None disables the
                 time-based rules.
             image_size: (height, width) in pixels.
-            change: measures the change since the keyframe as a fraction, see
-                `KeyframeConfig.change_threshold`; called only if nothing else asks for a keyframe.
-            requested: make it a keyframe.
-            reusable: whether anything of the images before can serve this one; otherwise it is
-                its turn, at any interval.
+            change: returns the change since the keyframe as a fraction, see
+                `KeyframeConfig.change_threshold`; called only if no other rule applies.
+            requested: whether a keyframe was requested.
+            reusable: whether anything of earlier images can be reused; if not, this image is a
+                keyframe at any interval.
         """
         reason = self._reason(stamp, image_size, change, requested, reusable)
         if reason is None:
@@ -101,7 +100,7 @@ class KeyframePolicy:
         if image_size != self._image_size:
             return SIZE_CHANGE
         longest = self.config.max_feature_age
-        # Written so that a stamp that is not a number ends in a keyframe.
+        # Written so that a NaN stamp results in a keyframe.
         if not _within(self._previous_stamp, stamp, longest):
             return TIME_JUMP
         if not _within(self.keyframe_stamp, stamp, longest):
@@ -114,5 +113,5 @@ class KeyframePolicy:
 
 
 def _within(earlier: float | None, later: float | None, longest: float) -> bool:
-    """Return whether a stamp is 0 to `longest` seconds after another; true if one is unknown."""
+    """Return whether `later` is 0 to `longest` seconds after `earlier`; true if one is unknown."""
     return earlier is None or later is None or 0 <= later - earlier <= longest

@@ -7,17 +7,17 @@ import numpy as np
 
 from yolact_ros.config import ModelConfig
 
-# Sides of the grey images, as a fraction of those of the network's input.
+# Size of the grey images as a fraction of the network's input.
 GREY_SCALE = 0.25
 
-# DIS works on patches of 8 pixels, and OpenCV asks for more than one of them.
+# DIS works on patches of 8 pixels, and OpenCV requires more than one of them.
 MIN_GREY_SIDE = 16
 
-STRIDE = 16  # of x4, whose cells the flow is for
+STRIDE = 16  # of x4, for whose cells the flow is computed
 
 
 def grey_image(tensor: np.ndarray) -> np.ndarray:
-    """Make the small grey image that changes are measured on.
+    """Create the small grey image on which changes are measured.
 
     Args:
         tensor: (1, H, W, 3) uint8 BGR, the network's input.
@@ -30,7 +30,7 @@ def grey_image(tensor: np.ndarray) -> np.ndarray:
         max(MIN_GREY_SIDE, round(width * GREY_SCALE)),
         max(MIN_GREY_SIDE, round(height * GREY_SCALE)),
     )
-    # Shrunk first: a quarter of the pixels on each side leaves a sixteenth to convert.
+    # Downscale first: a quarter of the size leaves a sixteenth of the pixels to convert.
     small = cv2.resize(tensor[0], size, interpolation=cv2.INTER_AREA)
     grey: np.ndarray = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
     return grey
@@ -39,22 +39,22 @@ def grey_image(tensor: np.ndarray) -> np.ndarray:
 def grey_difference(first: np.ndarray, second: np.ndarray) -> float:
     """Compute the mean difference of two grey images, 0 to 1, ignoring overall brightness.
 
-    Cameras change their exposure all the time, which hardly affects the network.
+    Cameras change their exposure constantly, which hardly affects the network.
     """
     difference = first.astype(np.float32) - second
     return float(np.abs(difference - difference.mean()).mean()) / 255
 
 
 class OpticalFlow:
-    """Dense inverse search (Kroeger et al. 2016) by OpenCV; holds its buffers."""
+    """Computes dense inverse search flow (Kroeger et al. 2016) with OpenCV; reuses its buffers."""
 
     def __init__(self, *, finest_scale: int = 1) -> None:
         """Create the search.
 
         Args:
-            finest_scale: how often the images are halved before the last search. Once takes
-                1.5 ms at 550 pixels and errs by 0.7 pixels of the input, a twentieth of a cell of
-                x4; the preset's twice takes 0.4 ms and errs by 1.6.
+            finest_scale: how often the images are halved before the last search. 1 takes 1.5 ms
+                at 550 pixels with an error of 0.7 input pixels, a twentieth of a cell of x4; the
+                preset's 2 takes 0.4 ms with an error of 1.6.
         """
         self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._search.setFinestScale(finest_scale)
@@ -67,20 +67,20 @@ class OpticalFlow:
             keyframe: the same.
 
         Returns:
-            (h, w, 2) float32 x and y in pixels of these images: the pixel (x, y) of `current` is
+            (h, w, 2) float32 x and y in pixels of these images: pixel (x, y) of `current` is
             `(x, y) + flow[y, x]` of `keyframe`.
         """
-        # An array in the place of None would be taken for a first guess.
+        # An array instead of None would be used as an initial guess.
         flow: np.ndarray = self._search.calc(current, keyframe, None)  # type: ignore[call-overload]
         return flow
 
 
 def flow_at_cells(flow: np.ndarray, model: ModelConfig) -> np.ndarray:
-    """Bring flow to the form that the graph `non_keyframe_flow` takes.
+    """Convert flow to the input of the graph `non_keyframe_flow`.
 
     Args:
         flow: (h, w, 2) in pixels of the grey image, see `OpticalFlow.between`.
-        model: gives the size of the network's input and of x4.
+        model: defines the sizes of the network's input and of x4.
 
     Returns:
         (1, 2, h4, w4) float32 x and y in pixels of the network's input, at the cells of x4.
@@ -89,8 +89,8 @@ def flow_at_cells(flow: np.ndarray, model: ModelConfig) -> np.ndarray:
     scale = np.array(
         [model.input_size[1] / flow.shape[1], model.input_size[0] / flow.shape[0]], np.float32
     )
-    # The mean of about one cell, taken where the cell looks: convolutions of stride 2 with
-    # padding on both sides centre cell i of stride s on pixel s * i of the input.
+    # The mean over about one cell around the cell's centre: convolutions of stride 2 with padding
+    # on both sides centre cell i of stride s on pixel s * i of the input.
     width, height = (round(STRIDE / step) | 1 for step in scale)  # odd, so that it has a centre
     smooth = cv2.blur(flow, (width, height), borderType=cv2.BORDER_REPLICATE)
     x = (STRIDE * np.arange(columns, dtype=np.float32) + 0.5) / scale[0] - 0.5
@@ -106,7 +106,7 @@ def flow_at_cells(flow: np.ndarray, model: ModelConfig) -> np.ndarray:
 
 
 def flow_change(flow: np.ndarray, current: np.ndarray, keyframe: np.ndarray) -> float:
-    """Measure the change that warping features by `flow` does not make up for.
+    """Measure the change that warping features by `flow` does not compensate.
 
     Args:
         flow: (h, w, 2), see `OpticalFlow.between`.
@@ -114,7 +114,7 @@ def flow_change(flow: np.ndarray, current: np.ndarray, keyframe: np.ndarray) -> 
         keyframe: the same.
 
     Returns:
-        The larger one of the mean motion as a fraction of the image's sides, and the mean grey
+        The larger of the mean motion as a fraction of the image's sides, and the mean grey
         difference that motion does not explain, as after a cut.
     """
     height, width = current.shape

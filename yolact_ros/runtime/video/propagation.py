@@ -1,7 +1,7 @@
 """Propagate detections to later images by optical flow, without running the network.
 
 Flow is measured from each image to the next one, where motion is small. Each instance moves as a
-plane: one affine map, fitted to the flow inside its mask, so that its outline stays sharp where
+plane: one affine map is fitted to the flow inside its mask, so that its outline stays sharp where
 the flow itself is blurred.
 """
 
@@ -16,16 +16,16 @@ from yolact_ros.runtime.masks import SoftMasks
 from yolact_ros.runtime.postprocess import Selection
 from yolact_ros.runtime.video.optical_flow import OpticalFlow
 
-MAX_POINTS = 256  # of one instance that its map is fitted to
-STIFFNESS = 24.0  # squared cells by which a map prefers the shape that it had
-OUTLIER = 0.5  # cells; flow that is further from the map counts half and less
-ROUNDS = 3  # of fitting, each with the weights that the one before gave
+MAX_POINTS = 256  # per instance, to which its map is fitted
+STIFFNESS = 24.0  # squared cells; how strongly a map resists changing shape
+OUTLIER = 0.5  # cells; flow further from the map has half the weight or less
+ROUNDS = 3  # of fitting, each with the weights of the previous one
 
 IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float64)
 
 
 class PropagatedDetections:
-    """Soft masks and boxes that follow the optical flow of a stream."""
+    """Moves soft masks and boxes with the optical flow of a stream."""
 
     def __init__(self, selection: Selection, soft: SoftMasks, *, grey: np.ndarray) -> None:
         """Start from the detections of an inference.
@@ -38,16 +38,16 @@ class PropagatedDetections:
         self._selection = selection
         self._soft = soft
         self._grey = grey
-        # Masks need more than features do: halved images cost 0.7 mask AP at four steps.
+        # Masks require finer flow than features: halved images cost 0.7 mask AP at four steps.
         self._search = OpticalFlow(finest_scale=0)
         self._points = [_points(*mask) for mask in zip(soft.values, soft.cells, strict=True)]
         self._maps = [IDENTITY] * len(selection)
 
     def propagate(self, grey: np.ndarray) -> tuple[Selection, SoftMasks]:
-        """Propagate everything to the next image.
+        """Propagate all detections to the next image.
 
         Args:
-            grey: (h, w) uint8, of the same size as before.
+            grey: (h, w) uint8, with the same size as before.
 
         Returns:
             The detections at their new positions.
@@ -78,7 +78,7 @@ class PropagatedDetections:
 
 
 def _points(values: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (n, 2) x and y of a mask's cells and (n,) their weights; all cells if none is set."""
+    """Return (n, 2) x and y of a mask's cells and (n,) weights; all cells if none is set."""
     on = values > 0.5
     rows, columns = np.nonzero(on if on.any() else np.ones_like(on))
     step = -(-len(rows) // MAX_POINTS) or 1
@@ -94,14 +94,14 @@ def _follow(
     flow: np.ndarray,
     to_cells: np.ndarray,
 ) -> np.ndarray:
-    """Fit the map of one instance to one more step of flow: (2, 3), of cells to cells.
+    """Fit the map of one instance to one more step of flow: (2, 3), from cells to cells.
 
     Args:
-        points: (n, 2) cells where the network saw the instance.
-        weights: (n,) of each.
-        moved: (2, 3) the map so far.
-        flow: (h, w, 2) in pixels of the grey image, of the step.
-        to_cells: (2,) cells of a pixel.
+        points: (n, 2) cells of the instance at the last inference.
+        weights: (n,) weight of each point.
+        moved: (2, 3) map so far.
+        flow: (h, w, 2) flow of the step in pixels of the grey image.
+        to_cells: (2,) cells per pixel.
     """
     if not len(points) or weights.sum() <= 0:
         return moved
@@ -141,7 +141,7 @@ def _warp(
     right, bottom = np.clip(np.ceil(corners.max(axis=0)) + 1, 0, bounds).astype(int).tolist()
     if right <= left or bottom <= top:
         return (0, 0, 0, 0), np.zeros((0, 0), np.float32)
-    local = moved.copy()  # from cells counted within the old part to those within the new one
+    local = moved.copy()  # from cells of the old crop to cells of the new one
     local[:, 2] += moved[:, :2] @ (x1, y1) - (left, top)
     warped = cv2.warpAffine(
         np.ascontiguousarray(values, np.float32),
@@ -153,7 +153,7 @@ def _warp(
 
 
 def _move_box(box: np.ndarray, moved: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the box (4,) x1 y1 x2 y2, in fractions, around the mapped ellipse of the old box."""
+    """Return the box (4,) x1 y1 x2 y2 in fractions around the mapped ellipse of the old box."""
     scale = np.array([size[1], size[0]], np.float64)
     first, second = box[:2] * scale - 0.5, box[2:] * scale - 0.5
     middle = moved[:, :2] @ ((first + second) / 2) + moved[:, 2]

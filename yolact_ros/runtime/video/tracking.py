@@ -1,9 +1,9 @@
-"""Multi-object tracking: mask-IoU association with a constant-velocity model.
+"""Track objects by mask-IoU association with a constant-velocity model.
 
-A track is an object seen before: its box with a velocity (a g-h filter, which is the steady state
-of a Kalman filter with constant velocity), and its last mask. In each image the mask is moved to
-where the box should be by now, and detections and tracks of one class are paired greedily, the
-largest overlap first (as in SORT, Bewley et al., ICIP 2016, with masks for boxes).
+A track is an object seen before: its box with a velocity (a g-h filter, the steady state of a
+constant-velocity Kalman filter) and its last mask. In each image the mask is shifted to the
+predicted box, and detections and tracks of the same class are paired greedily, largest overlap
+first (as in SORT, Bewley et al., ICIP 2016, with masks instead of boxes).
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from yolact_ros.runtime.detections import Detections
 
 POSITION_GAIN = 0.8  # boxes of a network scatter less than objects move between two images
 VELOCITY_GAIN = 0.5
-UNSTAMPED_S = 1 / 30  # between two images whose distance in time is unknown
+UNSTAMPED_S = 1 / 30  # assumed time between two images without stamps
 
 
 @dataclass(eq=False)
 class Track:
-    """State of one tracked object.
+    """Holds the state of one tracked object.
 
     Attributes:
-        class_id: of all its detections.
+        class_id: class id of all its detections.
         box: (4,) float64 x1 y1 x2 y2 in pixels, at the time of the newest image.
-        velocity: (2,) float64 x y of the box's centre, pixels a second.
-        mask: (h, w) bool, as it was seen last.
+        velocity: (2,) float64 x y velocity of the box's centre in pixels per second.
+        mask: (h, w) bool, last seen mask.
         origin: (2,) float64 x y in pixels: the top left pixel of `mask`, moving with the box.
-        seen: images with it.
-        unseen_s: seconds since it was seen last.
-        number: its track id; 0 until it is confirmed.
+        seen: number of images in which it was detected.
+        unseen_s: seconds since it was last seen.
+        number: track id; 0 until confirmed.
     """
 
     class_id: int
@@ -46,14 +46,14 @@ class Track:
     number: int = 0
 
     def move(self, seconds: float) -> None:
-        """Move on at the same velocity."""
+        """Extrapolate with constant velocity."""
         step = self.velocity * seconds
         self.box = self.box + np.tile(step, 2)
         self.origin = self.origin + step
         self.unseen_s += seconds
 
     def see(self, box: np.ndarray, mask: np.ndarray, origin: np.ndarray) -> None:
-        """Correct the state by the matched detection."""
+        """Correct the state with the matched detection."""
         error = box - self.box
         self.box = self.box + POSITION_GAIN * error
         if self.unseen_s > 0:
@@ -65,7 +65,7 @@ class Track:
 
 
 class Tracker:
-    """The objects of one stream of images."""
+    """Tracks the objects of one stream of images."""
 
     def __init__(self, config: TrackerConfig) -> None:
         self.config = config
@@ -83,11 +83,11 @@ class Tracker:
     def update(self, detections: Detections, stamp: float | None) -> np.ndarray:
         """Match the detections of the next image with known objects.
 
-        A stamp before the last one, or an image of another size, is the start of another stream.
+        A stamp before the previous one, or a change of image size, starts a new stream.
 
         Args:
-            detections: of that image.
-            stamp: its time in seconds; None if unknown.
+            detections: detections of that image.
+            stamp: capture time in seconds; None if unknown.
 
         Returns:
             (N,) int64 track ids, 0 for objects that are not confirmed yet.
@@ -97,7 +97,7 @@ class Tracker:
             self.reset()
         known = stamp is not None and self._stamp is not None
         seconds = stamp - self._stamp if known else 0.0  # type: ignore[operator]
-        seconds = seconds or UNSTAMPED_S  # stamps may stand still, and tracks must still end
+        seconds = seconds or UNSTAMPED_S  # even with constant stamps, tracks must end
         self._stamp, self._image_size = stamp, detections.image_size
         missing = [track for track in self._tracks if track.unseen_s > 0]
         for track in self._tracks:
@@ -123,11 +123,11 @@ class Tracker:
         return np.array([track.number if track else 0 for track in owners], np.int64)
 
     def _lives(self, track: Track) -> bool:
-        # One that is missing before it is confirmed was a mistake of the network.
+        # A track that is missed before it is confirmed was a false detection.
         return track.unseen_s <= (self.config.track_memory if track.number else 0.0)
 
     def _associate(self, detections: Detections) -> list[Track | None]:
-        """Return for each detection the track that it belongs to."""
+        """Return the track that each detection belongs to."""
         owners: list[Track | None] = [None] * len(detections)
         pairs = sorted(self._overlaps(detections), key=lambda pair: -pair[0])
         taken: set[int] = set()
@@ -138,7 +138,7 @@ class Tracker:
         return owners
 
     def _overlaps(self, detections: Detections) -> Iterable[tuple[float, int, int]]:
-        """Return overlap, detection and track of all pairs that may be one object."""
+        """Yield overlap, detection and track of all pairs that may be the same object."""
         if not len(detections) or not self._tracks:
             return
         boxes = np.array([track.box for track in self._tracks])
@@ -160,7 +160,7 @@ class Tracker:
 
 
 def common_velocity(tracks: Iterable[Track]) -> np.ndarray:
-    """Return the (2,) median velocity: the camera's, and so the best guess for a new object."""
+    """Return the (2,) median velocity, caused by the camera: the best guess for a new object."""
     known = [track.velocity for track in tracks if track.seen > 2]
     return np.median(known, axis=0) if known else np.zeros(2)
 
