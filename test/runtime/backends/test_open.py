@@ -146,7 +146,7 @@ def test_auto_says_once_why_a_bundle_for_tensorrt_runs_on_the_cpu(
         for _ in range(2):
             backend.run("detect", {"image": np.zeros((1, 32, 40, 3), np.uint8)})
     (record,) = caplog.records
-    assert "runs with ONNX Runtime on the CPU instead" in record.getMessage()
+    assert "runs with ONNX Runtime on the CPU" in record.getMessage()
     assert "No GPU: the NVIDIA driver's libno-such-driver" in record.getMessage()
     with pytest.raises(BackendError, match="No GPU|no TensorRT"):
         open_backend(bundle.folder, BackendConfig("tensorrt"))

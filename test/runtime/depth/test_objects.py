@@ -73,7 +73,7 @@ def test_a_camera_without_calibration_or_with_an_unknown_model_gets_a_sentence()
         pixel_rays(Intrinsics(SIZE, PINHOLE.matrix, "thin_prism", (0.1,)))
     pixel_rays(Intrinsics(SIZE, PINHOLE.matrix, "thin_prism", (0.0,)))
     for model in ("plumb_bob", "equidistant"):
-        with pytest.raises(MessageError, match="3 coefficients"):
+        with pytest.raises(MessageError, match="3 distortion coefficients"):
             pixel_rays(Intrinsics(SIZE, PINHOLE.matrix, model, (0.1, 0.2, 0.3)))
 
 

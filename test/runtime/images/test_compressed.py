@@ -102,7 +102,7 @@ def test_a_file_that_ends_early_is_refused(suffix):
     ("data", "form", "words"),
     [
         (b"", "jpeg", "neither JPEG nor PNG"),
-        (b"\0" * 12 + b"\x89PNG\r\n\x1a\n", "16UC1; compressedDepth png", "which is a depth format"),
+        (b"\0" * 12 + b"\x89PNG\r\n\x1a\n", "16UC1; compressedDepth png", "is a depth format"),
     ],
 )
 def test_other_data_are_refused_with_words(data, form, words):
