@@ -37,12 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
     for model in arguments.models:  # report missing libraries now, not in the browser
         Segmenter.open(model, backend=backend).close()
     page = build_page(tuple(arguments.models), backend)
+    print(f"http://127.0.0.1:{arguments.port} (Ctrl-C ends it)", flush=True)
     try:
         page.launch(
             server_name="127.0.0.1",
             server_port=arguments.port,
             max_file_size=MAX_FILE_SIZE,
             share=False,
+            quiet=True,
         )
     except OSError as error:
         raise ConfigError(

@@ -75,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     with open_segmenter(arguments) as segmenter:
         recording = Recording(arguments.output)
         recording.name_classes(dict(enumerate(segmenter.description.model.classes, start=1)))
+        if not bags:
+            recording.arrange(PICTURE, prototypes=arguments.instance is not None)
         try:
             for frame, found in segment_files(arguments, segmenter, sources) if sources else ():
                 if frame.image is None or found is None:
@@ -109,10 +111,11 @@ def _log_prototypes(
     """Draw the prototypes of the chosen instance, if one was chosen."""
     if arguments.instance is not None:
         from yolact_ros.evaluate.prototypes import draw_instance
+        from yolact_ros.view.recording import PROTOTYPES
 
         sheet = draw_instance(segmenter, image, found, arguments.instance)
         if sheet is not None:
-            recording.log_image("prototypes", sheet)
+            recording.log_image(PROTOTYPES, sheet)
 
 
 def _log_bag(
@@ -134,6 +137,11 @@ def _log_bag(
             topics = arguments.depth, arguments.camera_info
             depth = stack.enter_context(open_depth(bag, *topics, rectified=arguments.rectified))
         images = find_images(reader, arguments.topic)
+        recording.arrange(
+            images[0].topic,
+            space=depth is not None,
+            prototypes=arguments.instance is not None,
+        )
         total = sum(connection.msgcount for connection in images)
         # Rerun reads MCAP itself: the images, and whatever else of the bag it can show.
         parts = sorted(bag.glob("*.mcap")) if bag.is_dir() else [bag]

@@ -54,6 +54,7 @@ class RerunBridge(Node):
             f"{node}/points": (PointCloud2, self._on_points),
             f"{node}/markers": (MarkerArray, self._on_markers),
         }
+        recording.arrange(PICTURE)
         self.create_timer(LOOK_S, self._look)
         self._look()
 
@@ -64,6 +65,8 @@ class RerunBridge(Node):
                     kind, topic, partial(self._log, log), qos_profile_sensor_data
                 )
                 self.get_logger().info(f"Showing {topic}.")
+                if kind in (PointCloud2, MarkerArray):
+                    self._recording.arrange(PICTURE, space=True)
                 for name in self._images if topic in self._images else (topic,):
                     del self._wanted[name]
 

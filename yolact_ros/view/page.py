@@ -19,6 +19,7 @@ from yolact_ros.runtime.segmenter import Segmenter
 
 COLUMNS = ("class", "score", "mask score", "x1", "y1", "x2", "y2", "pixels")
 MAX_FILE_SIZE = "64mb"
+BUTTONS: Any = ["download", "fullscreen"]  # without Gradio's, which uploads the picture
 TITLE = "yolact_ros: instance segmentation"
 
 
@@ -109,9 +110,9 @@ def build_page(models: tuple[str, ...], backend: BackendConfig) -> Any:
                 mask = gradio.Slider(0, 1, defaults.mask_threshold, label="mask threshold")
                 show = gradio.Button("show prototypes")
             with gradio.Column():
-                overlay = gradio.Image(label="instances", interactive=False)
+                overlay = gradio.Image(label="instances", interactive=False, buttons=BUTTONS)
                 table = gradio.Dataframe(headers=list(COLUMNS), label="instances")
-        sheet = gradio.Image(label="prototypes", interactive=False)
+        sheet = gradio.Image(label="prototypes", interactive=False, buttons=BUTTONS)
         inputs = [picture, model, score, mask]
         segment = explained(bench.segment)
         picture.input(segment, inputs, [overlay, table], api_name="segment")

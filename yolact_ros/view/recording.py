@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import rerun as rr
+import rerun.blueprint as rrb
 
 from yolact_ros.errors import ConfigError, MessageError
 from yolact_ros.runtime.depth.objects import DepthView, place_objects, points_of
@@ -15,6 +16,7 @@ from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.output.draw import class_colour
 from yolact_ros.runtime.output.label_images import class_image
 
+PROTOTYPES = "prototypes"
 SPACE = "space"  # entity of the camera's optical frame
 # Names that Rerun gives to the stamps of messages of a bag and to the times of their recording.
 ROS_TIME, BAG_TIME = "ros2_timestamp", "message_log_time"
@@ -42,16 +44,36 @@ class Recording:
                 self._stream.save(str(path))
         except (OSError, RuntimeError) as error:  # Rerun has no type of its own
             raise self._fault(error) from error
-        self._stream.log(SPACE, rr.ViewCoordinates.RDF, static=True)  # right, down, forward
         self._frame = 0
         self._names: dict[int, str] = {}
+
+    def arrange(self, image: str, *, space: bool = False, prototypes: bool = False) -> None:
+        """Lay out the viewer: the image with masks and boxes, and beside it everything else.
+
+        Args:
+            image: entity of the image.
+            space: there are points or boxes in space.
+            prototypes: there are pictures of prototypes.
+        """
+        column: list[rrb.View] = [rrb.TimeSeriesView(origin="milliseconds", name="milliseconds")]
+        if space:
+            self._stream.log(SPACE, rr.ViewCoordinates.RDF, static=True)  # right, down, forward
+            column.insert(0, rrb.Spatial3DView(origin=SPACE, name=SPACE))
+        if prototypes:
+            column.append(rrb.Spatial2DView(origin=PROTOTYPES, name=PROTOTYPES))
+        views = rrb.Horizontal(
+            rrb.Spatial2DView(origin=image, name=image),
+            rrb.Vertical(*column),
+            column_shares=[2, 1],
+        )
+        self._stream.send_blueprint(rrb.Blueprint(views, collapse_panels=True))
 
     def name_classes(self, names: Mapping[int, str]) -> None:
         """Give names and colours to labels, which count from 1; earlier ones stay."""
         if names.items() <= self._names.items():
             return
         self._names.update(names)
-        classes = [rr.AnnotationInfo(0, "background", (0, 0, 0))]
+        classes = [rr.AnnotationInfo(0, "background", (0, 0, 0, 0))]
         for label, name in sorted(self._names.items()):
             classes.append(rr.AnnotationInfo(label, name, class_colour(label - 1)[::-1]))
         self._stream.log("/", rr.AnnotationContext(classes), static=True)
@@ -91,7 +113,7 @@ class Recording:
 
     def log_masks(self, entity: str, labels: np.ndarray) -> None:
         """Add the label of each pixel of an image, (H, W) unsigned; 0 is the background."""
-        self._stream.log(f"{entity}/masks", rr.SegmentationImage(labels))
+        self._stream.log(f"{entity}/masks", rr.SegmentationImage(labels, opacity=0.5))
 
     def log_boxes(
         self,
