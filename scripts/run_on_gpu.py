@@ -267,6 +267,11 @@ class GpuRun:
                 )
                 with self.open(folder) as segmenter:
                     self.note_times(f"masks: {masks}", segmenter)
+        times = self.results.get("milliseconds", {})
+        found = {masks: times.get(f"masks: {masks}") for masks in ("host", "graph")}
+        if all(found.values()):
+            self.results["faster_masks"] = min(found, key=lambda masks: found[masks]["frame"])
+            print(f"faster here: --masks {self.results['faster_masks']}")
 
     def time_keyframes(self) -> None:
         """Keyframes and frames between them, milliseconds a run."""
