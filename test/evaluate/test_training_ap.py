@@ -15,7 +15,7 @@ pytest.importorskip("pycocotools")
 
 from yolact_ros.datasets.coco import CocoDataset  # noqa: E402
 from yolact_ros.evaluate.coco_map import evaluate_coco  # noqa: E402
-from yolact_ros.evaluate.training_ap import POSTPROCESS, average_precision, detect  # noqa: E402
+from yolact_ros.evaluate.training_ap import POSTPROCESS, detect, score  # noqa: E402
 from yolact_ros.model.weights.checkpoint import initialise_weights, save_checkpoint  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
 from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
@@ -62,26 +62,35 @@ def dataset(model, tmp_path_factory):
 
 
 def test_it_is_the_ap_of_yolact_evaluate(model, dataset):
-    values = average_precision([detect(model, dataset, range(3), show=False)])
+    result = score([detect(model, dataset, range(3), show=False)])
+    values = result.values
     checkpoint = dataset.image_folder / "model.pth"
     with Segmenter.open(checkpoint, postprocess=POSTPROCESS) as segmenter:
         expected = evaluate_coco(segmenter.segment, dataset)
     assert values["box_ap"] == expected.box["ap"] > 0.02
     assert values["mask_ap"] == expected.mask["ap"]
     assert values["mask_ap50"] == expected.mask["ap50"]
+    means = [precision.mean() for precision, instances in result.curves.values() if instances]
+    assert np.mean(means) == pytest.approx(values["mask_ap50"])
+    truth = sum(instances for _, instances in result.curves.values())
+    assert truth == sum(len(dataset.annotations(i)) for i in range(3))
+    assert {name: image.shape for name, image in result.pictures.items()} == {
+        f"{i}.png": (48, 64, 3) for i in range(3)
+    }
 
 
 def test_parts_from_several_processes_score_as_the_whole(model, dataset):
-    whole = average_precision([detect(model, dataset, range(3), show=False)])
+    whole = score([detect(model, dataset, range(3), show=False)]).values
     parts = [detect(model, dataset, range(i, 3, 2), show=False) for i in range(2)]
-    assert average_precision(pickle.loads(pickle.dumps(parts))) == whole
+    assert score(pickle.loads(pickle.dumps(parts))).values == whole
 
 
 def test_without_a_true_instance_there_is_no_ap(model, dataset, tmp_path):
     content = json.loads(dataset.annotations_path.read_text())
     (tmp_path / "truth.json").write_text(json.dumps({**content, "annotations": []}))
     empty = CocoDataset(tmp_path / "truth.json", dataset.image_folder, TINY.classes)
-    values = average_precision([detect(model, empty, range(2), show=False)])
-    assert values == {"box_ap": None, "mask_ap": None, "mask_ap50": None}
-    nothing = average_precision([detect(model, empty, [], show=False)])
-    assert nothing == values
+    values = {"box_ap": None, "mask_ap": None, "mask_ap50": None}
+    result = score([detect(model, empty, range(2), show=False)])
+    assert (result.values, result.curves) == (values, {})
+    nothing = score([detect(model, empty, [], show=False)])
+    assert (nothing.values, nothing.pictures) == (values, {})

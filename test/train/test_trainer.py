@@ -12,6 +12,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -155,6 +157,45 @@ def test_a_resumed_log_replaces_the_curves_of_repeated_steps(tmp_path, monkeypat
     scalars = [(event.step, event.value) for event in curves.Scalars("total")]
     assert scalars == [(1, 4.0), (2, 3.0), (3, 2.0)]
     assert (tmp_path / "losses.csv").read_text() == "step,total\n1,4\n2,3\n3,2\n"
+
+
+def test_tensorboard_shows_precision_over_recall_and_pictures(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.util.tensor_util import make_ndarray
+
+    log = RunLog(tmp_path / "validation.csv", ("step",), last_step=0)
+    precision = np.where(np.arange(101) <= 50, 0.5, 0.0)
+    picture = np.zeros((4, 6, 3), np.uint8)
+    picture[..., 2] = 255  # red, as BGR
+    log.show(7, {"cup": (precision, 4)}, {"a.jpg": picture})
+    log.close()
+    found = accumulator.EventAccumulator(str(tmp_path / "tensorboard" / "validation")).Reload()
+    (event,) = found.Tensors("masks at IoU 0.50/cup")
+    rows = make_ndarray(event.tensor_proto)  # TP, FP, TN, FN, precision, recall
+    assert event.step == 7
+    np.testing.assert_allclose(rows[:, 50], [2, 2, 0, 2, 0.5, 0.5], atol=1e-6)
+    np.testing.assert_allclose(rows[:, 0], [0, 0, 0, 4, 0, 1], atol=1e-6)
+    (event,) = found.Images("detections/a.jpg")
+    decoded = cv2.imdecode(np.frombuffer(event.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(decoded, picture)
+
+
+def test_patience_ends_a_run_and_keeps_it_ended(config, tmp_path, monkeypatch, caplog):
+    totals = {1: 3.0, 2: 2.0, 3: 2.5, 4: 2.25}
+    trainer = Trainer(replace(config, steps=9, validation_interval=1, patience=2), tmp_path)
+    assert "without validation" in trainer.summary()
+    monkeypatch.setattr(
+        "yolact_ros.train.trainer.validate",
+        lambda *_, **__: ({"total": totals[trainer.step]}, None),
+    )
+    with caplog.at_level("INFO", "yolact_ros"):
+        trainer.run()
+    assert "No better result in 2 validations" in caplog.text
+    best = f"{tmp_path / 'best.pth'}: step 2 of 4, validation loss 2.000"
+    assert trainer.summary() == best
+    again = Trainer(trainer.config, tmp_path, resume=tmp_path / "last.pth")
+    again.run()
+    assert (again.step, again.summary()) == (4, best)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_part(config, tmp_path):

@@ -48,6 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="change a setting, e.g. optimizer.learning_rate=0.001; may be repeated",
     )
     parser.add_argument(
+        "--memory",
+        type=float,
+        metavar="GB",
+        help="choose the largest batch_size whose steps take at most this much memory, of the GPU "
+        "or of this process",
+    )
+    parser.add_argument(
+        "--find-rate",
+        action="store_true",
+        help="suggest a learning rate after 100 steps at growing rates, without training",
+    )
+    parser.add_argument(
         "--settings",
         action="store_true",
         help="print all settings of the run as YAML with comments, without training",
@@ -68,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.train.distributed import join_processes
     from yolact_ros.train.run_folder import claimed, find_run
     from yolact_ros.train.trainer import Trainer
+    from yolact_ros.train.tuning import choose_batch_size, choose_cpu_precision, find_rate
 
     folder, checkpoint, recipe = None, None, arguments.config
     if arguments.resume:
@@ -89,15 +102,25 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.output or folder or Path("out/train") / name
     with contextlib.ExitStack() as stack:
         processes = stack.enter_context(join_processes(config.device))
+        level = logging.INFO if processes.first else logging.WARNING
+        logging.getLogger("yolact_ros").setLevel(level)
+        # Before the recipe is written, so that a resumed run goes on with the same.
+        config = choose_cpu_precision(config, processes)
+        if arguments.memory is not None:
+            config = choose_batch_size(config, processes, gigabytes=arguments.memory)
+        if arguments.find_rate:
+            rate = find_rate(config, processes)
+            print(f"suggested: --set optimizer.learning_rate={rate:.1e}")
+            return 0
         if processes.first:
             text = commented_yaml(config)
             stack.enter_context(claimed(folder, text, resume=arguments.resume is not None))
-        level = logging.INFO if processes.first else logging.WARNING
-        logging.getLogger("yolact_ros").setLevel(level)
         trainer = Trainer(config, folder, resume=checkpoint, processes=processes)
         trainer.run()
         if processes.first:
-            print(folder / "last.pth")
+            print(trainer.summary())
+            best = folder / ("best.pth" if trainer.best_step else "last.pth")
+            print(f"next: yolact export {best} -o models/{folder.name} --half-weights")
     return 0
 
 

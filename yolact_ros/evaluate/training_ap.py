@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from yolact_ros.config import PostprocessConfig
@@ -13,15 +15,49 @@ from yolact_ros.errors import DatasetError
 from yolact_ros.evaluate.coco_tables import CocoTables
 from yolact_ros.runtime.backends.pytorch import TorchBackend
 from yolact_ros.runtime.bundle import ModelDescription
+from yolact_ros.runtime.output.draw import draw_detections
 from yolact_ros.runtime.segmenter import Segmenter
 
 # Default of `yolact evaluate`.
 POSTPROCESS = PostprocessConfig(score_threshold=0.05)
 
 
-def detect(
-    model: Any, dataset: CocoDataset, positions: Sequence[int], *, show: bool
-) -> CocoTables:
+PICTURES = 4
+DRAWN_SCORE = PostprocessConfig().score_threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Detected:
+    """Detections of one process on its validation images.
+
+    Attributes:
+        tables: true instances and detections.
+        classes: class names by class id.
+        pictures: the first few images, (H, W, 3) uint8 BGR, with their detections, by file name.
+    """
+
+    tables: CocoTables
+    classes: Sequence[str]
+    pictures: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingScore:
+    """Results of a validation.
+
+    Attributes:
+        values: box AP, mask AP, and mask AP at IoU 0.50, in [0, 1]; None without a true instance.
+        curves: by class, the precision of masks at IoU 0.50, (101,) at the recalls 0, 0.01 .. 1,
+            and the number of true instances.
+        pictures: those of the first process.
+    """
+
+    values: Mapping[str, float | None]
+    curves: Mapping[str, tuple[np.ndarray, int]]
+    pictures: Mapping[str, np.ndarray]
+
+
+def detect(model: Any, dataset: CocoDataset, positions: Sequence[int], *, show: bool) -> Detected:
     """Detect on images of a data set.
 
     Args:
@@ -34,6 +70,7 @@ def detect(
     description = ModelDescription(model.config, "on_demand", 1000, identity="")
     segmenter = Segmenter(backend, description, POSTPROCESS)
     tables = CocoTables(dataset.category_ids, dataset.classes)
+    pictures: dict[str, np.ndarray] = {}
     for index in tqdm(positions, desc="detect", unit="image", leave=False, disable=not show):
         try:
             image = dataset.read_image(index)
@@ -42,20 +79,35 @@ def detect(
         image_id = dataset.image_ids[index]
         tables.add_image(image_id, (image.shape[0], image.shape[1]))
         tables.add_truth(image_id, dataset.annotations(index))
-        tables.add_found(image_id, segmenter.segment(image))
-    return tables
+        found = segmenter.segment(image)
+        tables.add_found(image_id, found)
+        if len(pictures) < PICTURES:
+            sure = found[found.scores >= DRAWN_SCORE]
+            name = dataset.image_path(index).name
+            pictures[name] = draw_detections(image, sure, dataset.classes)
+    return Detected(tables, dataset.classes, pictures)
 
 
-def average_precision(parts: Sequence[CocoTables]) -> dict[str, float | None]:
-    """Return the AP in [0, 1] of all parts, which are merged into the first one."""
-    whole, *others = parts
-    for part in others:
+def score(parts: Sequence[Detected]) -> TrainingScore:
+    """Score the detections of all processes, which are merged into those of the first one."""
+    whole = parts[0].tables
+    for part in (other.tables for other in parts[1:]):
         whole.images.update(part.images)
         _append(whole.truth, part.truth)
         for kind, rows in part.found.items():
             _append(whole.found[kind], rows)
-    box, mask = whole.score("bbox").summary, whole.score("segm").summary
-    return {"box_ap": box["ap"], "mask_ap": mask["ap"], "mask_ap50": mask["ap50"]}
+    box, masks = whole.score("bbox").summary, whole.score("segm")
+    values = {
+        "box_ap": box["ap"],
+        "mask_ap": masks.summary["ap"],
+        "mask_ap50": masks.summary["ap50"],
+    }
+    curves = {
+        parts[0].classes[c]: (masks.precision[0, :, column], whole.count(c))
+        for column, c in enumerate(masks.class_ap)
+        if whole.count(c)
+    }
+    return TrainingScore(values, curves, parts[0].pictures)
 
 
 def _append(rows: list[dict[str, Any]], more: list[dict[str, Any]]) -> None:

@@ -78,8 +78,13 @@ class Learner:
         """The learning rate of the last step."""
         return float(self.optimizer.param_groups[-1]["lr"])
 
-    def learn(self, batch: Batch, *, step: int) -> dict[str, float]:
+    def learn(self, batch: Batch, *, step: int, rate: float | None = None) -> dict[str, float]:
         """Run the 0-based step `step` with this process's part of the batch.
+
+        Args:
+            batch: this process's part.
+            step: 0-based step.
+            rate: learning rate; that of the schedule by default.
 
         Returns:
             The losses of the whole batch.
@@ -88,12 +93,13 @@ class Learner:
             YolactError: a loss or the gradient is not finite in any process.
         """
         config = self.config
-        rate = learning_rate(
-            step,
-            steps=config.steps,
-            largest=config.optimizer.learning_rate,
-            config=config.schedule,
-        )
+        if rate is None:
+            rate = learning_rate(
+                step,
+                steps=config.steps,
+                largest=config.optimizer.learning_rate,
+                config=config.schedule,
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         self.model.train()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from yolact_ros.errors import YolactError
 
@@ -93,6 +95,36 @@ class RunLog:
         for name, value in known.items():
             self._curves.add_scalar(name, value, step)
 
+    def show(
+        self,
+        step: int,
+        curves: Mapping[str, tuple[np.ndarray, int]],
+        pictures: Mapping[str, np.ndarray],
+    ) -> None:
+        """Write precision-recall curves and pictures for TensorBoard, see `training_ap.TrainingScore`."""
+        self._curves = self._curves or self._open_curves()
+        for name, (precision, instances) in curves.items():
+            # Counts follow from precision and recall; the recall falls as the threshold rises.
+            precision, recall = precision[::-1], np.linspace(1, 0, len(precision))
+            found = recall * instances * (precision > 0)
+            wrong = found / np.maximum(precision, 1e-9) - found
+            self._curves.add_pr_curve_raw(
+                f"masks at IoU 0.50/{name}",
+                true_positive_counts=found,
+                false_positive_counts=wrong,
+                true_negative_counts=np.zeros_like(found),
+                false_negative_counts=instances - found,
+                precision=precision,
+                recall=recall,
+                global_step=step,
+                num_thresholds=len(precision),
+            )
+        for name, picture in pictures.items():
+            # TensorBoard takes RGB.
+            self._curves.add_image(
+                f"detections/{name}", picture[..., ::-1], step, dataformats="HWC"
+            )
+
     def close(self) -> None:
         """Write the curves that are still in memory."""
         if self._curves is not None:
@@ -113,8 +145,5 @@ class RunLog:
 class _NoCurves:
     """Takes the place of TensorBoard's writer if TensorBoard is not installed."""
 
-    def add_scalar(self, name: str, value: float, step: int) -> None:
-        """Ignore a value."""
-
-    def close(self) -> None:
-        """Do nothing."""
+    def __getattr__(self, _: str) -> Callable[..., None]:
+        return lambda *_, **__: None

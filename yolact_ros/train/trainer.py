@@ -103,6 +103,7 @@ class Trainer:
         )
         self.step = 0
         self.best = WORST
+        self.best_step = 0
         self.validated = 0  # the step of the newest validation
         if resume is not None:
             self._resume(resume)
@@ -165,6 +166,8 @@ class Trainer:
             ) as bar,
         ):
             for batch in loader:
+                if self.step and self.step == self.validated and self._converged():
+                    break
                 self._report_faults(batch)
                 means.add(self.learner.learn(batch, step=self.step))
                 self.step += 1
@@ -212,6 +215,7 @@ class Trainer:
                 optimizer=self.learner.optimizer.state_dict(),
                 extra={
                     "best": list(self.best),
+                    "best_step": self.best_step,
                     "validated": self.validated,
                     "train_config": to_mapping(self.config),
                     **self.learner.state(),
@@ -233,6 +237,23 @@ class Trainer:
         """Return whether the validation that is due at this step was not finished."""
         due = self.step >= self.config.steps or not self.step % self.config.validation_interval
         return bool(self.validation and self.step and due and self.validated != self.step)
+
+    def _converged(self) -> bool:
+        """Return whether the last `patience` validations brought nothing better; log it."""
+        waited = self.validated - self.best_step
+        limit = self.config.patience * self.config.validation_interval
+        if not self.processes.any(self.processes.first and 0 < limit <= waited):
+            return False
+        logger.info("No better result in %d validations; the run ends.", self.config.patience)
+        return True
+
+    def summary(self) -> str:
+        """Return one line about the weights to use: which file, from which step, how good."""
+        ap, loss = self.best
+        if not self.best_step:
+            return f"{self.folder / LAST}: step {self.step}, without validation"
+        text = f"loss {-loss:.3f}" if ap < 0 else f"mask AP {100 * ap:.2f}, loss {-loss:.3f}"
+        return f"{self.folder / BEST}: step {self.best_step} of {self.step}, validation {text}"
 
     def _report_faults(self, batch: Batch) -> None:
         """Warn once about each image that cannot be read."""
@@ -258,7 +279,7 @@ class Trainer:
         assert self.validation is not None
         model = self.learner.model_to_use().eval()
         self.processes.broadcast_from_rank0(model)  # the statistics of batch norm differ
-        values = validate(
+        values, result = validate(
             model,
             self.validation,
             config=self.config,
@@ -273,9 +294,11 @@ class Trainer:
             return
         with self._writing():
             self.validation_log.write({"step": self.step, **values})
+            if result is not None:
+                self.validation_log.show(self.step, result.curves, result.pictures)
             logger.info("Step %d: %s", self.step, summary_line(values))
             if quality(values) > self.best:
-                self.best = quality(values)
+                self.best, self.best_step = quality(values), self.step
                 save_checkpoint(self.folder / BEST, model, step=self.step)
 
     def _open_logs(self) -> None:
@@ -337,6 +360,7 @@ class Trainer:
             ap, loss = extra.get("best", WORST)
             self.best = (float(ap), float(loss))
             self.validated = int(extra.get("validated", self.step))
+            self.best_step = int(extra.get("best_step", self.validated))
         except Exception as error:  # whatever torch makes of another structure
             raise WeightsError(
                 f"{path}: the state of its training cannot be used ({type(error).__name__}: "

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from tqdm import tqdm
 
-from yolact_ros.evaluate.training_ap import average_precision, detect
+from yolact_ros.evaluate.training_ap import TrainingScore, detect, score
 from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.config import TrainConfig
 from yolact_ros.train.distributed import DistributedContext
@@ -15,7 +15,7 @@ from yolact_ros.train.learner import batch_losses
 from yolact_ros.train.loader import ValidationSamples, validation_loader
 from yolact_ros.train.metrics import MeanLosses
 
-# Numbers of `average_precision`: AP over IoU 0.50:0.95 of boxes and masks, AP at 0.50 of masks.
+# Numbers of `training_ap.score`: AP over IoU 0.50:0.95 of boxes and masks, AP at 0.50 of masks.
 AP_NAMES = ("box_ap", "mask_ap", "mask_ap50")
 
 # Worse than any validation result.
@@ -30,12 +30,13 @@ def validate(
     config: TrainConfig,
     precision: torch.dtype,
     processes: DistributedContext,
-) -> dict[str, float | None]:
+) -> tuple[dict[str, float | None], TrainingScore | None]:
     """Validate a network in evaluation mode; the processes share the images.
 
     Returns:
         In the first process, the mean losses, their `total` and, with `validation_ap`, the numbers
-        named in `AP_NAMES`; empty if no image could be read. Undefined in the other processes.
+        named in `AP_NAMES`, empty if no image could be read; and the results that have AP.
+        Undefined in the other processes.
     """
     part = (processes.rank, processes.count)
     loader = validation_loader(samples, batch_size=config.batch_size, part=part)
@@ -58,13 +59,15 @@ def validate(
         means.merge(other)
     found_any = processes.first and not means.empty
     values: dict[str, float | None] = {**means.take()} if found_any else {}
+    result = None
     if config.validation_ap:
         positions = samples.indices[part[0] :: part[1]]
         found = detect(model, samples.dataset, positions, show=processes.first)
         parts = processes.gather(found)
         if found_any:
-            values |= average_precision(parts)
-    return values
+            result = score(parts)
+            values |= result.values
+    return values, result
 
 
 def quality(values: Mapping[str, float | None]) -> tuple[float, float]:
