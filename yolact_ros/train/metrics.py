@@ -101,7 +101,7 @@ class RunLog:
         curves: Mapping[str, tuple[np.ndarray, int]],
         pictures: Mapping[str, np.ndarray],
     ) -> None:
-        """Write precision-recall curves and pictures for TensorBoard, see `training_ap.TrainingScore`."""
+        """Write curves of `training_ap.TrainingScore` and pictures for TensorBoard."""
         self._curves = self._curves or self._open_curves()
         for name, (precision, instances) in curves.items():
             # Counts follow from precision and recall; the recall falls as the threshold rises.
