@@ -191,6 +191,11 @@ MODEL = ModelStats(
     ("changes", "level", "message"),
     [
         ({}, OK, "active, tabletop on OnnxRuntime"),
+        (
+            {"backend": "TensorRt"},
+            OK,
+            "active, tabletop on TensorRt (experimental: not yet run on a GPU)",
+        ),
         ({"fault": "The device is gone."}, ERROR, "The device is gone."),
         ({"name": "", "state": "unconfigured"}, OK, "unconfigured"),
     ],

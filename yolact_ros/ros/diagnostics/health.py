@@ -23,6 +23,9 @@ STAGES = ("transport", "wait", "decode", "preprocess", "inference", "postprocess
 SKEW_S = 0.1  # tolerance for stamps ahead of the node's clock
 OTHER_CLOCK_S = 3600.0  # an apparent latency beyond this means that the clocks differ
 
+# Added to the names of backends that no hardware has run.
+EXPERIMENTAL = {"TensorRt": " (experimental: not yet run on a GPU)"}
+
 Finding = tuple[bytes, str]  # level and message
 
 
@@ -146,12 +149,13 @@ def camera_status(node: str, reading: CameraStats, limits: DiagnosticSettings) -
 
 def model_status(node: str, reading: ModelStats) -> DiagnosticStatus:
     """Return the diagnostic status of the model and its process."""
-    summary = f"{reading.state}, {reading.name} on {reading.backend}"
+    backend = reading.backend + EXPERIMENTAL.get(reading.backend, "")
+    summary = f"{reading.state}, {reading.name} on {backend}"
     values = {
         "state": reading.state,
         "model": reading.name or "none",
         "SHA-256": reading.identity,
-        "backend": reading.backend,
+        "backend": backend,
         "target": reading.target,
         "precision": reading.precision,
         "memory (MB)": f"{reading.memory_mb:.0f}",
