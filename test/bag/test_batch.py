@@ -138,7 +138,7 @@ def test_two_workers_give_what_one_process_gives(tmp_path, sources, tiny_bundle,
     clip.unlink()
     (out / "bags" / "ride.mcap").unlink()
     again = batch(sources, "-o", out, *model)
-    assert "(5 of them done before)" in again.stdout and again.returncode == 1
+    assert "(5 of them already complete)" in again.stdout and again.returncode == 1
     assert (out / "instances.json").read_bytes() == first
     assert (out / "bags" / "ride.mcap").read_bytes() == copy.read_bytes()
     changed = {path for path, time in records.items() if path.stat().st_mtime_ns != time}
@@ -244,8 +244,8 @@ def plan(*addresses: object, out: Path, settings=None):
 @pytest.mark.parametrize(
     "words, reason",
     [
-        (["--gpus", "nan"], "are 0 to 10000"),
-        (["--workers", "9" * 20], "are 0 to 10000"),
+        (["--gpus", "nan"], "must be 0 to 10000"),
+        (["--workers", "9" * 20], "must be 0 to 10000"),
         (["--address", "127.0.0.1:1"], "cannot be reached at 127.0.0.1:1"),
         (["--address", "x"], "cannot be reached at x"),
     ],

@@ -179,7 +179,7 @@ def test_an_overlay_video_that_a_full_disk_cuts_off_is_reported(tiny_bundle, tmp
         text=True,
     )
     assert result.returncode == 1
-    assert f"{out / 'clip.mp4'} is incomplete; is there space left?" in result.stderr
+    assert f"{out / 'clip.mp4'} is incomplete; check free disk space." in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -355,7 +355,7 @@ def test_a_network_camera_is_a_video(predict, tmp_path):
 
 def test_a_webcam_and_a_stream_that_are_not_there_are_named(predict, capfd):
     assert predict("9999") == 1
-    assert "camera9999 returns no image. Is the camera connected" in capfd.readouterr().err
+    assert "camera9999 returns no image. Check that the camera is connected" in capfd.readouterr().err
     with socket.socket() as free:  # bound but not listening: connections are refused
         free.bind(("127.0.0.1", 0))
         assert predict(f"rtsp://me:secret@127.0.0.1:{free.getsockname()[1]}/x") == 1
@@ -369,4 +369,4 @@ def test_a_webcam_and_a_stream_that_are_not_there_are_named(predict, capfd):
 def test_a_window_without_a_display_is_a_sentence(predict, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("DISPLAY", raising=False)
     assert predict(write_image(tmp_path / "blue.png"), "--show") == 1
-    assert "--show needs" in capsys.readouterr().err
+    assert "--show requires" in capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""Reading and writing of recorded bags without ROS."""
+"""Read and write recorded bags without ROS."""

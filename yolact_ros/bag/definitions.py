@@ -1,4 +1,4 @@
-"""Message types of bags: those of ROS 2, of this package and of Foxglove."""
+"""Define the message types of bags: those of ROS 2, of this package and of Foxglove."""
 
 from __future__ import annotations
 

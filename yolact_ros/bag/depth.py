@@ -1,4 +1,4 @@
-"""The depth of a bag's images, found by their stamps."""
+"""Find the depth of a bag's images by stamp."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 
 
 class BagDepth:
-    """Goes through the depth images of a bag, as their images are gone through."""
+    """Steps through the depth images of a bag alongside the colour images."""
 
     def __init__(self, reader: Reader, depth: str, info: str, *, rectified: bool) -> None:
         """Read the calibration.
 
         Raises:
             DatasetError: the bag lacks a topic.
-            MessageError: the calibration is damaged, or cannot be used.
+            MessageError: the calibration is damaged or invalid.
         """
         self._messages = read_messages(reader, find_images(reader, depth))
         self._next: tuple[int, Any] | None = None
@@ -39,13 +39,13 @@ class BagDepth:
         )
 
     def find(self, stamp: int) -> DepthView:
-        """Return the depth of an image; stamps must not run backwards.
+        """Return the depth of an image; stamps must not decrease.
 
         Args:
-            stamp: of the image, in nanoseconds.
+            stamp: stamp of the image in nanoseconds.
 
         Raises:
-            MessageError: there is no depth image of this stamp, or it cannot be used.
+            MessageError: no depth image has this stamp, or it is invalid.
         """
         while self._next is None or self._next[0] < stamp:
             try:
@@ -56,7 +56,7 @@ class BagDepth:
             time = message.header.stamp
             self._next = time.sec * 10**9 + time.nanosec, message
         if self._next is None or self._next[0] != stamp:
-            raise MessageError("there is no depth image of its stamp.")
+            raise MessageError("no depth image has its stamp.")
         metres = metres_of(self._next[1])
         if metres.shape != self._rays.shape[:2]:
             raise MessageError(
@@ -68,7 +68,7 @@ class BagDepth:
 
 @contextmanager
 def open_depth(bag: Path, depth: str, info: str, *, rectified: bool) -> Iterator[BagDepth]:
-    """Open a bag for its depth images, see `BagDepth`."""
+    """Open a bag for its depth images; see `BagDepth`."""
     with open_bag(bag) as reader:
         yield BagDepth(reader, depth, info, rectified=rectified)
 

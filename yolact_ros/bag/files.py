@@ -1,4 +1,4 @@
-"""Bags on disk: opening, reading, copying, and the working folder of an unfinished bag."""
+"""Open, read and copy bags on disk, and manage the working folder of an unfinished bag."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _check_promises(path: Path, reader: Reader) -> None:
     if not storages or len(different) < len(files):
         raise DatasetError(
             f"The bag {path} lists {len(storages)} files, of which {len(different)} differ; "
-            f"expected each one once. Repair it: ros2 bag reindex {path}"
+            f"expected each file once. Repair it: ros2 bag reindex {path}"
         )
     for file in files:
         for suffix in ("-wal", "-journal"):
@@ -188,7 +188,7 @@ def copy_connection(writer: Writer, connection: Connection) -> Connection:
 
 @dataclass(frozen=True)
 class Workplace:
-    """The working folder of an unfinished bag, beside its target.
+    """Represents the working folder of an unfinished bag, beside its target.
 
     Attributes:
         target: finished bag: a folder, or a single file if it has a suffix of `STORAGES`.
@@ -198,12 +198,12 @@ class Workplace:
 
     @property
     def folder(self) -> Path:
-        """Folder with everything that an unfinished run leaves."""
+        """Return the folder of everything that an unfinished run leaves."""
         return self.target.with_name(f"{self.target.name}.partial")
 
     @property
     def bag(self) -> Path:
-        """The unfinished bag, whose name is part of the names of its files."""
+        """Return the path of the unfinished bag; its name is part of the names of its files."""
         is_file = self.target.suffix in STORAGES
         # In its own folder, because a bag may have the same name as the journal.
         return self.folder / "bag" / (self.target.stem if is_file else self.target.name)

@@ -1,4 +1,4 @@
-"""Journal of the results of an unfinished run, which the next run reuses."""
+"""Record the results of an unfinished run, so that the next run can reuse them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HEAD = struct.Struct("<BII")  # kind, length and CRC-32 of the content
 
 @dataclass(frozen=True)
 class Entry:
-    """Result of one image.
+    """Holds the result of one image.
 
     Attributes:
         kind: `FAILED`, or the frame type `KEYFRAME` or `PARTIAL`.
@@ -34,7 +34,7 @@ class Entry:
 
 
 class Journal:
-    """A file to which one entry per image is appended, in order.
+    """Stores one entry per image in a file, in order.
 
     Its length is the number of reusable entries of an earlier run with the same identity. They end
     before the last keyframe, because the following images need the features of that keyframe,

@@ -1,4 +1,4 @@
-"""Conversion of serialized messages to images, and of detections to messages."""
+"""Convert serialized messages to images, and detections to messages."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def serialize_result(
 def serialize_annotations(
     detections: Detections, class_names: Sequence[str], *, header: Any
 ) -> bytes:
-    """Make the outlines and names of one image, an `ImageAnnotations` of foxglove_msgs, in CDR."""
+    """Serialize the outlines and names of one image as foxglove_msgs `ImageAnnotations` in CDR."""
 
     def new(name: str, **fields: Any) -> Any:
         kind: Any = typestore().types[f"foxglove_msgs/msg/{name}"]
@@ -117,7 +117,7 @@ def serialize_annotations(
 def serialize_overlay(
     detections: Detections, class_names: Sequence[str], *, header: Any, image: np.ndarray
 ) -> bytes:
-    """Make a `CompressedImage` of an image, (H, W, 3) uint8 BGR, with its detections, in CDR."""
+    """Serialize an image, (H, W, 3) uint8 BGR, with its detections as `CompressedImage` in CDR."""
     message = typestore().types[COMPRESSED_IMAGE](
         header=header,
         format=OVERLAY_FORMAT,

@@ -1,4 +1,4 @@
-"""Serialization of detections for the journal."""
+"""Serialize detections for the journal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pack_detections(detections: Detections) -> bytes:
 
 
 def unpack_detections(data: bytes) -> Detections:
-    """Deserialize detections of `pack_detections`."""
+    """Deserialize the output of `pack_detections`."""
     with np.load(BytesIO(data), allow_pickle=False) as arrays:
         rois = arrays["mask_rois"]
         shapes = [(int(y2 - y1), int(x2 - x1)) for x1, y1, x2, y2 in rois]

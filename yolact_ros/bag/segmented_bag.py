@@ -1,4 +1,4 @@
-"""Copies of bags with the instances of one camera."""
+"""Copy bags and add the instances of one camera."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.stream import Stream
 
-# Version of the rosbag2 format, that of Iron; Jazzy and later, which write 9, also read it.
+# Version of the rosbag2 format: that of Iron, which Jazzy and later, which write 9, also read.
 BAG_VERSION: Final = 8
 
 
 @dataclass(frozen=True)
 class BagOptions:
-    """Options of a new bag.
+    """Configures a new bag.
 
     Attributes:
         topic: topic of the images; None for the only one in the bag.
         result_topic: topic of the instances.
         mask_encoding: encoding of the masks, a key of `MASK_ENCODINGS`.
-        annotations: whether to add the instances as annotations for Foxglove, too.
+        annotations: whether to add the instances as annotations for Foxglove as well.
         overlay: whether to add JPEG images with the instances drawn on them.
         keyframes: settings of keyframes and propagation.
         tracker: settings of the tracker.
@@ -79,7 +79,7 @@ class BagOptions:
 
 @dataclass(frozen=True)
 class BagReport:
-    """Account of the images of a bag.
+    """Accounts for the images of a bag.
 
     Attributes:
         topic: topic of the images.
@@ -106,7 +106,7 @@ def segment_bag(
     """Copy a bag and add an `InstanceArray` after every image of a topic.
 
     Results have the headers and recording times of the images. The same bag, model and settings
-    give the same bytes. An interrupted run, e.g. by a full disk, leaves its results beside
+    produce the same bytes. An interrupted run, e.g. due to a full disk, leaves its results beside
     `target`, and the same call resumes it; `target` appears once it is complete.
 
     Args:
@@ -121,7 +121,7 @@ def segment_bag(
 
     Raises:
         DatasetError: the bag cannot be read or written, or has no such topic.
-        ConfigError: the model does not have the warp of `options.keyframes`.
+        ConfigError: the model does not support the warp of `options.keyframes`.
         BackendError: the backend fails.
     """
     workplace = Workplace(target)
@@ -155,7 +155,7 @@ def segment_bag(
 
 
 class _Run:
-    """One pass over all messages."""
+    """Makes one pass over all messages."""
 
     def __init__(
         self,

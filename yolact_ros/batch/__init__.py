@@ -1,1 +1,1 @@
-"""Many bags, videos and pictures over the workers of a Ray cluster."""
+"""Segment many bags, videos and pictures with the workers of a Ray cluster."""

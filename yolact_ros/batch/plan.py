@@ -1,4 +1,4 @@
-"""What is to be done: the sources, cut into tasks that workers take one after another."""
+"""Split the sources into tasks that workers take one after another."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ BAG, FRAMES = "bag", "frames"
 
 @dataclass(frozen=True)
 class Source:
-    """A bag, a video or a picture.
+    """Describes a bag, a video or a picture.
 
     Attributes:
         fs: its file system.
-        path: of the file, or of a bag's folder.
-        name: shortest end of the path that no other source has.
-        state: changes when its content changes.
+        path: path of the file or of the bag's folder.
+        name: shortest unique end of the path.
+        state: changes whenever the content changes.
     """
 
     fs: Any
@@ -39,16 +39,16 @@ class Source:
 
     @property
     def suffix(self) -> str:
-        """End of the name in lower case, such as `.png`."""
+        """Return the end of the name in lower case, such as `.png`."""
         return PurePosixPath(self.path).suffix.lower()
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one worker does in one go: a bag, a video, or some pictures.
+    """Describes what a worker processes at once: a bag, a video, or some pictures.
 
     Attributes:
-        kind: `BAG` or `FRAMES`.
+        sources: one source, or several pictures.
         sources: one, or several pictures.
         key: hash of everything that the result depends on.
     """
@@ -59,22 +59,22 @@ class Task:
 
     @property
     def record(self) -> str:
-        """Name of the file that says what was done."""
+        """Return the name of the file that records what was done."""
         return f"parts/{self.key}.json"
 
     @property
     def table(self) -> str:
-        """Name of the Parquet file of its instances."""
+        """Return the name of the Parquet file of its instances."""
         return f"instances/{self.key}.parquet"
 
     @property
     def copy(self) -> str:
-        """Of a bag, the name of its copy."""
+        """Return the name of a bag's copy."""
         name = self.sources[0].name
         return f"bags/{name if name.endswith('.mcap') else name + '.mcap'}"
 
     def is_done(self, names: set[str], *, table: bool) -> bool:
-        """Whether all its results are among the files `names`."""
+        """Return whether all its results are among the files `names`."""
         expected = {self.record}
         if table:
             expected.add(self.table)
@@ -84,14 +84,14 @@ class Task:
 
 
 def find_sources(addresses: Iterable[str], storage: Storage) -> list[Source]:
-    """Find every bag, video and picture at some paths or URLs, in folders at any depth.
+    """Find every bag, video and picture at paths or URLs, in folders at any depth.
 
     Args:
         addresses: files and folders.
-        storage: of the results, which are left out.
+        storage: storage of the results, which are excluded.
 
     Raises:
-        DatasetError: nothing is there, or a file system does not answer.
+        DatasetError: nothing is found, or a file system does not respond.
     """
     found: dict[tuple[str, str], tuple[AbstractFileSystem, list[str]]] = {}
     for address in addresses:
@@ -105,10 +105,12 @@ def find_sources(addresses: Iterable[str], storage: Storage) -> list[Source]:
             groups = _group(files, named=path)
         except YolactError:
             raise
-        except Exception as error:  # clients of object stores have errors of their own
+        except Exception as error:  # object store clients have their own exceptions
             raise DatasetError(f"{address} cannot be read: {error}.") from error
         if not groups:
-            raise DatasetError(f"{address} holds no bags, videos or pictures; name another one.")
+            raise DatasetError(
+                f"{address} contains no bags, videos or pictures; name another one."
+            )
         found.update({(str(fs.protocol), item): (fs, group) for item, group in groups.items()})
     names = unique_names([Path("/", item) for _, item in found])
     return [
@@ -118,14 +120,14 @@ def find_sources(addresses: Iterable[str], storage: Storage) -> list[Source]:
 
 
 def make_tasks(sources: Iterable[Source], settings: Mapping[str, Any]) -> list[Task]:
-    """Cut sources into tasks: a bag, a video, or up to `PICTURES_PER_TASK` pictures in a row.
+    """Split sources into tasks: a bag, a video, or up to `PICTURES_PER_TASK` consecutive pictures.
 
     Args:
-        sources: in their order.
-        settings: whatever else the results depend on, as JSON.
+        sources: sources in order.
+        settings: everything else that the results depend on, as JSON values.
 
     Raises:
-        DatasetError: the copies of two bags would have one name.
+        DatasetError: the copies of two bags would have the same name.
     """
     tasks: list[Task] = []
     for kind, group in _cut(sources):
@@ -134,7 +136,7 @@ def make_tasks(sources: Iterable[Source], settings: Mapping[str, Any]) -> list[T
     names = Counter(task.copy for task in tasks if task.kind == BAG)
     for name, count in names.items():
         if count > 1:
-            raise DatasetError(f"{count} bags would be copied to {name}; name one of them alone.")
+            raise DatasetError(f"{count} bags would be copied to {name}; process them separately.")
     return tasks
 
 
@@ -143,7 +145,7 @@ def _below(fs: AbstractFileSystem, folder: str) -> list[str]:
 
 
 def _group(files: list[str], *, named: str) -> dict[str, list[str]]:
-    """Group files by source; a file that was named is a source in any case."""
+    """Group files by source; a file that was named explicitly is always a source."""
     paths = [PurePosixPath(file) for file in files]
     stored = {path.parent for path in paths if set(path.suffixes) & set(STORAGES)}
     bags = {path.parent for path in paths if path.name == "metadata.yaml"} & stored

@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster, or on the cores of this machine."""
+"""Run workers on a Ray cluster or on the cores of this machine."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from yolact_ros.errors import BackendError, ConfigError
 
 CONNECT_S: Final = 10.0
 RETRIES: Final = 2  # of a task whose worker was lost
-STORE_BYTES: Final = 100_000_000  # of shared memory; results go to files, and not through Ray
+STORE_BYTES: Final = 100_000_000  # of shared memory; results go to files, not through Ray
 
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """The workers.
+    """Configures the workers.
 
     Attributes:
-        address: of a Ray cluster; None for this machine alone.
-        workers: how many; 0 for as many as there is room for.
-        cpus, gpus: what each of them takes; a GPU may be divided.
+        address: address of a Ray cluster; None for this machine only.
+        workers: number of workers; 0 for as many as fit.
+        cpus, gpus: resources of each worker; GPUs may be fractional.
     """
 
     address: str | None = None
@@ -43,14 +43,14 @@ class PoolConfig:
 
 @contextmanager
 def connected(config: PoolConfig) -> Iterator[int]:
-    """Start Ray on this machine, or join a cluster; gives the number of workers.
+    """Start Ray on this machine, or join a cluster; yield the number of workers.
 
     Raises:
-        BackendError: there is no such cluster, or it has no room for a worker.
+        BackendError: the cluster does not exist, or has no room for a worker.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # send no telemetry to Ray's makers
     here: dict[str, Any] = {
-        # A cluster that happens to run on this machine is not joined unless it is named.
+        # A cluster that happens to run on this machine is joined only if it is named.
         "address": "local",
         "num_cpus": int(config.workers * config.cpus) or None,
         "include_dashboard": False,
@@ -58,7 +58,7 @@ def connected(config: PoolConfig) -> Iterator[int]:
     }
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        if config.address and "://" not in config.address:  # Ray itself tries for minutes
+        if config.address and "://" not in config.address:  # Ray itself would try for minutes
             host, _, port = config.address.rpartition(":")
             socket.create_connection((host, int(port)), CONNECT_S).close()
         ray.init(
@@ -89,10 +89,10 @@ def connected(config: PoolConfig) -> Iterator[int]:
 def run_tasks(
     tasks: Iterable[Task], settings: Settings, config: PoolConfig, workers: int
 ) -> Iterator[tuple[Task, str]]:
-    """Give each task, as soon as it has ended, and why it has no result; empty if it has one.
+    """Yield each task when it ends, with the reason if it has no result, else empty.
 
-    A worker that is lost is started again, on another machine if need be, and its task with it. A
-    task that has lost `RETRIES` + 1 workers has failed.
+    A lost worker is restarted, on another machine if necessary, together with its task. A task
+    that has lost `RETRIES` + 1 workers has failed.
 
     Raises:
         BackendError: no worker can open the model.
@@ -115,7 +115,7 @@ def run_tasks(
         worker, task = running.pop(ended[0])
         try:
             fault = ray.get(ended[0])
-        except ActorDiedError as error:  # for good: its model cannot be opened there
+        except ActorDiedError as error:  # permanently: it cannot open its model
             waiting.appendleft(task)
             if not idle and not running:
                 raise BackendError(f"No worker can open {settings.model}: {error}") from error

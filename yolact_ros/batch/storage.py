@@ -1,4 +1,4 @@
-"""Files on any file system that fsspec knows: this machine, S3, Google Cloud and others."""
+"""Access files on any file system of fsspec: this machine, S3, Google Cloud and others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from yolact_ros.errors import DatasetError
 
 
 def locate(address: str) -> tuple[AbstractFileSystem, str]:
-    """Find the file system of a path or URL, and the path there.
+    """Return the file system of a path or URL, and the path within it.
 
     Raises:
         DatasetError: the protocol is unknown, or its library is not installed.
@@ -33,7 +33,7 @@ def locate(address: str) -> tuple[AbstractFileSystem, str]:
 
 @contextmanager
 def local_copy(fs: AbstractFileSystem, path: str) -> Iterator[Path]:
-    """Give a file or folder as one of this machine; a local one as it is."""
+    """Yield a local path of a file or folder; a remote one is copied."""
     if isinstance(fs, LocalFileSystem):
         yield Path(path)
         return
@@ -45,11 +45,11 @@ def local_copy(fs: AbstractFileSystem, path: str) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Storage:
-    """A folder of results, on a file system that every worker reaches.
+    """Represents a folder of results on a file system that every worker can reach.
 
     Attributes:
         fs: the file system.
-        root: the folder's path there.
+        root: path of the folder within it.
     """
 
     fs: Any
@@ -71,14 +71,14 @@ class Storage:
                 (folder / "probe").touch()
                 self.keep(folder / "probe", "probe")
             self.remove("probe")
-        except Exception as error:  # clients of object stores have errors of their own
+        except Exception as error:  # object store clients have their own exceptions
             raise DatasetError(f"{self.root} cannot be written: {error}.") from error
 
     @contextmanager
     def workplace(self) -> Iterator[Path]:
-        """Give a local folder for files that are not complete yet.
+        """Yield a local folder for incomplete files.
 
-        On a local file system it stays, so that the next run can continue a bag.
+        On a local file system it is kept, so that the next run can continue a bag.
         """
         if isinstance(self.fs, LocalFileSystem):
             folder = Path(self.root) / "unfinished"
@@ -89,7 +89,7 @@ class Storage:
                 yield Path(temporary)
 
     def keep(self, file: Path, name: str) -> None:
-        """Move a complete file from the workplace into the folder; readers see all or nothing."""
+        """Move a complete file from the workplace into the folder, atomically for readers."""
         target = f"{self.root}/{name}"
         if isinstance(self.fs, LocalFileSystem):
             Path(target).parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ class Storage:
             file.unlink()
 
     def names(self) -> set[str]:
-        """Paths of all its files, in the folder."""
+        """Return the paths of all its files, relative to the folder."""
         self.fs.invalidate_cache()
         return {file.removeprefix(f"{self.root}/") for file in self.fs.find(self.root)}
 

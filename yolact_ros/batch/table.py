@@ -1,4 +1,4 @@
-"""Instances as a Parquet table: one row each."""
+"""Write instances as a Parquet table, one row each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One worker: a model, and the tasks that it is given one after another."""
+"""Run one worker, which opens a model and processes its tasks one after another."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """What every worker does.
+    """Configures every worker.
 
     Attributes:
-        model: its name or path, on the worker's machine.
-        backend: what runs it.
+        model: name or path of the model on the worker's machine.
+        backend: backend settings.
         postprocess: thresholds and limits.
-        bag: what goes into copies of bags; keyframes and tracker also serve videos.
-        storage: where results go.
-        table: write Parquet, one row an instance, and not JSON.
+        bag: contents of copies of bags; its keyframes and tracker also apply to videos.
+        storage: destination of the results.
+        table: whether to write Parquet, one row per instance, instead of JSON.
     """
 
     model: str
@@ -42,13 +42,13 @@ class Settings:
 
 
 class Worker:
-    """Opens the model once, and leaves a record in `parts/` of each task that it has completed."""
+    """Opens the model once, and writes a record to `parts/` for each completed task."""
 
     def __init__(self, settings: Settings) -> None:
         """Open the model.
 
         Raises:
-            YolactError: it cannot be opened.
+            YolactError: the model cannot be opened.
         """
         self._settings = settings
         self._segmenter = Segmenter.open(
@@ -57,11 +57,11 @@ class Worker:
         self._classes = self._segmenter.description.model.classes
 
     def run(self, task: Task) -> str:
-        """Do one task; its record goes last, so that a task with a record is complete.
+        """Process one task; write its record last, so that a task with a record is complete.
 
         Returns:
-            Why there is no result at all, as a sentence; empty if the record was written. What
-            went wrong with single images is in the record.
+            The reason why there is no result, as a sentence; empty if the record was written.
+            Faults of single images are in the record.
         """
         storage = self._settings.storage
         try:
@@ -93,8 +93,10 @@ class Worker:
         def add(place: int, stamp: float | None, found: Any) -> None:
             entries.append(describe(f"{source.name}#{place}", found, self._classes, stamp))
 
-        target = folder / task.key / Path(task.copy).name  # its name is inside the file, too
-        target.unlink(missing_ok=True)  # of a worker that was lost before it kept the bag
+        target = (
+            folder / task.key / Path(task.copy).name
+        )  # the name is also stored inside the file
+        target.unlink(missing_ok=True)  # from a worker that was lost before it stored the bag
         with local_copy(source.fs, source.path) as path:
             report = segment_bag(
                 path, target, self._segmenter, options=self._settings.bag, result=add
@@ -113,7 +115,7 @@ class Worker:
         return entries, faults
 
     def _frames(self, source: Source) -> Iterator[Entry | str]:
-        """Give an entry for each image of a video or picture, or why there is none."""
+        """Yield an entry for each image of a video or picture, or the reason why there is none."""
         options = self._settings.bag
         with local_copy(source.fs, source.path) as path:
             stream = None

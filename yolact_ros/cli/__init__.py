@@ -1,1 +1,1 @@
-"""The `yolact` command: one file a verb, imported only when that verb is called."""
+"""Implement the `yolact` command: one file per verb, imported only when that verb is called."""

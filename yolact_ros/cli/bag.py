@@ -97,7 +97,7 @@ def read_bag_options(arguments: argparse.Namespace) -> BagOptions:
     if len(options.topics()) < 1 + options.annotations + options.overlay:
         raise ConfigError(
             f"--result-topic is {options.result_topic}, the name of the annotations or overlays; "
-            "take another one."
+            "choose another one."
         )
     return options
 
@@ -137,7 +137,7 @@ def _report(report: BagReport, target: Path) -> int:
     """Print how many images have results; return the exit status."""
     text = f"{report.images - len(report.failures)} of {report.images} images of {report.topic}"
     if report.resumed:
-        text += f" ({report.resumed} known from an interrupted run)"
+        text += f" ({report.resumed} reused from an interrupted run)"
     print(f"{target}: instances of {text}.")
     for number, reason in list(report.failures.items())[:SHOWN_FAILURES]:
         print(f"yolact bag: image {number}: {reason}", file=sys.stderr)

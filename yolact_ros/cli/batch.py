@@ -1,4 +1,4 @@
-"""`yolact batch`: many bags, videos and pictures, on every core or on a Ray cluster."""
+"""`yolact batch`: segment many bags, videos and pictures on every core or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -42,33 +42,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         required=True,
         metavar="FOLDER",
-        help="results, as a path or a URL that every worker reaches; what is complete there is "
-        "not done again",
+        help="destination, a path or a URL that every worker can reach; complete results "
+        "there are kept",
     )
     parser.add_argument(
         "--format",
         choices=("json", "parquet"),
         default="json",
-        help="instances in one file as `yolact predict --json` writes it, or in a folder of "
-        "Parquet files with one row an instance (default: %(default)s)",
+        help="write instances to one file as `yolact predict --json` does, or to a folder of "
+        "Parquet files with one row per instance (default: %(default)s)",
     )
     add_model_argument(parser)
     workers = parser.add_argument_group("workers")
     workers.add_argument(
-        "--address", metavar="HOST:PORT", help="of a Ray cluster (default: this machine alone)"
+        "--address",
+        metavar="HOST:PORT",
+        help="address of a Ray cluster (default: this machine only)",
     )
     workers.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="(default: as many as there is room)"
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="number of workers (default: as many as fit)",
     )
     workers.add_argument(
-        "--cpus", type=int, default=1, metavar="N", help="of each worker (default: %(default)s)"
+        "--cpus", type=int, default=1, metavar="N", help="CPUs per worker (default: %(default)s)"
     )
     workers.add_argument(
         "--gpus",
         type=float,
         default=0.0,
         metavar="X",
-        help="of each worker; 0.5 lets two share one (default: %(default)g)",
+        help="GPUs per worker; with 0.5, two share one (default: %(default)g)",
     )
     add_bag_arguments(parser)
     add_segmenter_arguments(parser)
@@ -76,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what is not done yet, and join the results; 1 if an input has none."""
+    """Process the remaining tasks and join all results; return 1 if an input has none."""
     from tqdm import tqdm
 
     from yolact_ros.batch.plan import find_sources, make_tasks
@@ -84,16 +90,16 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.batch.storage import Storage, locate
     from yolact_ros.batch.worker import Settings
 
-    most = 10_000  # of anything; NaN is not in a range
+    most = 10_000  # for every number; NaN is not in a range
     if not (
         0 <= arguments.workers <= most
         and 1 <= arguments.cpus <= most
         and 0 <= arguments.gpus <= most
     ):
-        raise ConfigError(f"--workers and --gpus are 0 to {most}, --cpus is 1 to {most}.")
+        raise ConfigError(f"--workers and --gpus must be 0 to {most}, --cpus 1 to {most}.")
     if os.path.exists(arguments.model):  # workers may have another working directory
         arguments.model = os.path.abspath(arguments.model)
-    with open_segmenter(arguments) as segmenter:  # finds faults before the workers start
+    with open_segmenter(arguments) as segmenter:  # reports errors before the workers start
         description, postprocess = segmenter.description, segmenter.postprocess
     backend = read_backend_settings(arguments)
     settings = Settings(
@@ -146,7 +152,7 @@ def run(arguments: argparse.Namespace) -> int:
     _print_faults(faults)
     words = f"{images} images of {len(sources)} files"
     if len(left) < len(tasks):
-        words += f" ({len(sources) - _count(left)} of them done before)"
+        words += f" ({len(sources) - _count(left)} of them already complete)"
     print(f"{arguments.output}: {words}, {len(failures) + len(faults)} failures.")
     return 1 if failures or faults else 0
 
@@ -161,7 +167,7 @@ def _count(tasks: list[Task]) -> int:
 
 
 def _join(tasks: list[Task], settings: Settings) -> tuple[int, list[str]]:
-    """Make one result of those of the tasks; gives the number of images, and what failed."""
+    """Join the results of the tasks; return the number of images, and the failures."""
     storage = settings.storage
     names = storage.names()
     images, faults, entries = 0, [], []
@@ -172,7 +178,7 @@ def _join(tasks: list[Task], settings: Settings) -> tuple[int, list[str]]:
             faults += record["faults"]
             entries += record["entries"]
     if settings.table:
-        # A folder is read as one table: tables of sources that have changed since go.
+        # A folder is read as one table, so remove the tables of sources that have changed.
         for name in names - {task.table for task in tasks}:
             if re.fullmatch(r"instances/[0-9a-f]{32}\.parquet", name):
                 storage.remove(name)
@@ -184,10 +190,10 @@ def _join(tasks: list[Task], settings: Settings) -> tuple[int, list[str]]:
 
 
 def read_record(storage: Storage, name: str) -> dict[str, Any]:
-    """Read what a worker has left of one task.
+    """Read the record of one task.
 
     Raises:
-        DatasetError: it was altered.
+        DatasetError: the record was altered.
     """
     record = parse_json(storage.read(name), where=name)
     kinds = {"images": int, "faults": list, "entries": list}

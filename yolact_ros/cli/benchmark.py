@@ -50,13 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames", type=int, default=100, metavar="N", help="frames to measure (%(default)s)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     parser.add_argument(
         "--compare",
         type=Path,
         nargs="*",
         metavar="BUNDLE",
-        help="compare every library and precision that this machine has, also with these other "
+        help="compare all libraries and precisions on this machine, also with these other "
         "bundles of the model, e.g. in int8",
     )
     parser.add_argument(
@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--postprocess",
         metavar="VARIANT",
-        help="measure post-processing alone, on synthetic 1280x720 scenes for this network, e.g. "
+        help="measure only post-processing, on synthetic 1280x720 scenes for this network, e.g. "
         "yolact_resnet50; no model is run",
     )
     add_segmenter_arguments(parser)
@@ -86,9 +86,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.frames <= 1_000_000:
         raise ConfigError(f"--frames is {arguments.frames}; expected 1 to 1000000.")
     if arguments.compare is None and (arguments.annotations or arguments.store):
-        raise ConfigError("--annotations and --store go with --compare.")
+        raise ConfigError("--annotations and --store require --compare.")
     if arguments.annotations and not arguments.images:
-        raise ConfigError("--annotations needs --images, the folder of its images.")
+        raise ConfigError("--annotations requires --images, the folder of its images.")
     if arguments.postprocess:
         content = _measure_postprocess(arguments)
     elif arguments.compare is not None:
@@ -177,7 +177,7 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.store:
         best = best_choice([row for row in rows if row.config.threads == most])
         path = store_choice(Bundle.open(models[rows[0].model]).description.identity, best)
-        print(f"backend: auto takes {label(best)} on this machine; delete {path} to forget that")
+        print(f"backend: auto now uses {label(best)} on this machine; delete {path} to undo that")
     return {
         "input": str(source or "synthetic"),
         "rows": [dataclasses.asdict(row) for row in rows],
@@ -244,7 +244,7 @@ def format_times(stages: Mapping[str, Times]) -> str:
 def format_report(report: SpeedReport) -> str:
     """Format the rest of a report."""
     return (
-        f"{report.frames_per_second:.1f} frames/s, {report.instances:.1f} instances a frame, "
+        f"{report.frames_per_second:.1f} frames/s, {report.instances:.1f} instances per frame, "
         f"peak memory {report.peak_memory_mb:.0f} MB\n{format_machine(report.machine)}"
     )
 

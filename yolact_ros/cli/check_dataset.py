@@ -1,4 +1,4 @@
-"""`yolact check-dataset`: find faults in annotations and images, and draw them."""
+"""`yolact check-dataset`: find errors in annotations and images, and draw them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="JSON",
-        help="another split to check and to compare with the others; may be repeated",
+        help="another split to check and to compare with the others; can be repeated",
     )
     parser.add_argument(
         "--against-images",
@@ -101,7 +101,7 @@ def format_split(label: str, report: SplitReport) -> str:
     """Format the counts and the findings of a split."""
     counts = (
         f"{report.images} images, {sum(report.instances.values())} usable instances, "
-        f"{len(report.instances)} classes, {report.empty_images} images without an instance"
+        f"{len(report.instances)} classes, {report.empty_images} images without instances"
     )
     from yolact_ros.datasets.findings import format_findings
 
@@ -138,7 +138,7 @@ def write_sheets(folder: Path, labels: list[str], reports: list[SplitReport]) ->
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DatasetError(f"The folder {folder} cannot be made: {error}.") from error
+        raise DatasetError(f"The folder {folder} cannot be created: {error}.") from error
     for label, report in zip(labels, reports, strict=True):
         try:
             sheet = draw_contact_sheet(CocoDataset(report.annotations, report.folder))
@@ -147,5 +147,7 @@ def write_sheets(folder: Path, labels: list[str], reports: list[SplitReport]) ->
             continue
         path = folder / f"contact_sheet_{label.replace('/', '_')}.png"
         if not cv2.imwrite(str(path), sheet):
-            raise DatasetError(f"OpenCV cannot write {path}; is the folder yours, is there space?")
+            raise DatasetError(
+                f"OpenCV cannot write {path}; check permissions and free disk space."
+            )
         print(path)

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_classes(text: str) -> tuple[str, ...]:
-    """Split A,B,C.
+    """Split A,B,C into class names.
 
     Raises:
         ConfigError: a name is empty or repeated.
@@ -48,7 +48,7 @@ def parse_classes(text: str) -> tuple[str, ...]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Convert."""
+    """Convert the checkpoint and print a summary."""
     start = time.perf_counter()
     from yolact_ros.model.weights.checkpoint import (
         load_official_weights,
@@ -90,7 +90,7 @@ def print_table(
     values = sum(tensor.numel() for tensor in conversion.weights.values())
     print(f"  converted    {len(conversion.weights):5d} entries {values:12,d} values")
     if conversion.counters:
-        print(f"  set to zero  {len(conversion.counters):5d} counters that the file lacks")
+        print(f"  set to zero  {len(conversion.counters):5d} counters missing from the file")
     for reason, count in Counter(conversion.leftovers.values()).items():
         left = [name for name, why in conversion.leftovers.items() if why == reason]
         values = sum(entries[name].numel() for name in left)

@@ -55,10 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timing-cache",
         type=Path,
         metavar="FILE",
-        help="file that keeps kernel timings, so that the next build is faster (default: beside "
+        help="file that stores kernel timings, so that the next build is faster (default: beside "
         "the engines)",
     )
-    parser.add_argument("--rebuild", action="store_true", help="rebuild engines that exist")
+    parser.add_argument("--rebuild", action="store_true", help="rebuild existing engines")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -40,12 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact evaluate`."""
     parser.add_argument(
         "model",
-        help=f"{MODEL}; or a .json file that `yolact predict --json` or `yolact batch` wrote "
+        help=f"{MODEL}; or a .json file written by `yolact predict --json` or `yolact batch` "
         "with --score-threshold 0.05, to compare it with --annotations",
     )
     parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO annotations")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="images of the annotations")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     parser.add_argument(
         "--limit",
         type=int,
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FOLDER",
         help="write a summary, precision-recall curves, the confusion matrix and pictures of the "
-        "worst mistakes here",
+        "worst mistakes to this folder",
     )
     parser.add_argument(
         "--report-score",
@@ -122,15 +122,15 @@ def _evaluate_images(arguments: argparse.Namespace, segmenter: Segmenter) -> dic
 
 
 def _evaluate_results(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Evaluate instances that were found before; return the content of the JSON file."""
+    """Evaluate existing results; return the content of the JSON file."""
     from yolact_ros.datasets.coco import CocoDataset
     from yolact_ros.evaluate.results import evaluate_results
 
     settings = read_postprocess_settings(arguments, DEFAULTS), read_backend_settings(arguments)
     if arguments.video or settings != (DEFAULTS, BackendConfig()):
         raise ConfigError(
-            f"{arguments.model} holds results: --video, and flags of detections and of the "
-            "backend, are for the command that writes them."
+            f"{arguments.model} contains results: --video, and flags of detections and of the "
+            "backend, apply only to the command that writes them."
         )
     dataset = CocoDataset(arguments.annotations, arguments.images or arguments.annotations.parent)
     evaluation = evaluate_results(Path(arguments.model), dataset, limit=arguments.limit)

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help=MODEL)
     parser.add_argument(
         "--annotations", type=Path, required=True, metavar="JSON",
-        help="COCO annotations with track_id, as `yolact simulate clip` writes them, or "
+        help="COCO annotations with track_id, as written by `yolact simulate clip`, or "
         "YouTube-VIS annotations",
     )  # fmt: skip
     parser.add_argument("--images", type=Path, required=True, metavar="FOLDER")
@@ -37,12 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate and print."""
+    """Evaluate the tracks and print the result."""
     from yolact_ros.datasets.coco import CocoDataset
     from yolact_ros.evaluate.tracks import evaluate_tracks
 
     if not arguments.rate > 0:
-        raise DatasetError(f"--rate is {arguments.rate}; expected images per second.")
+        raise DatasetError(f"--rate is {arguments.rate}; expected a positive frame rate.")
     with open_segmenter(arguments) as segmenter:
         classes = segmenter.description.model.classes
         scores = evaluate_tracks(

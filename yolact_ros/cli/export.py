@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=100,
         metavar="N",
-        help="largest number of detections in an image (default: %(default)s)",
+        help="maximum number of detections per image (default: %(default)s)",
     )
     parser.add_argument(
         "--nms",
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=PostprocessConfig.top_k,
         metavar="N",
-        help="candidates of each class for NMS inside the graph, which compares all pairs of them "
+        help="candidates per class for NMS inside the graph, which compares all pairs of them "
         "(default: %(default)s)",
     )
     parser.add_argument(
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("host", "graph"),
         default="host",
         help="where masks are assembled from prototypes; graph is for GPUs and requires --nms "
-        "graph; masks are always enlarged on the host (default: %(default)s)",
+        "graph; masks are always upsampled on the host (default: %(default)s)",
     )
     parser.add_argument(
         "--keyframes",
@@ -67,26 +67,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("onnxruntime", "tensorrt"),
         default="onnxruntime",
         help="runtime of the graphs; tensorrt, for which `yolact engine` builds engines, implies "
-        "--nms graph and uses operators that TensorRT has (default: %(default)s)",
+        "--nms graph and uses only operators that TensorRT supports (default: %(default)s)",
     )
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16"),
         default="fp32",
-        help="precision of the arithmetic, with --target tensorrt (default: %(default)s)",
+        help="arithmetic precision, with --target tensorrt (default: %(default)s)",
     )
     parser.add_argument(
         "--batch",
         type=int,
         default=1,
         metavar="N",
-        help="images in one run, with --target tensorrt, for several cameras (default: 1)",
+        help="images per run, with --target tensorrt, for several cameras (default: 1)",
     )
     parser.add_argument(
         "--deform-conv",
         choices=("grid_sample", "deform_conv"),
         help="form of deformable convolution: standard operators, which run everywhere, or the "
-        "operator DeformConv, which ONNX Runtime and TensorRT from 10.1 have (default: "
+        "operator DeformConv of ONNX Runtime and of TensorRT 10.1 and later (default: "
         "deform_conv for onnxruntime, grid_sample for tensorrt)",
     )
     parser.add_argument(

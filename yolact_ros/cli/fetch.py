@@ -1,4 +1,4 @@
-"""`yolact fetch`: bring an official network here, ready to use."""
+"""`yolact fetch`: download an official network and make it ready to use."""
 
 from __future__ import annotations
 

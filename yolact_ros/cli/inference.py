@@ -1,4 +1,4 @@
-"""Arguments and steps shared by the verbs that run a model."""
+"""Provide the arguments and steps that verbs which run a model have in common."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def add_images_argument(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=_source,
         metavar="SOURCE",
-        help="image, folder, video, pattern in quotes, index of a webcam, or address of a stream, "
+        help="image, folder, video, quoted pattern, index of a webcam, or address of a stream, "
         "e.g. rtsp://HOST/PATH",
     )
 
 
 def _source(text: str) -> Path | str:
-    """Keep addresses, whose slashes a path would merge, as text."""
+    """Keep addresses as text, because a path would merge their slashes."""
     return text if "://" in text else Path(text)
 
 
@@ -95,7 +95,7 @@ def open_segmenter(
 
 
 def open_stream(arguments: argparse.Namespace, segmenter: Segmenter) -> Stream:
-    """Begin a stream with the settings of `add_stream_arguments`.
+    """Open a stream with the settings of `add_stream_arguments`.
 
     Raises:
         ConfigError: the model does not support the settings, or a value is out of range.
@@ -109,7 +109,7 @@ def open_stream(arguments: argparse.Namespace, segmenter: Segmenter) -> Stream:
 def segment_files(
     arguments: argparse.Namespace, segmenter: Segmenter, files: Sequence[Source]
 ) -> Iterator[tuple[SourceImage, Detections | None]]:
-    """Segment images and videos, with a progress bar; each video is a stream of its own.
+    """Segment images and videos, with a progress bar; each video is a separate stream.
 
     Args:
         arguments: parsed arguments of `add_stream_arguments`, with the name of the verb.

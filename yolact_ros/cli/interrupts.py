@@ -1,4 +1,4 @@
-"""Handling of Ctrl-C and SIGTERM, which end a verb alike, even while a library computes."""
+"""Handle Ctrl-C and SIGTERM, which end a verb in the same way, even while a library computes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ BACKEND = "yolact_ros.runtime.backends.onnxruntime"
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; code that saves results on Ctrl-C saves them now as well."""
+    """Reports SIGTERM; code that saves results on Ctrl-C saves them now as well."""
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated`, and let both signals stop a run of ONNX Runtime.
+    """Make SIGTERM raise `Terminated`, and make both signals stop a run of ONNX Runtime.
 
-    Python handles a signal only when a library call returns, which a graph may never do. It
-    writes to its wake-up file descriptor at once, however; a thread reads that and stops the
-    library.
+    Python handles a signal only when a library call returns, which may take very long. However, it
+    writes to its wake-up file descriptor at once; a thread reads that and stops the library.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Writing of JSON files."""
+"""Write JSON files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entry point of the `yolact` command."""
+"""Run the `yolact` command."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VERBS = {
     "bag": "copy a recorded ROS 2 bag and add the instances of every image",
     "batch": "segment many bags, videos and pictures on every core or a Ray cluster",
     "import-dataset": "convert exports of labelling programs to COCO format",
-    "check-dataset": "find faults in annotations and images, and draw them",
+    "check-dataset": "find errors in annotations and images, and draw them",
     "train": "train a network",
     "fetch": "download an official network and make it ready to use",
     "convert": "convert an official checkpoint to this package's format",
@@ -66,12 +66,12 @@ EXTRAS = {
 def _megapixels(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1e5:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and up to 100000")
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 100000")
     return value
 
 
 def make_parser(words: Sequence[str]) -> Parser:
-    """Make the parser for a call; of the verbs that it does not name, only the summaries."""
+    """Build the parser for a call; verbs that it does not name only get their summary."""
     parser = Parser(
         prog="yolact", description="Real-time instance segmentation: YOLACT, YOLACT++, YolactEdge."
     )
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"yolact {arguments.verb}: {error}", file=sys.stderr)
         return 1
     except (OSError, MemoryError) as error:  # not caught by any check
-        reason = f"{error}" or "there is not enough memory for it"
+        reason = f"{error}" or "out of memory"
         print(f"yolact {arguments.verb}: {reason}", file=sys.stderr)
         return 1
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Models that a command takes by name, and what has to be fetched or made for them first."""
+"""Resolve model names on the command line, and fetch or export what they require."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from yolact_ros.variants import VARIANTS
 
 
 def find_checkpoint(name: str) -> str:
-    """Return the checkpoint of what a user names.
+    """Return the checkpoint that a name refers to.
 
     Args:
         name: a checkpoint; a bundle or shipped model, whose checkpoint is recovered from its
-            graphs once; or an official network that was fetched.
+            graphs once; or an official network that has been fetched.
 
     Raises:
-        YolactError: there is none of that name.
+        YolactError: nothing has that name.
     """
     from yolact_ros.model.weights.published import PUBLISHED
     from yolact_ros.runtime.bundle import Bundle, is_bundle
@@ -44,23 +44,23 @@ def find_checkpoint(name: str) -> str:
 
 
 def prepare_model(name: str, *, yes: bool = False) -> str:
-    """Make a model ready to be opened: official weights are fetched and exported once.
+    """Make a model ready to open; official weights are fetched and exported once.
 
     Args:
-        name: any model; only an official network and an official checkpoint take work.
+        name: any model; only official networks and official checkpoints require work.
         yes: download without asking.
 
     Returns:
         The model to open.
 
     Raises:
-        YolactError: the weights cannot be fetched, or are not those of an official network.
+        YolactError: the weights cannot be fetched, or do not belong to an official network.
     """
     from yolact_ros.runtime.bundle import is_bundle
     from yolact_ros.runtime.shipped import cached_bundle, cached_name
 
     path = Path(name)
-    if path.suffix == ".json":  # results, which `yolact evaluate` takes, too
+    if path.suffix == ".json":  # results, which `yolact evaluate` also accepts
         return name
     if path.is_file() and not is_bundle(path):
         if cached_bundle(cached_name("*", path)) or not _is_official(path):
@@ -73,15 +73,15 @@ def prepare_model(name: str, *, yes: bool = False) -> str:
 
 
 def fetch_official(name: str, *, mirror: str | None = None, yes: bool = False) -> Path:
-    """Download an official checkpoint into the cache, if it is not there.
+    """Download an official checkpoint into the cache, unless it is there.
 
     Args:
         name: variant or file name.
         mirror: address of a folder with copies of the authors' files.
-        yes: do not ask.
+        yes: download without asking.
 
     Raises:
-        WeightsError: there is no such file, or the download fails or is not wanted.
+        WeightsError: the file does not exist, or the download fails or is declined.
     """
     from yolact_ros.model.weights.download import download, remote_size
     from yolact_ros.model.weights.published import published_file
@@ -98,31 +98,31 @@ def fetch_official(name: str, *, mirror: str | None = None, yes: bool = False) -
         url = f"{mirror.rstrip('/')}/{published.file}"
     if url is None:
         raise WeightsError(
-            f"{published.file} lies where only a browser can fetch it; open {published.readme}, "
-            "download it from there, and name the file in place of the network."
+            f"{published.file} can only be downloaded with a browser; open {published.readme}, "
+            "download it there, and give the file instead of the network's name."
         )
     size = remote_size(url)
     megabytes = "size unknown" if size is None else f"{size / 1e6:.1f} MB"
     print(f"{url}: {megabytes}, {published.licence} licence ({published.readme})", file=sys.stderr)
     if not yes:
         if not sys.stdin.isatty():
-            raise WeightsError("Nothing is downloaded without consent; give it with --yes.")
+            raise WeightsError("Downloads require consent; give it with --yes.")
         if input("Download it? [y/N] ").strip().lower() not in ("y", "yes"):
             raise WeightsError(f"{name} was not downloaded.")
     download(url, path)
     try:
         read_entries(path)
     except WeightsError:
-        path.unlink()  # the next attempt fetches it again
+        path.unlink()  # so that the next attempt fetches it again
         raise
     return path
 
 
 def export_official(checkpoint: Path, folder: Path | None = None) -> Path:
-    """Export an official checkpoint; into the cache unless a folder is named.
+    """Export an official checkpoint, into the cache unless a folder is given.
 
     Raises:
-        YolactError: the file is not that of an official network, or the export fails.
+        YolactError: the file does not belong to an official network, or the export fails.
     """
     from yolact_ros.export.to_bundle import export_bundle
     from yolact_ros.model.weights.checkpoint import load_checkpoint
@@ -132,12 +132,12 @@ def export_official(checkpoint: Path, folder: Path | None = None) -> Path:
     if folder is None:
         folder = _cache() / "models" / cached_name(config.name, checkpoint)
     export_bundle(checkpoint, folder, keyframes=config.flow is not None)
-    print(f"{checkpoint} was exported to {folder}", file=sys.stderr)
+    print(f"Exported {checkpoint} to {folder}", file=sys.stderr)
     return folder
 
 
 def _is_official(path: Path) -> bool:
-    """Whether a file has bare weights; False as well where there is no PyTorch to read it."""
+    """Return whether a file has bare weights; False if PyTorch is not available to read it."""
     if importlib.util.find_spec("torch") is None:
         return False
     from yolact_ros.model.weights.checkpoint import CHECKPOINT_FORMAT, read_entries
@@ -149,14 +149,14 @@ def _check_libraries(name: str) -> None:
     for library in ("torch", "onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(library) is None:
             raise WeightsError(
-                f"Official weights are exported with {library}, which is not installed here. On a "
+                f"Exporting official weights requires {library}, which is not installed. On a "
                 f"PC with 'yolact_ros[export]': yolact fetch {name} -o {name}; copy that folder "
-                "here, and name it as the model."
+                "here, and use it as the model."
             )
 
 
 def _cache() -> Path:
     folder = user_cache()
     if folder is None:
-        raise WeightsError("This user has no home directory; set XDG_CACHE_HOME to a folder.")
+        raise WeightsError("This user has no home folder; set XDG_CACHE_HOME to a folder.")
     return folder

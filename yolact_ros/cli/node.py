@@ -8,15 +8,15 @@ from typing import NoReturn
 
 
 def run_node(arguments: Sequence[str]) -> NoReturn:
-    """Run the node with the arguments that `ros2 run yolact_ros yolact_node` would get.
+    """Run the node with the arguments of `ros2 run yolact_ros yolact_node`.
 
-    Ends the process with the node's exit status.
+    The process ends with the node's exit status.
     """
     try:
         import rclpy  # noqa: F401
     except ModuleNotFoundError:
         print(
-            "yolact node: needs ROS 2, and this Python cannot import rclpy. Source the setup.bash "
+            "yolact node: requires ROS 2, but rclpy cannot be imported. Source the setup.bash "
             "of a ROS 2 installation first, or run `make env` in a clone of the repository.",
             file=sys.stderr,
         )

@@ -1,4 +1,4 @@
-"""Checks that every path which a verb writes is writable and not an input."""
+"""Check that every path that a verb writes is writable and not an input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from yolact_ros.errors import ConfigError
 from yolact_ros.files import shown
 
-# Names of arguments that are written; every other path is read.
+# Names of output arguments; every other path is read.
 WRITTEN = ("output", "json", "overlay", "report", "target", "save_txt")
 # Verbs whose `output` is a file, and results that are folders with every verb.
 FILE_VERBS = ("convert", "prototypes", "view")
@@ -23,10 +23,10 @@ SHARED = ("resume",)
 
 
 def check_outputs(arguments: argparse.Namespace) -> None:
-    """Fail before the work if a result cannot be written.
+    """Fail early if a result cannot be written.
 
     Raises:
-        ConfigError: an output is an input or a file in one, or cannot be written.
+        ConfigError: an output is an input or inside one, or cannot be written.
     """
     inputs = [path for name, path in _paths(arguments) if name not in (*WRITTEN, *SHARED)]
     for name, path in _paths(arguments):
@@ -114,7 +114,7 @@ def _refuse_other(path: Path, is_kind: bool, kind: str) -> None:
 def _probe(path: Path) -> None:
     """Open a file for writing, without changing it or leaving a new one."""
     existed = path.exists()
-    # Without O_NONBLOCK, opening a FIFO waits for somebody who reads it.
+    # Without O_NONBLOCK, opening a FIFO blocks until somebody reads from it.
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
     if not existed:
         path.unlink()

@@ -1,4 +1,4 @@
-"""Images and videos with their instances drawn, written under the names of their sources."""
+"""Write images and videos with their instances drawn, named after their sources."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEPT_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".ti
 
 
 class Overlays:
-    """A folder of overlays; the frames of a video must be written in sequence."""
+    """Represents a folder of overlays; the frames of a video must be written in sequence."""
 
     def __init__(self, folder: Path, files: list[Source]) -> None:
         """Prepare the folder.
@@ -69,7 +69,7 @@ class Overlays:
         except OSError:
             written = False
         if not written:
-            raise DatasetError(f"OpenCV cannot write the overlay {path}; is there space left?")
+            raise DatasetError(f"OpenCV cannot write the overlay {path}; check free disk space.")
 
     def close(self) -> None:
         """Finish the last video.
@@ -84,7 +84,9 @@ class Overlays:
         self._video.release()
         self._video = None
         if not is_whole_video(self._video_path, self._length):
-            raise DatasetError(f"The video {self._video_path} is incomplete; is there space left?")
+            raise DatasetError(
+                f"The video {self._video_path} is incomplete; check free disk space."
+            )
 
     def _path(self, name: str, *, video: bool) -> Path:
         suffix = Path(name).suffix.lower()

@@ -1,4 +1,4 @@
-"""The parser of the command line: it knows an example for each verb, and other programs' words."""
+"""Parse the command line, with an example per verb, and hints for flags of other programs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import NoReturn
 
-# Verb -> arguments of a call as people make it.
+# Verb -> typical arguments.
 EXAMPLES = {
     "predict": "pictures/ --model tools --overlay out/overlays",
     "node": "--ros-args -p model:=tools -r image:=/camera/image_raw",
@@ -31,7 +31,7 @@ EXAMPLES = {
     "simulate": "images --seed 1 --frames 100 -o data/tabletop",
 }
 
-# What other programs call it -> what it is called here.
+# Flag of other programs -> what it is called here.
 WORDS = {
     "detect": "predict",
     "segment": "predict",
@@ -55,16 +55,16 @@ WORDS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what was likely meant.
+    """Suggests what was probably meant.
 
     Attributes:
-        known: verbs and options that a misspelt word is compared with.
+        known: verbs and options to compare a misspelt word with.
     """
 
     known: Iterable[str] = ()
 
     def error(self, message: str) -> NoReturn:
-        """End the program with status 2, a message and, for an unknown word, the likely one."""
+        """End the program with status 2 and a message that suggests a fix for an unknown word."""
         unknown = re.search(
             r"VERB: invalid choice: '([^']+)'|unrecognized arguments: (\S+)", message
         )

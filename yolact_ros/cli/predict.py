@@ -39,11 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save-txt",
         type=Path,
         metavar="FOLDER",
-        help="write a text file of polygons for each image here, as YOLO data sets have them",
+        help="write a text file of polygons for each image here, in the YOLO format",
     )
     parser.add_argument("--show", action="store_true", help="show the images in a window")
     parser.add_argument(
-        "--classes", metavar="A,B,C", help="find these classes only, e.g. mug,duck"
+        "--classes", metavar="A,B,C", help="only find these classes, e.g. mug,duck"
     )
     add_model_argument(parser)
     add_segmenter_arguments(parser)
@@ -109,10 +109,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def chosen_classes(text: str | None, classes: tuple[str, ...]) -> list[str]:
-    """Split A,B,C into names of classes; none without a text.
+    """Split A,B,C into class names; return none without a text.
 
     Raises:
-        ConfigError: the model has no such class; the message names the likely one.
+        ConfigError: the model does not have the class; the message suggests the likely one.
     """
     names = [name.strip() for name in (text or "").split(",") if name.strip()]
     for name in names:
@@ -124,7 +124,7 @@ def chosen_classes(text: str | None, classes: tuple[str, ...]) -> list[str]:
 
 
 def summarise(name: str, found: Detections, classes: tuple[str, ...]) -> str:
-    """Return one line about an image: the number of instances of each class."""
+    """Return a line with the number of instances of each class in an image."""
     counts = Counter(classes[class_id] for class_id in found.class_ids)
     seen = ", ".join(f"{count} {class_name}" for class_name, count in counts.most_common())
     return f"{name}: {seen or 'nothing'}"

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw and write the picture."""
+    """Draw the prototypes and write the picture."""
     import cv2
 
     from yolact_ros.config import BackendConfig, PostprocessConfig
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.output.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ConfigError(
-            f"{arguments.output} is not the name of a picture; expected one that ends in .png."
+            f"{arguments.output} is not a picture file name; expected one that ends in .png."
         )
     if not 1 <= arguments.instances <= 100:
         raise ConfigError(f"--instances is {arguments.instances}; expected 1 to 100.")

@@ -113,12 +113,12 @@ def calibration_images(
 
 
 def _print_graph(graph: QuantizedGraph) -> None:
-    """Print the most sensitive layers of a graph, and the result."""
+    """Print the most sensitive layers of a graph and the result."""
     worst = sorted(graph.errors.items(), key=lambda item: -item[1])[:SHOWN_LAYERS]
     width = max((len(layer) for layer, _ in worst), default=0)
     print(f"{graph.graph}:")
     if worst:
-        print(f"  error of each layer alone, the {len(worst)} largest")
+        print(f"  largest {len(worst)} errors of layers quantized alone")
     for layer, error in worst:
         print(f"  {layer:<{width}}  {error:.4f}{'  float' if layer in graph.float_layers else ''}")
     before, after = graph.megabytes

@@ -48,6 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
     except OSError as error:
         raise ConfigError(
-            f"The page cannot be served on port {arguments.port}: {error} Take another --port."
+            f"The page cannot be served on port {arguments.port}: {error} Choose another --port."
         ) from error
     return 0

@@ -1,4 +1,4 @@
-"""Command-line flags made from the configuration dataclasses, which hold defaults and help."""
+"""Define command-line flags from the configuration dataclasses, which hold defaults and help."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def add_postprocess_arguments(
     group.add_argument(
         "--reference",
         action="store_true",
-        help="select detections exactly as the authors' evaluation does; the flags below override "
-        "single settings",
+        help="select detections exactly like the authors' evaluation; the flags below override "
+        "individual settings",
     )
     add_settings(group, defaults)
 
@@ -51,9 +51,9 @@ def read_backend_settings(arguments: argparse.Namespace) -> BackendConfig:
 
 
 def add_settings(group: Any, defaults: Any) -> None:
-    """Add one flag for each field of a dataclass whose fields are made with `setting`.
+    """Add one flag for each field of a dataclass whose fields are created with `setting`.
 
-    A flag that is not given is None, which differs from one given with the default value.
+    A flag that is not given is None, which differs from giving the default value.
     """
     for field in dataclasses.fields(defaults):
         default = getattr(defaults, field.name)

@@ -1,4 +1,4 @@
-"""`yolact simulate`: annotated images and clips of a simulated table top."""
+"""`yolact simulate`: render annotated images or clips of a simulated table top."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         choices=("images", "clip"),
-        help="single pictures, or a video by a moving camera",
+        help="single pictures, or a video from a moving camera",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--frames", type=_positive, default=100, metavar="N")
-    parser.add_argument("--seed", type=_seed, default=0, help="the same seed gives the same bytes")
+    parser.add_argument(
+        "--seed", type=_seed, default=0, help="the same seed yields the same bytes"
+    )
     parser.add_argument(
         "--size",
         type=_size,
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         default=1,
         metavar="N",
-        help="number of processes; the result is the same (default: %(default)s)",
+        help="number of processes; does not affect the result (default: %(default)s)",
     )
     parser.add_argument(
         "--depth", action="store_true", help="also write depth images (always for a clip)"
@@ -42,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the data and print where they are."""
+    """Render the data and print where they are."""
     from yolact_ros.simulate.generate import write_clip, write_images
 
     if arguments.what == "clip":
@@ -70,7 +72,7 @@ def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text)
     if not match or not all(32 <= int(side) <= LARGEST_SIDE for side in match.groups()):
         raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is not a size; expected WIDTHxHEIGHT of 32 to {LARGEST_SIDE} pixels, "
+            f"{text[:40]!r} is not a size; expected WIDTHxHEIGHT of 32 to {LARGEST_SIDE} px, "
             "e.g. 640x480"
         )
     width, height = (int(side) for side in match.groups())
@@ -79,18 +81,18 @@ def _size(text: str) -> tuple[int, int]:
 
 def _positive(text: str) -> int:
     if not re.fullmatch("[0-9]{1,7}", text) or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number of 1 to 1000000")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not an integer from 1 to 1000000")
     return int(text)
 
 
 def _seed(text: str) -> int:
     if not re.fullmatch("[0-9]{1,10}", text) or int(text) >= 2**31:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number of 0 to 2^31 - 1")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not an integer from 0 to 2^31 - 1")
     return int(text)
 
 
 def _rate(text: str) -> float:
     value = float(text)
     if not 0.1 <= value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of 0.1 to 1000")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number from 0.1 to 1000")
     return value

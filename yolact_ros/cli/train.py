@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change a setting, e.g. optimizer.learning_rate=0.001; may be repeated",
+        help="change a setting, e.g. optimizer.learning_rate=0.001; can be repeated",
     )
     parser.add_argument(
         "--memory",

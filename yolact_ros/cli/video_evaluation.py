@@ -1,4 +1,4 @@
-"""`yolact evaluate --video`: accuracy and time of feature reuse and propagation on clips."""
+"""`yolact evaluate --video`: measure accuracy and time of feature reuse and propagation."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         type=_warps,
         metavar="W,W,...",
-        help=f"how features are moved: {', '.join(WARPS)} (default: all that the model has)",
+        help=f"how features are warped: {', '.join(WARPS)} (default: all that the model supports)",
     )
     group.add_argument(
         "--propagated-frames",
@@ -134,7 +134,7 @@ def _numbers(text: str, low: int, high: int) -> tuple[int, ...]:
     words = text.split(",")
     if not all(word.strip().isdigit() and low <= int(word) <= high for word in words):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a list of whole numbers from {low} to {high}, e.g. 1,2"
+            f"{text!r} is not a list of integers from {low} to {high}, e.g. 1,2"
         )
     return tuple(dict.fromkeys(int(word) for word in words))
 
@@ -165,5 +165,5 @@ def check_video_arguments(arguments: argparse.Namespace) -> None:
 
 
 def is_results(model: str) -> bool:
-    """Whether the model's argument names results, and no model."""
+    """Return whether the argument `model` names results instead of a model."""
     return model.endswith(".json")

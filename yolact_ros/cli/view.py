@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--depth",
         metavar="NAME",
-        help="topic of a bag's depth images, registered to the images and of their stamps: adds "
-        "points and boxes in space; with --camera-info",
+        help="topic of a bag's depth images, registered to the images and with their stamps: adds "
+        "3-D points and boxes; requires --camera-info",
     )
     parser.add_argument("--camera-info", metavar="NAME", help="topic of a bag's calibration")
     parser.add_argument(
@@ -50,11 +50,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--instance",
         type=int,
         metavar="N",
-        help="draw which prototypes add up to the mask of the object with track id N; in single "
-        "pictures, of the N-th best one",
+        help="draw which prototypes add up to the mask of the object with track id N; for single "
+        "pictures, of the N-th best instance",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE.rrd", help="record here, without a viewer"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE.rrd",
+        help="record to this file without a viewer",
     )
     add_model_argument(parser)
     add_segmenter_arguments(parser)
@@ -67,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.view.recording import Recording
 
     if bool(arguments.depth) != bool(arguments.camera_info):
-        raise ConfigError("Points in space need both --depth and --camera-info.")
+        raise ConfigError("3-D points require both --depth and --camera-info.")
     bags = [path for path in arguments.images if _is_bag(path)]
     files = [path for path in arguments.images if path not in bags]
     sources = find_sources(files) if files else []
@@ -108,7 +112,7 @@ def _log_prototypes(
     image: np.ndarray,
     found: Detections,
 ) -> None:
-    """Draw the prototypes of the chosen instance, if one was chosen."""
+    """Draw the prototypes of the chosen instance, if any."""
     if arguments.instance is not None:
         from yolact_ros.evaluate.prototypes import draw_instance
         from yolact_ros.view.recording import PROTOTYPES
@@ -121,7 +125,7 @@ def _log_prototypes(
 def _log_bag(
     arguments: argparse.Namespace, bag: Path, segmenter: Segmenter, recording: Recording
 ) -> list[str]:
-    """Log the results of a bag's images, and its other topics; return what could not be read."""
+    """Log the results of a bag's images and its other topics; return what could not be read."""
     from tqdm import tqdm
 
     from yolact_ros.bag.depth import open_depth
@@ -143,7 +147,7 @@ def _log_bag(
             prototypes=arguments.instance is not None,
         )
         total = sum(connection.msgcount for connection in images)
-        # Rerun reads MCAP itself: the images, and whatever else of the bag it can show.
+        # Rerun reads MCAP itself: the images, and everything else in the bag that it can show.
         parts = sorted(bag.glob("*.mcap")) if bag.is_dir() else [bag]
         parts = [part for part in parts if part.suffix == ".mcap"]
         for part in parts:

@@ -1,4 +1,4 @@
-"""A window that shows images while they are segmented."""
+"""Show images in a window while they are segmented."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ if TYPE_CHECKING:
 
 
 class Window:
-    """One window of Tk, which Python brings; closed by its button, by q or by Escape.
+    """Opens a Tk window, which the user closes by its button, q or Escape.
 
     Attributes:
-        closed: the user has closed it.
+        closed: whether the user has closed it.
     """
 
     def __init__(self, title: str) -> None:
         """Open the window.
 
         Raises:
-            BackendError: there is no display, or Python has no Tk.
+            BackendError: there is no display, or Python lacks Tk.
         """
         try:
             import tkinter
         except ImportError as error:
             raise BackendError(
-                "--show needs Tk, which this Python lacks; install it with: sudo apt install "
+                "--show requires Tk, which this Python lacks; install it with: sudo apt install "
                 "python3-tk. Or write images with --overlay."
             ) from error
         try:
             self._root = tkinter.Tk(className=title)
         except tkinter.TclError as error:
             raise BackendError(
-                f"--show needs a display ({error}). Write images with --overlay instead."
+                f"--show requires a display ({error}). Write images with --overlay instead."
             ) from error
         self.closed = False
         self._photo: Any = tkinter.PhotoImage(master=self._root)
@@ -59,13 +59,13 @@ class Window:
         self._root.update()
 
     def wait(self) -> None:
-        """Return when the user has closed the window."""
+        """Wait until the user closes the window."""
         while not self.closed:
             self._root.update()
             time.sleep(0.02)
 
     def close(self) -> None:
-        """Free the window."""
+        """Destroy the window."""
         self._root.destroy()
 
     def _close(self) -> None:

@@ -1,7 +1,7 @@
-"""Configuration of networks and of inference, as frozen dataclasses.
+"""Configure networks and inference with frozen dataclasses.
 
-A default stands once, on its field, with `doc` and `range` or `choices` in the field's metadata;
-command-line help, ROS parameter descriptors and the tables in the documentation come from there.
+Each default is defined once, on its field, with `doc` and `range` or `choices` in the field's
+metadata; command-line help, ROS parameter descriptors and documentation derive from it.
 """
 
 from yolact_ros.config.fields import Checked, setting
@@ -27,5 +27,5 @@ from yolact_ros.config.runtime import (
     TrackerConfig,
 )
 
-# What programs that use the library may name; the rest is for this package.
+# Public names for programs that use the library; the rest is internal to this package.
 __all__ = ["BackendConfig", "KeyframeConfig", "ModelConfig", "PostprocessConfig", "TrackerConfig"]

@@ -1,4 +1,4 @@
-"""Fields of configurations with their own documentation and bounds."""
+"""Define configuration fields with their own documentation and bounds."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def setting(
     choices: tuple[str, ...] | None = None,
     for_papers: bool = False,
 ) -> Any:
-    """Return a dataclass field that carries its own documentation and bounds.
+    """Return a dataclass field with its own documentation and bounds.
 
     Args:
-        default: its default.
-        doc: what it means, for people.
+        default: default value.
+        doc: description for users.
         range: lowest and highest value.
         choices: all allowed values.
-        for_papers: whether it only reproduces published numbers; such a setting is no parameter of
-            the node.
+        for_papers: whether it only reproduces published numbers; such a setting is not a
+            parameter of the node.
     """
     metadata: dict[str, Any] = {"doc": doc, "for_papers": for_papers}
     if range is not None:
@@ -35,13 +35,13 @@ def setting(
 
 
 class Checked:
-    """Base of configurations that check every field made with `setting` when they are made."""
+    """Checks every field made with `setting` on construction; base class of configurations."""
 
     def __post_init__(self) -> None:
         """Check every field against its range or choices.
 
         Raises:
-            ConfigError: a value lies outside; the message names the field, the value and the
+            ConfigError: a value is out of bounds; the message names the field, the value and the
                 bounds.
         """
         for field in dataclasses.fields(self):  # type: ignore[arg-type]

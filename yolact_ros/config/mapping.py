@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def override(config: T, changes: Mapping[str, Any], *, where: str = "") -> T:
-    """Return `config` with `changes` applied; nested dataclasses take nested mappings.
+    """Return `config` with `changes` applied; nested dataclasses accept nested mappings.
 
     Args:
         config: any frozen dataclass of this package.
@@ -23,7 +23,8 @@ def override(config: T, changes: Mapping[str, Any], *, where: str = "") -> T:
         where: path of the field that holds `config`, for the error message.
 
     Raises:
-        ConfigError: a key is unknown (the message lists near ones) or a value has another type.
+        ConfigError: a key is unknown (the message lists similar ones) or a value has the wrong
+            type.
     """
     fields = {field.name: field for field in dataclasses.fields(config)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(type(config))
@@ -31,7 +32,7 @@ def override(config: T, changes: Mapping[str, Any], *, where: str = "") -> T:
     for key, value in changes.items():
         path = f"{where}.{key}" if where else key
         if not isinstance(key, str):
-            raise ConfigError(f"Unknown setting {path!r}; names of settings are text.")
+            raise ConfigError(f"Unknown setting {path!r}; names of settings are strings.")
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=3) or sorted(fields)
             raise ConfigError(f"Unknown setting {path!r}; did you mean {', '.join(near)}?")
@@ -45,14 +46,14 @@ def override(config: T, changes: Mapping[str, Any], *, where: str = "") -> T:
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
-    """Turn a configuration into dicts, lists and scalars that JSON and YAML can hold."""
+    """Convert a configuration to dicts, lists and scalars for JSON and YAML."""
     return {
         field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)
     }
 
 
 def _dataclass_of(hint: Any) -> Any:
-    """Return the dataclass that a field holds, also if it may be None; otherwise None."""
+    """Return the dataclass of a field, even if it may be None; otherwise None."""
     kinds = (hint, *typing.get_args(hint))
     return next((k for k in kinds if isinstance(k, type) and dataclasses.is_dataclass(k)), None)
 

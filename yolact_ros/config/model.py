@@ -1,4 +1,4 @@
-"""Configuration of a network: everything that its weights depend on."""
+"""Configure a network: everything that its weights depend on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGENET_MEAN_BGR = (103.94, 116.78, 123.68)
 IMAGENET_STD_BGR = (57.38, 57.12, 58.40)
 
 RESIZES = ("squash", "letterbox")
-LETTERBOX_FILL_BGR = (104, 117, 124)  # ImageNet's mean, so that the border says nothing
+LETTERBOX_FILL_BGR = (104, 117, 124)  # ImageNet's mean, so that the border is neutral
 
 MAX_INPUT_SIDE = 8192
 STRIDES = (8, 16, 32, 64, 128)  # of P3..P7
@@ -27,13 +27,13 @@ MIN_RESCORING_SIDE = 63
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """The backbone, and which of its 3x3 convolutions are deformable.
+    """Selects the backbone, and which of its 3x3 convolutions are deformable.
 
     Attributes:
         name: a key of `yolact_ros.model.backbones.BACKBONES`.
         deformable_blocks: for C2..C5, how many blocks at the end of the stage are deformable
             (YOLACT++; the rule is in `model.backbones.is_deformable`).
-        deformable_interval: every how many blocks of those one is deformable (3 for ResNet-101).
+        deformable_interval: every Nth of those blocks is deformable (3 for ResNet-101).
     """
 
     name: str = "resnet50"
@@ -51,7 +51,7 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class FlowConfig(Checked):
-    """The partial feature transform of YolactEdge, which warps keyframe features by learned flow.
+    """Configures YolactEdge's partial feature transform, which warps features by learned flow.
 
     The defaults are those of `yolact_edge_vid`.
     """
@@ -62,7 +62,7 @@ class FlowConfig(Checked):
         range=(4, 1024),
     )
     spa: bool = setting(
-        True, "refine the warped features with the current frame's lateral (reference: SPA)"
+        True, "Refine the warped features with the current frame's lateral (reference: SPA)"
     )
 
 
@@ -71,7 +71,7 @@ MAX_CLASSES = 2**15
 
 @dataclass(frozen=True)
 class ModelConfig(Checked):
-    """A network: everything that its weights depend on, and how an image enters it.
+    """Configures a network: everything that its weights depend on, and how images are resized.
 
     Attributes:
         name: the variant's name, e.g. `yolact_plus_resnet50`.
@@ -79,20 +79,20 @@ class ModelConfig(Checked):
         backbone: see `BackboneConfig`.
         input_size: (height, width) of the network's input in pixels; any size works.
         channels: width of the FPN, the protonet and the prediction head (256 in the papers).
-        num_prototypes: K, prototypes and coefficients per instance.
+        num_prototypes: K, the number of prototypes and of coefficients per instance.
         prior_scales: for P3..P7, the sides of the priors in input pixels.
         prior_ratios: aspect ratios, width over height.
         square_priors: height set equal to width, as in all YOLACT v1 checkpoints
             (reference: `use_square_anchors`).
-        deformable_levels: those of P3..P5 whose 3x3 convolution in the FPN is deformable, e.g.
-            (4, 5): for backbones that have no deformable form.
+        deformable_levels: levels of P3..P5 with a deformable 3x3 convolution in the FPN, e.g.
+            (4, 5), for backbones that have no deformable form.
         mask_rescoring: the YOLACT++ network that predicts each mask's IoU.
         pixel_mean, pixel_std: normalisation in B, G, R order on the scale 0..255; the network
-            itself sees RGB.
-        resize: how an image is brought to `input_size`: `squash` ignores its aspect ratio, as all
+            itself receives RGB.
+        resize: how an image is resized to `input_size`: `squash` ignores its aspect ratio, as all
             official weights expect; `letterbox` keeps it and fills the rest with
             `LETTERBOX_FILL_BGR`.
-        flow: the learned transform of keyframe features; None for a network of single images.
+        flow: the learned transform of keyframe features; None for a single-image network.
     """
 
     name: str
@@ -110,7 +110,7 @@ class ModelConfig(Checked):
     pixel_std: tuple[float, float, float] = IMAGENET_STD_BGR
     resize: str = setting(
         "squash",
-        "how an image is brought to the input size: stretched, or with its aspect ratio kept "
+        "How images are resized to the input size: stretched, or with the aspect ratio kept "
         "and the rest filled",
         choices=RESIZES,
     )
@@ -123,7 +123,7 @@ class ModelConfig(Checked):
         if len(self.classes) > MAX_CLASSES:
             raise ConfigError(
                 f"Model {self.name!r} has {len(self.classes)} classes; expected at most "
-                f"{MAX_CLASSES}, which class ids of 16 bits can number."
+                f"{MAX_CLASSES}, the limit of 16-bit class ids."
             )
         if len(self.prior_scales) != len(STRIDES):
             raise ConfigError(
@@ -134,7 +134,7 @@ class ModelConfig(Checked):
         if not set(self.deformable_levels) <= {3, 4, 5}:
             raise ConfigError(
                 f"Model {self.name!r}: deformable_levels is {self.deformable_levels}; only P3, P4 "
-                "and P5 have a convolution that can be deformable, so expected some of 3, 4, 5."
+                "and P5 have a convolution that can be deformable; expected some of 3, 4, 5."
             )
         if min(self.input_size) < 32:
             raise ConfigError(
@@ -143,8 +143,8 @@ class ModelConfig(Checked):
             )
         if self.mask_rescoring and min(self.prototype_size) < MIN_RESCORING_SIDE:
             raise ConfigError(
-                f"Model {self.name!r}: mask re-scoring needs prototypes of at least "
-                f"{MIN_RESCORING_SIDE} cells a side, these are {self.prototype_size}; "
+                f"Model {self.name!r}: mask re-scoring requires prototypes of at least "
+                f"{MIN_RESCORING_SIDE} cells per side, but these are {self.prototype_size}; "
                 "use an input of 249 pixels or more, or mask_rescoring: false."
             )
 
@@ -156,8 +156,8 @@ class ModelConfig(Checked):
         }
         if len({len(level) for level in self.prior_scales}) != 1:
             raise ConfigError(
-                f"Model {self.name!r}: prior_scales has levels of different lengths; expected as "
-                "many scales for each of P3..P7."
+                f"Model {self.name!r}: prior_scales has levels of different lengths; expected the "
+                "same number of scales for each of P3..P7."
             )
         for name, values in positive.items():
             if not values or not all(0 < value < 1e6 for value in values):
@@ -180,23 +180,23 @@ class ModelConfig(Checked):
 
     @property
     def num_classes(self) -> int:
-        """Number of foreground classes."""
+        """Return the number of foreground classes."""
         return len(self.classes)
 
     @property
     def priors_per_cell(self) -> int:
-        """Priors at each cell of a feature map (3 in YOLACT, 9 in YOLACT++)."""
+        """Return the number of priors per cell of a feature map (3 in YOLACT, 9 in YOLACT++)."""
         return len(self.prior_scales[0]) * len(self.prior_ratios)
 
     @property
     def feature_sizes(self) -> tuple[tuple[int, int], ...]:
-        """(height, width) of P3..P7: each stride-2 layer rounds up."""
+        """Return the (height, width) of P3..P7; each stride-2 layer rounds up."""
         height, width = self.input_size
         return tuple((-(-height // s), -(-width // s)) for s in STRIDES)
 
     @property
     def prototype_size(self) -> tuple[int, int]:
-        """(height, width) of the prototypes: twice P3."""
+        """Return the (height, width) of the prototypes, twice that of P3."""
         height, width = self.feature_sizes[0]
         return 2 * height, 2 * width
 
@@ -205,7 +205,7 @@ def model_from_plain(values: Mapping[str, Any]) -> ModelConfig:
     """Rebuild a `ModelConfig` from the result of `to_mapping`.
 
     Raises:
-        ConfigError: keys are missing or unknown, or values have another type.
+        ConfigError: keys are missing or unknown, or values have the wrong type.
     """
     missing = {"name", "classes"} - set(values)
     if missing:

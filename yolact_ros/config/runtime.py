@@ -1,4 +1,4 @@
-"""Settings of inference: backend, post-processing, keyframes and tracking."""
+"""Configure inference: backend, post-processing, keyframes and tracking."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BUILD_POLICIES = ("never", "if_missing", "always")
 
 @dataclass(frozen=True)
 class BackendConfig(Checked):
-    """Settings of the library that runs a network."""
+    """Configures the library that runs a network."""
 
     backend: str = setting(
         "auto",
@@ -103,13 +103,13 @@ class PostprocessConfig(Checked):
             )
 
 
-# What `eval.py` of dbolya/yolact evaluates with.
+# The settings that `eval.py` of dbolya/yolact uses.
 REFERENCE_POSTPROCESS = PostprocessConfig(
     score_threshold=0.05, all_classes=True, integer_boxes=True
 )
 
 
-# Longest gap of automatic propagation: images of a 10 Hz camera, if a little late.
+# Maximum gap of automatic propagation: images of a 10 Hz camera, with some tolerance.
 MAX_AUTO_GAP_S = 0.15
 PROPAGATE_AUTO = -1
 
@@ -142,7 +142,7 @@ class KeyframeConfig(Checked):
     warp: str = setting(
         "auto",
         "How keyframe features are warped to the current image: learned (the network's own "
-        "flow), dis (optical flow) or none; auto = the first of these that the model has",
+        "flow), dis (optical flow) or none; auto = the first of these that the model supports",
         choices=("auto", *WARPS),
     )
     propagated_frames: int = setting(
@@ -158,7 +158,7 @@ class KeyframeConfig(Checked):
 class TrackerConfig(Checked):
     """Settings that associate detections of consecutive images with objects."""
 
-    tracking: bool = setting(True, "Give objects ids that they keep from image to image")
+    tracking: bool = setting(True, "Assign track ids to objects")
     track_iou: float = setting(
         0.1,
         "Minimum IoU of boxes and of masks between a detection and the predicted position of "

@@ -1,1 +1,1 @@
-"""Looking at results: a page in the browser, and recordings for the Rerun viewer."""
+"""Show results in the browser, or as recordings for the Rerun viewer."""

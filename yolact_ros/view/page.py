@@ -1,4 +1,4 @@
-"""A page in the browser to try models on pictures, with Gradio."""
+"""Build a page in the browser to try models on pictures, with Gradio."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ TITLE = "yolact_ros: instance segmentation"
 
 
 class Workbench:
-    """Opens models when they are first chosen, and segments pictures with them."""
+    """Opens models on first use, and segments pictures with them."""
 
     def __init__(self, backend: BackendConfig) -> None:
         self._backend = backend
         self._opened: dict[str, Segmenter] = {}
-        self._lock = threading.Lock()  # the page serves every visitor from a thread of its own
+        self._lock = threading.Lock()  # the page serves every visitor in a separate thread
 
     def segment(
         self, picture: str | Path, model: str, score_threshold: float, mask_threshold: float
@@ -37,16 +37,16 @@ class Workbench:
         """Segment one picture.
 
         Args:
-            picture: its file.
+            picture: path of the picture file.
             model: name or path of a model.
             score_threshold: see `PostprocessConfig`.
-            mask_threshold: the same.
+            mask_threshold: see `PostprocessConfig`.
 
         Returns:
             (H, W, 3) uint8 RGB overlay, and a row of `COLUMNS` for each instance.
 
         Raises:
-            YolactError: picture or model cannot be used.
+            YolactError: the picture or the model is invalid.
         """
         config = PostprocessConfig(score_threshold=score_threshold, mask_threshold=mask_threshold)
         image = read_bgr(picture)
@@ -61,10 +61,10 @@ class Workbench:
         return _rgb(draw_detections(image, found, found.class_names)), rows
 
     def prototypes(self, picture: str | Path, model: str) -> np.ndarray:
-        """Draw the prototypes of a picture, and how they add up to masks; (H, W, 3) uint8 RGB.
+        """Draw the prototypes of a picture and how they add up to masks, as (H, W, 3) uint8 RGB.
 
         Raises:
-            YolactError: picture or model cannot be used.
+            YolactError: the picture or the model is invalid.
         """
         image = read_bgr(picture)
         with self._lock:
@@ -80,7 +80,7 @@ class Workbench:
 
 
 def build_page(models: tuple[str, ...], backend: BackendConfig) -> Any:
-    """Return the page, a `gradio.Blocks`; `models` come before the shipped ones."""
+    """Return the page, a `gradio.Blocks`; `models` are listed before the shipped ones."""
     import gradio
 
     bench = Workbench(backend)

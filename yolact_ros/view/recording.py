@@ -1,4 +1,4 @@
-"""Results as a recording for the Rerun viewer (https://rerun.io)."""
+"""Record results for the Rerun viewer (https://rerun.io)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from yolact_ros.runtime.output.label_images import class_image
 
 PROTOTYPES = "prototypes"
 SPACE = "space"  # entity of the camera's optical frame
-# Names that Rerun gives to the stamps of messages of a bag and to the times of their recording.
+# Names that Rerun uses for the stamps of a bag's messages and for the times of their recording.
 ROS_TIME, BAG_TIME = "ros2_timestamp", "message_log_time"
 
 
 class Recording:
-    """Images, masks, boxes, track ids, points and timings on common timelines."""
+    """Records images, masks, boxes, track ids, points and timings on common timelines."""
 
     def __init__(self, path: Path | None) -> None:
-        """Begin.
+        """Start a recording.
 
         Args:
             path: `.rrd` file to write; None opens the viewer.
@@ -69,7 +69,7 @@ class Recording:
         self._stream.send_blueprint(rrb.Blueprint(views, collapse_panels=True))
 
     def name_classes(self, names: Mapping[int, str]) -> None:
-        """Give names and colours to labels, which count from 1; earlier ones stay."""
+        """Set the names and colours of labels, which count from 1; earlier ones are kept."""
         if names.items() <= self._names.items():
             return
         self._names.update(names)
@@ -79,7 +79,7 @@ class Recording:
         self._stream.log("/", rr.AnnotationContext(classes), static=True)
 
     def next_frame(self) -> None:
-        """Count an image: what is logged from now on belongs to it."""
+        """Start the next image: everything logged from now on belongs to it."""
         self._stream.reset_time()
         self._stream.set_time("frame", sequence=self._frame)
         self._frame += 1
@@ -99,7 +99,7 @@ class Recording:
         self._stream.log_file_from_path(path)
 
     def log_detections(self, entity: str, found: Detections) -> None:
-        """Add what was found in an image, and how long it took."""
+        """Add the detections in an image and the time that they took."""
         best_first = np.argsort(-found.mask_scores, kind="stable").tolist()
         self.log_masks(entity, class_image(found, best_first))
         ids = [i.track_id or 0 for i in found]
@@ -144,27 +144,27 @@ class Recording:
         )
 
     def log_timings(self, milliseconds: Mapping[str, float]) -> None:
-        """Add how long each stage took."""
+        """Add the duration of each stage."""
         for stage, value in milliseconds.items():
             self._stream.log(f"milliseconds/{stage}", rr.Scalars(value))
 
     def log_points(self, points: np.ndarray, colors: np.ndarray) -> None:
-        """Add points in space, (N, 3) in metres, with (N, 3) uint8 RGB colours."""
+        """Add 3-D points, (N, 3) in metres, with (N, 3) uint8 RGB colours."""
         self._stream.log(f"{SPACE}/points", rr.Points3D(points, colors=colors))
 
     def log_boxes_3d(self, centers: np.ndarray, sizes: np.ndarray, names: Sequence[str]) -> None:
-        """Add boxes in space, along the axes: (N, 3) centers and (N, 3) sides in metres."""
+        """Add axis-aligned 3-D boxes: (N, 3) centres and (N, 3) sides in metres."""
         boxes = rr.Boxes3D(centers=centers, sizes=sizes, labels=names)
         self._stream.log(f"{SPACE}/boxes", boxes)
 
     def log_objects_3d(self, found: Detections, view: DepthView) -> None:
-        """Add the points and boxes in space of what was found in an image.
+        """Add the 3-D points and boxes of the detections in an image.
 
         Raises:
-            MessageError: the depth image has another size than the image.
+            MessageError: the depth image and the image differ in size.
         """
         if view.metres.shape != found.image_size:
-            raise MessageError("its depth image has another size.")
+            raise MessageError("its depth image has a different size.")
         points, colors = [np.zeros((0, 3))], [np.zeros((0, 3), np.uint8)]
         centers, sizes, names = [], [], []
         for index, place in enumerate(place_objects(found, view)):
@@ -183,7 +183,7 @@ class Recording:
         self.log_boxes_3d(np.reshape(centers, (-1, 3)), np.reshape(sizes, (-1, 3)), names)
 
     def close(self) -> None:
-        """Write what is still in memory.
+        """Write buffered data.
 
         Raises:
             ConfigError: the viewer is gone, or was never there; or the disk is full.
