@@ -8,12 +8,14 @@ ENV PIP_BREAK_SYSTEM_PACKAGES=1
 
 RUN apt-get update && apt-get install -y --no-install-recommends python3-pip \
     && rm -rf /var/lib/apt/lists/* \
-    && python3 -m pip install --no-cache-dir onnxruntime simplejpeg
+    # apt's OpenCV is compiled for NumPy 1.
+    && python3 -m pip install --no-cache-dir 'numpy<2' 'onnxruntime>=1.18' simplejpeg
 
 WORKDIR /workspace
 COPY . src/yolact_ros
 RUN apt-get update && rosdep update --rosdistro ${DISTRIBUTION} \
     && rosdep install --from-paths src --ignore-src -y --rosdistro ${DISTRIBUTION} \
+        --skip-keys python3-onnxruntime-pip \
     && rm -rf /var/lib/apt/lists/*
 RUN . /opt/ros/${DISTRIBUTION}/setup.sh && colcon build --packages-select yolact_ros
 
