@@ -134,8 +134,7 @@ def _with_bar(open_one: Callable[..., Engine], title: str) -> Engine:
 
     def progress(value: float) -> bool:
         nonlocal fraction
-        # Nested phases start again at 0; the bar must not move backwards.
-        fraction = max(fraction, value)
+        fraction = value
         return not stop.is_set()
 
     def work() -> None:
