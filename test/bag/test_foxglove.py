@@ -64,7 +64,8 @@ def test_masks_are_outlines_with_names_at_the_images_stamp(record, segmenter, tm
         assert {loop.type for loop in annotation.points} == {2}
         jpeg = cv2.imdecode(np.frombuffer(overlay.data, np.uint8), cv2.IMREAD_COLOR)
         drawn = draw_detections(image, detections, classes)
-        assert np.abs(jpeg.astype(int) - drawn).mean() < 12
+        difference = np.abs(jpeg.astype(int) - drawn).mean()  # the overlay also has track ids
+        assert difference < min(15, np.abs(jpeg.astype(int) - image).mean())
 
 
 def test_filled_outlines_are_the_mask_without_holes():
