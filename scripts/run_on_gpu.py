@@ -42,7 +42,11 @@ from yolact_ros.runtime.preprocess import prepare_image
 from yolact_ros.runtime.segmenter import Segmenter
 
 PRECISIONS = ("fp32", "fp16", "int8")
-PLUGIN = "fp16_deform_conv"  # half, with TensorRT's plugin for deformable convolution
+# Other forms of deformable convolution in half precision: TensorRT's plugin, half sampling.
+DEFORMABLE = {
+    "fp16_deform_conv": {"deform_conv": "deform_conv"},
+    "fp16_half_sampling": {"sampling": "half"},
+}
 CHECKED_IMAGES = 20
 CALIBRATION_IMAGES = 100
 SAME_INSTANCE = 0.5  # box IoU from which two detections of a class are one
@@ -158,7 +162,7 @@ class GpuRun:
         export = {"target": "tensorrt", "keyframes": not self.arguments.quick}
         precisions = list(self.arguments.precisions)
         if "fp16" in precisions and not self.arguments.quick and is_deformable(checkpoint):
-            precisions.append(PLUGIN)
+            precisions += DEFORMABLE
         for precision in precisions:
             folder = output / precision
             with self.attempt(f"{precision} bundle"):
@@ -168,10 +172,9 @@ class GpuRun:
                     model = Bundle.open(output / "fp32").description.model
                     tensors = [prepare_image(image, model)[0] for image in self.images]
                     quantize_bundle(output / "fp32", folder, tensors, target="tensorrt")
-                elif precision == PLUGIN:
-                    export_bundle(
-                        checkpoint, folder, precision="fp16", deform_conv="deform_conv", **export
-                    )
+                elif precision in DEFORMABLE:
+                    options = {**export, **DEFORMABLE[precision]}
+                    export_bundle(checkpoint, folder, precision="fp16", **options)
                 else:
                     export_bundle(checkpoint, folder, precision=precision, **export)
                 self.note_bundle(precision, folder)
