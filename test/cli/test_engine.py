@@ -114,7 +114,7 @@ def test_an_engine_of_an_older_graph_is_not_taken(bundle, tiny, capsys):
     assert len(list(bundle.folder.glob("*.engine"))) == 1
 
 
-def test_a_tampered_engine_is_built_anew(bundle, capsys):
+def test_a_tampered_engine_is_built_again(bundle, capsys):
     assert engine(bundle, "--target", "8.9") == 0
     (path,) = bundle.folder.glob("*.engine")
     good = path.read_bytes()
@@ -131,14 +131,14 @@ def test_a_tampered_engine_is_built_anew(bundle, capsys):
         (["--workspace", "0"], "--workspace is 0"),
     ],
 )
-def test_what_cannot_be_is_told(bundle, capsys, options, message):
+def test_impossible_options_are_reported(bundle, capsys, options, message):
     assert engine(bundle, *options) == 1
-    words = capsys.readouterr().err
-    assert re.search(message, words), words
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
     assert list(bundle.folder.glob("*.engine")) == []
 
 
-def test_a_machine_without_a_gpu_is_told_so(bundle, capsys, monkeypatch):
+def test_a_machine_without_a_gpu_gets_an_error(bundle, capsys, monkeypatch):
     monkeypatch.setattr(
         "yolact_ros.runtime.backends.tensorrt.driver.DRIVER", "libno-such-driver.so.1"
     )

@@ -41,7 +41,7 @@ def weights(*shape, seed=0):
 
 
 def detector():
-    """Image, normalisation, a layer, a sampling layer, and two heads with softmax behind one."""
+    """Image, normalisation, a layer, a sampling layer, and two heads, one of them with softmax."""
     return make_model(
         [
             ("Cast", ["image"], "float_image", {"to": TensorProto.FLOAT}),
@@ -264,7 +264,7 @@ def test_a_graph_without_convolutions_stays_as_it_is():
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-def test_batch_norm_behind_a_reshaped_weight_is_folded(bias):
+def test_batch_norm_after_a_reshaped_weight_is_folded(bias):
     names = ("scale", "shift", "mean", "variance")
     model = make_model(
         [

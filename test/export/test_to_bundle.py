@@ -195,7 +195,7 @@ def test_a_bundle_for_video_may_hold_nms_too(tmp_path):
     assert found.frame_type == "partial"
 
 
-def test_the_description_tells_where_the_bundle_comes_from(checkpoint, tmp_path):
+def test_the_description_says_where_the_bundle_comes_from(checkpoint, tmp_path):
     export_bundle(checkpoint, tmp_path / "bundle", max_detections=7)
     bundle = Bundle.open(tmp_path / "bundle")
     assert bundle.description.max_detections == 7

@@ -461,7 +461,7 @@ def test_a_build_leaves_the_cpu_half_of_the_memory_that_they_share(tmp_path, mon
     assert default_workspace(Gpu("Orin", "8.7", 8, True)) is None
 
 
-def test_a_machine_without_a_driver_is_told_so(monkeypatch):
+def test_a_machine_without_a_driver_gets_an_error(monkeypatch):
     monkeypatch.setattr(driver_module, "DRIVER", "libno-such-driver.so.1")
     with pytest.raises(BackendError, match="No GPU.*libno-such-driver"):
         Cuda()

@@ -80,7 +80,7 @@ def test_an_engine_is_built_without_a_gpu(rtx):
     assert fractions and all(0 <= fraction <= 1 for fraction in fractions)
 
 
-def test_rtx_tells_what_it_compiles_for(rtx):
+def test_rtx_lists_what_it_compiles_for(rtx):
     assert {"7.5", "8.6", "8.9", "12.0"} <= set(rtx.capabilities())
     assert rtx.label.startswith("TensorRT-RTX ")
 
@@ -172,7 +172,7 @@ def test_a_sample_that_the_parser_took_for_nearest_becomes_bilinear(rtx):
     assert modes() == [trt.InterpolationMode.LINEAR]
 
 
-def test_a_library_that_is_not_there_is_told_with_where_to_get_it(monkeypatch):
+def test_a_missing_library_is_reported_with_where_to_get_it(monkeypatch):
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(BackendError, match=r"no TensorRT here.*JetPack.*pip install"):

@@ -50,7 +50,7 @@ def test_a_missing_engine_is_built_once(tmp_path, build):
     assert build.count == 1
 
 
-def test_always_builds_anew(tmp_path, build):
+def test_always_builds_again(tmp_path, build):
     load(tmp_path, "detect", ORIN, build=build)
     assert load(tmp_path, "detect", ORIN, build=build, policy="always") == b"engine 2"
     assert load(tmp_path, "detect", ORIN, build=build, policy="never") == b"engine 2"

@@ -44,12 +44,12 @@ def test_what_was_written_is_read_back(engine):
     assert stat.S_IMODE(engine.stat().st_mode) == 0o644
 
 
-def test_the_name_tells_what_an_engine_is_for(engine):
+def test_the_name_says_what_an_engine_is_for(engine):
     assert engine.name.startswith("detect.tensorrt-10.3.0-sm87x8-fp16-b1-")
     assert engine.name.endswith(".engine")
 
 
-def test_the_sidecar_says_in_words_what_an_engine_is_for(engine):
+def test_the_sidecar_describes_what_an_engine_is_for(engine):
     sidecar = json.loads(sidecar_path(engine).read_text())
     assert sidecar["identity"]["gpu"] == "Orin"
     assert sidecar["build_seconds"] == 12.3
@@ -129,7 +129,7 @@ def test_an_engine_exchanged_with_another_of_the_same_length_is_refused(engine):
         read_engine(engine, ORIN)
 
 
-def test_a_folder_that_cannot_hold_an_engine_is_told(tmp_path):
+def test_a_folder_that_cannot_hold_an_engine_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BackendError, match="cannot be written"):
         write_engine(tmp_path / "file" / "x.engine", CONTENT, ORIN, seconds=0)
@@ -146,7 +146,7 @@ def test_engines_of_rtx_serve_every_gpu_of_their_kind(tiny_bundle):
     assert first.graph_sha256 == tiny_bundle.graphs["detect"].sha256
 
 
-def test_a_machine_without_a_gpu_is_told_so(monkeypatch):
+def test_a_machine_without_a_gpu_gets_an_error(monkeypatch):
     monkeypatch.setattr(
         "yolact_ros.runtime.backends.tensorrt.driver.DRIVER", "libno-such-driver.so.1"
     )
