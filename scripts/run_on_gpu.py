@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Build, check and time a network on this machine's GPU, in one call; a table and a JSON file.
+"""Build, check and time a network on this machine's GPU; print a table and write a JSON file.
 
     python3 scripts/run_on_gpu.py out/tools/last.pth --images photographs/ -o out/gpu
     python3 scripts/run_on_gpu.py out/tools/last.pth --images photographs/ --annotations val.json
     python3 scripts/run_on_gpu.py --bundles tools_fp16 tools_int8 --images photographs/ --quick
 
 For owners of a Jetson or another NVIDIA GPU. Bundles that were made on a PC (`yolact export
---target tensorrt`) need no torch here; a checkpoint does. What is not there (TensorRT, torch with
-CUDA, a GPU) is named and left out; the numbers of half precision and int8 are then those of ONNX
-Runtime. Results are written after each part, and a part that fails does not end the others.
+--target tensorrt`) require no torch here; a checkpoint does. Parts that require something missing
+(TensorRT, torch with CUDA, a GPU) are skipped with the reason; half precision and int8 then run on
+ONNX Runtime. Results are written after each part, and a part that fails does not end the others.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ Row = dict[str, Any]
 
 
 def main() -> int:
-    """Do all of it."""
+    """Run all parts."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -102,7 +102,7 @@ def main() -> int:
 
 
 def is_deformable(checkpoint: Path) -> bool:
-    """Whether a network has deformable convolutions, which have two forms to compare."""
+    """Return whether a network has deformable convolutions, which have forms to compare."""
     from yolact_ros.model.deform_conv import DeformConv2d
     from yolact_ros.model.weights.checkpoint import load_model
 
@@ -110,7 +110,7 @@ def is_deformable(checkpoint: Path) -> bool:
 
 
 class GpuRun:
-    """The parts of the run, which share bundles, images and results."""
+    """Runs the parts, which share bundles, images and results."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
@@ -121,7 +121,7 @@ class GpuRun:
         self.backend = "onnxruntime"  # until there are a GPU and TensorRT
 
     def describe_machine(self) -> None:
-        """Machine."""
+        """Describe the machine."""
         found: Row = {}
         try:
             found["gpu"] = dataclasses.asdict(find_gpu())
@@ -149,7 +149,7 @@ class GpuRun:
             print(f"{name}: {value}")
 
     def make_bundles(self) -> None:
-        """Bundles and engines."""
+        """Make bundles and engines."""
         if self.arguments.checkpoint is None:
             for folder in self.arguments.bundles:
                 with self.attempt(f"{folder} bundle"):
@@ -180,7 +180,7 @@ class GpuRun:
                 self.note_bundle(precision, folder)
 
     def note_bundle(self, name: str, folder: Path) -> None:
-        """Open a bundle once, which builds its engines."""
+        """Open a bundle once, which builds its engines, and note the time."""
         started = time.perf_counter()
         with self.open(folder):
             seconds = time.perf_counter() - started
@@ -189,7 +189,7 @@ class GpuRun:
         self.results.setdefault("open_seconds", {})[name] = seconds
 
     def compare_with_torch(self) -> None:
-        """Results against torch on the CPU: boxes in pixels, masks by IoU."""
+        """Compare results with torch on the CPU: boxes in pixels, masks by IoU."""
         with Segmenter.open(self.arguments.checkpoint, postprocess=SCORE) as torch_segmenter:
             expected = [torch_segmenter.segment(i) for i in self.images[:CHECKED_IMAGES]]
             self.note_ap("torch", torch_segmenter)
@@ -207,7 +207,7 @@ class GpuRun:
                 self.note_ap(precision, segmenter)
 
     def time_torch(self) -> None:
-        """PyTorch on the GPU, milliseconds a frame from host image to host detections."""
+        """Time PyTorch on the GPU, in milliseconds from host image to host detections."""
         import torch
 
         if not torch.cuda.is_available():
@@ -226,13 +226,13 @@ class GpuRun:
                 self.note_times(f"torch {name}", opened)
 
     def time_bundles(self) -> None:
-        """Bundles, milliseconds a frame from host image to host detections."""
+        """Time bundles, in milliseconds from host image to host detections."""
         for precision, folder in self.bundles.items():
             with self.attempt(precision), self.open(folder) as segmenter:
                 self.note_times(f"{self.backend} {precision}", segmenter)
 
     def time_batches(self) -> None:
-        """Batches in half precision, milliseconds a run."""
+        """Time batches in half precision, in milliseconds for a run."""
         from yolact_ros.export.to_bundle import export_bundle
 
         rows = self.results["batches"] = {}
@@ -255,7 +255,7 @@ class GpuRun:
                 print(f"batch {batch}: {rows[batch]:.3f} ms, {rows[batch] / batch:.3f} an image")
 
     def time_masks(self) -> None:
-        """Masks assembled on the host or inside the graph, milliseconds a frame in half."""
+        """Time masks assembled on the host or inside the graph, in milliseconds for a frame."""
         from yolact_ros.export.to_bundle import export_bundle
 
         for masks in ("host", "graph"):
@@ -277,7 +277,7 @@ class GpuRun:
             print(f"faster here: --masks {self.results['faster_masks']}")
 
     def time_keyframes(self) -> None:
-        """Keyframes and frames between them, milliseconds a run."""
+        """Time keyframes and frames between them, in milliseconds for a run."""
         rows = self.results["keyframes"] = {}
         for precision, folder in self.bundles.items():
             with self.attempt(precision):
@@ -312,7 +312,7 @@ class GpuRun:
                 )
 
     def open_backend(self, path: Path) -> tuple[Backend, ModelDescription]:
-        """The bundle on TensorRT if it is there, otherwise on ONNX Runtime."""
+        """Open a bundle on TensorRT if it is installed, otherwise on ONNX Runtime."""
         with contextlib.suppress(OSError):  # no permission
             for folder in self.bundles.values():  # similar graphs: the next engine builds faster
                 for timings in folder.glob("*.timing"):
@@ -321,11 +321,11 @@ class GpuRun:
         return open_backend(path, BackendConfig(self.backend))
 
     def open(self, path: Path) -> Segmenter:
-        """The same as a pipeline."""
+        """Open a bundle as a segmenter."""
         return Segmenter(*self.open_backend(path), SCORE)
 
     def note_times(self, name: str, segmenter: Segmenter) -> None:
-        """Time frames end to end, and by stage."""
+        """Note the median times of frames, and of their stages."""
         segmenter.warm_up()
         stages: dict[str, list[float]] = {}
         for image in repeated(self.images, self.arguments.runs):
@@ -339,7 +339,7 @@ class GpuRun:
         print(f"{name}: " + ", ".join(f"{stage} {value:.2f}" for stage, value in row.items()))
 
     def note_ap(self, name: str, segmenter: Segmenter) -> None:
-        """Mask and box AP on the annotated images, if there are annotations."""
+        """Note the mask and box AP, if there are annotations."""
         if not self.arguments.annotations:
             return
         from yolact_ros.datasets.coco import CocoDataset
@@ -358,12 +358,12 @@ class GpuRun:
         print(f"{name}: box AP {100 * row['box']:.2f}, mask AP {100 * row['mask']:.2f}")
 
     def attempt(self, what: str) -> Attempt:
-        """Go on with the next part if this one is not possible here."""
+        """Return a context that continues after an error."""
         return Attempt(what, self.results.setdefault("failures", {}))
 
 
 class Attempt:
-    """A context that reports any error and ends there; hours of other results stay."""
+    """A context that ends at any error and reports it, so that other results are kept."""
 
     def __init__(self, what: str, failures: dict[str, str]) -> None:
         self.what = what
@@ -383,7 +383,7 @@ class Attempt:
 
 
 def agreement(found: Sequence[Detections], expected: Sequence[Detections]) -> Row:
-    """Match detections of the same images, and see how far they are from each other."""
+    """Match detections of the same images, and measure how far they differ."""
     matched, missed, added = 0, 0, 0
     pixels, overlaps = [0.0], [1.0]
     for ours, theirs in zip(found, expected, strict=True):
@@ -412,14 +412,14 @@ def agreement(found: Sequence[Detections], expected: Sequence[Detections]) -> Ro
 
 
 def single_box_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two x1 y1 x2 y2."""
+    """Compute the IoU of two boxes x1 y1 x2 y2."""
     sides = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
     areas = [float(np.prod(box[2:] - box[:2])) for box in (a, b)]
     return float(np.prod(sides)) / max(sum(areas) - float(np.prod(sides)), 1e-9)
 
 
 def milliseconds(call: Callable[[], Any], runs: int) -> float:
-    """Median time of a call, after a few that warm up."""
+    """Return the median time of a call, after a few calls to warm up."""
     for _ in range(5):
         call()
     times = []
@@ -431,7 +431,7 @@ def milliseconds(call: Callable[[], Any], runs: int) -> float:
 
 
 def repeated(images: Sequence[np.ndarray], count: int) -> Iterator[np.ndarray]:
-    """`count` images, from the first on and over again."""
+    """Yield `count` images, starting again after the last one."""
     for i in range(count):
         yield images[i % len(images)]
 
