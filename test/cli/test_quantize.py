@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from yolact_ros.cli.main import main
 from yolact_ros.cli.quantize import calibration_images
 from yolact_ros.errors import BundleError, DatasetError
 from yolact_ros.runtime.shipped import shipped_file
@@ -32,6 +33,16 @@ def test_an_image_that_cannot_be_decoded_is_named(tiny, tmp_path):
 def test_a_folder_without_images_is_refused(tiny, tmp_path):
     with pytest.raises(DatasetError, match="contains no images"):
         calibration_images([tmp_path], tiny.TINY, count=1)
+
+
+@pytest.mark.parametrize(
+    "flag, value",
+    [("count", "0"), ("count", "-1"), ("float-above", "nan"), ("float-above", "inf")],
+)
+def test_a_number_out_of_range_is_named(tmp_path, capsys, flag, value):
+    words = ["--images", str(tmp_path), "-o", str(tmp_path / "int8"), f"--{flag}={value}"]
+    assert main(["quantize", "tabletop", *words]) == 1
+    assert f"--{flag} is {value}; expected" in capsys.readouterr().err
 
 
 def test_the_shipped_model_is_quantized_where_torch_is_not_installed(tmp_path):

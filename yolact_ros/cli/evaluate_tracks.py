@@ -41,8 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.datasets.coco import CocoDataset
     from yolact_ros.evaluate.tracks import evaluate_tracks
 
-    if not arguments.rate > 0:
-        raise DatasetError(f"--rate is {arguments.rate}; expected a positive frame rate.")
+    if not 0.01 <= arguments.rate <= 1e4:
+        raise DatasetError(f"--rate is {arguments.rate}; expected 0.01 to 10000 frames a second.")
     with open_segmenter(arguments) as segmenter:
         classes = segmenter.description.model.classes
         scores = evaluate_tracks(

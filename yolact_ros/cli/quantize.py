@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_ros.errors import BundleError
+from yolact_ros.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,6 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.runtime.bundle import Bundle
     from yolact_ros.runtime.shipped import find_model
 
+    if arguments.count < 1:
+        raise ConfigError(f"--count is {arguments.count}; expected at least 1.")
+    if not 0 <= arguments.float_above < math.inf:  # NaN is not in a range
+        raise ConfigError(f"--float-above is {arguments.float_above}; expected 0 or more.")
     source = find_model(arguments.bundle)
     model = Bundle.open(source).description.model
     images = calibration_images(arguments.images, model, count=arguments.count)
@@ -97,7 +102,7 @@ def calibration_images(
 
     files = find_files(paths)
     total = count_frames(files)
-    if not total or count < 1:
+    if not total:
         raise BundleError(f"No calibration images in {', '.join(map(str, paths))}.")
     count = min(count, total)
     wanted = {round(i * (total - 1) / max(count - 1, 1)) for i in range(count)}
