@@ -166,14 +166,14 @@ LIMITED = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from yolact_ros.errors import ConfigError
+from yolact_ros.errors import DatasetError
 from yolact_ros.ros.demo.overlay_video import OverlayVideo
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
 video = OverlayVideo(Path(sys.argv[1]), 10.0)
 video.add(np.zeros((48, 64, 3), np.uint8), 1.0, rank=1.0)
 try:
     video.close()
-except ConfigError as error:
+except DatasetError as error:
     print(error)
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from yolact_ros.cli.outputs import refuse_inputs
 from yolact_ros.errors import DatasetError
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from yolact_ros.runtime.images.files import Source, SourceImage
+    from yolact_ros.runtime.output.video import VideoFile
 
 # Formats that every build of OpenCV writes in colour; other images become PNG.
 KEPT_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
@@ -34,9 +35,7 @@ class Overlays:
         from yolact_ros.runtime.images.files import is_video, unique_names
 
         self._folder = folder
-        self._video: Any = None
-        self._video_path = Path()
-        self._length = 0  # frames in the video
+        self._video: VideoFile | None = None
         names = zip(files, unique_names(files), strict=True)
         refuse_inputs((self._path(name, video=is_video(file)) for file, name in names), files)
         try:
@@ -77,16 +76,9 @@ class Overlays:
         Raises:
             DatasetError: the video is incomplete.
         """
-        from yolact_ros.runtime.images.files import is_whole_video
-
-        if self._video is None:
-            return
-        self._video.release()
-        self._video = None
-        if not is_whole_video(self._video_path, self._length):
-            raise DatasetError(
-                f"The video {self._video_path} is incomplete; check free disk space."
-            )
+        video, self._video = self._video, None
+        if video is not None:
+            video.close()
 
     def _path(self, name: str, *, video: bool) -> Path:
         suffix = Path(name).suffix.lower()
@@ -95,17 +87,11 @@ class Overlays:
         return self._folder / (name if suffix in KEPT_SUFFIXES else f"{name}.png")
 
     def _write_to_video(self, frame: SourceImage, drawn: np.ndarray) -> None:
-        import cv2
+        from yolact_ros.runtime.output.video import VideoFile
 
         path = self._path(frame.name.rpartition("#")[0], video=True)
-        if self._video is None or path != self._video_path:
+        if self._video is None or path != self._video.path:
             self.close()
             path.parent.mkdir(parents=True, exist_ok=True)
-            size = drawn.shape[1], drawn.shape[0]
-            codec = cv2.VideoWriter.fourcc(*"mp4v")
-            video = cv2.VideoWriter(str(path), codec, frame.rate, size)
-            if not video.isOpened():
-                raise DatasetError(f"OpenCV cannot write the video {path}.")
-            self._video, self._video_path, self._length = video, path, 0
+            self._video = VideoFile(path, frame.rate, drawn)
         self._video.write(drawn)
-        self._length += 1

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from yolact_ros.errors import ConfigError
-from yolact_ros.runtime.images.files import is_whole_video
+from yolact_ros.runtime.output.video import VideoFile
 
 
 class OverlayVideo:
@@ -28,11 +26,10 @@ class OverlayVideo:
         self.best: np.ndarray | None = None
         self._path = path
         self._rate = rate
-        self._writer: cv2.VideoWriter | None = None
+        self._video: VideoFile | None = None
         self._last: np.ndarray | None = None
         self._best_rank = -1.0
         self._start = 0.0
-        self._written = 0
 
     def add(self, image: np.ndarray, seconds: float, *, rank: float) -> None:
         """Show an image from the given time on.
@@ -43,10 +40,10 @@ class OverlayVideo:
             rank: the image with the highest rank is kept in `best`.
 
         Raises:
-            ConfigError: OpenCV cannot write the file.
+            DatasetError: OpenCV cannot write the file.
         """
-        if self._writer is None:
-            self._writer = self._open(image)
+        if self._video is None:
+            self._video = VideoFile(self._path, self._rate, image)
             self._start = seconds
         self._write_until(round((seconds - self._start) * self._rate))
         self._last = image
@@ -57,26 +54,14 @@ class OverlayVideo:
         """Finish the file and return its number of images.
 
         Raises:
-            ConfigError: the video is incomplete.
+            DatasetError: the video is incomplete.
         """
-        if self._writer is not None:
-            self._write_until(self._written + 1)
-            self._writer.release()
-            if not is_whole_video(self._path, self._written):
-                raise ConfigError(f"The video {self._path} is incomplete; check free disk space.")
-        return self._written
+        if self._video is None:
+            return 0
+        self._write_until(self._video.length + 1)
+        self._video.close()
+        return self._video.length
 
-    def _write_until(self, index: int) -> None:
-        while self._last is not None and self._written < index:
-            assert self._writer is not None
-            self._writer.write(self._last)
-            self._written += 1
-
-    def _open(self, image: np.ndarray) -> cv2.VideoWriter:
-        height, width, _ = image.shape
-        writer = cv2.VideoWriter(
-            str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._rate, (width, height)
-        )
-        if not writer.isOpened():
-            raise ConfigError(f"OpenCV cannot write the video {self._path}.")
-        return writer
+    def _write_until(self, length: int) -> None:
+        while self._video is not None and self._last is not None and self._video.length < length:
+            self._video.write(self._last)

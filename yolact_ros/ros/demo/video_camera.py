@@ -23,6 +23,7 @@ from yolact_ros.ros.messages.images import message_from_bgr
 from yolact_ros.ros.parameters.declare import declare_constant
 from yolact_ros.ros.parameters.table import parameters_usage
 from yolact_ros.ros.program import handle_signals, init_ros
+from yolact_ros.runtime.images.files import SourceImage, video_frames
 
 IMAGE = "~/image_raw"
 MEMORY = 256 * 2**20  # bytes of JPEGs kept for reverse playback
@@ -107,42 +108,28 @@ def read_video(path: str) -> Iterator[np.ndarray]:
     Raises:
         ConfigError: the file is missing or contains no readable image.
     """
-    video = _open_video(path)
-    try:
-        count = 0
-        while True:
-            found, image = video.read()
-            if not found:
-                break
-            count += 1
-            yield image
-        if not count:
-            raise ConfigError(f"The video {path} contains no image that OpenCV can read.")
-    finally:
-        video.release()
+    for frame in _frames(path):
+        if frame.image is None:
+            raise ConfigError(frame.fault)
+        yield frame.image
 
 
 def video_rate(path: str) -> float:
-    """Return the images per second of a video file.
+    """Return the images per second of a video file, 30 where it does not say.
 
     Raises:
-        ConfigError: the file is missing, cannot be read or does not state its rate.
+        ConfigError: the file is missing or contains no readable image.
     """
-    video = _open_video(path)
-    rate = float(video.get(cv2.CAP_PROP_FPS))
-    video.release()
-    if not rate > 0:
-        raise ConfigError(f"The video {path} does not state its rate; set the parameter rate.")
-    return rate
+    first = next(_frames(path))
+    if first.image is None:
+        raise ConfigError(first.fault)
+    return first.rate
 
 
-def _open_video(path: str) -> cv2.VideoCapture:
-    if not Path(path).is_file():
-        raise ConfigError(f"The video {path!r} does not exist; specify a video file.")
-    video = cv2.VideoCapture(path)
-    if not video.isOpened():
-        raise ConfigError(f"OpenCV cannot read the video {path}.")
-    return video
+def _frames(path: str) -> Iterator[SourceImage]:
+    if not path:
+        raise ConfigError("No video was named; set the parameter video to a file.")
+    return video_frames(Path(path), path)
 
 
 def usage() -> str:

@@ -109,7 +109,7 @@ def read_frames(files: Iterable[Source]) -> Iterator[SourceImage]:
     files = list(files)
     for path, name in zip(files, unique_names(files), strict=True):
         if isinstance(path, str) or is_video(path):
-            yield from _read_video(path, name)
+            yield from video_frames(path, name)
         else:
             try:
                 yield SourceImage(name, path, read_bgr(path))
@@ -125,18 +125,6 @@ def count_frames(files: Iterable[Source]) -> int | None:
             return None
         count += _video_length(source) if is_video(source) else 1
     return count
-
-
-def is_whole_video(path: Path, length: int) -> bool:
-    """Return whether a newly written video contains `length` images.
-
-    OpenCV does not report a full disk; a file without its index, which is written last, cannot
-    be opened.
-    """
-    capture = cv2.VideoCapture(str(path))
-    whole = capture.isOpened() and int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == length
-    capture.release()
-    return whole
 
 
 def unique_names(files: Iterable[Source]) -> list[str]:
@@ -175,7 +163,13 @@ def _open_video(source: Source) -> cv2.VideoCapture:
     return capture
 
 
-def _read_video(path: Source, name: str) -> Iterator[SourceImage]:
+def video_frames(path: Source, name: str) -> Iterator[SourceImage]:
+    """Read every frame of a video file, camera or stream; a single one, without image, on a fault.
+
+    Args:
+        path: the file, camera or stream.
+        name: of its frames, to which `#` and the number are appended.
+    """
     live = isinstance(path, str)
     fault = "" if isinstance(path, str) else _video_fault(path)
     if fault:
