@@ -16,7 +16,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from yolact_ros.ros.demo.fastdds import image_profile
+from yolact_ros.ros.inputs.transport import image_profile
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -26,7 +26,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterFile
 
-from yolact_ros.ros.demo.fastdds import image_profile
+from yolact_ros.ros.inputs.transport import image_profile
 from yolact_ros.ros.parameters.settings import Settings, StartSettings
 
 # Arguments that are parameters of the node; where one is empty, the parameter file decides.

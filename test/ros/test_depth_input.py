@@ -93,7 +93,7 @@ def test_depth_is_found_by_its_stamp_and_words_say_what_is_missing(camera):
     with pytest.raises(MessageError, match="waited 0 s"):
         find(late, (4, 6), settings=AT_ONCE)
     assert find(late, (4, 6), settings=patient).metres.shape == (4, 6)
-    with pytest.raises(MessageError, match="is 6x4, but the image 12x8; .*registered"):
+    with pytest.raises(MessageError, match="is 6x4, but the image is 12x8; .*registered"):
         find(STAMP, (8, 12), settings=AT_ONCE)
     camera.publishers[1].publish(info_message(width=12))
     camera.spin_until(lambda: camera.depth.info.width == 12)
@@ -127,7 +127,7 @@ def test_compressed_depth_is_found_on_the_plugins_topic_and_named_where_it_is_no
     bomb.data.frombytes(bytes(12) + png.tobytes()[:16] + side + side + png.tobytes()[24:])
     plugin.publish(bomb)
     camera.spin_until(lambda: later.sec * 10**9 + later.nanosec in depth._images._items)
-    with pytest.raises(MessageError, match="is 30000x30000, but the image 6x4"):
+    with pytest.raises(MessageError, match="is 30000x30000, but the image is 6x4"):
         depth.find(later, (4, 6), settings=AT_ONCE)
     depth.close()
 

@@ -130,7 +130,7 @@ def test_cv_bridge_serves_encodings_that_are_not_ours(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "words"), [("16UC1", "is not a color format"), ("32FC3", "it gave float32")]
+    ("encoding", "words"), [("16UC1", "is not a color format"), ("32FC3", "it returned float32")]
 )
 def test_what_cv_bridge_cannot_do_is_refused_with_its_words(monkeypatch, encoding, words):
     monkeypatch.setattr(images, "_cv_bridge", WideBridge)

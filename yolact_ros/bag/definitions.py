@@ -7,13 +7,14 @@ from functools import cache
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-INSTANCE_ARRAY = "yolact_ros/msg/InstanceArray"
+from yolact_ros.runtime.output.instance_array import INSTANCE, INSTANCE_ARRAY
+
 IMAGE_ANNOTATIONS = "foxglove_msgs/msg/ImageAnnotations"
 
 # Equal to msg/, where each field is explained; needed because bags are also processed where pip
 # installed this package without its messages.
 DEFINITIONS = {
-    "yolact_ros/msg/Instance": """
+    INSTANCE: """
 uint8 MASK_NONE=0
 uint8 MASK_BITS=1
 uint8 MASK_MONO8=2

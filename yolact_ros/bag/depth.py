@@ -16,6 +16,7 @@ from yolact_ros.errors import DatasetError, MessageError
 from yolact_ros.runtime.depth.messages import intrinsics_of, metres_of
 from yolact_ros.runtime.depth.objects import DepthView, view_of
 from yolact_ros.runtime.depth.pinhole import pixel_rays
+from yolact_ros.runtime.stamps import nanoseconds
 
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 
@@ -53,8 +54,7 @@ class BagDepth:
             except StopIteration:
                 break
             message = read_message(data, connection.msgtype)
-            time = message.header.stamp
-            self._next = time.sec * 10**9 + time.nanosec, message
+            self._next = nanoseconds(message.header.stamp), message
         if self._next is None or self._next[0] != stamp:
             raise MessageError("no depth image has its stamp.")
         metres = metres_of(self._next[1])

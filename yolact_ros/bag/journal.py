@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from yolact_ros.errors import DatasetError
@@ -52,7 +51,7 @@ class Journal:
             DatasetError: another process has opened the file.
             OSError: the file cannot be opened.
         """
-        self._file = open(path, "a+b")  # noqa: SIM115 - held until `close`
+        self._file = open(path, "a+b")  # noqa: SIM115 - held until the end of the `with` block
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -95,20 +94,11 @@ class Journal:
         self._file.write(head + content)
         self._file.flush()
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def _find_entries(self) -> int:
         """Fill `_offsets`; return the offset at which the reusable entries end."""

@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from yolact_ros.bag.definitions import IMAGE_ANNOTATIONS, INSTANCE_ARRAY, typestore
+from yolact_ros.bag.definitions import IMAGE_ANNOTATIONS, typestore
 from yolact_ros.errors import MessageError
-from yolact_ros.runtime.detections import KEYFRAME, Detections
+from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.images.compressed import bgr_from_compressed
-from yolact_ros.runtime.images.encodings import bgr_from_samples
+from yolact_ros.runtime.images.encodings import bgr_from_samples, image_fields
 from yolact_ros.runtime.output.annotations import make_annotations
 from yolact_ros.runtime.output.draw import OVERLAY_FORMAT, draw_detections, encode_jpeg
-from yolact_ros.runtime.output.instance_fields import instance_fields
-from yolact_ros.runtime.output.mask_encodings import encode_mask
+from yolact_ros.runtime.output.instance_array import INSTANCE_ARRAY, make_instance_array
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
@@ -51,21 +50,7 @@ def read_image(data: bytes | memoryview, kind: str) -> tuple[Any, np.ndarray]:
     message = read_message(data, kind)
     if kind == COMPRESSED_IMAGE:
         return message.header, bgr_from_compressed(message.data, message.format)
-    image = bgr_from_samples(
-        message.data,
-        message.encoding,
-        height=message.height,
-        width=message.width,
-        step=message.step,
-        is_bigendian=bool(message.is_bigendian),
-    )
-    return message.header, image
-
-
-def seconds_of(stamp: Any) -> float | None:
-    """Return a stamp in seconds; None for 0, from cameras that do not stamp their images."""
-    seconds = float(stamp.sec + stamp.nanosec * 1e-9)
-    return seconds or None
+    return message.header, bgr_from_samples(**image_fields(message))
 
 
 def serialize_result(
@@ -85,19 +70,16 @@ def serialize_result(
         keyframe_stamp: stamp of the image that the deep features come from.
         mask_encoding: one of the `MASK_` values of `runtime.mask_encodings`.
     """
-    store = typestore()
-    height, width = detections.image_size
-    message = store.types[INSTANCE_ARRAY](
+    message = make_instance_array(
+        typestore().types,
+        detections,
+        class_names,
         header=header,
-        height=height,
-        width=width,
-        frame_type=0 if detections.frame_type == KEYFRAME else 1,
         keyframe_stamp=keyframe_stamp,
-        instances=[
-            _instance(fields, mask_encoding) for fields in instance_fields(detections, class_names)
-        ],
+        mask_encoding=mask_encoding,
+        pack=lambda data: np.frombuffer(data, np.uint8),
     )
-    return bytes(store.serialize_cdr(message, INSTANCE_ARRAY))
+    return bytes(typestore().serialize_cdr(message, INSTANCE_ARRAY))
 
 
 def serialize_annotations(
@@ -124,12 +106,3 @@ def serialize_overlay(
         data=encode_jpeg(draw_detections(image, detections, class_names)),
     )
     return bytes(typestore().serialize_cdr(message, COMPRESSED_IMAGE))
-
-
-def _instance(fields: dict[str, Any], mask_encoding: int) -> Any:
-    types = typestore().types
-    region = types["sensor_msgs/msg/RegionOfInterest"](**fields.pop("roi"), do_rectify=False)
-    mask = np.frombuffer(encode_mask(fields.pop("mask"), mask_encoding), np.uint8)
-    return types["yolact_ros/msg/Instance"](
-        **fields, roi=region, mask_encoding=mask_encoding, mask=mask
-    )

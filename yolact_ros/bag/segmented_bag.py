@@ -13,7 +13,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, Writer
 
 from yolact_ros.bag import journal
-from yolact_ros.bag.definitions import IMAGE_ANNOTATIONS, INSTANCE_ARRAY, typestore
+from yolact_ros.bag.definitions import IMAGE_ANNOTATIONS, typestore
 from yolact_ros.bag.files import (
     Workplace,
     copy_connections,
@@ -27,7 +27,6 @@ from yolact_ros.bag.messages import (
     COMPRESSED_IMAGE,
     read_image,
     read_message,
-    seconds_of,
     serialize_annotations,
     serialize_overlay,
     serialize_result,
@@ -36,8 +35,10 @@ from yolact_ros.bag.records import pack_detections, unpack_detections
 from yolact_ros.config import KeyframeConfig, TrackerConfig
 from yolact_ros.errors import DatasetError, MessageError
 from yolact_ros.runtime.detections import KEYFRAME, Detections
+from yolact_ros.runtime.output.instance_array import INSTANCE_ARRAY
 from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
 from yolact_ros.runtime.segmenter import Segmenter
+from yolact_ros.runtime.stamps import seconds_of
 from yolact_ros.runtime.stream import Stream
 
 # Version of the rosbag2 format: that of Iron, which Jazzy and later, which write 9, also read.
@@ -146,62 +147,62 @@ def segment_bag(
                 raise DatasetError(
                     f"The metadata of {source} count {run.total} images on {images[0].topic}, but "
                     f"the bag has {run.done}; it is damaged, or the metadata belong to another "
-                    f"recording. Repair it with ros2 bag reindex or mcap recover. The results are "
-                    f"kept in "
-                    f"{workplace.folder}."
+                    "recording. Repair it with ros2 bag reindex or mcap recover. The results are "
+                    f"kept in {workplace.folder}."
                 )
     workplace.finish()
     return BagReport(images[0].topic, run.done, len(known), failures)
 
 
+@dataclass(eq=False)
 class _Run:
-    """Makes one pass over all messages."""
+    """Makes one pass over all messages.
 
-    def __init__(
-        self,
-        reader: Reader,
-        images: list[Connection],
-        segmenter: Segmenter,
-        stream: Stream,
-        options: BagOptions,
-        known: Journal,
-        workplace: Workplace,
-        result: Callable[[int, float | None, Detections], None],
-    ) -> None:
-        self.done = 0
-        self._reader = reader
-        self._images = {connection.id for connection in images}
-        self.total = sum(connection.msgcount for connection in images)
-        self._segmenter = segmenter
-        self._options = options
-        self._journal = known
-        self._workplace = workplace
-        self._stream = stream
-        self._give = result
-        self._keyframe_stamp: Any = None
+    Attributes:
+        images: connections of the image topic.
+        known: results of an earlier run, and of this one.
+        result: see `segment_bag`.
+        done: number of finished images.
+    """
+
+    reader: Reader
+    images: list[Connection]
+    segmenter: Segmenter
+    stream: Stream
+    options: BagOptions
+    known: Journal
+    workplace: Workplace
+    result: Callable[[int, float | None, Detections], None]
+    done: int = 0
+    _keyframe_stamp: Any = None
+
+    @property
+    def total(self) -> int:
+        """Number of images that the bag's metadata count."""
+        return sum(connection.msgcount for connection in self.images)
 
     def write(self, storage: Any, progress: Callable[[int, int], None]) -> dict[int, str]:
         """Write the bag; return the failures."""
-        workplace, total = self._workplace, self.total
+        workplace, total = self.workplace, self.total
+        images = {connection.id for connection in self.images}
         failures: dict[int, str] = {}
         workplace.clear_bag()
         with workplace.writing():
             workplace.bag.parent.mkdir()
             writer = Writer(workplace.bag, version=BAG_VERSION, storage_plugin=storage)
             writer.open()
-        complete = False
         try:
             with workplace.writing():
-                copies = copy_connections(writer, self._reader.connections)
+                copies = copy_connections(writer, self.reader.connections)
                 added = [
                     writer.add_connection(topic, kind, typestore=typestore())
-                    for topic, kind in self._options.topics().items()
+                    for topic, kind in self.options.topics().items()
                 ]
             progress(0, total)
-            for connection, time, data in read_messages(self._reader, self._reader.connections):
+            for connection, time, data in read_messages(self.reader, self.reader.connections):
                 with workplace.writing():
                     writer.write(copies[connection.id], time, data)
-                if connection.id not in self._images:
+                if connection.id not in images:
                     continue
                 entry = self._result(data, connection.msgtype)
                 if entry.kind == journal.FAILED:
@@ -216,42 +217,41 @@ class _Run:
                 progress(self.done, total)
             with workplace.writing():
                 writer.close()
-            complete = True
-        finally:
-            if not complete:
-                writer.abort()
-                workplace.clear_bag()  # frees space; the results are in the journal
+        except BaseException:
+            writer.abort()
+            workplace.clear_bag()  # frees space; the results are in the journal
+            raise
         return failures
 
     def _result(self, data: bytes, kind: str) -> Entry:
         """Return the result of the next image, from the journal or newly computed."""
-        if self.done < len(self._journal):
-            return self._journal[self.done]
+        if self.done < len(self.known):
+            return self.known[self.done]
         try:
             entry = self._segment(data, kind)
         except MessageError as error:
             entry = Entry(journal.FAILED, str(error).encode())
-        with self._workplace.writing():
-            self._journal.append(entry)
+        with self.workplace.writing():
+            self.known.append(entry)
         return entry
 
     def _segment(self, data: bytes, kind: str) -> Entry:
         header, image = read_image(data, kind)
         stamp = seconds_of(header.stamp)
-        detections = self._stream.detect(image, stamp)
+        detections = self.stream.detect(image, stamp)
         is_keyframe = detections.frame_type == KEYFRAME
         frame_type = journal.KEYFRAME if is_keyframe else journal.PARTIAL
         return Entry(frame_type, pack_detections(detections))
 
     def _messages(self, data: bytes, kind: str, detections: Detections) -> list[bytes]:
         """Serialize the results of the next image; called for every image in order."""
-        options, classes = self._options, self._segmenter.description.model.classes
+        options, classes = self.options, self.segmenter.description.model.classes
         header = read_message(data, kind).header
         if detections.frame_type == KEYFRAME:
             self._keyframe_stamp = header.stamp
         stamp = seconds_of(header.stamp)
-        detections = self._stream.track(detections, stamp)
-        self._give(self.done, stamp, detections)
+        detections = self.stream.track(detections, stamp)
+        self.result(self.done, stamp, detections)
         messages = [
             serialize_result(
                 detections,

@@ -130,7 +130,8 @@ def _log_bag(
 
     from yolact_ros.bag.depth import open_depth
     from yolact_ros.bag.files import find_images, open_bag, read_messages
-    from yolact_ros.bag.messages import read_image, seconds_of
+    from yolact_ros.bag.messages import read_image
+    from yolact_ros.runtime.stamps import nanoseconds, seconds_of
 
     faults: list[str] = []
     stream = open_stream(arguments, segmenter)
@@ -160,7 +161,7 @@ def _log_bag(
                 faults.append(f"Image {number} of {bag}: {error}")
                 continue
             found = stream.segment(image, seconds_of(header.stamp))
-            stamp = header.stamp.sec * 10**9 + header.stamp.nanosec
+            stamp = nanoseconds(header.stamp)
             recording.next_frame()
             recording.set_ros_time(stamp, time)
             if not parts:

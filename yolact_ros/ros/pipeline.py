@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from builtin_interfaces.msg import Time
 
 from yolact_ros.ros.diagnostics.publisher import LatencyRecorder
 from yolact_ros.ros.inputs.camera import CameraFrame, CameraInput
@@ -19,6 +18,7 @@ from yolact_ros.ros.outputs.result import Result
 from yolact_ros.ros.parameters.settings import Settings
 from yolact_ros.runtime.frame import Frame
 from yolact_ros.runtime.segmenter import Segmenter
+from yolact_ros.runtime.stamps import seconds_of
 from yolact_ros.runtime.stream import Stream
 
 
@@ -164,9 +164,3 @@ class Pipeline:
             self._stream.configure(settings.keyframes, settings.tracker, settings.frames)
         self._settings = settings
         return self._stream
-
-
-def seconds_of(stamp: Time) -> float | None:
-    """Return a stamp in seconds; None if it is zero, as from cameras that do not stamp images."""
-    seconds = stamp.sec + stamp.nanosec * 1e-9
-    return float(seconds) if seconds else None

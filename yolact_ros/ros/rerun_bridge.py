@@ -24,6 +24,7 @@ from yolact_ros.msg import FrameStats, InstanceArray
 from yolact_ros.ros.messages.images import bgr_from_message
 from yolact_ros.ros.messages.points import POINT
 from yolact_ros.ros.program import handle_signals, init_ros
+from yolact_ros.runtime.stamps import nanoseconds
 from yolact_ros.view.recording import Recording
 
 PICTURE = "picture"
@@ -77,7 +78,7 @@ class RerunBridge(Node):
             header = message.markers[0].header
         else:
             return
-        self._recording.set_ros_time(header.stamp.sec * 10**9 + header.stamp.nanosec)
+        self._recording.set_ros_time(nanoseconds(header.stamp))
         try:
             log(message)
         except MessageError as error:

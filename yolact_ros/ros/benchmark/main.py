@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -19,16 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import rclpy
 
-from yolact_ros.errors import YolactError
 from yolact_ros.msg import FrameStats
 from yolact_ros.ros.benchmark.camera import NAMESPACE, BenchmarkCamera
 from yolact_ros.ros.benchmark.model import write_benchmark_model
-from yolact_ros.ros.demo.child_process import Subprogram
-from yolact_ros.ros.demo.fastdds import image_profile
+from yolact_ros.ros.demo.child_process import Subprogram, run_with_node
 from yolact_ros.ros.outputs.topics import image_topics
-from yolact_ros.ros.program import handle_signals, init_ros
 
 RATE = 30.0  # images per second
 WORK_MS = 80.0
@@ -144,24 +138,14 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.seconds < 1.0:
         parser.error("--seconds must be 1 or more")
-    # With its default settings, Fast DDS loses most images of a best-effort camera.
-    os.environ.setdefault(*image_profile())
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    handle_signals(signal.default_int_handler)  # raises KeyboardInterrupt
-    try:
-        init_ros([])
+
+    def measure() -> int:
         with tempfile.TemporaryDirectory() as folder:
             benchmark = NodeBenchmark(Path(folder), seconds=arguments.seconds)
             if arguments.only != "costs":
                 benchmark.measure_age()
             if arguments.only != "age":
                 benchmark.measure_costs()
-    except (YolactError, OSError) as error:
-        print(f"node_benchmark: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("node_benchmark: interrupted", file=sys.stderr)
-        return 130
-    finally:
-        rclpy.try_shutdown()
-    return 0
+        return 0
+
+    return run_with_node("node_benchmark", measure)

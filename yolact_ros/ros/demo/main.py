@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
 import time
 from collections import Counter
@@ -18,14 +16,12 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
-from yolact_ros.errors import ConfigError, YolactError
+from yolact_ros.errors import ConfigError
 from yolact_ros.msg import FrameStats, InstanceArray
-from yolact_ros.ros.demo.child_process import Subprogram
-from yolact_ros.ros.demo.fastdds import image_profile
+from yolact_ros.ros.demo.child_process import Subprogram, run_with_node
 from yolact_ros.ros.demo.overlay_video import OverlayVideo
 from yolact_ros.ros.demo.video_camera import video_rate
 from yolact_ros.ros.messages.images import bgr_from_message
-from yolact_ros.ros.program import handle_signals, init_ros
 
 CAMERA_TOPIC = "/camera/image_raw"
 QOS = QoSProfile(depth=10)
@@ -192,19 +188,6 @@ def main() -> int:
     parser.add_argument("--model", default="", help="bundle or checkpoint (default: shipped)")
     parser.add_argument("--output", type=Path, default=Path("out"), help="output folder")
     arguments = parser.parse_args()
-    # With its default settings, Fast DDS loses most images of a best-effort camera.
-    os.environ.setdefault(*image_profile())
-    # All traffic stays on this machine.
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    handle_signals(signal.default_int_handler)  # raises KeyboardInterrupt
-    try:
-        init_ros([])
-        return run(arguments.clip, arguments.model, output=arguments.output)
-    except YolactError as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("demo: interrupted", file=sys.stderr)
-        return 130
-    finally:
-        rclpy.try_shutdown()
+    return run_with_node(
+        "demo", lambda: run(arguments.clip, arguments.model, output=arguments.output)
+    )

@@ -24,6 +24,7 @@ from yolact_ros.runtime.depth.messages import intrinsics_of, metres_of
 from yolact_ros.runtime.depth.objects import DepthView, view_of
 from yolact_ros.runtime.depth.pinhole import Intrinsics, pixel_rays
 from yolact_ros.runtime.images.headers import read_header
+from yolact_ros.runtime.stamps import nanoseconds
 
 DEPTH = "depth/image"
 CAMERA_INFO = "camera_info"
@@ -266,11 +267,6 @@ class DepthInput:
 
     def _on_info(self, message: CameraInfo) -> None:
         self._info = message
-
-
-def nanoseconds(stamp: Time) -> int:
-    """Return a stamp in nanoseconds."""
-    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
 
 
 def size_of(message: Image | CompressedImage) -> tuple[int, int] | None:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from ament_index_python.packages import get_package_share_directory
+
 # The variables of Fast DDS 2 and Fast DDS 3; each version ignores the other's variable.
 OLD_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 NEW_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
@@ -16,6 +18,12 @@ OLD_DISTRIBUTIONS = ("humble", "iron", "jazzy")
 def profiles_variable(environment: Mapping[str, str] = os.environ) -> str:
     """Return the environment variable that names a profile file of Fast DDS."""
     return OLD_VARIABLE if environment.get("ROS_DISTRO") in OLD_DISTRIBUTIONS else NEW_VARIABLE
+
+
+def image_profile() -> tuple[str, str]:
+    """Return the environment variable that selects a profile of Fast DDS, and the shipped one."""
+    share = Path(get_package_share_directory("yolact_ros"))
+    return profiles_variable(), str(share / "config" / "fastdds_shm.xml")
 
 
 def loss_advice(rmw: str, environment: Mapping[str, str] = os.environ) -> str:

@@ -13,7 +13,12 @@ from std_msgs.msg import Header
 from yolact_ros.errors import MessageError
 from yolact_ros.runtime.images.compressed import bgr_from_compressed
 from yolact_ros.runtime.images.decoding import DEFAULT_MEGAPIXELS
-from yolact_ros.runtime.images.encodings import ENCODINGS, bgr_from_samples, check_rows
+from yolact_ros.runtime.images.encodings import (
+    ENCODINGS,
+    bgr_from_samples,
+    check_rows,
+    image_fields,
+)
 
 
 def bgr_from_message(
@@ -37,14 +42,7 @@ def bgr_from_message(
         return bgr_from_compressed(message.data, message.format, limit=limit)
     if message.encoding not in ENCODINGS and (bridge := _cv_bridge()) is not None:
         return _bgr_by_cv_bridge(message, bridge)
-    return bgr_from_samples(
-        message.data,
-        message.encoding,
-        height=message.height,
-        width=message.width,
-        step=message.step,
-        is_bigendian=bool(message.is_bigendian),
-    )
+    return bgr_from_samples(**image_fields(message))
 
 
 def _bgr_by_cv_bridge(message: Image, bridge: Any) -> np.ndarray:

@@ -13,7 +13,6 @@ from rclpy.node import Node
 from yolact_ros.msg import FrameStats
 from yolact_ros.ros.inputs.mailbox import FrameCounts
 from yolact_ros.ros.inputs.qos import new_publisher
-from yolact_ros.ros.messages.instances import FRAME_TYPES
 from yolact_ros.ros.outputs.result import Result
 from yolact_ros.ros.outputs.space_thread import SpaceThread
 from yolact_ros.ros.outputs.topics import (
@@ -27,6 +26,7 @@ from yolact_ros.ros.outputs.topics import (
     image_topics,
     space_topics,
 )
+from yolact_ros.runtime.output.instance_array import FRAME_TYPES
 
 
 class Outputs:

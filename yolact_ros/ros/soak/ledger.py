@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from builtin_interfaces.msg import Time
 
 from yolact_ros.msg import FrameStats, InstanceArray
+from yolact_ros.runtime.stamps import nanoseconds
 
 REMEMBERED = 5000  # images; a result of an older one is itself a fault
 
@@ -117,8 +118,3 @@ class Ledger:
 
     def _note(self, fault: str) -> None:
         self.faults.append(f"{self.camera}: {fault}.")
-
-
-def nanoseconds(stamp: Time) -> int:
-    """Return a stamp in nanoseconds."""
-    return int(stamp.sec) * 10**9 + int(stamp.nanosec)

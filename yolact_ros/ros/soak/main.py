@@ -11,7 +11,6 @@ every service reply, exit statuses, memory, threads and open files.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import signal
 import statistics
@@ -20,14 +19,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import rclpy
 from tqdm import tqdm
 
 from yolact_ros.errors import YolactError
 from yolact_ros.ros.benchmark.model import write_benchmark_model
-from yolact_ros.ros.demo.child_process import Subprogram
-from yolact_ros.ros.demo.fastdds import image_profile
-from yolact_ros.ros.program import handle_signals, init_ros
+from yolact_ros.ros.demo.child_process import Subprogram, run_with_node
 from yolact_ros.ros.soak.world import CAMERAS, NAMESPACE, World
 
 SETTLE_S = 10.0  # between two checks of an idle node
@@ -131,12 +127,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if not 0 < arguments.minutes < 1e5:
         parser.error("--minutes must be above 0 and below 100000")
-    os.environ.setdefault(*image_profile())
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    handle_signals(signal.default_int_handler)  # raises KeyboardInterrupt
-    draw = random.Random(arguments.seed)
-    try:
-        init_ros([])
+
+    def work() -> int:
+        draw = random.Random(arguments.seed)
         with tempfile.TemporaryDirectory() as folder:
             world = World(draw)
             soak = Soak(world, Path(folder), draw)
@@ -146,10 +139,5 @@ def main() -> int:
                 print("soak: interrupted", file=sys.stderr)
             world.close()
         return 1 if report(soak, world) else 0
-    except YolactError as error:
-        print(f"soak: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        rclpy.try_shutdown()
+
+    return run_with_node("soak", work)

@@ -9,6 +9,7 @@ import numpy as np
 
 from yolact_ros.runtime.depth.images import compressed_depth_in_metres, depth_in_metres
 from yolact_ros.runtime.depth.pinhole import Intrinsics
+from yolact_ros.runtime.images.encodings import image_fields
 
 
 def metres_of(message: Any, *, unit: float = 0.0, longest: float = math.inf) -> np.ndarray:
@@ -24,16 +25,7 @@ def metres_of(message: Any, *, unit: float = 0.0, longest: float = math.inf) -> 
     """
     if not hasattr(message, "encoding"):
         return compressed_depth_in_metres(message.data, message.format, unit=unit, longest=longest)
-    return depth_in_metres(
-        message.data,
-        message.encoding,
-        height=message.height,
-        width=message.width,
-        step=message.step,
-        is_bigendian=bool(message.is_bigendian),
-        unit=unit,
-        longest=longest,
-    )
+    return depth_in_metres(**image_fields(message), unit=unit, longest=longest)
 
 
 def intrinsics_of(info: Any, *, rectified: bool) -> Intrinsics:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -125,6 +126,13 @@ def bgr_from_samples(
         strides=(step, layout.channels, 1),
     )
     return pixels if layout.conversion is None else cv2.cvtColor(pixels, layout.conversion)
+
+
+def image_fields(message: Any) -> dict[str, Any]:
+    """Return what readers of raw images take of a `sensor_msgs/Image`, of ROS or of a bag."""
+    names = ("data", "encoding", "height", "width", "step")
+    fields = {name: getattr(message, name) for name in names}
+    return fields | {"is_bigendian": bool(message.is_bigendian)}
 
 
 def check_rows(num_bytes: int, step: int, *, height: int, width: int) -> None:

@@ -1,0 +1,73 @@
+"""Make `InstanceArray` messages, of ROS and of bags without ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from yolact_ros.runtime.detections import KEYFRAME, PARTIAL, Detections
+from yolact_ros.runtime.output.mask_encodings import encode_mask
+
+INSTANCE_ARRAY = "yolact_ros/msg/InstanceArray"
+INSTANCE = "yolact_ros/msg/Instance"
+REGION = "sensor_msgs/msg/RegionOfInterest"
+FRAME_TYPES = {KEYFRAME: 0, PARTIAL: 1}  # values of `InstanceArray.frame_type`
+
+
+def make_instance_array(
+    types: Mapping[str, Callable[..., Any]],
+    detections: Detections,
+    class_names: Sequence[str],
+    *,
+    header: Any,
+    keyframe_stamp: Any,
+    mask_encoding: int,
+    pack: Callable[[bytes], Any],
+) -> Any:
+    """Make the message of one image, best mask score first.
+
+    Args:
+        types: the three message types above by name.
+        detections: detections of the image; may be empty.
+        class_names: class names of the model, in its order.
+        header: header of the image; used unchanged.
+        keyframe_stamp: stamp of the image that the features or detections come from.
+        mask_encoding: one of the `MASK_` values of `runtime.output.mask_encodings`.
+        pack: turns the bytes of a mask into the array that messages hold.
+    """
+
+    def instance(number: int, index: int) -> Any:
+        left, top, right, bottom = detections.mask_rois[index].tolist()
+        corners = ("x_min", "y_min", "x_max", "y_max")
+        mask = detections.masks[index]
+        return types[INSTANCE](
+            instance_id=number,
+            track_id=0 if detections.track_ids is None else int(detections.track_ids[index]),
+            class_id=int(detections.labels[index]),
+            class_name=class_names[detections.class_ids[index]],
+            score=float(detections.mask_scores[index]),
+            **dict(zip(corners, detections.boxes[index].tolist(), strict=True)),
+            area=int(np.count_nonzero(mask)),
+            roi=types[REGION](
+                x_offset=left,
+                y_offset=top,
+                height=bottom - top,
+                width=right - left,
+                do_rectify=False,
+            ),
+            mask_encoding=mask_encoding,
+            mask=pack(encode_mask(mask, mask_encoding)),
+        )
+
+    best_first = np.argsort(-detections.mask_scores, kind="stable").tolist()
+    height, width = detections.image_size
+    return types[INSTANCE_ARRAY](
+        header=header,
+        height=height,
+        width=width,
+        frame_type=FRAME_TYPES[detections.frame_type],
+        keyframe_stamp=keyframe_stamp,
+        instances=[instance(number, index) for number, index in enumerate(best_first, start=1)],
+    )
