@@ -15,8 +15,46 @@ INSTANCES = 20
 COLUMNS, ROWS = 5, 4  # of the instances
 FILLED = 0.8  # fraction of the width and height of a grid cell that its instance fills
 SIZE = 64  # of the network's input
-CELLS = 80  # prototype resolution in each direction
-SIDE = 128  # of the matrices whose multiplication takes up the time
+
+# The multiplication of matrices takes up the time, and adds nothing to the boxes. It depends on the
+# image; otherwise ONNX Runtime would fold it all into a constant.
+GRAPH = """
+<ir_version: 8, opset_import: ["" : 17]>
+detect (uint8[1, 64, 64, 3] image) =>
+    (float[20, 4] boxes, float[20, 1] class_scores, float[20, 1] coefficients,
+     float[80, 80, 1] prototypes)
+{
+    start = Constant <value_ints = [0, 0, 0, 0]> ()
+    end = Constant <value_ints = [1, 1, 1, 1]> ()
+    byte = Slice (image, start, end)
+    sample = Cast <to = 1> (byte)
+    one = Constant <value_ints = [1]> ()
+    brightness = Reshape (sample, one)
+    sides = Constant <value_ints = [128, 128]> ()
+    first_matrix = Expand (brightness, sides)
+    products = Constant <value_int = PRODUCTS> ()
+    go_on = Constant <value = bool {1}> ()
+    last_matrix = Loop <body = one_product (
+        int64 number, bool condition, float[128, 128] matrix
+    ) => (bool next_condition, float[128, 128] next_matrix) {
+        next_condition = Identity (condition)
+        product = MatMul (matrix, matrix)
+        lowest = Constant <value_float = 0.0> ()
+        highest = Constant <value_float = 1.0> ()
+        next_matrix = Clip (product, lowest, highest)
+    }> (products, go_on, first_matrix)
+    largest = ReduceMax <keepdims = 0> (last_matrix)
+    zero = Constant <value_floats = [0.0]> ()
+    nothing = Mul (largest, zero)
+    grid = Constant <value = float[20, 4] {GRID}> ()
+    boxes = Add (grid, nothing)
+    class_scores = Constant <value = float[20, 1] {SCORES}> ()
+    weights = Constant <value_ints = [20, 1]> ()
+    coefficients = ConstantOfShape <value = float[1] {1}> (weights)
+    cells = Constant <value_ints = [80, 80, 1]> ()
+    prototypes = ConstantOfShape <value = float[1] {10}> (cells)
+}
+"""
 TRIAL_PRODUCTS = 400
 TRIALS = 30
 
@@ -52,72 +90,17 @@ def grid_boxes() -> np.ndarray:
 
 def _write(folder: Path, *, products: int) -> Path:
     try:
-        import onnx
+        import onnx.parser
     except ImportError as error:
         raise BackendError(
             "The benchmark builds its own model, which requires the library onnx; "
             "install it with: pip install onnx"
         ) from error
-    constants = {
-        "grid": grid_boxes(),
-        "class_scores": np.linspace(0.9, 0.6, INSTANCES, dtype=np.float32)[:, None],
-        "coefficients": np.ones((INSTANCES, 1), np.float32),
-        "prototypes": np.full((CELLS, CELLS, 1), 10.0, np.float32),
-        "start": np.zeros(4, np.int64),
-        "end": np.array([1, 1, 1, 1], np.int64),
-        "zero": np.zeros(1, np.float32),
-        "side": np.array([SIDE, SIDE], np.int64),
-        "products": np.array(products, np.int64),
-        "go_on": np.array(True),
-        "one": np.array([1], np.int64),
-    }
-    make, tensor = onnx.helper.make_node, onnx.helper.make_tensor_value_info
-    floats, booleans = onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL
-    matrix = [SIDE, SIDE]
-    body = onnx.helper.make_graph(
-        [
-            make("Identity", ["condition"], ["next_condition"]),
-            make("MatMul", ["matrix", "matrix"], ["product"]),
-            make("Clip", ["product", "lowest", "highest"], ["next_matrix"]),
-        ],
-        "one_product",
-        [
-            tensor("number", onnx.TensorProto.INT64, []),
-            tensor("condition", booleans, []),
-            tensor("matrix", floats, matrix),
-        ],
-        [tensor("next_condition", booleans, []), tensor("next_matrix", floats, matrix)],
-        [
-            onnx.numpy_helper.from_array(np.array(0.0, np.float32), "lowest"),
-            onnx.numpy_helper.from_array(np.array(1.0, np.float32), "highest"),
-        ],
-    )
-    graph = onnx.helper.make_graph(
-        [
-            # Depends on the image; otherwise ONNX Runtime would fold it all into a constant.
-            make("Slice", ["image", "start", "end"], ["byte"]),
-            make("Cast", ["byte"], ["brightness_1111"], to=floats),
-            make("Reshape", ["brightness_1111", "one"], ["brightness"]),
-            make("Expand", ["brightness", "side"], ["first_matrix"]),
-            make("Loop", ["products", "go_on", "first_matrix"], ["last_matrix"], body=body),
-            make("ReduceMax", ["last_matrix"], ["largest"], keepdims=0),
-            make("Mul", ["largest", "zero"], ["nothing"]),
-            make("Add", ["grid", "nothing"], ["boxes"]),
-        ],
-        "detect",
-        [tensor("image", onnx.TensorProto.UINT8, [1, SIZE, SIZE, 3])],
-        [
-            tensor("boxes", floats, [INSTANCES, 4]),
-            *(
-                tensor(name, floats, constants[name].shape)
-                for name in ("class_scores", "coefficients", "prototypes")
-            ),
-        ],
-        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = onnx.helper.make_model(
-        graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)]
-    )
+    text = GRAPH.replace("PRODUCTS", str(products))
+    numbers = {"GRID": grid_boxes(), "SCORES": np.linspace(0.9, 0.6, INSTANCES)}
+    for name, values in numbers.items():
+        text = text.replace(name, ", ".join(map(str, values.ravel().tolist())))
+    model = onnx.parser.parse_model(text)
     onnx.checker.check_model(model)
     write_bundle(
         folder,
