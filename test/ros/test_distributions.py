@@ -1,6 +1,6 @@
 """The package's use of rclpy, against the recorded names and signatures of each distribution.
 
-`scripts/record_rclpy.py` made the record from the distributions' own sources.
+`test/support/record_rclpy.py` made the record from the distributions' own sources.
 """
 
 from __future__ import annotations

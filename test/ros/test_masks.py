@@ -10,7 +10,7 @@ from sensor_msgs.msg import RegionOfInterest
 
 from yolact_ros.errors import MessageError
 from yolact_ros.msg import Instance
-from yolact_ros.ros.messages.masks import full_mask_from_message, mask_from_message
+from yolact_ros.ros.messages.masks import mask_from_message
 from yolact_ros.runtime.output import mask_encodings
 from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS, encode_mask
 
@@ -19,11 +19,11 @@ WITH_MASK = ["bits", "mono8", "rle"]
 MASK = np.array([[1, 1, 0, 0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0, 0, 0, 1]], bool)
 
 
-def instance_with(mask: np.ndarray, encoding: str, *, x=0, y=0) -> Instance:
+def instance_with(mask: np.ndarray, encoding: str) -> Instance:
     height, width = mask.shape
     instance = Instance(
         instance_id=4,
-        roi=RegionOfInterest(x_offset=x, y_offset=y, height=height, width=width),
+        roi=RegionOfInterest(height=height, width=width),
         mask_encoding=MASK_ENCODINGS[encoding],
     )
     instance.mask.frombytes(encode_mask(mask, MASK_ENCODINGS[encoding]))
@@ -74,20 +74,6 @@ def test_a_mask_comes_back_unchanged_over_the_wire(encoding, shape, share):
     received = mask_from_message(over_the_wire(instance_with(mask, encoding)))
     assert received.dtype == bool and received.shape == shape
     assert np.array_equal(received, mask)
-
-
-@pytest.mark.parametrize("encoding", WITH_MASK)
-def test_the_full_mask_has_the_region_in_its_place(encoding):
-    instance = over_the_wire(instance_with(MASK, encoding, x=3, y=6))
-    expected = np.zeros((8, 12), bool)
-    expected[6:8, 3:12] = MASK
-    assert np.array_equal(full_mask_from_message(instance, 8, width=12), expected)
-
-
-@pytest.mark.parametrize(("height", "width"), [(7, 12), (8, 11)])
-def test_a_region_beyond_the_image_is_refused(height, width):
-    with pytest.raises(MessageError, match=r"9x2 pixels at \(3, 6\) extends beyond"):
-        full_mask_from_message(instance_with(MASK, "bits", x=3, y=6), height, width=width)
 
 
 @pytest.mark.parametrize("encoding", WITH_MASK)

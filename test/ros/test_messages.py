@@ -6,12 +6,12 @@ import pytest
 pytest.importorskip("rclpy")
 
 from builtin_interfaces.msg import Time
+from full_masks import full_mask_from_message
 from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 
 from yolact_ros.msg import Instance, InstanceArray
 from yolact_ros.ros.messages.instances import message_from_detections
-from yolact_ros.ros.messages.masks import full_mask_from_message
 from yolact_ros.runtime.detections import Detections
 
 NAMES = ("mug", "duck", "tray")

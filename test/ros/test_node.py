@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from full_masks import full_mask_from_message
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import ReliabilityPolicy
@@ -22,7 +23,6 @@ from sensor_msgs.msg import Image
 from yolact_ros.errors import BundleError
 from yolact_ros.msg import Instance, InstanceArray
 from yolact_ros.ros.messages.images import bgr_from_message
-from yolact_ros.ros.messages.masks import full_mask_from_message
 from yolact_ros.runtime.shipped import shipped_file
 
 # The network's masks have 16x16 cells; these rectangles end at cell borders of both image sizes,

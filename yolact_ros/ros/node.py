@@ -142,7 +142,9 @@ class YolactNode(LifecycleNode):
             for name in settings.inputs.cameras:
                 pipeline = self._pipeline(name, settings)
                 self.pipelines.append(pipeline)
-                pipeline.publish_labels(description.model.classes, settings.frames.score_threshold)
+                pipeline.outputs.publish_labels(
+                    description.model.classes, threshold=settings.frames.score_threshold
+                )
             self._worker.serve(self.pipelines)
             self._diagnose(self._worker.backend_name, description)
             self.parameters.guard(functools.partial(check_model, description))
@@ -156,7 +158,7 @@ class YolactNode(LifecycleNode):
         """Start accepting images."""
         self._inbox.open()
         for pipeline in self.pipelines:
-            pipeline.resume()
+            pipeline.outputs.resume()
         self._requests.open(self._inbox)
         self.is_active = True
         try:
@@ -261,7 +263,7 @@ class YolactNode(LifecycleNode):
             precision=description.precision,
         )
         self.diagnostics.gauges = [
-            CameraWindow(p.camera, p.meter, p.space_counts) for p in self.pipelines
+            CameraWindow(p.camera, p.meter, p.outputs.space_counts) for p in self.pipelines
         ]
         self.diagnostics.state = "inactive"
 
@@ -296,7 +298,7 @@ class YolactNode(LifecycleNode):
         self.is_active = False
         self._requests.close()
         self._take_images()
-        ends = [self._inbox.close, *(pipeline.pause for pipeline in self.pipelines)]
+        ends = [self._inbox.close, *(pipeline.outputs.pause for pipeline in self.pipelines)]
         if not all([self._wait_for(end) for end in ends]):
             self.get_logger().warning("The current image is not finished yet.")
 

@@ -43,19 +43,12 @@ class Work:
     decoded: float
 
 
-@dataclass(frozen=True)
-class Finished:
-    """Holds a published image and its times in milliseconds (fields of FrameStats)."""
-
-    result: Result
-    times: dict[str, float]
-
-
 class Pipeline:
     """Processes the images of one camera in order; belongs to the worker's thread.
 
     Attributes:
         camera: source of the images.
+        outputs: publishers of the results.
         meter: records the times of the images.
     """
 
@@ -63,7 +56,7 @@ class Pipeline:
         self.camera = camera
         self._depth = depth
         self.meter = LatencyRecorder()
-        self._outputs = outputs
+        self.outputs = outputs
         self._stream: Stream | None = None
         self._settings: Settings | None = None  # settings of the current stream
 
@@ -82,8 +75,11 @@ class Pipeline:
         prepared = stream.prepare(image, seconds_of(header.stamp), source=header.stamp)
         return Work(frame, image, settings, stream, prepared, started, decoded)
 
-    def publish(self, work: Work, classes: tuple[str, ...]) -> Finished:
+    def publish(self, work: Work, classes: tuple[str, ...]) -> tuple[Result, dict[str, float]]:
         """Build the masks of an image after inference, and publish its detections.
+
+        Returns:
+            The published image and its times in milliseconds (fields of FrameStats).
 
         Raises:
             YolactError: the model fails on the image.
@@ -103,48 +99,33 @@ class Pipeline:
                 header.stamp, detections.image_size, settings=settings.depth
             ),
         )
-        self._outputs.publish_labels(classes, threshold=settings.frames.score_threshold)
-        times = self._outputs.publish(result)
+        self.outputs.publish_labels(classes, threshold=settings.frames.score_threshold)
+        times = self.outputs.publish(result)
         times["transport_ms"] = milliseconds_since(header.stamp, work.message.stamp)
         times["wait_ms"] = (work.started - work.message.arrived + frame.waited_s) * 1e3
         times["decode_ms"] = (work.decoded - work.started) * 1e3
         for stage in ("preprocess", "inference", "postprocess"):
             times[f"{stage}_ms"] = detections.timings[stage]
-        return Finished(result, times)
+        return result, times
 
-    def publish_stats(self, finished: Finished, counts: FrameCounts) -> None:
+    def publish_stats(
+        self, result: Result, times: dict[str, float], *, counts: FrameCounts
+    ) -> None:
         """Publish the cost of an image after it has been counted."""
-        result, times = finished.result, finished.times
         age_ms = milliseconds_since(result.keyframe_stamp, result.header.stamp)
         known = {name: time for name, time in times.items() if not math.isnan(time)}
         self.meter.note(known, feature_age_s=age_ms * 1e-3)
-        self._outputs.publish_stats(result, times, counts=counts, lost=self.camera.lost)
+        self.outputs.publish_stats(result, times, counts=counts, lost=self.camera.watch.lost)
 
     def request_keyframe(self) -> None:
         """Make the next image a keyframe; callable from any thread."""
         if self._stream is not None:
             self._stream.request_keyframe()
 
-    def publish_labels(self, class_names: tuple[str, ...], threshold: float) -> None:
-        """Publish the class names to present and late subscribers."""
-        self._outputs.publish_labels(class_names, threshold=threshold)
-
     def reset(self) -> None:
         """Forget earlier images: the next one is the first."""
         if self._stream is not None:
             self._stream.reset()
-
-    def space_counts(self) -> FrameCounts | None:
-        """Return the counts of the 3-D results; None if the worker publishes them."""
-        return self._outputs.space_counts()
-
-    def pause(self, timeout: float) -> bool:
-        """Start no 3-D results; return False if any are unfinished after `timeout` seconds."""
-        return self._outputs.pause(timeout)
-
-    def resume(self) -> None:
-        """Resume publishing 3-D results."""
-        self._outputs.resume()
 
     def abandon_take(self) -> list[str]:
         """Unsubscribe topics whose take was aborted; return the topics."""
@@ -153,7 +134,7 @@ class Pipeline:
     def close(self) -> None:
         """Destroy the publishers of the camera's results."""
         self._depth.close()
-        self._outputs.close()
+        self.outputs.close()
 
     def _stream_of(self, segmenter: Segmenter, settings: Settings) -> Stream:
         if self._stream is None:

@@ -256,11 +256,11 @@ class Worker:
     def _publish(self, job: Job, segmenter: Segmenter) -> None:
         with self._counting(job.mailbox, job.pipeline):
             classes = segmenter.description.model.classes
-            finished = job.pipeline.publish(job.work, classes)
+            result, times = job.pipeline.publish(job.work, classes)
             self._failures = 0
             counts = job.mailbox.finish()
             try:
-                job.pipeline.publish_stats(finished, counts)
+                job.pipeline.publish_stats(result, times, counts=counts)
             except Exception:  # noqa: BLE001 - the image itself was published
                 words = f"Statistics could not be published:\n{traceback.format_exc()}"
                 self._logger.error(words, throttle_duration_sec=THROTTLE_S)

@@ -16,8 +16,8 @@ COLUMNS, ROWS = 5, 4  # of the instances
 FILLED = 0.8  # fraction of the width and height of a grid cell that its instance fills
 SIZE = 64  # of the network's input
 
-# The multiplication of matrices takes up the time, and adds nothing to the boxes. It depends on the
-# image; otherwise ONNX Runtime would fold it all into a constant.
+# The multiplication of matrices takes up the time, and adds nothing to the boxes. It depends on
+# the image; otherwise ONNX Runtime would fold it all into a constant.
 GRAPH = """
 <ir_version: 8, opset_import: ["" : 17]>
 detect (uint8[1, 64, 64, 3] image) =>

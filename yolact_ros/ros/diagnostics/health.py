@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from yolact_ros.ros.inputs.mailbox import FrameCounts
+from yolact_ros.ros.inputs.mailbox import COUNTED, FrameCounts
 from yolact_ros.ros.inputs.qos import lost_messages_message
 from yolact_ros.ros.parameters.settings import DiagnosticSettings
 
@@ -132,7 +132,7 @@ def camera_status(node: str, reading: CameraStats, limits: DiagnosticSettings) -
             values[f"{name} p50/p95/max (ms)"] = _three(reading.times[name])
     if reading.feature_age_s is not None:
         values["feature age p50/p95/max (s)"] = _three(reading.feature_age_s)
-    for name in ("received", "processed", "dropped", "stale", "failed"):
+    for name in COUNTED:
         values[name] = str(getattr(reading.counts, name))
     values["lost"] = str(reading.lost)
     if reading.space is not None and reading.space.received:

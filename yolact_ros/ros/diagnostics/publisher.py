@@ -26,7 +26,7 @@ from yolact_ros.ros.diagnostics.health import (
 )
 from yolact_ros.ros.inputs.camera import CameraInput
 from yolact_ros.ros.inputs.graph import count_namesakes, name_image_topics
-from yolact_ros.ros.inputs.mailbox import FrameCounts
+from yolact_ros.ros.inputs.mailbox import COUNTED, FrameCounts
 from yolact_ros.ros.parameters.settings import DiagnosticSettings
 
 TOPIC = "/diagnostics"
@@ -203,8 +203,7 @@ class Diagnostics:
 
 def difference(later: FrameCounts, earlier: FrameCounts) -> FrameCounts:
     """Return the counts between two moments."""
-    names = ("received", "processed", "dropped", "stale", "failed")
-    return FrameCounts(**{name: getattr(later, name) - getattr(earlier, name) for name in names})
+    return FrameCounts(**{name: getattr(later, name) - getattr(earlier, name) for name in COUNTED})
 
 
 def memory_mb(process: int | str = "self") -> float:

@@ -63,11 +63,6 @@ class CameraInput:
         keep = settings.queue_size if self._keeps_all else 0
         self.mailbox: Mailbox[CameraFrame] = inbox.new_mailbox(keep=keep, on_room=self._on_room)
 
-    @property
-    def lost(self) -> int:
-        """Return how many images the middleware has reported lost since the node started."""
-        return self.watch.lost
-
     def subscribe(self) -> None:
         """Start receiving images, unless already subscribed."""
         if self._subscription is not None:

@@ -11,6 +11,7 @@ from typing import Generic, Literal, TypeVar
 T = TypeVar("T")
 
 Outcome = Literal["processed", "stale", "failed"]
+COUNTED = ("received", "processed", "dropped", "stale", "failed")  # since the start
 
 
 @dataclass(frozen=True)

@@ -41,33 +41,6 @@ def mask_from_message(instance: Instance) -> np.ndarray:
     raise MessageError(f"Mask encoding {encoding} is unknown; expected 0 to 3 (Instance.msg).")
 
 
-def full_mask_from_message(instance: Instance, height: int, *, width: int) -> np.ndarray:
-    """Return the mask of one instance at the size of the source image.
-
-    Args:
-        instance: an instance that has a mask.
-        height: of the source image in pixels, as in its `InstanceArray`.
-        width: of the source image in pixels.
-
-    Returns:
-        (height, width) bool.
-
-    Raises:
-        MessageError: see `mask_from_message`; or the region extends beyond the image.
-    """
-    roi = instance.roi
-    if roi.y_offset + roi.height > height or roi.x_offset + roi.width > width:
-        raise MessageError(
-            f"The region of {roi.width}x{roi.height} pixels at ({roi.x_offset}, {roi.y_offset}) "
-            f"extends beyond the image of {width}x{height}."
-        )
-    full = np.zeros((height, width), bool)
-    rows = slice(roi.y_offset, roi.y_offset + roi.height)
-    columns = slice(roi.x_offset, roi.x_offset + roi.width)
-    full[rows, columns] = mask_from_message(instance)
-    return full
-
-
 def _expect(found: int, expected: int, what: str, instance: Instance) -> None:
     if found != expected:
         raise MessageError(

@@ -11,7 +11,7 @@ from builtin_interfaces.msg import Time
 from rclpy.node import Node
 
 from yolact_ros.msg import FrameStats
-from yolact_ros.ros.inputs.mailbox import FrameCounts
+from yolact_ros.ros.inputs.mailbox import COUNTED, FrameCounts
 from yolact_ros.ros.inputs.qos import new_publisher
 from yolact_ros.ros.outputs.result import Result
 from yolact_ros.ros.outputs.space_thread import SpaceThread
@@ -168,12 +168,8 @@ class Outputs:
             keyframe_reason=result.detections.keyframe_reason or "",
             instances=len(result.detections),
             counting_since=self._counting_since,
-            received=counts.received,
-            processed=counts.processed,
-            dropped=counts.dropped,
-            stale=counts.stale,
             lost=lost,
-            failed=counts.failed,
+            **{name: getattr(counts, name) for name in COUNTED},
             **times,
         )
         self._stats.publish(message)

@@ -112,14 +112,8 @@ def image_topics() -> list[Topic]:
     if HAS_VISION_MSGS:
         from yolact_ros.ros.messages import vision
 
-        topics.append(
-            Topic(
-                "~/detections",
-                vision.Detection2DArray,
-                vision.detections_message,
-                RESULT_QOS,
-            )
-        )
+        make = vision.detections_message
+        topics.append(Topic("~/detections", vision.Detection2DArray, make, RESULT_QOS))
     if HAS_FOXGLOVE_MSGS:
         from foxglove_msgs import msg
 
@@ -149,12 +143,6 @@ def space_topics() -> list[Topic]:
     if HAS_VISION_MSGS:
         from yolact_ros.ros.messages import vision
 
-        topics.append(
-            Topic(
-                "~/detections_3d",
-                vision.Detection3DArray,
-                vision.detections_3d_message,
-                RESULT_QOS,
-            )
-        )
+        make = vision.detections_3d_message
+        topics.append(Topic("~/detections_3d", vision.Detection3DArray, make, RESULT_QOS))
     return topics

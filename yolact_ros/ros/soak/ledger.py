@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from builtin_interfaces.msg import Time
 
 from yolact_ros.msg import FrameStats, InstanceArray
+from yolact_ros.ros.inputs.mailbox import COUNTED
 from yolact_ros.runtime.stamps import nanoseconds
 
 REMEMBERED = 5000  # images; a result of an older one is itself a fault
@@ -98,7 +99,7 @@ class Ledger:
         self._balance(stats, waiting)
         if stats.received > self.sent:
             self._note(f"{stats.received} images were received, but {self.sent} were sent")
-        for name in ("received", "processed", "dropped", "stale", "failed", "lost"):
+        for name in (*COUNTED, "lost"):
             if getattr(stats, name) < getattr(last, name):
                 self._note(f"the count {name} fell to {getattr(stats, name)}")
 

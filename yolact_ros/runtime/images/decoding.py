@@ -58,18 +58,6 @@ def read_bgr(path: str | Path) -> np.ndarray:
     return decode_bgr(_read(path), name=f"The image {path}")
 
 
-def read_samples(path: str | Path) -> np.ndarray:
-    """Read an image file with its stored samples, e.g. 16-bit depth.
-
-    Returns:
-        See `decode_samples`.
-
-    Raises:
-        DatasetError: the file is missing, damaged, too large or of an unknown format.
-    """
-    return decode_samples(_read(path), name=f"The image {path}")
-
-
 def decode_bgr(
     data: bytes, *, name: str = "The image", limit: int | None = None, upright: bool = True
 ) -> np.ndarray:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Record the names and signatures of rclpy, so that tests check the package on every distribution.
 
-    python3 scripts/record_rclpy.py humble RCLPY_FOLDER    # of a source tree or an installation
+    python3 test/support/record_rclpy.py humble RCLPY_FOLDER  # a source tree or an installation
 
 adds one distribution to test/data/rclpy_api.json: for each module its names; a class maps its
 methods, a function its parameters.
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-RECORD = Path(__file__).resolve().parent.parent / "test" / "data" / "rclpy_api.json"
+RECORD = Path(__file__).resolve().parent.parent / "data" / "rclpy_api.json"
 
 
 def main() -> None:

@@ -1,0 +1,17 @@
+"""The masks of messages on their whole image."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from yolact_ros.msg import Instance
+from yolact_ros.ros.messages.masks import mask_from_message
+
+
+def full_mask_from_message(instance: Instance, height: int, *, width: int) -> np.ndarray:
+    """(height, width) bool; a region that reaches beyond the image does not fit."""
+    roi = instance.roi
+    full = np.zeros((height, width), bool)
+    rows = slice(roi.y_offset, roi.y_offset + roi.height)
+    full[rows, roi.x_offset : roi.x_offset + roi.width] = mask_from_message(instance)
+    return full
