@@ -155,30 +155,28 @@ class Bundle:
         except ConfigError as error:
             raise BundleError(f"{folder / DESCRIPTION}: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise BundleError(
-                f"{folder / DESCRIPTION} lacks an entry or has a bad one ({type(error).__name__}: "
-                f"{error}). {REPAIR.format(folder=folder)}"
-            ) from error
+            what = f"lacks an entry or has a bad one ({type(error).__name__}: {error})."
+            raise _fault(folder, f"{folder / DESCRIPTION} {what}") from error
         _check_completeness(folder, description, graphs)
-        check_graphs(folder / DESCRIPTION, description, graphs)
+        _check_graphs(folder, description, graphs)
         notes: list[Any] = [content.get(entry) for entry in ("source", "versions")]
         if not all(isinstance(note, dict) for note in notes):
-            raise BundleError(
-                f"{folder / DESCRIPTION}: source and versions are not objects. "
-                f"{REPAIR.format(folder=folder)}"
-            )
+            raise _fault(folder, f"{folder / DESCRIPTION}: source and versions are not objects.")
         # Last, because the messages above are more specific.
         if content.get("checksum") != checksum(content):
-            raise BundleError(
-                f"{folder / DESCRIPTION} was edited: its checksum does not fit its other entries. "
-                f"{REPAIR.format(folder=folder)}"
-            )
+            what = "was edited: its checksum does not fit its other entries."
+            raise _fault(folder, f"{folder / DESCRIPTION} {what}")
         return cls(folder, description, graphs, *notes)
 
 
 def is_bundle(path: str | Path) -> bool:
     """Return whether `path` is a folder with a `model.json`."""
     return (Path(path) / DESCRIPTION).is_file()
+
+
+def _fault(folder: Path, what: str) -> BundleError:
+    """Return the error of a bundle that was damaged or edited."""
+    return BundleError(f"{what} {REPAIR.format(folder=folder)}")
 
 
 def _read_description(folder: Path) -> tuple[dict[str, Any], str]:
@@ -190,15 +188,12 @@ def _read_description(folder: Path) -> tuple[dict[str, Any], str]:
             "Create one with: yolact export CHECKPOINT -o BUNDLE"
         )
     if not path.exists():
-        raise BundleError(
-            f"The folder {folder} is not a bundle: it has no {DESCRIPTION}. "
-            f"{REPAIR.format(folder=folder)}"
-        )
+        raise _fault(folder, f"The folder {folder} is not a bundle: it has no {DESCRIPTION}.")
     try:
         raw = read_file(path, limit=MAX_DESCRIPTION_BYTES, error=BundleError)
         content = parse_json(raw, where=path, error=BundleError)
     except BundleError as error:
-        raise BundleError(f"{error} {REPAIR.format(folder=folder)}") from error
+        raise _fault(folder, str(error)) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
         raise BundleError(
@@ -230,28 +225,27 @@ def _count(content: Mapping[str, Any], name: str, *, most: int) -> int:
 def _check_graph(folder: Path, name: str, entry: Mapping[str, Any]) -> GraphInfo:
     path = folder / entry["file"]
     if path.parent != folder:
-        raise BundleError(
-            f"{folder / DESCRIPTION}: graph {name!r} is in {entry['file']!r}; expected a plain "
-            f"file name. {REPAIR.format(folder=folder)}"
-        )
+        where = f"{folder / DESCRIPTION}: graph {name!r} is in {entry['file']!r}"
+        raise _fault(folder, f"{where}; expected a plain file name.")
     try:
         missing = not path.exists()
     except (OSError, ValueError):  # a name that no file can have
         missing = False
     if missing:
-        raise BundleError(f"{path} is missing. {REPAIR.format(folder=folder)}")
+        raise _fault(folder, f"{path} is missing.")
     content = read_file(path, limit=MAX_GRAPH_BYTES, error=BundleError)
     digest = hashlib.sha256(content).hexdigest()
     if digest != entry["sha256"]:
-        raise BundleError(
+        raise _fault(
+            folder,
             f"{path} was altered or is incomplete: its SHA-256 is {digest[:12]}..., {DESCRIPTION} "
-            f"says {str(entry['sha256'])[:12]}... {REPAIR.format(folder=folder)}"
+            f"says {str(entry['sha256'])[:12]}...",
         )
     graph = GraphInfo(path, _tensors(entry["inputs"]), _tensors(entry["outputs"]), digest)
     try:
         held = inspect_onnx(content)
     except ValueError as error:
-        raise BundleError(f"{path} {error}. {REPAIR.format(folder=folder)}") from error
+        raise _fault(folder, f"{path} {error}.") from error
     _compare(folder, name, "inputs", graph.inputs, held.inputs)
     _compare(folder, name, "outputs", graph.outputs, held.outputs)
     return graph
@@ -268,11 +262,12 @@ def _compare(
 
     A library that infers shapes may know more than the file: a free dimension matches any other.
     """
+    where = f"{folder / DESCRIPTION}:"
     if list(listed) != list(held):
-        raise BundleError(
-            f"{folder / DESCRIPTION}: {side} of the graph {graph!r} are "
-            f"{', '.join(listed) or 'none'}; the file has {', '.join(held) or 'none'}. "
-            f"{REPAIR.format(folder=folder)}"
+        raise _fault(
+            folder,
+            f"{where} {side} of the graph {graph!r} are {', '.join(listed) or 'none'}; the file "
+            f"has {', '.join(held) or 'none'}.",
         )
     for name, info in listed.items():
         shape, dtype = held[name]
@@ -281,10 +276,10 @@ def _compare(
             and all(-1 in pair or pair[0] == pair[1] for pair in zip(shape, info.shape))  # noqa: B905
         )
         if not fits or dtype != info.dtype:
-            raise BundleError(
-                f"{folder / DESCRIPTION}: {name} of the graph {graph!r} is {info.dtype} of shape "
-                f"{list(info.shape)}; the file has {dtype} of shape {list(shape or ())}. "
-                f"{REPAIR.format(folder=folder)}"
+            raise _fault(
+                folder,
+                f"{where} {name} of the graph {graph!r} is {info.dtype} of shape "
+                f"{list(info.shape)}; the file has {dtype} of shape {list(shape or ())}.",
             )
 
 
@@ -294,16 +289,12 @@ def _check_completeness(
     for entry, known in CHOICES.items():
         value = getattr(description, entry)
         if value not in known:
-            raise BundleError(
-                f"{folder / DESCRIPTION}: {entry} is {value!r}; expected one of: "
-                f"{', '.join(known)}. {REPAIR.format(folder=folder)}"
-            )
+            what = f"{entry} is {value!r}; expected one of: {', '.join(known)}."
+            raise _fault(folder, f"{folder / DESCRIPTION}: {what}")
     unknown = set(description.warps) - set(WARPS)
     if unknown:
-        raise BundleError(
-            f"{folder / DESCRIPTION}: warps lists {', '.join(sorted(unknown))}; expected some of: "
-            f"{', '.join(WARPS)}. {REPAIR.format(folder=folder)}"
-        )
+        what = f"{', '.join(sorted(unknown))}; expected some of: {', '.join(WARPS)}."
+        raise _fault(folder, f"{folder / DESCRIPTION}: warps lists {what}")
     form = DETECT_FORMS[description.detect_form]
     needed = {"keyframe" if description.warps else "detect", *form.graphs}
     if "learned" in description.warps:
@@ -314,14 +305,12 @@ def _check_completeness(
         needed.add("rescore")
     missing = needed - set(graphs)
     if missing:
-        raise BundleError(
-            f"{folder / DESCRIPTION} lacks these graphs: {', '.join(sorted(missing))}. "
-            f"{REPAIR.format(folder=folder)}"
-        )
+        what = f"lacks these graphs: {', '.join(sorted(missing))}."
+        raise _fault(folder, f"{folder / DESCRIPTION} {what}")
 
 
-def check_graphs(
-    where: Path, description: ModelDescription, graphs: Mapping[str, GraphInfo]
+def _check_graphs(
+    folder: Path, description: ModelDescription, graphs: Mapping[str, GraphInfo]
 ) -> None:
     """Compare the graphs of a bundle with the network that they claim to be.
 
@@ -329,7 +318,7 @@ def check_graphs(
         BundleError: the number of classes, prototypes or coefficients, the input size, or the
             outputs that post-processing reads do not match.
     """
-    model = description.model
+    where, model = f"{folder / DESCRIPTION}:", description.model
     height, width = model.input_size
     # Last dimensions of tensors, in any graph.
     expected: dict[str, tuple[int, ...]] = {
@@ -347,19 +336,18 @@ def check_graphs(
             if len(given) != len(ending) or any(
                 have not in (-1, want) for have, want in zip(given, ending, strict=True)
             ):
-                raise BundleError(
-                    f"{where}: {name} of the graph {graph!r} has shape {list(tensor.shape)}; "
+                raise _fault(
+                    folder,
+                    f"{where} {name} of the graph {graph!r} has shape {list(tensor.shape)}; "
                     f"the network {model.name!r} of {model.num_classes} classes and "
                     f"{model.num_prototypes} prototypes, with an input of {width}x{height}, has "
-                    f"{['...', *ending]}. {REPAIR.format(folder=where.parent)}"
+                    f"{['...', *ending]}.",
                 )
     main = graphs["keyframe" if description.warps else "detect"]
     missing = set(DETECT_FORMS[description.detect_form].outputs) - set(main.outputs)
     if missing or "image" not in main.inputs:
-        raise BundleError(
-            f"{where}: the graph from the image to detections lacks "
-            f"{', '.join(sorted(missing)) or 'the image'}. {REPAIR.format(folder=where.parent)}"
-        )
+        what = f"lacks {', '.join(sorted(missing)) or 'the image'}."
+        raise _fault(folder, f"{where} the graph from the image to detections {what}")
     rows = {
         main.outputs[name].shape[-2]
         for name in ("class_scores", "boxes", "coefficients")
@@ -374,10 +362,10 @@ def check_graphs(
             or features.shape[-2:-1] not in ((-1,), (cells,))
         )
     ):
-        raise BundleError(
-            f"{where}: the graph from the image to detections has {sorted(rows)} rows; "
-            f"expected one for each of the {cells * model.priors_per_cell} priors. "
-            f"{REPAIR.format(folder=where.parent)}"
+        raise _fault(
+            folder,
+            f"{where} the graph from the image to detections has {sorted(rows)} rows; "
+            f"expected one for each of the {cells * model.priors_per_cell} priors.",
         )
 
 
