@@ -357,29 +357,17 @@ class GpuRun:
         self.results.setdefault("ap", {})[name] = row
         print(f"{name}: box AP {100 * row['box']:.2f}, mask AP {100 * row['mask']:.2f}")
 
-    def attempt(self, what: str) -> Attempt:
-        """Return a context that continues after an error."""
-        return Attempt(what, self.results.setdefault("failures", {}))
-
-
-class Attempt:
-    """A context that ends at any error and reports it, so that other results are kept."""
-
-    def __init__(self, what: str, failures: dict[str, str]) -> None:
-        self.what = what
-        self.failures = failures
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if not isinstance(error, Exception):  # nothing, or somebody ends the program
-            return False
-        self.failures[self.what] = f"{type(error).__name__}: {error}"
-        print(f"{self.what}: not possible: {error}")
-        if not isinstance(error, YolactError):
-            traceback.print_exception(error)
-        return True
+    @contextlib.contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """Report any error and go on with the next part; hours of other results stay."""
+        failures = self.results.setdefault("failures", {})
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever a part raises
+            failures[what] = f"{type(error).__name__}: {error}"
+            print(f"{what}: not possible: {error}")
+            if not isinstance(error, YolactError):
+                traceback.print_exception(error)
 
 
 def agreement(found: Sequence[Detections], expected: Sequence[Detections]) -> Row:

@@ -90,7 +90,7 @@ def restore(bundle, graph):
         (("model", "classes"), ["cup", "spoon", "fork"], "class_scores"),
         (("model", "num_prototypes"), 7, "coefficients|prototypes"),
         (("model", "num_prototypes"), 10**9, "coefficients|prototypes|num_prototypes"),
-        (("model", "input_size"), [200000, 200000], "image of the graph|too large"),
+        (("model", "input_size"), [200000, 200000], "image of the graph|8192"),
         (("max_detections",), 0, "max_detections"),
         (("batch",), 2, "image of the graph"),
         (("graphs", "detect", "file"), "n" * 300, "File name too long"),

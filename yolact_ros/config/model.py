@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,8 +99,8 @@ class ModelConfig(Checked):
     classes: tuple[str, ...]
     backbone: BackboneConfig = BackboneConfig()
     input_size: tuple[int, int] = (550, 550)
-    channels: int = 256
-    num_prototypes: int = 32
+    channels: int = setting(256, "width of the FPN, protonet and prediction head", range=(1, 4096))
+    num_prototypes: int = setting(32, "prototypes and coefficients per instance", range=(1, 1024))
     prior_scales: tuple[tuple[float, ...], ...] = ((24,), (48,), (96,), (192,), (384,))
     prior_ratios: tuple[float, ...] = (1.0, 0.5, 2.0)
     square_priors: bool = True
@@ -118,64 +118,53 @@ class ModelConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for fault in self._faults():
+            raise ConfigError(f"Model {self.name!r}{fault}")
+
+    def _faults(self) -> Iterator[str]:
+        """Yield what is wrong; what follows a fault may rely on its absence."""
         if not self.classes:
-            raise ConfigError(f"Model {self.name!r} has no classes; name at least one.")
+            yield " has no classes; name at least one."
         if len(self.classes) > MAX_CLASSES:
-            raise ConfigError(
-                f"Model {self.name!r} has {len(self.classes)} classes; expected at most "
-                f"{MAX_CLASSES}, the limit of 16-bit class ids."
+            yield (
+                f" has {len(self.classes)} classes; expected at most {MAX_CLASSES}, the limit of "
+                "16-bit class ids."
             )
         if len(self.prior_scales) != len(STRIDES):
-            raise ConfigError(
-                f"Model {self.name!r}: prior_scales has {len(self.prior_scales)} levels; "
-                f"expected {len(STRIDES)}, one tuple of scales for each of P3..P7."
+            yield (
+                f": prior_scales has {len(self.prior_scales)} levels; expected {len(STRIDES)}, "
+                "one tuple of scales for each of P3..P7."
             )
-        self._check_numbers()
-        if not set(self.deformable_levels) <= {3, 4, 5}:
-            raise ConfigError(
-                f"Model {self.name!r}: deformable_levels is {self.deformable_levels}; only P3, P4 "
-                "and P5 have a convolution that can be deformable; expected some of 3, 4, 5."
+        if len({len(level) for level in self.prior_scales}) != 1:
+            yield (
+                ": prior_scales has levels of different lengths; expected the same number "
+                "of scales for each of P3..P7."
             )
-        if min(self.input_size) < 32:
-            raise ConfigError(
-                f"Model {self.name!r}: input_size {self.input_size} is too small; "
-                "both sides must be 32 pixels or more."
-            )
-        if self.mask_rescoring and min(self.prototype_size) < MIN_RESCORING_SIDE:
-            raise ConfigError(
-                f"Model {self.name!r}: mask re-scoring requires prototypes of at least "
-                f"{MIN_RESCORING_SIDE} cells per side, but these are {self.prototype_size}; "
-                "use an input of 249 pixels or more, or mask_rescoring: false."
-            )
-
-    def _check_numbers(self) -> None:
         positive = {
             "prior_scales": [s for level in self.prior_scales for s in level],
             "prior_ratios": self.prior_ratios,
             "pixel_std": self.pixel_std,
         }
-        if len({len(level) for level in self.prior_scales}) != 1:
-            raise ConfigError(
-                f"Model {self.name!r}: prior_scales has levels of different lengths; expected the "
-                "same number of scales for each of P3..P7."
-            )
         for name, values in positive.items():
             if not values or not all(0 < value < 1e6 for value in values):
-                raise ConfigError(
-                    f"Model {self.name!r}: {name} is {values}; expected numbers above 0."
-                )
+                yield f": {name} is {values}; expected numbers above 0."
         if not all(abs(value) < 1e6 for value in self.pixel_mean):
-            raise ConfigError(f"Model {self.name!r}: pixel_mean is {self.pixel_mean}.")
-        bounds = {"channels": 4096, "num_prototypes": 1024}
-        for name, most in bounds.items():
-            if not 1 <= getattr(self, name) <= most:
-                raise ConfigError(
-                    f"Model {self.name!r}: {name} is {getattr(self, name)}; expected 1 to {most}."
-                )
-        if max(self.input_size) > MAX_INPUT_SIDE:
-            raise ConfigError(
-                f"Model {self.name!r}: input_size {self.input_size} is too large; both sides must "
-                f"be {MAX_INPUT_SIDE} pixels or less."
+            yield f": pixel_mean is {self.pixel_mean}."
+        if not set(self.deformable_levels) <= {3, 4, 5}:
+            yield (
+                f": deformable_levels is {self.deformable_levels}; only P3, P4 and P5 have a "
+                "convolution that can be deformable; expected some of 3, 4, 5."
+            )
+        if not 32 <= min(self.input_size) <= max(self.input_size) <= MAX_INPUT_SIDE:
+            yield (
+                f": input_size is {self.input_size}; expected both sides to be from 32 to "
+                f"{MAX_INPUT_SIDE} pixels."
+            )
+        if self.mask_rescoring and min(self.prototype_size) < MIN_RESCORING_SIDE:
+            yield (
+                ": mask re-scoring requires prototypes of at least "
+                f"{MIN_RESCORING_SIDE} cells per side, but these are {self.prototype_size}; "
+                "use an input of 249 pixels or more, or mask_rescoring: false."
             )
 
     @property
