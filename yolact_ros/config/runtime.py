@@ -166,9 +166,7 @@ class TrackerConfig(Checked):
         range=(0.01, 1.0),
     )
     track_birth_score: float = setting(
-        0.5,
-        "Minimum mask score of a detection that starts a new object",
-        range=(0.0, 1.0),
+        0.5, "Minimum mask score of a detection that starts a new object", range=(0.0, 1.0)
     )
     track_hits: int = setting(
         3, "Consecutive images that must show an object before it gets an id", range=(1, 100)

@@ -130,10 +130,7 @@ class YolactNode(LifecycleNode):
         self.diagnostics.state = "configuring"
         self._inbox = Inbox()
         self._worker = Worker(
-            self,
-            self._inbox,
-            settings=lambda: self.parameters.current,
-            on_broken=self._give_up,
+            self, self._inbox, settings=lambda: self.parameters.current, on_broken=self._give_up
         )
         try:
             description = self._worker.open(

@@ -123,10 +123,7 @@ class Outputs:
                 self.publish_space(result)
             else:
                 self._space_thread.submit(result)
-        return {
-            "publish_ms": (time.perf_counter() - started) * 1e3,
-            "latency_ms": latency_ms,
-        }
+        return {"publish_ms": (time.perf_counter() - started) * 1e3, "latency_ms": latency_ms}
 
     def publish_space(self, result: Result) -> None:
         """Publish the 3-D topics of one image; may wait for its depth."""

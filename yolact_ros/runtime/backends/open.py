@@ -67,10 +67,7 @@ def open_backend(
         from yolact_ros.runtime.backends.openvino import OpenVinoBackend
 
         on_openvino = OpenVinoBackend(
-            bundle,
-            threads=config.threads,
-            provider=config.provider,
-            precision=config.precision,
+            bundle, threads=config.threads, provider=config.provider, precision=config.precision
         )
         return on_openvino, bundle.description
     half = (config.precision, config.provider) == ("f16", "tensorrt")
@@ -83,11 +80,7 @@ def open_backend(
     from yolact_ros.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
     backend = OnnxRuntimeBackend(
-        bundle,
-        threads=config.threads,
-        provider=config.provider,
-        device=config.device,
-        half=half,
+        bundle, threads=config.threads, provider=config.provider, device=config.device, half=half
     )
     return backend, bundle.description
 

@@ -50,12 +50,7 @@ class OpenVinoBackend:
     """
 
     def __init__(
-        self,
-        bundle: Bundle,
-        *,
-        threads: int = 0,
-        provider: str = "cpu",
-        precision: str = "f32",
+        self, bundle: Bundle, *, threads: int = 0, provider: str = "cpu", precision: str = "f32"
     ) -> None:
         """Check that the library and the device are available.
 

@@ -120,10 +120,7 @@ def bgr_from_samples(
         pixels = cv2.convertScaleAbs(samples, alpha=255 / 65535).reshape(samples.shape)
         return pixels if layout.conversion is None else cv2.cvtColor(pixels, layout.conversion)
     pixels = np.ndarray(
-        (rows, width, layout.channels),
-        np.uint8,
-        buffer=data,
-        strides=(step, layout.channels, 1),
+        (rows, width, layout.channels), np.uint8, buffer=data, strides=(step, layout.channels, 1)
     )
     return pixels if layout.conversion is None else cv2.cvtColor(pixels, layout.conversion)
 

@@ -11,12 +11,7 @@ MASK_MONO8 = 2
 MASK_RLE = 3
 
 # Value of the parameter `mask_encoding` -> value of the message field.
-MASK_ENCODINGS = {
-    "bits": MASK_BITS,
-    "mono8": MASK_MONO8,
-    "rle": MASK_RLE,
-    "none": MASK_NONE,
-}
+MASK_ENCODINGS = {"bits": MASK_BITS, "mono8": MASK_MONO8, "rle": MASK_RLE, "none": MASK_NONE}
 
 
 def encode_mask(mask: np.ndarray, encoding: int) -> bytes:
