@@ -389,7 +389,7 @@ def agreement(found: Sequence[Detections], expected: Sequence[Detections]) -> Ro
             free.remove(best)
             matched += 1
             pixels.append(float(np.abs(ours.boxes[best] - theirs.boxes[i]).max()))
-            a, b = ours.full_mask(best), theirs.full_mask(i)
+            a, b = ours[best].mask, theirs[i].mask
             overlaps.append(float((a & b).sum() / max((a | b).sum(), 1)))
         added += len(free)
     return {

@@ -88,7 +88,7 @@ def test_every_image_is_followed_by_what_the_segmenter_finds(
         assert [i.track_id for i in message.instances] == numbers
         assert np.allclose([i.score for i in message.instances], expected.mask_scores)
         for index, mask in enumerate(masks_of(message)):
-            assert np.array_equal(mask, expected.full_mask(index))
+            assert np.array_equal(mask, expected[index].mask)
             assert message.instances[index].area == mask.sum()
 
 

@@ -163,7 +163,7 @@ def test_the_shipped_model_finds_the_same_in_half_precision():
     np.testing.assert_allclose(found.scores, expected.scores, atol=0.01)
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.5)  # pixels
     for i in range(len(found)):
-        ours, theirs = found.full_mask(i), expected.full_mask(i)
+        ours, theirs = found[i].mask, expected[i].mask
         assert (ours & theirs).sum() >= 0.99 * (ours | theirs).sum()
 
 

@@ -204,7 +204,7 @@ def test_masks_of_the_graph_are_those_of_the_host_but_for_eight_bits(exported):
         np.testing.assert_allclose(found.mask_scores, expected.mask_scores, atol=1e-5)
         np.testing.assert_allclose(rounded, soft, atol=step, rtol=0)
         for i, mask in enumerate(soft):
-            differs = expected.full_mask(i) != found.full_mask(i)
+            differs = expected[i].mask != found[i].mask
             unsure = np.abs(enlarged(mask, image.shape[:2]) - 0.5) <= step
             assert unsure[differs].all()
 
@@ -335,7 +335,7 @@ def assert_near(found, expected):
         pairs += 1
         assert distance[j] < 0.5
         assert found.scores[j] == pytest.approx(expected.scores[i], abs=0.02)
-        ours, theirs = found.full_mask(j), expected.full_mask(i)
+        ours, theirs = found[j].mask, expected[i].mask
         if theirs.sum() > 100:
             overlaps.append((ours & theirs).sum() / (ours | theirs).sum())
     # Masks of random weights have many pixels on the threshold; test_half_precision has real ones.

@@ -95,8 +95,8 @@ def assert_same_detections(ours, theirs):
         assert distances[j] < 0.05
         assert ours.scores[j] == pytest.approx(theirs.scores[i], abs=1e-4)
         assert ours.mask_scores[j] == pytest.approx(theirs.mask_scores[i], abs=1e-3)
-        differing = (ours.full_mask(j) != theirs.full_mask(i)).sum()
-        assert differing <= 0.002 * ours.full_mask(j).size  # pixels on the threshold
+        differing = (ours[j].mask != theirs[i].mask).sum()
+        assert differing <= 0.002 * ours[j].mask.size  # pixels on the threshold
 
 
 @pytest.mark.parametrize("nms", ["host", "graph"])

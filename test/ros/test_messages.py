@@ -67,7 +67,7 @@ def test_masks_arrive_as_they_were_in_every_encoding(encoding):
     for instance, index in zip(received.instances, [1, 0, 2], strict=True):
         assert instance.mask_encoding == encoding
         mask = full_mask_from_message(instance, received.height, width=received.width)
-        assert np.array_equal(mask, found.full_mask(index))
+        assert np.array_equal(mask, found[index].mask)
         assert instance.area == mask.sum()
 
 

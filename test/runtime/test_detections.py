@@ -25,7 +25,7 @@ def test_full_mask_puts_the_crop_in_its_place():
         masks=(crop,),
         image_size=(5, 6),
     )
-    mask = found.full_mask(0)
+    mask = found[0].mask
     assert mask.shape == (5, 6)
     assert mask.sum() == crop.sum()
     np.testing.assert_array_equal(mask[2:4, 1:4], crop)

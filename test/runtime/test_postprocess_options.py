@@ -171,12 +171,12 @@ def test_options_reach_masks_scores_and_boxes(one_cup):
     plain = one_cup.segment(image)
     assert plain.mask_scores.tolist() == pytest.approx([0.4])
     np.testing.assert_allclose(plain.boxes, [[10, 10, 25.5, 25.5]], rtol=1e-6)
-    assert plain.full_mask(0).sum() < 600
+    assert plain[0].mask.sum() < 600
     config = PostprocessConfig(crop_masks=False, rescore_masks=False, integer_boxes=True)
     changed = one_cup.segment(image, postprocess=config)
     assert changed.mask_scores.tolist() == pytest.approx([0.8])
     assert changed.boxes.tolist() == [[10, 10, 25, 25]]
-    assert changed.full_mask(0).all()
+    assert changed[0].mask.all()
 
 
 def test_a_graph_with_nms_inside_refuses_another_nms(tiny):

@@ -32,8 +32,8 @@ def test_detections_are_in_pixels_of_the_source_image(tiny, two_halves):
     assert found.class_ids.tolist() == [0, 1]
     assert found.image_size == (60, 100)
     # A mask may leave its box by the one cell of padding, here a tenth of the width.
-    assert found.full_mask(0)[:, :55].all()
-    assert not found.full_mask(0)[:, 65:].any()
+    assert found[0].mask[:, :55].all()
+    assert not found[0].mask[:, 65:].any()
     assert backend.calls[0][1]["image"].shape == (1, 32, 40, 3)
 
 
@@ -107,7 +107,7 @@ def test_an_image_of_one_pixel_is_segmented(tiny, two_halves):
     found = segmenter.segment(np.zeros((1, 1, 3), np.uint8))
     assert len(found) == 2
     assert found.boxes.max() <= 1
-    assert found.full_mask(0).shape == (1, 1)
+    assert found[0].mask.shape == (1, 1)
 
 
 def test_a_grey_image_is_refused(tiny, two_halves):
@@ -140,9 +140,9 @@ def test_a_bundle_is_segmented_by_onnx_runtime(tiny_bundle):
     np.testing.assert_allclose(found.scores, [0.9, 0.8])
     patch = np.zeros((96, 120), bool)
     patch[24:72, 12:48] = True
-    overlap = (found.full_mask(0) & patch).sum() / (found.full_mask(0) | patch).sum()
+    overlap = (found[0].mask & patch).sum() / (found[0].mask | patch).sum()
     assert overlap > 0.75  # a prototype cell is 12 pixels
-    assert not found.full_mask(1).any()
+    assert not found[1].mask.any()
 
 
 def test_the_torch_backend_does_not_take_a_bundle(tiny_bundle):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -14,6 +15,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from yolact_ros.errors import YolactError
 from yolact_ros.msg import InstanceArray
+from yolact_ros.ros.inputs.camera import wake_executor
 from yolact_ros.ros.inputs.mailbox import Inbox, Mailbox
 from yolact_ros.ros.messages.images import bgr_from_message
 from yolact_ros.ros.messages.instances import message_from_detections
@@ -143,7 +145,7 @@ class Services:
         if mailbox.is_full:
             words = f"{MOST_WAITING} images are already waiting; retry when one has been answered."
             return Segment.Response(success=False, message=words)
-        question = SegmentRequest(request.image, self._wake)
+        question = SegmentRequest(request.image, partial(wake_executor, self._node))
         self._waiting.add(question)
         try:
             mailbox.put(question)
@@ -169,7 +171,3 @@ class Services:
         response.success = True
         response.message = self._set_enabled(request.data)
         return response
-
-    def _wake(self) -> None:
-        if self._node.executor is not None:
-            self._node.executor.wake()

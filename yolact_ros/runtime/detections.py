@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
@@ -143,7 +144,18 @@ class Detections:
             IndexError: an index is out of range, or a boolean array has the wrong length.
         """
         if isinstance(key, (int, np.integer)):
-            return self._instance(int(key))
+            class_id = int(self.class_ids[key])
+            return Instance(
+                class_id=class_id,
+                class_name=self.class_names[class_id] if self.class_names else "",
+                score=float(self.scores[key]),
+                mask_score=float(self.mask_scores[key]),
+                box=self.boxes[key],
+                mask_roi=self.mask_rois[key],
+                crop=self.masks[key],
+                image_size=self.image_size,
+                track_id=None if self.track_ids is None else int(self.track_ids[key]),
+            )
         if not isinstance(key, slice):
             key = np.asarray(key)
             key = key.astype(np.int64) if not key.size and key.dtype != bool else key
@@ -184,9 +196,13 @@ class Detections:
         labels: np.ndarray = self.class_ids + 1
         return labels
 
-    def full_mask(self, index: int) -> np.ndarray:
-        """Return the (height, width) bool mask of one instance on the whole source image."""
-        return self._instance(index).mask
+    @cached_property
+    def best_first(self) -> list[int]:
+        """Indices in descending order of the mask scores, as in every message.
+
+        Where masks overlap in an image, the first ones come out on top.
+        """
+        return np.argsort(-self.mask_scores, kind="stable").tolist()
 
     def to_supervision(self) -> Any:
         """Convert to `supervision.Detections`, with full masks (N, height, width).
@@ -210,18 +226,4 @@ class Detections:
             class_id=self.class_ids,
             tracker_id=self.track_ids,
             data=data,
-        )
-
-    def _instance(self, index: int) -> Instance:
-        class_id = int(self.class_ids[index])
-        return Instance(
-            class_id=class_id,
-            class_name=self.class_names[class_id] if self.class_names else "",
-            score=float(self.scores[index]),
-            mask_score=float(self.mask_scores[index]),
-            box=self.boxes[index],
-            mask_roi=self.mask_rois[index],
-            crop=self.masks[index],
-            image_size=self.image_size,
-            track_id=None if self.track_ids is None else int(self.track_ids[index]),
         )

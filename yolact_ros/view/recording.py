@@ -100,8 +100,7 @@ class Recording:
 
     def log_detections(self, entity: str, found: Detections) -> None:
         """Add the detections in an image and the time that they took."""
-        best_first = np.argsort(-found.mask_scores, kind="stable").tolist()
-        self.log_masks(entity, class_image(found, best_first))
+        self.log_masks(entity, class_image(found))
         ids = [i.track_id or 0 for i in found]
         names = [f"{i.class_name} {i.score:.2f}" for i in found]
         self.log_boxes(entity, found.boxes, found.labels.tolist(), names, ids)

@@ -24,18 +24,18 @@ def test_of_overlapping_masks_the_best_one_wins():
     found = detections(
         [[0, 0, 4, 2], [2, 1, 6, 3], [5, 0, 5, 0]], class_ids=[4, 0, 1], scores=[0.5, 0.9, 0.2]
     )
-    best_first = [1, 0, 2]
-    instances = instance_image(found, best_first)
+    assert found.best_first == [1, 0, 2]
+    instances = instance_image(found)
     assert instances.dtype == np.uint16
     np.testing.assert_array_equal(
         instances, [[2, 2, 2, 2, 0, 0], [2, 2, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1]]
     )
-    classes = class_image(found, best_first)
+    classes = class_image(found)
     assert classes.dtype == np.uint8
     np.testing.assert_array_equal(
         classes, [[5, 5, 5, 5, 0, 0], [5, 5, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1]]
     )
-    confidence = confidence_image(found, best_first, background=0.7)
+    confidence = confidence_image(found, background=0.7)
     assert confidence.dtype == np.uint8
     np.testing.assert_array_equal(confidence, np.array([178, 229, 128], np.uint8)[instances])
 
@@ -44,16 +44,16 @@ def test_only_pixels_of_the_mask_are_painted():
     found = detections([[1, 0, 4, 2]], class_ids=[0], scores=[1.0])
     found.masks[0][0, 1] = False
     np.testing.assert_array_equal(
-        class_image(found, [0]), [[0, 1, 0, 1, 0, 0], [0, 1, 1, 1, 0, 0], [0] * 6]
+        class_image(found), [[0, 1, 0, 1, 0, 0], [0, 1, 1, 1, 0, 0], [0] * 6]
     )
 
 
 def test_nothing_found_gives_background():
     for paint in (instance_image, class_image):
-        image = paint(Detections.empty((2, 5)), [])
+        image = paint(Detections.empty((2, 5)))
         assert image.shape == (2, 5) and not image.any()
     for background, value in ((0.7, 178), (1.0, 255), (0.0, 1)):
-        image = confidence_image(Detections.empty((2, 5)), [], background=background)
+        image = confidence_image(Detections.empty((2, 5)), background=background)
         assert image.tolist() == [[value] * 5] * 2
 
 
@@ -63,5 +63,5 @@ def test_what_a_byte_cannot_hold_is_unlabelled_and_no_object_has_no_confidence()
         class_ids=[253, 254, 1000],
         scores=[0.001, 1.0, 0.5],
     )
-    assert class_image(found, [1, 2, 0])[0, :3].tolist() == [254, 255, 255]
-    assert confidence_image(found, [1, 2, 0], background=0.5)[0, :3].tolist() == [1, 255, 128]
+    assert class_image(found)[0, :3].tolist() == [254, 255, 255]
+    assert confidence_image(found, background=0.5)[0, :3].tolist() == [1, 255, 128]

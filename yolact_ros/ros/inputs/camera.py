@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from builtin_interfaces.msg import Time
@@ -61,7 +62,9 @@ class CameraInput:
         self._subscription: Subscription[Any] | None = None
         self._group: WhileThereIsRoom | None = None
         keep = settings.queue_size if self._keeps_all else 0
-        self.mailbox: Mailbox[CameraFrame] = inbox.new_mailbox(keep=keep, on_room=self._on_room)
+        self.mailbox: Mailbox[CameraFrame] = inbox.new_mailbox(
+            keep=keep, on_room=partial(wake_executor, node)
+        )
 
     def subscribe(self) -> None:
         """Start receiving images, unless already subscribed."""
@@ -96,9 +99,11 @@ class CameraInput:
         stamp = self._node.get_clock().now().to_msg()
         self.mailbox.put(CameraFrame(message, stamp, time.perf_counter()))
 
-    def _on_room(self) -> None:
-        if self._node.executor is not None:
-            self._node.executor.wake()
+
+def wake_executor(node: Node) -> None:
+    """Let the executor of a node look again at what it may execute; callable from any thread."""
+    if node.executor is not None:
+        node.executor.wake()
 
 
 class WhileThereIsRoom(MutuallyExclusiveCallbackGroup):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from yolact_ros.errors import MessageError
-from yolact_ros.ros.inputs.camera import WhileThereIsRoom, image_qos, image_topic
+from yolact_ros.ros.inputs.camera import WhileThereIsRoom, image_qos, image_topic, wake_executor
 from yolact_ros.ros.inputs.graph import explain_silence
 from yolact_ros.ros.inputs.qos import SubscriptionEventCallbacks, SubscriptionWatch
 from yolact_ros.ros.inputs.stamp_matcher import Pairing
@@ -253,14 +254,10 @@ class DepthInput:
             self._latched = None
 
     def _new_pairing(self) -> Pairing[Image | CompressedImage]:
-        return Pairing(on_room=self._on_room if self._keeps_all else None)
+        return Pairing(on_room=partial(wake_executor, self._node) if self._keeps_all else None)
 
     def _is_full(self) -> bool:
         return self._images.is_full
-
-    def _on_room(self) -> None:
-        if self._node.executor is not None:
-            self._node.executor.wake()
 
     def _on_depth(self, message: Image | CompressedImage) -> None:
         self._images.put(nanoseconds(message.header.stamp), message)

@@ -22,7 +22,7 @@ def markers_message(result: Result) -> MarkerArray | None:
     if result.places is None:
         return None
     markers = [Marker(header=result.header, action=Marker.DELETEALL)]
-    for number, index in enumerate(result.best_first, start=1):
+    for number, index in enumerate(result.detections.best_first, start=1):
         place = result.places[index]
         if place is not None:
             markers += [_box(result, index, place, number), _name(result, index, place, number)]

@@ -35,7 +35,7 @@ def points_message(result: Result) -> PointCloud2 | None:
     if result.view is None or result.places is None:
         return None
     owners = np.zeros(result.view.metres.shape, np.uint16)
-    for number, index in reversed(list(enumerate(result.best_first, start=1))):
+    for number, index in reversed(list(enumerate(result.detections.best_first, start=1))):
         place = result.places[index]
         if place is not None:
             x, y = place.origin
@@ -74,10 +74,10 @@ def _points(
     found = result.detections
     numbers = owners[where]
     class_ids = np.zeros(len(found) + 1, np.uint16)
-    class_ids[1:] = found.labels[result.best_first]
+    class_ids[1:] = found.labels[found.best_first]
     scores = np.empty(len(found) + 1, np.float32)
     scores[0] = result.background_score
-    scores[1:] = found.mask_scores[result.best_first]
+    scores[1:] = found.mask_scores[found.best_first]
     points = np.empty(numbers.shape, POINT)
     points["x"], points["y"], points["z"] = points_of(view.rays, view.metres, where)
     colours = result.image[where].astype(np.uint32)

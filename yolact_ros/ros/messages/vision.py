@@ -54,7 +54,8 @@ def track_name(result: Result, index: int) -> str:
 def detections_message(result: Result) -> Detection2DArray:
     """Build the boxes of one image in pixels, best first as in `~/instances`."""
     return Detection2DArray(
-        header=result.header, detections=[_detection(result, i) for i in result.best_first]
+        header=result.header,
+        detections=[_detection(result, i) for i in result.detections.best_first],
     )
 
 
@@ -78,7 +79,7 @@ def detections_3d_message(result: Result) -> Detection3DArray | None:
     if result.places is None:
         return None
     message = Detection3DArray(header=result.header)
-    for index in result.best_first:
+    for index in result.detections.best_first:
         place = result.places[index]
         if place is None:
             continue

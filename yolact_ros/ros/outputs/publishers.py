@@ -111,10 +111,7 @@ class Outputs:
         started = time.perf_counter()
         latency_ms = 0.0
         for number, (topic, publisher) in enumerate(self._publishers.items()):
-            if publisher.get_subscription_count():
-                message = topic.make(result)
-                if message is not None:
-                    publisher.publish(message)
+            _publish(topic, publisher, result)
             if number == 0:
                 now = self._node.get_clock().now().to_msg()
                 latency_ms = milliseconds_since(result.header.stamp, now)
@@ -128,10 +125,7 @@ class Outputs:
     def publish_space(self, result: Result) -> None:
         """Publish the 3-D topics of one image; may wait for its depth."""
         for topic, publisher in self._space_publishers.items():
-            if publisher.get_subscription_count():
-                message = topic.make(result)
-                if message is not None:
-                    publisher.publish(message)
+            _publish(topic, publisher, result)
 
     def space_counts(self) -> FrameCounts | None:
         """Return the counts of the 3-D results; None if the worker publishes them."""
@@ -174,6 +168,11 @@ class Outputs:
     def _advertise(self, topic: Topic, on_matched: Callable[[], None] = lambda: None) -> Any:
         name = camera_topic(topic.name, self._camera)
         return new_publisher(self._node, topic.kind, name, topic.qos, on_matched=on_matched)
+
+
+def _publish(topic: Topic, publisher: Any, result: Result) -> None:
+    if publisher.get_subscription_count() and (message := topic.make(result)) is not None:
+        publisher.publish(message)
 
 
 def camera_topic(topic: str, camera: str) -> str:

@@ -44,11 +44,6 @@ class Result:
     find_depth: Callable[[], DepthView | None] = lambda: None
 
     @cached_property
-    def best_first(self) -> list[int]:
-        """Return the detection indices in `~/instances` order; the first has instance_id 1."""
-        return np.argsort(-self.detections.mask_scores, kind="stable").tolist()
-
-    @cached_property
     def overlay(self) -> np.ndarray:
         """Return the image with its detections drawn on it, (H, W, 3) uint8 BGR."""
         return draw_detections(self.image, self.detections, self.class_names)
@@ -66,7 +61,7 @@ class Result:
     @cached_property
     def instance_image(self) -> np.ndarray:
         """Return the best object's instance id at each pixel, (H, W) uint16; 0 is background."""
-        return instance_image(self.detections, self.best_first)
+        return instance_image(self.detections)
 
     @property
     def background_score(self) -> float:

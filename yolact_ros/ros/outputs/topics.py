@@ -88,13 +88,11 @@ def _instance_image(result: Result) -> Image:
 
 
 def _class_image(result: Result) -> Image:
-    return message_from_labels(class_image(result.detections, result.best_first), result.header)
+    return message_from_labels(class_image(result.detections), result.header)
 
 
 def _confidence_image(result: Result) -> Image:
-    image = confidence_image(
-        result.detections, result.best_first, background=result.background_score
-    )
+    image = confidence_image(result.detections, background=result.background_score)
     return message_from_labels(image, result.header)
 
 

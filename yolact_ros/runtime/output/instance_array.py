@@ -61,7 +61,6 @@ def make_instance_array(
             mask=pack(encode_mask(mask, mask_encoding)),
         )
 
-    best_first = np.argsort(-detections.mask_scores, kind="stable").tolist()
     height, width = detections.image_size
     return types[INSTANCE_ARRAY](
         header=header,
@@ -69,5 +68,7 @@ def make_instance_array(
         width=width,
         frame_type=FRAME_TYPES[detections.frame_type],
         keyframe_stamp=keyframe_stamp,
-        instances=[instance(number, index) for number, index in enumerate(best_first, start=1)],
+        instances=[
+            instance(number, index) for number, index in enumerate(detections.best_first, start=1)
+        ],
     )

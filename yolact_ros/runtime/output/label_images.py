@@ -9,15 +9,12 @@ import numpy as np
 from yolact_ros.runtime.detections import Detections
 
 
-def label_image(
-    detections: Detections, values: Sequence[int], *, best_first: Sequence[int], dtype: type
-) -> np.ndarray:
+def label_image(detections: Detections, values: Sequence[int], *, dtype: type) -> np.ndarray:
     """Paint one value per detection into an image of zeros.
 
     Args:
         detections: detections of one image.
         values: value of each detection, in order; values that exceed `dtype` become its maximum.
-        best_first: indices of the detections, the ones on top first.
         dtype: an unsigned integer type.
 
     Returns:
@@ -25,7 +22,7 @@ def label_image(
     """
     image: np.ndarray = np.zeros(detections.image_size, dtype)
     most = np.iinfo(dtype).max
-    for index in reversed(best_first):
+    for index in reversed(detections.best_first):
         x1, y1, x2, y2 = detections.mask_rois[index]
         np.copyto(
             image[y1:y2, x1:x2], dtype(min(values[index], most)), where=detections.masks[index]
@@ -33,28 +30,23 @@ def label_image(
     return image
 
 
-def instance_image(detections: Detections, best_first: Sequence[int]) -> np.ndarray:
-    """Paint (height, width) uint16: 0 background, else k for `best_first[k - 1]`."""
+def instance_image(detections: Detections) -> np.ndarray:
+    """Paint (height, width) uint16: 0 background, else k for `detections.best_first[k - 1]`."""
     numbers = np.empty(len(detections), np.int64)
-    numbers[list(best_first)] = np.arange(1, len(detections) + 1)
-    return label_image(detections, numbers.tolist(), best_first=best_first, dtype=np.uint16)
+    numbers[detections.best_first] = np.arange(1, len(detections) + 1)
+    return label_image(detections, numbers.tolist(), dtype=np.uint16)
 
 
-def class_image(detections: Detections, best_first: Sequence[int]) -> np.ndarray:
+def class_image(detections: Detections) -> np.ndarray:
     """Paint (height, width) uint8: 0 background, else the label; 255 for labels from 255 on."""
-    return label_image(
-        detections, detections.labels.tolist(), best_first=best_first, dtype=np.uint8
-    )
+    return label_image(detections, detections.labels.tolist(), dtype=np.uint8)
 
 
-def confidence_image(
-    detections: Detections, best_first: Sequence[int], *, background: float
-) -> np.ndarray:
+def confidence_image(detections: Detections, *, background: float) -> np.ndarray:
     """Paint the confidence of each pixel's class.
 
     Args:
         detections: detections of one image.
-        best_first: indices of the detections, the ones on top first.
         background: score of the pixels without an object, in [0, 1].
 
     Returns:
@@ -62,6 +54,6 @@ def confidence_image(
     """
     scores = np.append(detections.mask_scores.astype(np.float64), background)
     *objects, empty = np.clip(np.rint(scores * 255), 1, 255).astype(int).tolist()
-    image = label_image(detections, objects, best_first=best_first, dtype=np.uint8)
+    image = label_image(detections, objects, dtype=np.uint8)
     image[image == 0] = empty
     return image

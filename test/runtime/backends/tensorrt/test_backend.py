@@ -175,7 +175,7 @@ def test_interleaved_cameras_get_what_onnx_runtime_gives(
         partial += got.frame_type == "partial"
         np.testing.assert_array_equal(got.boxes, expected.boxes)
         for i in range(len(expected)):
-            np.testing.assert_array_equal(got.full_mask(i), expected.full_mask(i))
+            np.testing.assert_array_equal(got[i].mask, expected[i].mask)
         sizes.append(backend.device_memory)
     assert partial > 10
     assert sizes[-1] == sizes[3 * cameras]  # one set of features for each camera, and a next one
@@ -213,7 +213,7 @@ def test_steps_of_two_images_interleave_without_mixing(tiny_learned_bundle, back
         assert got.frame_type == wanted.frame_type
         np.testing.assert_array_equal(got.boxes, wanted.boxes)
         for i in range(len(wanted)):
-            np.testing.assert_array_equal(got.full_mask(i), wanted.full_mask(i))
+            np.testing.assert_array_equal(got[i].mask, wanted[i].mask)
         assert 0 < got.timings["inference"] < 60_000  # between two events of the driver
 
 
