@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from yolact_ros.config import WARPS, ModelConfig, model_from_plain
-from yolact_ros.errors import BundleError, ConfigError
+from yolact_ros.errors import BackendError, BundleError, ConfigError
 from yolact_ros.files import parse_json, read_file
 from yolact_ros.runtime.detect_forms import DETECT_FORMS
 from yolact_ros.runtime.onnx_file import inspect_onnx
@@ -119,8 +119,14 @@ class Bundle:
         """Read the ONNX model of a graph, which must be unaltered since the bundle was opened.
 
         Raises:
+            BackendError: the bundle has no such graph.
             BundleError: it cannot be read, or has been replaced in the meantime.
         """
+        if name not in self.graphs:
+            raise BackendError(
+                f"The bundle {self.folder} does not have the graph {name!r}; it has: "
+                f"{', '.join(self.graphs)}."
+            )
         graph = self.graphs[name]
         content = read_file(graph.path, limit=MAX_GRAPH_BYTES, error=BundleError)
         if hashlib.sha256(content).hexdigest() != graph.sha256:
@@ -243,11 +249,11 @@ def _check_graph(folder: Path, name: str, entry: Mapping[str, Any]) -> GraphInfo
         )
     graph = GraphInfo(path, _tensors(entry["inputs"]), _tensors(entry["outputs"]), digest)
     try:
-        held = inspect_onnx(content)
+        inputs, outputs = inspect_onnx(content)
     except ValueError as error:
         raise _fault(folder, f"{path} {error}.") from error
-    _compare(folder, name, "inputs", graph.inputs, held.inputs)
-    _compare(folder, name, "outputs", graph.outputs, held.outputs)
+    _compare(folder, name, "inputs", graph.inputs, inputs)
+    _compare(folder, name, "outputs", graph.outputs, outputs)
     return graph
 
 

@@ -8,7 +8,6 @@ have `onnx`, and ONNX Runtime does not expose weights.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -29,21 +28,12 @@ _RAW = {1: "<f4", 10: "<f2", 11: "<f8"}
 _DEEPEST = 40
 
 
-@dataclass
-class OnnxFile:
-    """Holds the inputs and outputs that a graph declares.
-
-    Attributes:
-        inputs: name to shape and numpy dtype; -1 is a free dimension, None an unknown shape.
-        outputs: the same.
-    """
-
-    inputs: dict[str, tuple[tuple[int, ...] | None, str]] = field(default_factory=dict)
-    outputs: dict[str, tuple[tuple[int, ...] | None, str]] = field(default_factory=dict)
+# Name -> shape and numpy dtype; -1 is a free dimension, None an unknown shape.
+Tensors = dict[str, tuple[tuple[int, ...] | None, str]]
 
 
-def inspect_onnx(content: bytes) -> OnnxFile:
-    """Read inputs and outputs, and check every tensor in the file.
+def inspect_onnx(content: bytes) -> tuple[Tensors, Tensors]:
+    """Read the inputs and outputs that a graph declares, and check every tensor of the file.
 
     Scalar infinities are allowed as bounds and fill values; NaN is not.
 
@@ -51,15 +41,16 @@ def inspect_onnx(content: bytes) -> OnnxFile:
         ValueError: the file is not protobuf, has weights in another file, or has weights that
             are NaN or infinite. The message continues a sentence that names the file.
     """
-    found = OnnxFile()
+    inputs: Tensors = {}
+    outputs: Tensors = {}
     data = memoryview(content)
     for kind, start, end, depth in _walk(data, "model", 0, len(data), 0):
         if kind == "tensor":
             _check_tensor(data, start, end)
         elif kind in ("input", "output") and depth == 2:
             name, info = _value_info(data, start, end)
-            (found.inputs if kind == "input" else found.outputs)[name] = info
-    return found
+            (inputs if kind == "input" else outputs)[name] = info
+    return inputs, outputs
 
 
 def _walk(

@@ -250,15 +250,15 @@ class Stream:
             flow = self._search.between(grey, keyframe)
             return flow_change(flow, grey, keyframe)
 
-        decision = self._policy.decide(
+        reason = self._policy.decide(
             frame.stamp,
             frame.placement.image_size,
             change=change if grey is not None else None,
             requested=frame.requested,
             reusable=propagates or bool(self._network.description.warps),
         )
-        if decision.is_keyframe:
-            step = Step(self._network.whole_graph, reason=decision.reason)
+        if reason is not None:
+            step = Step(self._network.whole_graph, reason=reason)
             self._keyframe_grey = grey
         elif propagates:
             step = Step(None)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from yolact_ros.errors import BackendError, BundleError
+from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.tensorrt.cache import engine_folders, writable_folder
 from yolact_ros.runtime.bundle import Bundle, GraphInfo, TensorInfo
 
@@ -155,11 +155,7 @@ class OnnxRuntimeBackend:
         self._sessions.clear()
 
     def _load(self, graph: str) -> Any:
-        if graph not in self.bundle.graphs:
-            raise BackendError(
-                f"The bundle {self.bundle.folder} does not have the graph {graph!r}; it has: "
-                f"{', '.join(self.bundle.graphs)}."
-            )
+        content = self.bundle.read_graph(graph)
         library = self._library
         options = library.SessionOptions()
         options.intra_op_num_threads = self.threads
@@ -187,11 +183,7 @@ class OnnxRuntimeBackend:
                 half=self._half,
                 engines=engines,
             )
-            session = library.InferenceSession(
-                self.bundle.read_graph(graph), sess_options=options, providers=providers
-            )
-        except BundleError:
-            raise
+            session = library.InferenceSession(content, sess_options=options, providers=providers)
         except Exception as error:  # the library does not export its exception types
             hint = ""
             version = tuple(int(part) for part in library.__version__.split(".")[:2])

@@ -120,11 +120,6 @@ class OpenVinoBackend:
         self._requests.clear()
 
     def _load(self, graph: str) -> Any:
-        if graph not in self.bundle.graphs:
-            raise BackendError(
-                f"The bundle {self.bundle.folder} does not have the graph {graph!r}; it has: "
-                f"{', '.join(self.bundle.graphs)}."
-            )
         content = self.bundle.read_graph(graph)
         try:
             model = self._core.read_model(model=content, weights=b"")

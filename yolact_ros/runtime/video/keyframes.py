@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from yolact_ros.config import KeyframeConfig
 
@@ -15,22 +14,6 @@ TIME_JUMP = "time_jump"  # the stamps go back or have a gap
 FEATURE_AGE = "feature_age"  # the features are too old
 INTERVAL = "interval"  # the keyframe interval has passed
 SCENE_CHANGE = "scene_change"  # too much has changed since the keyframe
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Holds the decision on one image.
-
-    Attributes:
-        reason: why it is a keyframe, one of the constants above; None if it is not.
-    """
-
-    reason: str | None
-
-    @property
-    def is_keyframe(self) -> bool:
-        """Return whether the full network runs."""
-        return self.reason is not None
 
 
 class KeyframePolicy:
@@ -62,7 +45,7 @@ class KeyframePolicy:
         change: Callable[[], float] | None = None,
         requested: bool = False,
         reusable: bool = True,
-    ) -> Decision:
+    ) -> str | None:
         """Decide on the next image.
 
         Args:
@@ -74,6 +57,9 @@ class KeyframePolicy:
             requested: whether a keyframe was requested.
             reusable: whether anything of earlier images can be reused; if not, this image is a
                 keyframe at any interval.
+
+        Returns:
+            Why the image is a keyframe, one of the constants above; None if it is not.
         """
         reason = self._reason(stamp, image_size, change, requested, reusable)
         if reason is None:
@@ -83,7 +69,7 @@ class KeyframePolicy:
             self._since_keyframe = 0
         self._previous_stamp = stamp
         self._image_size = image_size
-        return Decision(reason)
+        return reason
 
     def _reason(
         self,
