@@ -45,7 +45,7 @@ def test_the_everyday_model_finds_the_astronaut():
         found = segmenter.segment(photograph("astronaut"))
         names = [segmenter.description.model.classes[i] for i in found.class_ids]
     assert names.count("person") == 1
-    mask = found.full_mask(names.index("person"))
+    mask = found[names.index("person")].mask
     face, shoulder = mask[60:150, 190:250], mask[300:480, 120:280]
     shuttle, sky = mask[20:200, 380:500], mask[20:150, 10:120]
     assert face.mean() > 0.9 and shoulder.mean() > 0.4
