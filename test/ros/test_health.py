@@ -11,15 +11,16 @@ pytest.importorskip("diagnostic_msgs")
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from yolact_ros.config import ModelConfig
 from yolact_ros.ros.diagnostics.health import (
     CameraStats,
-    ModelStats,
     Percentiles,
     camera_status,
     model_status,
 )
 from yolact_ros.ros.inputs.mailbox import FrameCounts
 from yolact_ros.ros.parameters.settings import DiagnosticSettings
+from yolact_ros.runtime.bundle import ModelDescription
 
 OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
 ERROR, STALE = DiagnosticStatus.ERROR, DiagnosticStatus.STALE
@@ -176,15 +177,14 @@ def test_a_camera_of_which_nothing_is_known_has_no_rate():
     assert {e.value for e in status.values if "rate" in e.key} == {"0.0", "none"}
 
 
-MODEL = ModelStats(
-    state="active",
-    name="tabletop",
-    identity="0123456789ab",
-    backend="OnnxRuntime",
-    target="onnxruntime",
-    precision="fp32",
-    memory_mb=171.4,
-)
+MODEL = {
+    "state": "active",
+    "model": ModelDescription(
+        ModelConfig("tabletop", ("mug",)), "dense", max_detections=10, identity="0123456789ab"
+    ),
+    "backend": "OnnxRuntime",
+    "memory_mb": 171.4,
+}
 
 
 @pytest.mark.parametrize(
@@ -197,16 +197,16 @@ MODEL = ModelStats(
             "active, tabletop on TensorRt (experimental: not yet run on a GPU)",
         ),
         ({"fault": "The device is gone."}, ERROR, "The device is gone."),
-        ({"name": "", "state": "unconfigured"}, OK, "unconfigured"),
+        ({"model": None, "state": "unconfigured"}, OK, "unconfigured"),
     ],
 )
 def test_the_model_is_judged_in_words(changes, level, message):
-    status = model_status("yolact", replace(MODEL, **changes))
+    status = model_status("yolact", **(MODEL | changes))
     assert (status.level, status.message, status.name) == (level, message, "yolact: model")
 
 
 def test_the_models_values_tell_it_from_all_others():
-    values = {e.key: e.value for e in model_status("yolact", MODEL).values}
+    values = {e.key: e.value for e in model_status("yolact", **MODEL).values}
     assert values == {
         "state": "active",
         "model": "tabletop",

@@ -12,7 +12,7 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from yolact_ros.errors import YolactError
-from yolact_ros.ros.diagnostics.health import ACTIVE, ModelStats
+from yolact_ros.ros.diagnostics.health import ACTIVE
 from yolact_ros.ros.diagnostics.publisher import CameraWindow, Diagnostics
 from yolact_ros.ros.inputs.camera import CameraInput
 from yolact_ros.ros.inputs.depth import DepthInput
@@ -143,7 +143,12 @@ class YolactNode(LifecycleNode):
                     description.model.classes, threshold=settings.frames.score_threshold
                 )
             self._worker.serve(self.pipelines)
-            self._diagnose(self._worker.backend_name, description)
+            self.diagnostics.model = description
+            self.diagnostics.backend = self._worker.backend_name
+            self.diagnostics.gauges = [
+                CameraWindow(p.camera, p.meter, p.outputs.space_counts) for p in self.pipelines
+            ]
+            self.diagnostics.state = "inactive"
             self.parameters.guard(functools.partial(check_model, description))
         except BaseException:
             self.release()
@@ -207,7 +212,7 @@ class YolactNode(LifecycleNode):
             pipeline.close()
         self.pipelines = []
         self.diagnostics.gauges = ()
-        self.diagnostics.model = ModelStats(state="")
+        self.diagnostics.model = None
         self.diagnostics.state = "unconfigured"
         self.parameters.thaw()
         if not ended:
@@ -248,21 +253,6 @@ class YolactNode(LifecycleNode):
 
     def _report_configuring(self, what: str) -> None:
         self.diagnostics.state = f"configuring: {what}"
-
-    def _diagnose(self, backend_name: str, description: ModelDescription) -> None:
-        """Report the open model and its cameras in the diagnostics."""
-        self.diagnostics.model = ModelStats(
-            state="",
-            name=description.model.name,
-            identity=description.identity,
-            backend=backend_name,
-            target=description.target,
-            precision=description.precision,
-        )
-        self.diagnostics.gauges = [
-            CameraWindow(p.camera, p.meter, p.outputs.space_counts) for p in self.pipelines
-        ]
-        self.diagnostics.state = "inactive"
 
     def _take_images(self) -> None:
         """Subscribe if the node is active and enabled; unsubscribe otherwise."""

@@ -7,12 +7,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from typing import Any
 
 from rclpy.node import Node
 
-from yolact_ros.config import BackendConfig
 from yolact_ros.errors import ConfigError, MessageError, YolactError
 from yolact_ros.ros.inputs.camera import CameraFrame
 from yolact_ros.ros.inputs.mailbox import Inbox, Mailbox
@@ -71,7 +71,6 @@ class Worker:
             on_broken: called by the worker's thread, with the reason, when the model has failed on
                 too many consecutive images.
         """
-        self._description: ModelDescription | None = None
         self.backend_name = ""
         self._logger = node.get_logger()
         self._clock = node.get_clock()
@@ -79,10 +78,9 @@ class Worker:
         self._settings = settings
         self._on_broken = on_broken
         self._pipelines: dict[Mailbox[CameraFrame], Pipeline] = {}
-        self._opened = threading.Event()
+        self._opened: Future[ModelDescription] = Future()
         self._ended = threading.Event()
         self._progress = "opening the model"
-        self._error: Exception | None = None
         self._failures = 0  # consecutive images
         self._preparation_s = 0.0  # time for the last image
         self._runs_s: dict[str, tuple[float, float]] = {}  # the last two run times of each graph
@@ -106,7 +104,7 @@ class Worker:
         started = time.monotonic()
         due = started + PROGRESS_S
         self._thread.start()
-        while not self._opened.wait(0.05):
+        while not wait([self._opened], 0.05).done:
             report(self._progress)
             if interrupted():
                 raise YolactError("The node was asked to end before the model was open.")
@@ -115,10 +113,7 @@ class Worker:
                 self._logger.info(
                     f"Opening the model has taken {time.monotonic() - started:.0f} s so far."
                 )
-        if self._description is None:
-            assert self._error is not None
-            raise self._error
-        return self._description
+        return self._opened.result()
 
     def serve(self, pipelines: Sequence[Pipeline]) -> None:
         """Set the cameras before any of them is subscribed."""
@@ -137,12 +132,10 @@ class Worker:
             with logging_to(self._logger):
                 segmenter = self._open_segmenter()
         except Exception as error:  # noqa: BLE001 - raised again by `open`
-            self._error = error
-            self._opened.set()
+            self._opened.set_exception(error)
             return
-        self._description = segmenter.description
         self.backend_name = segmenter.backend_name
-        self._opened.set()
+        self._opened.set_result(segmenter.description)
         with segmenter:
             self._serve(segmenter)
 
@@ -153,9 +146,7 @@ class Worker:
         segmenter = Segmenter.open(
             path,
             postprocess=settings.frames,
-            backend=BackendConfig(
-                **{item.name: getattr(settings.model, item.name) for item in fields(BackendConfig)}
-            ),
+            backend=settings.model,
             report=self._on_progress,
         )
         try:

@@ -11,6 +11,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from yolact_ros.ros.inputs.mailbox import COUNTED, FrameCounts
 from yolact_ros.ros.inputs.qos import lost_messages_message
 from yolact_ros.ros.parameters.settings import DiagnosticSettings
+from yolact_ros.runtime.bundle import ModelDescription
 
 OK, WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
 ERROR, STALE = DiagnosticStatus.ERROR, DiagnosticStatus.STALE
@@ -91,31 +92,6 @@ class CameraStats:
         return number / self.window_s if self.window_s > 0 else 0.0
 
 
-@dataclass(frozen=True)
-class ModelStats:
-    """Holds a snapshot of the model.
-
-    Attributes:
-        state: of the node, e.g. `active`.
-        name: name of the model; empty if no model is open.
-        identity: first digits of the bundle's SHA-256.
-        backend: the library that runs the model.
-        target: the library that its graphs were exported for.
-        precision: arithmetic precision of the graphs.
-        memory_mb: resident memory of the process in MB; 0 if unknown.
-        fault: why the model was given up or could not be opened; empty if there is no fault.
-    """
-
-    state: str
-    name: str = ""
-    identity: str = ""
-    backend: str = ""
-    target: str = ""
-    precision: str = ""
-    memory_mb: float = 0.0
-    fault: str = ""
-
-
 def camera_status(node: str, reading: CameraStats, limits: DiagnosticSettings) -> DiagnosticStatus:
     """Return the diagnostic status of one camera."""
     recent = reading.recent
@@ -147,21 +123,39 @@ def camera_status(node: str, reading: CameraStats, limits: DiagnosticSettings) -
     return _status(f"{node}: {reading.topic}", level, message or _summary(reading), values)
 
 
-def model_status(node: str, reading: ModelStats) -> DiagnosticStatus:
-    """Return the diagnostic status of the model and its process."""
-    backend = reading.backend + EXPERIMENTAL.get(reading.backend, "")
-    summary = f"{reading.state}, {reading.name} on {backend}"
-    values = {
-        "state": reading.state,
-        "model": reading.name or "none",
-        "SHA-256": reading.identity,
-        "backend": backend,
-        "target": reading.target,
-        "precision": reading.precision,
-        "memory (MB)": f"{reading.memory_mb:.0f}",
-    }
-    message = reading.fault or (summary if reading.name else reading.state)
-    return _status(f"{node}: model", ERROR if reading.fault else OK, message, values)
+def model_status(
+    node: str,
+    state: str,
+    model: ModelDescription | None,
+    *,
+    backend: str = "",
+    memory_mb: float = 0.0,
+    fault: str = "",
+) -> DiagnosticStatus:
+    """Return the diagnostic status of the model and its process.
+
+    Args:
+        node: name of the node.
+        state: state of the node, e.g. `active`.
+        model: the open model; None if there is none.
+        backend: the library that runs the model.
+        memory_mb: resident memory of the process in MB; 0 if unknown.
+        fault: why the model was given up or could not be opened; empty if there is no fault.
+    """
+    backend += EXPERIMENTAL.get(backend, "")
+    values = dict.fromkeys(("SHA-256", "backend", "target", "precision"), "")
+    summary = state
+    if model is not None:
+        summary = f"{state}, {model.model.name} on {backend}"
+        values = {
+            "SHA-256": model.identity,
+            "backend": backend,
+            "target": model.target,
+            "precision": model.precision,
+        }
+    head = {"state": state, "model": model.model.name if model else "none"}
+    values = head | values | {"memory (MB)": f"{memory_mb:.0f}"}
+    return _status(f"{node}: model", ERROR if fault else OK, fault or summary, values)
 
 
 def _camera_findings(reading: CameraStats, limits: DiagnosticSettings) -> Iterable[Finding]:

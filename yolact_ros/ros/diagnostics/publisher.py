@@ -19,7 +19,6 @@ from yolact_ros.ros.diagnostics.health import (
     STAGES,
     STALE,
     CameraStats,
-    ModelStats,
     Percentiles,
     camera_status,
     model_status,
@@ -28,6 +27,7 @@ from yolact_ros.ros.inputs.camera import CameraInput
 from yolact_ros.ros.inputs.graph import count_namesakes, name_image_topics
 from yolact_ros.ros.inputs.mailbox import COUNTED, FrameCounts
 from yolact_ros.ros.parameters.settings import DiagnosticSettings
+from yolact_ros.runtime.bundle import ModelDescription
 
 TOPIC = "/diagnostics"
 PERIOD_S = 1.0
@@ -133,7 +133,8 @@ class Diagnostics:
 
     Attributes:
         state: state of the node, such as `active`.
-        model: the open model; its state, memory and fault are filled in here.
+        model: the open model; None if there is none.
+        backend: the library that runs it.
         fault: why the model was given up or a transition failed; empty if nothing is wrong.
         gauges: one per camera.
     """
@@ -141,7 +142,8 @@ class Diagnostics:
     def __init__(self, node: Node, limits: Callable[[], DiagnosticSettings]) -> None:
         self.state = "unconfigured"
         self.fault = ""
-        self.model = ModelStats(state="")
+        self.model: ModelDescription | None = None
+        self.backend = ""
         self.gauges: Sequence[CameraWindow] = ()
         self._node = node
         self._limits = limits
@@ -166,8 +168,15 @@ class Diagnostics:
                 "name or namespace (-r __node:=NAME; launch argument name or namespace).",
                 throttle_duration_sec=NAMESAKE_PERIOD_S,
             )
-        model = replace(self.model, state=state, fault=self.fault, memory_mb=memory_mb())
-        message = DiagnosticArray(status=[model_status(self._name, model)])
+        model = model_status(
+            self._name,
+            state,
+            self.model,
+            backend=self.backend,
+            memory_mb=memory_mb(),
+            fault=self.fault,
+        )
+        message = DiagnosticArray(status=[model])
         message.header.stamp = self._node.get_clock().now().to_msg()
         for camera, reading in readings:
             publishers = self._node.count_publishers(camera.topic)
