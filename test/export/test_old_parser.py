@@ -35,10 +35,16 @@ for path in sys.argv[1:]:
     network = trt.Builder(log).create_network(0)
     parser = trt.OnnxParser(network, log)
     assert parser.parse(open(path, "rb").read()), parser.get_error(0).desc()
-    layers = [network.get_layer(index) for index in range(network.num_layers)]
-    layers = [layer for layer in layers if layer.type == trt.LayerType.GRID_SAMPLE]
+    every = [network.get_layer(index) for index in range(network.num_layers)]
+    layers = [layer for layer in every if layer.type == trt.LayerType.GRID_SAMPLE]
     for layer in layers:
         layer.__class__ = trt.IGridSampleLayer
+        assert not layer.align_corners and layer.sample_mode == trt.SampleMode.FILL
+    for layer in every:
+        if layer.type == trt.LayerType.RESIZE:
+            layer.__class__ = trt.IResizeLayer
+            transformation = layer.coordinate_transformation.name
+            assert (layer.resize_mode.name, transformation) == ("LINEAR", "HALF_PIXEL")
     print(",".join(layer.interpolation_mode.name for layer in layers))
     sample_bilinearly(network, trt)
     print(",".join(layer.interpolation_mode.name for layer in layers))
