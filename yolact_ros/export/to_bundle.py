@@ -105,7 +105,7 @@ def export_bundle(
         )
     if masks not in ("host", "graph") or (masks == "graph" and nms == "host"):
         raise ConfigError(f"masks is {masks!r}; expected host, or graph together with nms graph.")
-    PostprocessConfig(max_detections=max_detections)  # raises if it is out of range
+    PostprocessConfig(max_detections=max_detections, top_k=top_k)  # raises if out of range
     form = DEFORM_CONV_FORMS[target] if deform_conv is None else deform_conv
     if form not in FORMS:
         raise ConfigError(f"deform_conv is {form!r}; expected one of: {', '.join(FORMS)}.")
