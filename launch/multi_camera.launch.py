@@ -48,7 +48,8 @@ def _remappings(context: LaunchContext) -> list[SetRemap]:
         cameras = yaml.safe_load(text)
     except yaml.YAMLError:
         cameras = None
-    if not isinstance(cameras, list) or not cameras or not all(map(_is_name, cameras)):
+    named = isinstance(cameras, list) and all(isinstance(n, str) and n for n in cameras)
+    if not cameras or not named:
         raise RuntimeError(
             f"Launch argument cameras is {text!r}; expected a list of names, as in "
             "'[front, rear]'."
@@ -61,7 +62,3 @@ def _remappings(context: LaunchContext) -> list[SetRemap]:
         for camera in cameras
         for argument, (name, _, _) in TOPICS.items()
     ]
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value)

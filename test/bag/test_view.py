@@ -64,7 +64,7 @@ def test_objects_of_a_bag_with_depth_are_shown_in_space(
         (["--depth", "/depth"], "require both"),
         (
             ["--depth", "/depth", "--camera-info", "/none"],
-            "no camera info on /none; it has: /info",
+            "no camera info on /none; topics with camera info: /info",
         ),
         (["--depth", "/none", "--camera-info", "/info"], "no images on /none"),
     ],

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 
-from yolact_ros.bag.files import find_images, open_bag, read_messages
+from yolact_ros.bag.files import find_connections, find_images, open_bag, read_messages
 from yolact_ros.bag.messages import read_message
-from yolact_ros.errors import DatasetError, MessageError
+from yolact_ros.errors import MessageError
 from yolact_ros.runtime.depth.messages import intrinsics_of, metres_of
 from yolact_ros.runtime.depth.objects import DepthView, view_of
 from yolact_ros.runtime.depth.pinhole import pixel_rays
@@ -33,7 +32,7 @@ class BagDepth:
         """
         self._messages = read_messages(reader, find_images(reader, depth))
         self._next: tuple[int, Any] | None = None
-        topics = _connections(reader, info)
+        topics = find_connections(reader, info, [CAMERA_INFO], what="camera info")
         _, _, data = next(read_messages(reader, topics))
         self._rays = pixel_rays(
             intrinsics_of(read_message(data, CAMERA_INFO), rectified=rectified)
@@ -71,14 +70,3 @@ def open_depth(bag: Path, depth: str, info: str, *, rectified: bool) -> Iterator
     """Open a bag for its depth images; see `BagDepth`."""
     with open_bag(bag) as reader:
         yield BagDepth(reader, depth, info, rectified=rectified)
-
-
-def _connections(reader: Reader, topic: str) -> list[Connection]:
-    found = [c for c in reader.connections if c.msgtype == CAMERA_INFO and c.msgcount]
-    wanted = f"/{topic.lstrip('/')}"
-    if not (matching := [connection for connection in found if connection.topic == wanted]):
-        known = ", ".join(sorted({connection.topic for connection in found})) or "none"
-        raise DatasetError(
-            f"The bag {reader.path} has no camera info on {topic}; it has: {known}."
-        )
-    return matching

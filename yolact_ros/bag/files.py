@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,20 +142,34 @@ def find_images(reader: Reader, topic: str | None) -> list[Connection]:
     Raises:
         DatasetError: there is no such topic, or there are several.
     """
-    images = [c for c in reader.connections if c.msgtype in IMAGE_TYPES and c.msgcount]
-    topics = list(dict.fromkeys(connection.topic for connection in images))
-    known = ", ".join(topics) or "none"
-    if topic is None and len(topics) != 1:
+    if topic is None:
+        images = [c for c in reader.connections if c.msgtype in IMAGE_TYPES and c.msgcount]
+        topics = list(dict.fromkeys(connection.topic for connection in images))
+        if len(topics) != 1:
+            raise DatasetError(
+                f"The bag {reader.path} has {len(topics)} image topics "
+                f"({', '.join(topics) or 'none'}); name one with --topic."
+            )
+        (topic,) = topics
+    return find_connections(reader, topic, IMAGE_TYPES, what="images")
+
+
+def find_connections(
+    reader: Reader, topic: str, kinds: Sequence[str], *, what: str
+) -> list[Connection]:
+    """Find the connections of a topic, whose message types are among `kinds`.
+
+    Raises:
+        DatasetError: there are no such messages on it; the message calls them `what`.
+    """
+    found = [c for c in reader.connections if c.msgtype in kinds and c.msgcount]
+    matching = [c for c in found if c.topic == f"/{topic.lstrip('/')}"]
+    if not matching:
+        known = ", ".join(dict.fromkeys(connection.topic for connection in found)) or "none"
         raise DatasetError(
-            f"The bag {reader.path} has {len(topics)} image topics ({known}); "
-            "name one with --topic."
+            f"The bag {reader.path} has no {what} on {topic}; topics with {what}: {known}."
         )
-    wanted = topics[0] if topic is None else f"/{topic.lstrip('/')}"
-    if wanted not in topics:
-        raise DatasetError(
-            f"The bag {reader.path} has no images on {topic}; its image topics: {known}."
-        )
-    return [connection for connection in images if connection.topic == wanted]
+    return matching
 
 
 def copy_connections(writer: Writer, connections: list[Connection]) -> dict[int, Connection]:

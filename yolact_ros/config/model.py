@@ -15,7 +15,6 @@ from yolact_ros.errors import ConfigError
 IMAGENET_MEAN_BGR = (103.94, 116.78, 123.68)
 IMAGENET_STD_BGR = (57.38, 57.12, 58.40)
 
-RESIZES = ("squash", "letterbox")
 LETTERBOX_FILL_BGR = (104, 117, 124)  # ImageNet's mean, so that the border is neutral
 
 MAX_INPUT_SIDE = 8192
@@ -112,7 +111,7 @@ class ModelConfig(Checked):
         "squash",
         "How images are resized to the input size: stretched, or with the aspect ratio kept "
         "and the rest filled",
-        choices=RESIZES,
+        choices=("squash", "letterbox"),
     )
     flow: FlowConfig | None = None
 

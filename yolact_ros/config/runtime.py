@@ -14,11 +14,6 @@ WARPS = ("learned", "dis", "none")
 SHIPPED_MODELS = ("tabletop", "tools", "everyday")
 DEFAULT_MODEL = "tabletop"
 
-BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt", "torch")
-PROVIDERS = ("cpu", "cuda", "tensorrt", "gpu", "npu")
-PRECISIONS = ("f32", "bf16", "f16")
-BUILD_POLICIES = ("never", "if_missing", "always")
-
 
 @dataclass(frozen=True)
 class BackendConfig(Checked):
@@ -29,7 +24,7 @@ class BackendConfig(Checked):
         "Library that runs the network; auto: PyTorch for a checkpoint, TensorRT for a bundle "
         "that was exported for it if there is a GPU, otherwise what `yolact benchmark --compare "
         "--store` found fastest on this machine, or ONNX Runtime",
-        choices=BACKENDS,
+        choices=("auto", "onnxruntime", "openvino", "tensorrt", "torch"),
     )
     threads: int = setting(0, "CPU threads of the backend (0 = its own choice)", range=(0, 256))
     device: int = setting(0, "Index of the GPU, if one is used", range=(0, 63))
@@ -37,18 +32,18 @@ class BackendConfig(Checked):
         "cpu",
         "Device of the library: cpu; cuda or tensorrt with a build of ONNX Runtime that has it; "
         "gpu or npu (Intel's) with OpenVINO",
-        choices=PROVIDERS,
+        choices=("cpu", "cuda", "tensorrt", "gpu", "npu"),
     )
     precision: str = setting(
         "f32",
         "Arithmetic of OpenVINO, and f16 also of provider tensorrt; bf16 and f16 are faster where "
         "the hardware has them, and change results slightly",
-        choices=PRECISIONS,
+        choices=("f32", "bf16", "f16"),
     )
     build_engine: str = setting(
         "if_missing",
         "When TensorRT engines are built on opening a model, which can take minutes",
-        choices=BUILD_POLICIES,
+        choices=("never", "if_missing", "always"),
     )
 
 

@@ -67,9 +67,11 @@ class DepthInput:
         info = prefix + CAMERA_INFO
         self._kind, depth = image_topic(node, prefix + DEPTH, transport)
         self._node = node
-        self._wanted = {depth: wants_depth, info: wants_info}
-        self._kinds = {depth: self._kind, info: CameraInfo}
-        self._callbacks = {depth: self._on_depth, info: self._on_info}
+        # Whether it is wanted, the message type and the callback of each topic.
+        self._topics: dict[str, tuple[Callable[[], bool], type, Callable[[Any], None]]] = {
+            depth: (wants_depth, self._kind, self._on_depth),
+            info: (wants_info, CameraInfo, self._on_info),
+        }
         self._topic = node.resolve_topic_name(depth)
         self._info_topic = node.resolve_topic_name(info)
         self._subscriptions: dict[str, Any] = {}
@@ -201,26 +203,25 @@ class DepthInput:
                 self._follow()
 
     def _follow(self) -> None:
-        for topic, wanted in self._wanted.items():
-            subscription = self._subscriptions.get(topic)
-            if wanted() and subscription is None:
-                is_depth = self._kinds[topic] is not CameraInfo
+        for topic, (wanted, kind, callback) in self._topics.items():
+            is_wanted, is_depth = wanted(), kind is not CameraInfo
+            if is_wanted and topic not in self._subscriptions:
                 in_lockstep = self._keeps_all and is_depth
                 qos = image_qos(keeps_all=True) if in_lockstep else depth_qos()
                 group = WhileThereIsRoom(self._is_full) if is_depth else WhileThereIsRoom()
                 watch = SubscriptionWatch(self._node, topic)
                 self._groups[topic] = group
                 self._subscriptions[topic] = watch.subscribe(
-                    self._kinds[topic], self._callbacks[topic], qos, callback_group=group
+                    kind, callback, qos, callback_group=group
                 )
-            elif subscription is not None and not wanted():
+            elif not is_wanted and topic in self._subscriptions:
                 self._unsubscribe(topic)
-            if wanted() and self._kinds[topic] is CameraInfo and self._latched is None:
+            if is_wanted and not is_depth and self._latched is None:
                 self._latch(topic)
 
     def _unsubscribe(self, topic: str) -> None:
         self._node.destroy_subscription(self._subscriptions.pop(topic))
-        if self._kinds[topic] is CameraInfo:
+        if self._topics[topic][1] is CameraInfo:
             self._unlatch()
         else:
             self._images = self._new_pairing()  # frees the depth images
@@ -234,10 +235,8 @@ class DepthInput:
         """
         name = self._node.resolve_topic_name(topic)
         publishers = self._node.get_publishers_info_by_topic(name)
-        if not any(
-            publisher.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
-            for publisher in publishers
-        ):
+        durabilities = {publisher.qos_profile.durability for publisher in publishers}
+        if DurabilityPolicy.TRANSIENT_LOCAL not in durabilities:
             return
         self._latched = self._node.create_subscription(
             CameraInfo,
