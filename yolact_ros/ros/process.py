@@ -22,7 +22,7 @@ TOLD_TO_END = "told to end"
 JOIN_S = 0.5  # for the executor, which may be in a transition
 
 
-class Events:
+class Events(SimpleQueue[str]):
     """Queues the events that the main thread waits for.
 
     Signals are queued as well: Python runs their handlers in the main thread, which does
@@ -34,20 +34,11 @@ class Events:
 
     def __init__(self) -> None:
         self.ending = False
-        self._queue: SimpleQueue[str] = SimpleQueue()
         handle_signals(self._on_signal)
-
-    def put(self, event: str) -> None:
-        """Queue an event; callable from any thread."""
-        self._queue.put(event)
-
-    def get(self) -> str:
-        """Wait for the next event."""
-        return self._queue.get()
 
     def _on_signal(self, *_: object) -> None:
         self.ending = True
-        self._queue.put(TOLD_TO_END)
+        self.put(TOLD_TO_END)
 
 
 def usage() -> str:
