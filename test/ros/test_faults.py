@@ -59,17 +59,17 @@ def test_a_model_that_fails_costs_an_image_then_is_opened_anew_then_ends_the_pro
     assert send_until(client, bad, lambda: "An image failed" in node.output)
     header = client.ask(good).header
     assert client.spin_until(lambda: any(s.header == header for s in client.stats))
-    assert client.stats[-1].failed >= 1 and "anew" not in node.output
+    assert client.stats[-1].failed >= 1 and "Reloading" not in node.output
 
-    assert send_until(client, bad, lambda: "4 images in a row" in node.output)
+    assert send_until(client, bad, lambda: "4 consecutive images" in node.output)
     assert client.spin_until(lambda: node.output.count("Waiting for images") == 2)
     client.connect()
     assert [i.class_name for i in client.ask(good).instances] == ["red"]
 
     assert send_until(client, bad, lambda: node.process.poll() is not None)
     assert node.wait() == 1
-    assert "fails again" in node.output and "out of data bounds" in node.output
-    assert node.output.count("4 images in a row") == 3
+    assert "reloaded and failed again" in node.output and "out of data bounds" in node.output
+    assert node.output.count("4 consecutive images") == 3
     assert "Traceback" not in node.output
 
 
@@ -91,7 +91,7 @@ def test_a_managed_node_whose_model_keeps_failing_goes_back_to_unconfigured(
         client.connect()
         assert [i.class_name for i in client.ask(good).instances] == ["red"]
         assert send_until(
-            client, bad, lambda n=attempt: node.output.count("2 images in a row") == n
+            client, bad, lambda n=attempt: node.output.count("2 consecutive images") == n
         )
         assert client.spin_until(lambda: manager.state() == State.PRIMARY_STATE_UNCONFIGURED, 20.0)
     status, seconds = node.end()
@@ -245,7 +245,7 @@ def test_a_thousand_malformed_images_are_counted_and_survived(start_node, client
     assert last.processed + last.failed == 1001 and last.failed > 900
     (result,) = (r for r in client.results if r.header == header)
     assert [i.class_name for i in result.instances] == ["red"]
-    assert "Traceback" not in node.output and "in a row" not in node.output
+    assert "Traceback" not in node.output and "consecutive" not in node.output
     assert len(node.lines) < 50, "errors are told every few seconds, not for every image"
 
 
@@ -314,7 +314,7 @@ def test_a_signal_ends_the_node_while_an_image_takes_very_long(
             break
     status, seconds = node.end()
     assert status == 0 and seconds < END_S
-    assert "Ending without waiting" in node.output and "Traceback" not in node.output
+    assert "Exiting without waiting" in node.output and "Traceback" not in node.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
