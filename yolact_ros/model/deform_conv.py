@@ -4,8 +4,8 @@ Two forms of the same function, chosen by `DeformConv2d.form`:
 
 * `grid_sample`: one bilinear `grid_sample` over all taps, then a 1x1 convolution. It trains in
   PyTorch on any device and exports to every runtime, including TensorRT.
-* `deform_conv`: the ONNX operator DeformConv (opset 19), for export only. On a CPU, ONNX Runtime
-  runs it about four times faster than the other form; TensorRT has a plugin for it since 10.1.
+* `deform_conv`: the ONNX operator DeformConv (opset 19), for export only. On a CPU it is
+  faster than the other form with ONNX Runtime and OpenVINO; TensorRT has a plugin since 10.1.
 """
 
 from __future__ import annotations

@@ -107,25 +107,31 @@ def test_without_the_library_it_says_how_to_install_it(tiny_bundle, monkeypatch)
         OpenVinoBackend(tiny_bundle)
 
 
-def test_deformable_convolution_names_the_form_that_runs(tmp_path):
+def test_deformable_convolution_is_that_of_onnx_runtime(tmp_path):
     torch = pytest.importorskip("torch")
     from small_graphs import VARIANTS
 
     from yolact_ros.export.to_bundle import export_bundle
+    from yolact_ros.model.deform_conv import DeformConv2d
     from yolact_ros.model.weights.checkpoint import initialise_weights, save_checkpoint
     from yolact_ros.model.yolact import Yolact
+    from yolact_ros.runtime.bundle import Bundle
 
     torch.manual_seed(0)
-    model = Yolact(VARIANTS["yolact_plus"])
+    model = Yolact(VARIANTS["yolact_plus"]).eval()
     initialise_weights(model)
-    save_checkpoint(tmp_path / "plus.pth", model.eval())
-    image = np.random.default_rng(1).integers(0, 255, (128, 128, 3)).astype(np.uint8)
-    for form in ("deform_conv", "grid_sample"):
-        export_bundle(tmp_path / "plus.pth", tmp_path / form, deform_conv=form)
-    with (
-        Segmenter.open(tmp_path / "deform_conv", backend=BackendConfig("openvino")) as segmenter,
-        pytest.raises(BackendError, match="--deform-conv grid_sample"),
-    ):
-        segmenter.segment(image)
-    with Segmenter.open(tmp_path / "grid_sample", backend=BackendConfig("openvino")) as segmenter:
-        segmenter.segment(image)
+    layers = [layer for layer in model.modules() if isinstance(layer, DeformConv2d)]
+    assert layers
+    for layer in layers:  # shifts of several pixels, also across the border
+        torch.nn.init.normal_(layer.offset_mask.weight, std=0.1)
+        torch.nn.init.uniform_(layer.offset_mask.bias, -3, 3)
+    save_checkpoint(tmp_path / "plus.pth", model)
+    export_bundle(tmp_path / "plus.pth", tmp_path / "plus", deform_conv="deform_conv")
+    bundle = Bundle.open(tmp_path / "plus")
+    assert b"DeformConv" in bundle.read_graph("detect")
+    shape = bundle.graphs["detect"].inputs["image"].shape
+    image = np.random.default_rng(1).integers(0, 255, shape).astype(np.uint8)
+    expected = OnnxRuntimeBackend(bundle, threads=1).run("detect", {"image": image})
+    found = OpenVinoBackend(bundle, threads=1).run("detect", {"image": image})
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-4 * np.abs(values).max())
