@@ -66,7 +66,7 @@ def test_counts_that_do_not_fill_the_image_are_a_fault():
         ([[1, 2, 3, 4, 5, float("nan")]], "without a usable polygon"),
         ([[1, 2], SQUARE], None),
         ({"counts": [100]}, "with a mask without a size"),
-        ({"size": [5, 20], "counts": [100]}, "with a mask of another size than the image"),
+        ({"size": [5, 20], "counts": [100]}, "with a mask of a different size than the image"),
     ],
 )
 def test_a_segmentation_that_gives_no_mask_says_why(segmentation, fault):
@@ -211,7 +211,7 @@ def test_annotations_that_are_not_even_annotations_are_counted(images):
     errors = {kind: dataset.findings.counts[(s, kind)] for s, kind, _ in dataset.findings.ordered()
               if s == ERROR}  # fmt: skip
     assert errors == {
-        "annotation that is no object": 2,
+        "annotation that is not an object": 2,
         "annotation of an unknown image": 2,
         "annotation of an unknown category": 1,
     }

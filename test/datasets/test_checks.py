@@ -116,8 +116,9 @@ def test_odd_annotations_are_warnings(good):
     report = check(changed)
     assert not report.findings.count(ERROR)
     assert kinds(report.findings) == {
-        "broken polygon beside usable ones", "box that is not that of its mask",
-        "polygon that leaves the image", "box that leaves the image", "object annotated twice",
+        "broken polygon beside usable ones", "box that does not match its mask",
+        "polygon that extends beyond the image", "box that extends beyond the image",
+        "object annotated twice",
         "tiny object",
     }  # fmt: skip
 
@@ -139,7 +140,9 @@ def test_faulty_files_are_named(good):
     assert places["missing image"] == ["0.png"]
     undecoded = places["image that cannot be decoded"]
     assert sorted(place.split()[0] for place in undecoded) == ["1.png", "2.jpg"]
-    assert places["image of another size than listed"] == ["3.png: 40x30, listed as 80x60"]
+    assert places["image whose size differs from the listed one"] == [
+        "3.png: 40x30, listed as 80x60"
+    ]
     assert places["the same image several times"] == ["4.png = 5.png"]
     assert places["image that is not listed"] == ["not_listed.png"]
 
@@ -190,7 +193,7 @@ def test_the_command_draws_and_tells_ci_by_its_status(good, tmp_path, capsys):
     words = ["check-dataset", str(tmp_path / "a.json"), "--images", str(folder)]
     sheets, report = tmp_path / "sheets", tmp_path / "report.json"
     assert main([*words, "-o", str(sheets), "--json", str(report)]) == 0
-    assert "nothing to complain about" in capsys.readouterr().out
+    assert "no findings" in capsys.readouterr().out
     assert cv2.imread(str(sheets / "contact_sheet_a.png")).std() > 5
     assert json.loads(report.read_text())["instances_and_images"]["a"]["square"] == [21, 21]
     (folder / "0.png").unlink()

@@ -311,7 +311,7 @@ def test_cvat_writes_a_prefix_and_brush_masks_as_crowds(tmp_path, bring):
     assert "1 of 1 annotations" in printed and "--crowd-as-objects" in printed
     assert split().instances == [0]
     status, printed, split = bring("coco", root, "--crowd-as-objects")
-    assert status == 0 and "taken as an object" in printed
+    assert status == 0 and "imported as an object" in printed
     check_square(split())
     assert split().instances == [1]
 
@@ -357,7 +357,7 @@ def test_validation_beside_a_split_of_its_own_is_refused(tmp_path, bring):
         picture(tmp_path / "rf" / split / "a.jpg")
         text(tmp_path / "rf" / split / "_annotations.coco.json", coco("a.jpg"))
     status, printed, _ = bring("coco", tmp_path / "rf", "--validation", "0.2")
-    assert status == 1 and "split val of its own" in printed
+    assert status == 1 and "already has a split val" in printed
 
 
 def test_strict_stops_and_leaves_nothing(tmp_path, bring):

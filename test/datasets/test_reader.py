@@ -98,7 +98,7 @@ def test_categories_of_one_name_are_one_class_and_said(write):
     dataset = CocoDataset(*write(entry(), entry(2, category_id=0), categories=categories))
     assert dataset.classes == ("bolt", "Bolt") and dataset.instances == [2, 0]
     assert kinds(dataset.findings) == {
-        (WARNING, "categories of one name, taken as one class"): 1,
+        (WARNING, "categories with the same name, merged"): 1,
         (WARNING, "categories whose names differ only in case"): 1,
         (WARNING, "class without an instance"): 1,
     }
@@ -115,7 +115,7 @@ def test_a_box_of_two_corners_gives_way_to_the_box_of_its_mask(write):
     polygon = [[20, 15, 60, 15, 60, 45, 20, 45]]
     dataset = CocoDataset(*write(entry(bbox=corners, segmentation=polygon)))
     assert dataset.load(0).boxes.tolist() == [corners]
-    assert kinds(dataset.findings)[(WARNING, "box that is not that of its mask")] == 1
+    assert kinds(dataset.findings)[(WARNING, "box that does not match its mask")] == 1
     assert any("x1, y1, x2, y2" in kind for _, kind in dataset.findings.places)
 
 

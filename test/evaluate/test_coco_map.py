@@ -262,7 +262,7 @@ def test_results_that_do_not_fit_are_named(folder, dataset, results, change, rea
     with pytest.raises(DatasetError, match=reason):
         evaluate_results(results, dataset)
     results.write_text("{}")
-    with pytest.raises(DatasetError, match="is no list"):
+    with pytest.raises(DatasetError, match="is not a list"):
         evaluate_results(results, dataset)
 
 

@@ -49,7 +49,6 @@ class Task:
 
     Attributes:
         sources: one source, or several pictures.
-        sources: one, or several pictures.
         key: hash of everything that the result depends on.
     """
 

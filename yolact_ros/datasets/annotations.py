@@ -1,7 +1,7 @@
-"""The one reader of annotation files: import, check and training see the same annotations.
+"""Read annotation files in one place, so that import, check and training see the same.
 
-Everything that a file states is brought to one form here (ids, flags, sizes, names), compared
-with what it states elsewhere, and what cannot be used is counted in the account.
+Everything that a file states (ids, flags, sizes, names) is normalised here and compared with what
+it states elsewhere; unusable entries are counted in the findings.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ MANY_CROWDS = 0.1  # fraction of the annotations; COCO itself has 0.01
 
 @dataclass(frozen=True)
 class ImageEntry:
-    """An entry of `images`.
+    """Describes an entry of `images`.
 
     Attributes:
-        image_id: a number that no other image of the file has.
-        file_name: as the file has it.
-        size: (height, width) that the annotations are meant for; None if it is not known.
+        image_id: unique number of the image within the file.
+        file_name: as written in the file.
+        size: (height, width) that the annotations refer to; None if unknown.
         video_id: the video of a frame; None for a single image.
     """
 
@@ -47,19 +47,19 @@ class ImageEntry:
 
 @dataclass
 class AnnotationFile:
-    """What an annotation file says, in one form.
+    """Holds the normalised content of an annotation file.
 
     Attributes:
         path: the file.
-        names: class name by category id; categories of one name are one.
+        names: class name by category id; categories with the same name are merged.
         unnamed: the ids of categories without a name.
-        images: by image id, in the order of the file.
-        annotations: usable ones by image id, as COCO has them: `id`, `category_id`,
-            `segmentation`, `iscrowd` (0 or 1), and `bbox`, `area`, `track_id` where they are known
-            and agree with the mask. One with a box and no mask has `box_only`, the box as its
+        images: entries by image id, in file order.
+        annotations: usable annotations by image id, in COCO's format: `id`, `category_id`,
+            `segmentation`, `iscrowd` (0 or 1), and `bbox`, `area`, `track_id` if they are known
+            and agree with the mask. One with a box but no mask has `box_only`, the box as its
             segmentation, and is a crowd: neither object nor background.
-        findings: the account.
-        ambiguous: what is stated in two ways that exclude each other; such a file cannot be used.
+        findings: everything that was found.
+        ambiguous: contradictory statements; a file with any cannot be used.
     """
 
     path: Path
@@ -72,15 +72,15 @@ class AnnotationFile:
 
 
 def read_annotation_file(path: Path, folder: Path, *, places: int | None = None) -> AnnotationFile:
-    """Read a file of COCO's format, or of YouTube-VIS's.
+    """Read a file in COCO's or YouTube-VIS's format.
 
     Args:
         path: the file.
-        folder: of the images; their headers are read where the file does not state a size.
-        places: how many places of each finding are kept; None keeps all.
+        folder: image folder; headers are read if the file does not state a size.
+        places: maximum number of kept places per finding; None keeps all.
 
     Raises:
-        DatasetError: the file cannot be read or is something else.
+        DatasetError: the file cannot be read or has another format.
     """
     content = read_annotations(path)
     read = AnnotationFile(path, findings=Findings(limit=places))
@@ -94,10 +94,10 @@ def read_annotations(path: Path) -> dict[str, Any]:
     """Read the JSON; frames of videos become images.
 
     Returns:
-        At least `images`, `annotations` and `categories`; their entries are not checked.
+        At least `images`, `annotations` and `categories`; their entries are unchecked.
 
     Raises:
-        DatasetError: the file cannot be read or is something else.
+        DatasetError: the file cannot be read or has another format.
     """
     content = read_json(path)
     if isinstance(content, dict) and is_video_format(content):
@@ -120,18 +120,18 @@ def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
     """Read any JSON file.
 
     Raises:
-        DatasetError: it cannot be read, is no JSON or nests too deeply.
+        DatasetError: it cannot be read, is not JSON or is nested too deeply.
     """
     text = read_text(path, limit)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        reason = "it nests too deeply" if isinstance(error, RecursionError) else error
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise DatasetError(f"The annotation file {shown(path)} is not JSON: {reason}.") from error
 
 
 def _key(value: Any) -> int | str | None:
-    """What identifies an entry: a number where it can be read as one, or else text."""
+    """Return the key of an entry: a number if it can be read as one, otherwise text."""
     number = whole_number(value)
     if number is None and isinstance(value, str) and value.strip():
         return value.strip()
@@ -139,7 +139,7 @@ def _key(value: Any) -> int | str | None:
 
 
 def _number(keys: Iterable[int | str]) -> dict[int | str, int]:
-    """A number for each key: itself, unless some keys are text; then their order counts."""
+    """Return a number for each key: the key itself, or its position if some keys are text."""
     keys = list(keys)
     if all(isinstance(key, int) for key in keys):
         return {key: int(key) for key in keys}
@@ -147,7 +147,7 @@ def _number(keys: Iterable[int | str]) -> dict[int | str, int]:
 
 
 def _read_categories(entries: list[Any], read: AnnotationFile) -> dict[int | str, int]:
-    """Fill `read.names`; the category id that each stated id stands for."""
+    """Fill `read.names`; return the category id of each stated id."""
     given: dict[int | str, str | None] = {}
     for place, entry in enumerate(entries):
         key = _key(entry.get("id")) if isinstance(entry, dict) else None
@@ -160,8 +160,8 @@ def _read_categories(entries: list[Any], read: AnnotationFile) -> dict[int | str
             read.findings.add(ERROR, "category id used twice", f"id {key}")
             if given[key] != name:
                 read.ambiguous.append(
-                    f"category id {key} is both {given[key]!r} and {name!r}; give each class an "
-                    "id of its own."
+                    f"category id {key} is both {given[key]!r} and {name!r}; give each class a "
+                    "unique id."
                 )
             continue
         if not name:
@@ -177,7 +177,7 @@ def _read_categories(entries: list[Any], read: AnnotationFile) -> dict[int | str
         meaning[key] = numbers[owner]
         if owner != key:
             where = f"{label} (ids {owner} and {key})"
-            read.findings.add(WARNING, "categories of one name, taken as one class", where)
+            read.findings.add(WARNING, "categories with the same name, merged", where)
             continue
         read.names[numbers[key]] = label
         if name is None:
@@ -192,7 +192,7 @@ def _read_categories(entries: list[Any], read: AnnotationFile) -> dict[int | str
 def _read_images(
     entries: list[Any], read: AnnotationFile, find: PictureFinder
 ) -> dict[int | str, int]:
-    """Fill `read.images`; the image id that each stated id stands for."""
+    """Fill `read.images`; return the image id of each stated id."""
     usable: dict[int | str, Mapping[str, Any]] = {}
     names: set[str] = set()
     for place, entry in enumerate(entries):
@@ -206,7 +206,7 @@ def _read_images(
         if key in usable:
             read.findings.add(ERROR, "image id used twice", f"id {key}")
             read.ambiguous.append(
-                f"several images have the same id {key}; it is not known which one an annotation "
+                f"several images have the same id {key}; it is unknown which one an annotation "
                 "belongs to."
             )
             continue
@@ -234,7 +234,7 @@ def _size_of(
     name = shown(entry["file_name"])
     if entry.get("height") is not None or entry.get("width") is not None:
         stated = f"{name}: {entry.get('width')!r:.20}x{entry.get('height')!r:.20}"
-        read.findings.add(WARNING, "image with an unusable size, that of its file counts", stated)
+        read.findings.add(WARNING, "image with an invalid size; its file's size is used", stated)
     path = find(entry["file_name"])
     return picture_size(path) if path else None
 
@@ -250,7 +250,7 @@ def _read_entries(
     corner_boxes = boxes = 0
     for place, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            read.findings.add(ERROR, "annotation that is no object", f"entry {place}")
+            read.findings.add(ERROR, "annotation that is not an object", f"entry {place}")
             continue
         key = _key(entry.get("id"))
         where = f"annotation {shown(f'entry {place}' if key is None else key)}"
@@ -275,7 +275,7 @@ def _read_entries(
             read.findings.add(ERROR, "annotation whose iscrowd is neither 0 nor 1", where)
             continue
         if image.size is None:
-            read.findings.add(ERROR, "annotation of an image of unknown size", where)
+            read.findings.add(ERROR, "annotation of an image with unknown size", where)
             continue
         usable = read_shapes(entry, image.size, crowd, where, read.findings)
         if usable is None:

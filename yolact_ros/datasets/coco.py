@@ -1,4 +1,4 @@
-"""Annotated images in COCO's format, read without torch.
+"""Read annotated images in COCO's format, without torch.
 
 Format: https://cocodataset.org/#format-data (instances). Files of YouTube-VIS are read as the
 frames of their videos.
@@ -40,19 +40,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and its instances; N may be 0.
+    """Holds one image and its instances; N may be 0.
 
     Attributes:
         image: (H, W, 3) uint8 BGR.
         boxes: (N, 4) float32 x1 y1 x2 y2 in pixels of `image`.
-        masks: (N, H, W) uint8, 0 or 1; `MaskCrops` as read from a file, an array once resized.
+        masks: (N, H, W) uint8, 0 or 1; `MaskCrops` as read from a file, an array after resizing.
         class_ids: (N,) int64, 0-based.
         crowd: (N,) bool; such an instance covers a group, and is neither learned nor counted.
-        image_id: the image's id in its annotation file.
-        file_name: the image's file, relative to the image folder.
-        track_ids: (N,) int64, in a video the ids of the objects; empty for single images.
-        passed_over: why images that should have come in its place cannot be used.
-        box_only: (N,) bool; such an instance has a box and no mask, and its mask here is the whole
+        image_id: id of the image in its annotation file.
+        file_name: file of the image, relative to the image folder.
+        track_ids: (N,) int64, object ids within a video; empty for single images.
+        passed_over: why the images that this one replaces cannot be used.
+        box_only: (N,) bool; such an instance has a box but no mask, and its mask here is the whole
             box. It counts as a crowd unless the data set was opened with `learn_boxes`.
     """
 
@@ -72,19 +72,19 @@ class Sample:
 
 
 class CocoDataset:
-    """Images of a folder with the instances of one COCO annotation file.
+    """Provides the images of a folder with the instances of one COCO annotation file.
 
-    Worker processes share the annotations, see `SharedRecords`.
+    Worker processes share the annotations; see `SharedRecords`.
 
     Attributes:
         annotations_path: the annotation file.
         classes: class names in the order of class ids.
-        category_ids: class id to the file's category id; a class that the file does not know is
+        category_ids: class id to the file's category id; classes missing from the file are
             absent.
-        image_ids: ids of all images, in ascending order; position i is what `load(i)` reads.
-        instances: number of instances of each class, crowds left out.
-        other_names: categories of the file that are not asked for.
-        findings: the account of what was found in the file.
+        image_ids: ids of all images, in ascending order; `load(i)` reads image i.
+        instances: number of instances of each class, without crowds.
+        other_names: categories of the file that were not requested.
+        findings: everything that was found in the file.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class CocoDataset:
 
         Args:
             annotations_json: the annotation file.
-            image_folder: where the `file_name` of each image is found.
+            image_folder: folder that contains the `file_name` of each image.
             classes: names of the classes to keep, in class-id order; None keeps every category
                 of the file, in the order of category ids. A file whose categories have no names
                 (the authors' Pascal SBD) numbers them from 1 on in this order.
@@ -135,11 +135,11 @@ class CocoDataset:
         logger.log(logging.WARNING if severe else logging.INFO, "%s", self.account())
 
     def account(self) -> str:
-        """What the file holds and what was found in it, a line for each kind."""
+        """Return a summary of the file and of the findings, one line per kind."""
         return (
             f"{self.annotations_path}: {len(self)} images, {sum(self.instances)} instances, "
             f"{len(self.classes)} classes, "
-            f"{len(self) - int(self._has_instances.sum())} images without an instance\n"
+            f"{len(self) - int(self._has_instances.sum())} images without instances\n"
             f"{format_findings(self.findings)}"
         )
 
@@ -147,20 +147,20 @@ class CocoDataset:
         return len(self.image_ids)
 
     def file_name(self, index: int) -> str:
-        """Name of image `index` in the annotation file."""
+        """Return the name of image `index` in the annotation file."""
         return str(self._records[index][0])
 
     def image_path(self, index: int) -> Path:
-        """File of image `index`; where it is not found, where it was expected."""
+        """Return the file of image `index`; if not found, where it was expected."""
         name = self.file_name(index)
         return self._find(name) or self.image_folder / name
 
     def has_instances(self, index: int) -> bool:
-        """Whether image `index` has an instance that is no crowd."""
+        """Return whether image `index` has an instance that is not a crowd."""
         return bool(self._has_instances[index])
 
     def check_files(self) -> None:
-        """Look for all images at once, so that a long run does not find out late.
+        """Check that all images exist, so that a long run does not fail late.
 
         Raises:
             DatasetError: images are missing; the message names the first ones and their number.
@@ -177,8 +177,8 @@ class CocoDataset:
         """Read image `index` and its instances.
 
         Raises:
-            DatasetError: the image is missing, cannot be decoded or has another size than the
-                annotation file says.
+            DatasetError: the image is missing, cannot be decoded, or differs in size from the
+                annotation file.
         """
         image = self.read_image(index)
         size = (image.shape[0], image.shape[1])
@@ -205,7 +205,7 @@ class CocoDataset:
         )
 
     def videos(self) -> list[list[int]]:
-        """Positions of the images of each video, in order of time; empty for single images."""
+        """Return the indices of the images of each video in order; empty for single images."""
         frames: dict[Any, list[int]] = {}
         for index in range(len(self)):
             video_id = self._records[index][2]
@@ -214,15 +214,15 @@ class CocoDataset:
         return list(frames.values())
 
     def annotations(self, index: int) -> list[dict[str, Any]]:
-        """Usable annotations of image `index` as COCO has them, each with its `class_id`."""
+        """Return the usable annotations of image `index` in COCO's format, with `class_id`."""
         annotations: list[dict[str, Any]] = self._records[index][3]
         return annotations
 
     def read_image(self, index: int) -> np.ndarray:
-        """Read image `index` alone, (H, W, 3) uint8 BGR.
+        """Read only image `index`, (H, W, 3) uint8 BGR.
 
-        The file says by its size whether the annotations are on the picture as EXIF rotates it,
-        or on the pixels as they are stored.
+        The size in the file determines whether the annotations refer to the picture as rotated by
+        EXIF or to the stored pixels.
 
         Raises:
             DatasetError: see `load`.
@@ -271,11 +271,11 @@ class CocoDataset:
             if class_id not in mapped:
                 likely = likely_name(name, [n for n in ids if n not in classes])
                 place = f"{name} (likely meant: {likely})" if likely else name
-                self.findings.add(WARNING, "class that the file does not have", place)
+                self.findings.add(WARNING, "class missing from the file", place)
         return classes, mapped
 
     def _pack(self, read: AnnotationFile) -> Any:
-        """File name, size, video and annotations of each image, in the order of `image_ids`."""
+        """Pack file name, size, video and annotations of each image, in `image_ids` order."""
         class_of = {category: class_id for class_id, category in self.category_ids.items()}
         for index, image_id in enumerate(self.image_ids):
             image = read.images[image_id]
@@ -283,7 +283,7 @@ class CocoDataset:
             for annotation in read.annotations.pop(image_id, ()):
                 class_id = class_of.get(annotation["category_id"])
                 if class_id is None:
-                    kind = "annotation of a class that is not asked for"
+                    kind = "annotation of a class that was not requested"
                     self.findings.add(NOTE, kind, read.names[annotation["category_id"]])
                     continue
                 annotation = {**annotation, "class_id": class_id}
@@ -299,9 +299,9 @@ class CocoDataset:
 def classes_with_instances(
     annotations_json: Path, image_folder: Path, *, learn_boxes: bool = False
 ) -> list[str]:
-    """Names of the categories that have an instance, in the order of category ids.
+    """Return the names of the categories that have an instance, in category-id order.
 
-    Boxes without a mask are instances if `learn_boxes`.
+    Boxes without a mask count as instances with `learn_boxes`.
 
     Raises:
         DatasetError: the file cannot be read, contradicts itself, or no category has one.
@@ -323,7 +323,7 @@ def classes_with_instances(
 
 
 def likely_name(name: str, known: list[str]) -> str | None:
-    """The one of `known` that `name` was likely meant to be; None if none is near."""
+    """Return the name in `known` that `name` was probably meant to be; None if none is close."""
     folded = {_fold(other): other for other in known}
     if _fold(name) in folded:
         return folded[_fold(name)]
@@ -332,7 +332,7 @@ def likely_name(name: str, known: list[str]) -> str | None:
 
 
 def _fold(name: str) -> str:
-    """A name without case, blanks and signs."""
+    """Return a name without case, spaces and punctuation."""
     return "".join(c for c in name.casefold() if c.isalnum()) or name
 
 
@@ -342,7 +342,7 @@ def _box(
     crop: np.ndarray,
     size: tuple[int, int],
 ) -> tuple[float, float, float, float]:
-    """x1 y1 x2 y2 of the annotation, clipped to the image; of its mask where it has no box."""
+    """Return the annotation's x1 y1 x2 y2, clipped to the image; without a box, the mask's."""
     if "bbox" in annotation:
         x, y, width, height = annotation["bbox"]
         x1, y1 = max(float(x), 0.0), max(float(y), 0.0)
@@ -356,9 +356,9 @@ def _box(
 
 
 def tight_box(mask: np.ndarray) -> tuple[float, float, float, float]:
-    """The smallest x1 y1 x2 y2 (pixels, half-open) around the non-zero part of (H, W) `mask`.
+    """Return the smallest x1 y1 x2 y2 (pixels, half-open) around the set part of (H, W) `mask`.
 
-    A mask without any pixel gives zeros.
+    An empty mask yields zeros.
     """
     columns = np.flatnonzero(mask.any(axis=0))
     rows = np.flatnonzero(mask.any(axis=1))

@@ -1,4 +1,4 @@
-"""Files of a data set: read with bounds, and found where exporters say they are."""
+"""Read the files of a data set with size limits, and find them where exporters put them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from yolact_ros.runtime.images.headers import read_header
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_PICTURE_BYTES = 2**29
 MAX_TEXT_BYTES = 2**26
-# Label Studio puts eight hexadecimal digits in front of the name of an uploaded file.
+# Label Studio prefixes the name of an uploaded file with eight hexadecimal digits.
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
 
 
 def is_regular(path: Path) -> bool:
-    """Whether `path` is a regular file; a name that the system refuses is none."""
+    """Return whether `path` is a regular file; False for a name that the system rejects."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
     except (OSError, ValueError):
@@ -33,16 +33,16 @@ def is_regular(path: Path) -> bool:
 
 
 def read_picture(path: Path) -> bytes:
-    """Read the file of a picture.
+    """Read a picture file.
 
     Raises:
-        DatasetError: it is missing, no regular file, or has more than `MAX_PICTURE_BYTES`.
+        DatasetError: it is missing, not a regular file, or exceeds `MAX_PICTURE_BYTES`.
     """
     return read_file(path, limit=MAX_PICTURE_BYTES)
 
 
 def picture_size(picture: Path | bytes) -> tuple[int, int] | None:
-    """(height, width) of a picture as a viewer shows it; None without a readable header."""
+    """Return the displayed (height, width) of a picture; None without a readable header."""
     try:
         header = read_header(picture if isinstance(picture, bytes) else read_picture(picture))
     except DatasetError:
@@ -51,10 +51,10 @@ def picture_size(picture: Path | bytes) -> tuple[int, int] | None:
 
 
 def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
-    """Read a UTF-8 text, with or without a byte-order mark.
+    """Read UTF-8 text, with or without a byte-order mark.
 
     Raises:
-        DatasetError: it cannot be read, is larger than `limit` bytes or is no UTF-8.
+        DatasetError: it cannot be read, is larger than `limit` bytes or is not UTF-8.
     """
     try:
         return read_file(path, limit=limit).decode("utf-8-sig")
@@ -63,19 +63,21 @@ def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Images in a folder and below it, in order of their names.
+    """Return the images in a folder and its subfolders, ordered by name.
 
     Raises:
         DatasetError: there are none.
     """
     files = sorted(walk(folder, IMAGE_SUFFIXES))
     if not files:
-        raise DatasetError(f"The folder {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
+        raise DatasetError(
+            f"The folder {folder} contains no images ({', '.join(IMAGE_SUFFIXES)})."
+        )
     return files
 
 
 def walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """Files below a folder by suffix, following links to folders but never in a circle."""
+    """Yield files below a folder by suffix, following links to folders without looping."""
     seen: set[str] = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
@@ -93,11 +95,11 @@ def decode_picture(data: bytes, *, rotate: bool = True, grey: bool = False) -> n
 
     Args:
         data: the file's bytes.
-        rotate: apply the rotation that EXIF asks for.
-        grey: give one channel.
+        rotate: whether to apply the EXIF rotation.
+        grey: whether to return one channel.
 
     Returns:
-        (H, W, 3) uint8 BGR, or (H, W) uint8; None where it is damaged or has more pixels than
+        (H, W, 3) uint8 BGR, or (H, W) uint8; None if it is damaged or has more pixels than
         `runtime.images.decoding.max_pixels`.
     """
     try:
@@ -108,20 +110,20 @@ def decode_picture(data: bytes, *, rotate: bool = True, grey: bool = False) -> n
 
 
 class PictureFinder:
-    """Finds the pictures that a data set names, also where its paths are of another machine.
+    """Finds the pictures of a data set, even if its paths come from another machine.
 
     Exporters write absolute paths, prefixes, Windows separators, URLs and names with a prefix.
-    A name is looked up as it stands first. Failing that, its longest end that exists in the folder
-    counts, then the only file of its base name, in any case of letters.
+    A name is first looked up unchanged. Failing that, its longest end that exists in the folder
+    is used, then the only file with its base name, ignoring case.
     """
 
     def __init__(self, *folders: Path) -> None:
-        """Look in `folders`, the first one first; they are listed only when a name fails."""
+        """Search `folders` in order; they are listed only when a lookup fails."""
         self.folders = folders
         self._by_name: dict[str, list[Path]] | None = None
 
     def __call__(self, name: str) -> Path | None:
-        """The file of `name`; None if there is none, or several that it may be."""
+        """Return the file of `name`; None if there is none, or several candidates."""
         if not name or "\0" in name:
             return None
         for folder in self.folders:
@@ -137,7 +139,7 @@ class PictureFinder:
 
     @staticmethod
     def _parts(name: str) -> list[str]:
-        """Parts of a path of any system, or of a URL, without its root and dots."""
+        """Return the parts of a path of any system, or of a URL, without root and dots."""
         text = name
         if "://" in text or text.startswith("/data/"):
             text = text.partition("?d=")[2] or text.split("://")[-1].split("?")[0]

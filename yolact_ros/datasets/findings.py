@@ -1,6 +1,6 @@
-"""The account of a data set: what was found, how bad it is, how often and where.
+"""Collect findings about a data set: what was found, how severe, how often and where.
 
-Import, check and training keep the same account and print it in the same form.
+Import, check and training collect the same findings and print them in the same format.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ERROR = "error"  # something is lost or wrong in training
-WARNING = "warning"  # something that one may well intend
-NOTE = "note"  # read as its author meant it, but not as an ordinary object
+WARNING = "warning"  # may be intended
+NOTE = "note"  # read as intended, but not as an ordinary object
 ORDER = (ERROR, WARNING, NOTE)
 EXAMPLES = 3
-WIDEST = 70  # letters of a kind up to which the counts are aligned
+WIDEST = 70  # length of a kind up to which the counts are aligned
 
 
 @dataclass
 class Findings:
-    """Findings by severity and kind, in the order they were found.
+    """Holds findings by severity and kind, in the order in which they were found.
 
     Attributes:
-        places: where, by severity and kind; the first `limit` of each.
-        counts: how many of each.
-        limit: how many places are kept; None keeps all.
+        places: the first `limit` places by severity and kind.
+        counts: number of findings by severity and kind.
+        limit: maximum number of kept places; None keeps all.
     """
 
     places: dict[tuple[str, str], list[str]] = field(default_factory=dict)
@@ -32,30 +32,30 @@ class Findings:
     limit: int | None = None
 
     def add(self, severity: str, kind: str, place: str) -> None:
-        """Count a finding and keep its place."""
+        """Count a finding and record its place."""
         places = self.places.setdefault((severity, kind), [])
         self.counts[(severity, kind)] += 1
         if self.limit is None or len(places) < self.limit:
             places.append(place)
 
     def extend(self, other: Findings) -> None:
-        """Add everything that `other` holds."""
+        """Add all findings of `other`."""
         for (severity, kind), places in other.places.items():
             for place in places:
                 self.add(severity, kind, place)
             self.counts[(severity, kind)] += other.counts[(severity, kind)] - len(places)
 
     def count(self, severity: str) -> int:
-        """Number of findings of one severity."""
+        """Return the number of findings of one severity."""
         return sum(count for (s, _), count in self.counts.items() if s == severity)
 
     def ordered(self) -> list[tuple[str, str, list[str]]]:
-        """Severity, kind and places; errors first."""
+        """Return severity, kind and places; errors first."""
         rows = [(severity, kind, places) for (severity, kind), places in self.places.items()]
         return sorted(rows, key=lambda row: ORDER.index(row[0]))
 
     def to_mapping(self) -> list[dict[str, Any]]:
-        """Everything, as JSON can hold it."""
+        """Return all findings as JSON values."""
         return [
             {
                 "severity": severity,
@@ -68,7 +68,7 @@ class Findings:
 
 
 def format_findings(findings: Findings) -> str:
-    """One line for each kind: severity, kind, how many, and the first places."""
+    """Format one line per kind: severity, kind, count, and the first places."""
     rows = findings.ordered()
     width = min(max((len(kind) for _, kind, _ in rows), default=0), WIDEST)
     lines = []
@@ -77,4 +77,4 @@ def format_findings(findings: Findings) -> str:
         first = ", ".join(places[:EXAMPLES]) + (", ..." if count > EXAMPLES else "")
         line = f"  {severity:<7}  {kind:<{width}}  {count:>6}  {first}"
         lines.append(line.encode("utf-8", "backslashreplace").decode())
-    return "\n".join(lines) or "  nothing to complain about"
+    return "\n".join(lines) or "  no findings"

@@ -1,4 +1,4 @@
-"""Masks as COCO's files have them: polygons, run lengths, compressed run lengths."""
+"""Convert COCO masks: polygons, run lengths, compressed run lengths."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pycocotools import mask as rle_masks
 
 DIGIT_BITS = 5
 # pycocotools allocates by the length of an outline, with 32-bit arithmetic that it does not check.
-FAR = 10  # sides of the image by which a corner may lie outside
+FAR = 10  # image sides by which a corner may be outside
 LONGEST_OUTLINE = 1e6  # pixels
-MAX_AREA = 2**30  # pixels of an image; run lengths are 32-bit numbers in pycocotools
+MAX_AREA = 2**30  # pixels of an image; pycocotools stores run lengths in 32 bits
 NO_PIXEL = "whose mask has no pixel"
-FLAT = 2.0  # pixels of area below which a polygon may not cover a single pixel
+FLAT = 2.0  # area in pixels below which a polygon may not cover a single pixel
 
 
 class Shape(NamedTuple):
-    """A usable segmentation.
+    """Holds a usable segmentation.
 
     Attributes:
         segmentation: polygons as lists of numbers, or RLE.
         extent: x1 y1 x2 y2 in pixels, not clipped to the image.
-        broken: number of polygons that were left out.
+        broken: number of dropped polygons.
     """
 
     segmentation: Any
@@ -34,14 +34,14 @@ class Shape(NamedTuple):
 def read_segmentation(segmentation: Any, size: tuple[int, int]) -> Shape | str:
     """Check the `segmentation` of an annotation.
 
-    One polygon without its outer list, and one as a list of x y pairs, are read as what they are.
+    A polygon without its outer list, and one given as a list of x y pairs, are accepted.
 
     Args:
-        segmentation: of the annotation file.
+        segmentation: value from the annotation file.
         size: (height, width) of the image.
 
     Returns:
-        The shape, or why no mask can be made from it.
+        The shape, or why it does not yield a mask.
     """
     if isinstance(segmentation, Mapping):
         return _read_rle(segmentation, size)
@@ -74,13 +74,13 @@ def read_segmentation(segmentation: Any, size: tuple[int, int]) -> Shape | str:
 
 
 def segmentation_fault(segmentation: Any, size: tuple[int, int]) -> str | None:
-    """Why no mask can be made from an annotation's `segmentation`; None if one can."""
+    """Return why a `segmentation` does not yield a mask; None if it does."""
     shape = read_segmentation(segmentation, size)
     return shape if isinstance(shape, str) else None
 
 
 def _nest(segmentation: list[Any]) -> list[Any]:
-    """A list of polygons, also of one that lacks its outer list or is x y pairs."""
+    """Return a list of polygons, even for one that lacks its outer list or has x y pairs."""
     if len(segmentation) >= 6 and all(isinstance(v, (int, float)) for v in segmentation):
         return [segmentation]
     pairs = len(segmentation) >= 3 and all(
@@ -92,7 +92,7 @@ def _nest(segmentation: list[Any]) -> list[Any]:
 
 
 def _corners(points: Any) -> np.ndarray | None:
-    """(N, 2) float64 of x1 y1 x2 y2 ...; None unless it is three finite corners or more."""
+    """Return x1 y1 x2 y2 ... as (N, 2) float64; None without three finite corners or more."""
     if not isinstance(points, list) or len(points) < 6 or len(points) % 2:
         return None
     try:
@@ -105,31 +105,31 @@ def _corners(points: Any) -> np.ndarray | None:
 
 
 def is_polygon(points: Any) -> bool:
-    """Whether `points` is x1 y1 x2 y2 ... of three finite corners or more."""
+    """Return whether `points` is x1 y1 x2 y2 ... with three finite corners or more."""
     return _corners(points) is not None
 
 
 def _outline(corners: np.ndarray) -> float:
-    """Length of a polygon's outline, by the longer side of each edge."""
+    """Return the length of a polygon's outline, by the longer side of each edge."""
     edges = np.abs(np.diff(corners, axis=0, append=corners[:1]))
     return float(edges.max(axis=1).sum())
 
 
 def _area(corners: np.ndarray) -> float:
-    """Area that a polygon encloses, by the shoelace formula."""
+    """Return the area of a polygon, by the shoelace formula."""
     x, y = corners[:, 0] - corners[0, 0], corners[:, 1] - corners[0, 1]
     return abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1])) / 2  # the last term is zero
 
 
 def _read_rle(segmentation: Mapping[str, Any], size: tuple[int, int]) -> Shape | str:
-    """Check run lengths: pycocotools fills what too few leave with whatever the memory held."""
+    """Check run lengths: if there are too few, pycocotools fills up with uninitialised memory."""
     if "counts" not in segmentation:
         return "without a segmentation"
     own_size = segmentation.get("size")
     if not isinstance(own_size, (list, tuple)) or len(own_size) != 2:
         return "with a mask without a size"
     if tuple(own_size) != tuple(size):
-        return "with a mask of another size than the image"
+        return "with a mask of a different size than the image"
     try:
         runs = run_lengths(segmentation["counts"])
         complete = bool((runs >= 0).all()) and int(runs.sum()) == size[0] * size[1]
@@ -144,14 +144,14 @@ def _read_rle(segmentation: Mapping[str, Any], size: tuple[int, int]) -> Shape |
 
 
 def run_lengths(counts: list[int] | str | bytes) -> np.ndarray:
-    """Lengths of the runs of zeros and ones in turn, of plain or compressed counts.
+    """Return the alternating run lengths of zeros and ones, from plain or compressed counts.
 
     Returns:
         (R,) int64.
 
     Raises:
-        ValueError: the string does not end with the last digit of a number, or holds a character
-            that is no digit (cocodataset/cocoapi `common/maskApi.c::rleFrString`).
+        ValueError: the string ends within a number, or has an invalid character
+            (cocodataset/cocoapi `common/maskApi.c::rleFrString`).
     """
     if isinstance(counts, list):
         values = np.asarray(counts)
@@ -170,24 +170,24 @@ def run_lengths(counts: list[int] | str | bytes) -> np.ndarray:
     starts = np.concatenate([[0], np.flatnonzero(last)[:-1] + 1])
     lengths = np.diff(np.concatenate([starts, [len(digits)]]))
     if lengths.max() > 12:
-        raise ValueError("The counts hold a number of more than 60 bits.")
+        raise ValueError("The counts contain a number of more than 60 bits.")
     place = np.arange(len(digits)) - np.repeat(starts, lengths)
     numbers = np.add.reduceat((digits & 31) << (DIGIT_BITS * place), starts)
     negative = (digits[last] & 16) != 0
     numbers -= np.where(negative, np.int64(1) << (DIGIT_BITS * lengths), 0)
-    # From the fourth number on each is the difference to the run two before.
+    # From the fourth number on, each is the difference from the run two before.
     numbers[1::2] = np.cumsum(numbers[1::2])
     numbers[2::2] = np.cumsum(numbers[2::2])
     return numbers
 
 
 def segmentation_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """Turn polygons or RLE of an annotation into compressed RLE, as pycocotools takes it.
+    """Convert polygons or RLE of an annotation to compressed RLE, as required by pycocotools.
 
     Args:
-        segmentation: one in which `segmentation_fault` sees nothing.
-        height: of the image in pixels.
-        width: of the image in pixels.
+        segmentation: one that `segmentation_fault` accepts.
+        height: image height in pixels.
+        width: image width in pixels.
     """
     if isinstance(segmentation, list):
         polygons = [polygon for polygon in segmentation if is_polygon(polygon)]
@@ -202,9 +202,9 @@ def segmentation_rle(segmentation: Any, height: int, width: int) -> dict[str, An
 
 
 class MaskCrops(Sequence[np.ndarray]):
-    """N masks of one image, each kept only inside its tight box.
+    """Holds N masks of one image, each stored only inside its tight box.
 
-    Indexing gives a full (H, W) uint8 mask, `np.asarray` all of them as (N, H, W).
+    Indexing returns a full (H, W) uint8 mask, `np.asarray` all of them as (N, H, W).
 
     Attributes:
         size: (height, width) of the image.
@@ -223,7 +223,7 @@ class MaskCrops(Sequence[np.ndarray]):
         return len(self.crops)
 
     def __getitem__(self, index: Any) -> Any:
-        """Mask `index`; a boolean array or list of indices gives (N, H, W)."""
+        """Return mask `index`; a boolean array or list of indices returns (N, H, W)."""
         if isinstance(index, (int, np.integer)):
             mask = np.zeros(self.size, np.uint8)
             (x, y), crop = self.corners[index], self.crops[index]
@@ -247,15 +247,15 @@ class MaskCrops(Sequence[np.ndarray]):
 def crop_mask(segmentation: Any, size: tuple[int, int]) -> tuple[tuple[int, int], np.ndarray]:
     """Rasterise a segmentation inside its tight box.
 
-    The run lengths are pycocotools' of the whole image, so the pixels are the same as those of
+    The run lengths are those of pycocotools for the whole image, so the pixels equal those of
     its mask; only the columns of the box are ever filled.
 
     Args:
-        segmentation: one that `read_segmentation` finds usable.
+        segmentation: one that `read_segmentation` accepts.
         size: (height, width) of the image.
 
     Returns:
-        x y of the box's first pixel, and (h, w) uint8; h and w are 0 for a mask without a pixel.
+        x y of the box's first pixel, and (h, w) uint8; h and w are 0 for an empty mask.
     """
     height = size[0]
     rle = segmentation_rle(segmentation, *size)

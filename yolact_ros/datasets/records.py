@@ -1,7 +1,7 @@
-"""Many small Python objects in one block of memory that worker processes share.
+"""Store many small Python objects in one block of memory that worker processes share.
 
-A data set of COCO's size is millions of Python objects. Pickled to a spawned worker they would be
-copied, and reference counts alone would copy the pages of a forked one.
+A data set as large as COCO has millions of Python objects. Pickling would copy them to a spawned
+worker, and reference counts alone would copy the pages of a forked one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 
 class SharedRecords:
-    """A read-only sequence of objects; a process that unpickles it maps the same memory."""
+    """Is a read-only sequence of objects; unpickling it in a process maps the same memory."""
 
     def __init__(self, objects: Iterable[Any]) -> None:
         """Write `objects` one after another, so that an iterator never holds all of them."""
@@ -34,7 +34,7 @@ class SharedRecords:
         return len(self._ends)
 
     def __getitem__(self, index: int) -> Any:
-        """A new copy of object `index`."""
+        """Return a new copy of object `index`."""
         if not 0 <= index < len(self._ends):
             raise IndexError(index)
         start = int(self._ends[index - 1]) if index else 0

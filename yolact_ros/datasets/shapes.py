@@ -1,4 +1,4 @@
-"""One entry of `annotations`: its mask, box and area, compared with each other."""
+"""Check one entry of `annotations`: compare its mask, box and area."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
 from yolact_ros.datasets.masks import read_segmentation
 
-# A side of a box may differ from that of its mask by the larger of these.
+# The side of a box may differ from that of its mask by the larger of these.
 BOX_PIXELS = 2.0
 BOX_FRACTION = 0.1
 
@@ -24,15 +24,15 @@ def read_shapes(
     """Read the mask, box and area of an annotation; None if it has neither mask nor box.
 
     Args:
-        entry: as the file has it.
+        entry: entry of the file.
         size: (height, width) of the image.
         crowd: whether it is a crowd.
-        where: names the annotation in findings.
-        findings: the account.
+        where: identifies the annotation in findings.
+        findings: receives the findings.
 
     Returns:
-        `segmentation`, `iscrowd`, and `bbox`, `area`, `box_only` as `AnnotationFile` has them;
-        `corners` says whether the box fits its mask only if read as x1 y1 x2 y2.
+        `segmentation`, `iscrowd`, and `bbox`, `area`, `box_only` as in `AnnotationFile`;
+        `corners` tells whether the box fits its mask only if read as x1 y1 x2 y2.
     """
     segmentation, box = entry.get("segmentation"), _numbers(entry.get("bbox"))
     if entry.get("bbox") is not None and box is None:
@@ -99,7 +99,7 @@ def _numbers(box: Any) -> tuple[float, ...] | None:
 def _box_fault(
     box: tuple[float, ...], extent: tuple[float, ...], size: tuple[int, int]
 ) -> tuple[str, str] | None:
-    """Name severity and kind of a fault of x y width height, given its mask's x1 y1 x2 y2."""
+    """Return severity and kind of a fault of x y width height, given its mask's x1 y1 x2 y2."""
     x, y, width, height = box
     if width <= 0 or height <= 0:
         return ERROR, "box without an area"
@@ -115,4 +115,4 @@ def _box_fault(
     inside = [min(max(v, 0.0), limit) for v, limit in zip(extent, limits, strict=True)]
     if all(abs(a - b) <= t for a, b, t in zip(clipped, inside, tolerance, strict=True)):
         return None
-    return WARNING, "box that is not that of its mask"
+    return WARNING, "box that does not match its mask"

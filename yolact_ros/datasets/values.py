@@ -1,4 +1,4 @@
-"""Values that annotation files state in several forms: numbers, flags and names."""
+"""Parse values that annotation files state in several forms: numbers, flags and names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FALSE = {"0", "false", "no", "none", ""}
 
 
 def whole_number(value: Any) -> int | None:
-    """An id or a count: 7, 7.0, "7" and "7.0" are 7; None for anything else."""
+    """Parse an id or a count: 7, 7.0, "7" and "7.0" are 7; return None for anything else."""
     if isinstance(value, str) and WHOLE_NUMBER.fullmatch(value):
         value = int(value.partition(".")[0])
     if isinstance(value, float) and value.is_integer():
@@ -22,13 +22,13 @@ def whole_number(value: Any) -> int | None:
 
 
 def stated_size(height: Any, width: Any) -> tuple[int, int] | None:
-    """(height, width) where both can be read as positive numbers."""
+    """Return (height, width) if both can be read as positive numbers."""
     size = whole_number(height) or 0, whole_number(width) or 0
     return size if min(size) > 0 else None
 
 
 def flag(value: Any) -> bool | None:
-    """A yes or no, also as text; None for anything else."""
+    """Parse a boolean, even as text; return None for anything else."""
     if value is None or isinstance(value, bool):
         return bool(value)
     if isinstance(value, str):
@@ -38,5 +38,5 @@ def flag(value: Any) -> bool | None:
 
 
 def clean_name(name: Any) -> str:
-    """A class name without blanks at its ends and with single ones inside."""
+    """Return a class name without surrounding spaces and with single ones inside."""
     return " ".join(str(name).split())

@@ -1,4 +1,4 @@
-"""Annotations of videos in the format of YouTube-VIS, turned into COCO's for single images.
+"""Convert video annotations in the format of YouTube-VIS to COCO's for single images.
 
 Format: https://youtube-vos.org/dataset/vis/ - `videos` with `file_names`, and for each object of
 a video one annotation with a list of `segmentations`, null where the object is not seen.
@@ -13,19 +13,19 @@ from yolact_ros.errors import DatasetError
 
 
 def is_video_format(content: Mapping[str, Any]) -> bool:
-    """Whether the content of an annotation file is of videos."""
+    """Return whether the content of an annotation file is for videos."""
     return "videos" in content and "images" not in content
 
 
 def frames_as_images(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Make every frame an image and every appearance of an object an annotation.
+    """Convert every frame to an image, and every appearance of an object to an annotation.
 
-    Images get `video_id` and `frame`, their place in the video from 0 on; annotations get
+    Images get `video_id` and `frame`, their index in the video; annotations get
     `track_id`, the id of their object. Image ids follow the order of videos and frames. What
-    belongs to a video or a frame that does not exist keeps an `image_id` of None.
+    refers to a video or frame that does not exist keeps an `image_id` of None.
 
     Args:
-        content: of a YouTube-VIS file; without `annotations` (a test set) there are none.
+        content: content of a YouTube-VIS file; a test set without `annotations` has none.
 
     Raises:
         DatasetError: a video lacks an id or file names.
@@ -33,7 +33,7 @@ def frames_as_images(content: Mapping[str, Any]) -> dict[str, Any]:
     images: list[dict[str, Any]] = []
     first_image: dict[Any, tuple[int, int]] = {}  # video id -> id of its first frame, frames
     if not isinstance(content["videos"], list):
-        raise DatasetError("'videos' is no list.")
+        raise DatasetError("'videos' is not a list.")
     for video in content["videos"]:
         try:
             if not isinstance(video["file_names"], list):
@@ -49,7 +49,7 @@ def frames_as_images(content: Mapping[str, Any]) -> dict[str, Any]:
     annotations: list[dict[str, Any]] = []
     tracks = content.get("annotations") or []
     if not isinstance(tracks, list):
-        raise DatasetError("'annotations' is no list.")
+        raise DatasetError("'annotations' is not a list.")
     for number, track in enumerate(tracks, start=1):
         if not isinstance(track, Mapping):
             annotations.append(track)  # the reader of the result counts it

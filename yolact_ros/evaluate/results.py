@@ -63,7 +63,7 @@ def evaluate_results(path: Path, dataset: CocoDataset, *, limit: int | None = No
 def _read(path: Path) -> list[Any]:
     content = parse_json(read_file(path), where=path)
     if not isinstance(content, list):
-        raise DatasetError(f"{path} is no list; expected what `yolact predict --json` writes.")
+        raise DatasetError(f"{path} is not a list; expected output of `yolact predict --json`.")
     return content
 
 

@@ -1,1 +1,1 @@
-"""Training: augmentation, matching, losses and the training loop."""
+"""Train networks: augmentation, matching, losses and the training loop."""

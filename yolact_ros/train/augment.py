@@ -1,8 +1,8 @@
-"""Random changes of a training sample: colours, zooming out, cropping, mirroring, flipping.
+"""Augment training samples: colours, expanding, cropping, mirroring, flipping.
 
 The steps and their strengths are the reference's (dbolya/yolact `utils/augmentations.py`); colours
-are changed last, on the small image. Two of its quirks are left out: its overlap test of crops,
-which never rejects anything (so a crop mode is only "crop or not"), and its filter of small boxes,
+are changed last, on the small image. Two of its quirks are omitted: its overlap test of crops,
+which never rejects anything (so a crop mode is just "crop or not"), and its filter of small boxes,
 which compares pixels with a fraction and so drops nothing.
 """
 
@@ -19,7 +19,7 @@ from yolact_ros.config import Checked, setting
 from yolact_ros.datasets.coco import Sample
 from yolact_ros.train.window import Window, cut_and_resize, inside, letterbox
 
-CROP_TRIALS = 50  # of one crop; then the image may also stay whole
+CROP_TRIALS = 50  # per crop; then the image may also stay uncropped
 
 
 @dataclass(frozen=True)
@@ -27,30 +27,30 @@ class AugmentConfig(Checked):
     """Which changes are made, and how strong they are; the defaults are the reference's."""
 
     brightness: float = setting(
-        32.0, "largest shift of all channels, of 255; 0 is off", range=(0.0, 255.0)
+        32.0, "Maximum shift of all channels, out of 255 (0 = off)", range=(0.0, 255.0)
     )
     contrast: float = setting(
-        0.5, "contrast is scaled by 1 minus to 1 plus this; 0 is off", range=(0.0, 0.99)
+        0.5, "Contrast is scaled by 1 minus to 1 plus this (0 = off)", range=(0.0, 0.99)
     )
     saturation: float = setting(
-        0.5, "saturation is scaled by 1 minus to 1 plus this; 0 is off", range=(0.0, 0.99)
+        0.5, "Saturation is scaled by 1 minus to 1 plus this (0 = off)", range=(0.0, 0.99)
     )
-    hue: float = setting(18.0, "largest turn of the hue in degrees; 0 is off", range=(0.0, 180.0))
+    hue: float = setting(18.0, "Maximum hue rotation in degrees (0 = off)", range=(0.0, 180.0))
     expand_probability: float = setting(
-        0.5, "how often an image is put onto a larger canvas", range=(0.0, 1.0)
+        0.5, "Probability of placing the image on a larger canvas", range=(0.0, 1.0)
     )
-    expand_ratio: float = setting(4.0, "largest canvas, in image sides", range=(1.0, 10.0))
-    crop_probability: float = setting(5 / 6, "how often an image is cropped", range=(0.0, 1.0))
-    crop_size: float = setting(0.3, "smallest crop, in image sides", range=(0.05, 1.0))
+    expand_ratio: float = setting(4.0, "Largest canvas, in image sides", range=(1.0, 10.0))
+    crop_probability: float = setting(5 / 6, "Probability of cropping the image", range=(0.0, 1.0))
+    crop_size: float = setting(0.3, "Smallest crop, in image sides", range=(0.05, 1.0))
     mirror_probability: float = setting(
-        0.5, "how often left and right are swapped", range=(0.0, 1.0)
+        0.5, "Probability of swapping left and right", range=(0.0, 1.0)
     )
     flip_probability: float = setting(
-        0.0, "how often top and bottom are swapped; for cameras that look down", range=(0.0, 1.0)
+        0.0, "Probability of swapping top and bottom, for cameras that look down", range=(0.0, 1.0)
     )
     smallest_box: float = setting(
         4.0,
-        "instances with a side of this many network pixels or fewer are dropped",
+        "Instances with a side of this many network pixels or fewer are dropped",
         range=(0.0, 100.0),
     )
 
@@ -63,17 +63,17 @@ def augment(
     random: np.random.Generator,
     resize: str = "squash",
 ) -> Sample:
-    """Make one random variation of a sample at the network's input size.
+    """Draw a random variation of a sample at the network's input size.
 
     Args:
-        sample: as read from a dataset; it is not changed.
+        sample: as read from a dataset; not changed.
         size: (height, width) of the result.
         config: strengths.
         random: source of all randomness, so equal generators give equal results.
         resize: `squash` or `letterbox`, see `ModelConfig`.
 
     Returns:
-        A new sample; it may be empty where all instances were too small.
+        A new sample; it may be empty if all instances were too small.
     """
     changes = draw_changes(sample, size, config=config, random=random, resize=resize)
     return apply_changes(sample, changes, size, config=config)
@@ -81,13 +81,13 @@ def augment(
 
 @dataclass(frozen=True)
 class Changes:
-    """What is to be done to a sample, and to all that are to stay like it.
+    """Describes the random changes of a sample, to apply them to others as well.
 
     Attributes:
-        window: what becomes the whole image.
+        window: the part that becomes the whole image.
         mirrored: whether left and right are swapped.
-        flipped: whether top and bottom are.
-        colours: state of the random generator that the colours are drawn with.
+        flipped: whether top and bottom are swapped.
+        colours: state of the random generator for the colours.
     """
 
     window: Window
@@ -120,7 +120,7 @@ def draw_changes(
 def apply_changes(
     sample: Sample, changes: Changes, size: tuple[int, int], *, config: AugmentConfig
 ) -> Sample:
-    """Change a sample as it was drawn for it, or for another one of the same image size."""
+    """Apply drawn changes to the sample, or to another one of the same image size."""
     sample = cut_and_resize(sample, changes.window, size=size, smallest_box=config.smallest_box)
     if changes.mirrored:
         sample = mirror(sample)
@@ -131,7 +131,7 @@ def apply_changes(
 
 
 def resize_sample(sample: Sample, size: tuple[int, int], *, resize: str = "squash") -> Sample:
-    """Bring a sample to (height, width) `size` without any random change."""
+    """Resize a sample to (height, width) `size` without any random change."""
     height, width = sample.image.shape[:2]
     window = Window(0, 0, width, height)
     if resize == "letterbox":
@@ -151,7 +151,7 @@ def _random_canvas(whole: Window, config: AugmentConfig, random: np.random.Gener
 def _random_crop(
     canvas: Window, sample: Sample, config: AugmentConfig, random: np.random.Generator
 ) -> Window:
-    """Choose a part of the canvas that holds the centre of an instance that is no crowd."""
+    """Choose a part of the canvas that contains the centre of an instance that is not a crowd."""
     centres = ((sample.boxes[:, :2] + sample.boxes[:, 2:]) / 2)[~sample.crowd]
     if not len(centres):
         return canvas
@@ -179,7 +179,7 @@ def _random_part(
 
 def mirror(sample: Sample) -> Sample:
     """Swap left and right."""
-    # ascontiguousarray would keep the negative strides of no masks, which torch refuses.
+    # ascontiguousarray would keep the negative strides of zero masks, which torch rejects.
     width = sample.image.shape[1]
     boxes = sample.boxes.copy()
     boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]
@@ -207,7 +207,7 @@ def flip(sample: Sample) -> Sample:
 def change_colours(
     image: np.ndarray, config: AugmentConfig, *, random: np.random.Generator
 ) -> np.ndarray:
-    """Change brightness, contrast, saturation and hue, each with a chance of one half.
+    """Change brightness, contrast, saturation and hue, each with probability one half.
 
     Args:
         image: (H, W, 3) uint8 BGR; it is not changed.

@@ -1,4 +1,4 @@
-"""Mask losses for instances with only a box (BoxInst, Tian et al., CVPR 2021, section 3)."""
+"""Compute mask losses for instances with only a box (BoxInst, Tian et al. 2021, section 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The full configuration of a training run as commented YAML."""
+"""Format the full configuration of a training run as commented YAML."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from yolact_ros.train.loader import TrainingStream, ValidationSamples, check_rea
 
 
 def open_training_data(config: TrainConfig) -> TrainingStream | VideoPairs:
-    """Open what a run learns from: single images, or pairs of them.
+    """Open the training data: single images, or pairs of them.
 
     Raises:
         ConfigError: no training data are named, or a class is misspelt.
@@ -43,7 +43,7 @@ def open_training_data(config: TrainConfig) -> TrainingStream | VideoPairs:
 
 
 def open_validation_data(config: TrainConfig) -> ValidationSamples | None:
-    """Open what a run is judged on; None if no annotations are named.
+    """Open the validation data; return None if no annotations are named.
 
     Raises:
         DatasetError: annotations or images are missing or unusable.
@@ -72,10 +72,10 @@ def _open_dataset(data: DataConfig, classes: tuple[str, ...]) -> CocoDataset:
 
 
 def check_class_names(dataset: CocoDataset) -> None:
-    """Refuse a class without annotations if the name of another class is likely meant.
+    """Reject a class without annotations if the name of another class is probably meant.
 
     Raises:
-        ConfigError: such a class; the message names the likely one.
+        ConfigError: there is such a class; the message suggests the likely one.
     """
     wrong = []
     for class_id, name in enumerate(dataset.classes):

@@ -1,4 +1,4 @@
-"""Communication between the processes that train one network, started by `torchrun`."""
+"""Communicate between the processes that train one network, started by `torchrun`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TIMEOUT = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process among all processes of the run, which must call each method together.
+    """Represents this process among all of the run, which must call each method together.
 
     Attributes:
         device: device of this process.
@@ -36,7 +36,7 @@ class DistributedContext:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes files and reports."""
+        """Return whether this process writes files and reports."""
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:

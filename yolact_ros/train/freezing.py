@@ -1,4 +1,4 @@
-"""Frozen parts of a network."""
+"""Freeze parts of a network."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def frozen_norms(model: Yolact, config: TrainConfig, *, images: int) -> list[nn.
 
 
 def check_norms(model: Yolact, source: str, *, frozen: bool) -> None:
-    """Refuse to train batch norms that have no statistics, as those of a bundle have none.
+    """Reject training of batch norms without statistics, such as those of a bundle.
 
     Raises:
-        ConfigError: they are neutral, and are not frozen.
+        ConfigError: the statistics are missing, and the norms are not frozen.
     """
     norms = [m for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     neutral = all(
@@ -38,7 +38,7 @@ def check_norms(model: Yolact, source: str, *, frozen: bool) -> None:
     )
     if norms and neutral and not frozen:
         raise ConfigError(
-            f"{source} comes from a bundle, whose batch norms have no statistics to go on from. "
+            f"{source} comes from a bundle, whose batch norms have no statistics to start from. "
             "Set freeze_batch_norm to true."
         )
 

@@ -1,4 +1,4 @@
-"""Optimisation steps: losses, gradients, weights and their EMA."""
+"""Run optimisation steps: losses, gradients, weights and their EMA."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from yolact_ros.train.losses import LOSS_NAMES, at_least_one, yolact_losses
 from yolact_ros.train.optimizer import WeightAverage, learning_rate, make_optimizer
 from yolact_ros.train.target import Target
 
-# float16 gradients that overflow even at this loss scale are not finite by themselves.
+# Non-finite float16 gradients are an error if they occur even at this loss scale.
 SMALLEST_SCALE = 1.0
 
 # State of torch's optimizers for each parameter.
@@ -34,7 +34,7 @@ OPTIMIZER_STATE = {"sgd": {"momentum_buffer"}, "adamw": {"step", "exp_avg", "exp
 
 
 class Learner:
-    """A network in training.
+    """Represents a network in training.
 
     Attributes:
         model: network whose weights the optimizer changes.
@@ -75,7 +75,7 @@ class Learner:
 
     @property
     def rate(self) -> float:
-        """The learning rate of the last step."""
+        """Return the learning rate of the last step."""
         return float(self.optimizer.param_groups[-1]["lr"])
 
     def learn(self, batch: Batch, *, step: int, rate: float | None = None) -> dict[str, float]:
@@ -215,7 +215,7 @@ class Learner:
 
 
 class BatchLosses(nn.Module):
-    """Network and losses as one module, for DistributedDataParallel."""
+    """Combines network and losses in one module, for DistributedDataParallel."""
 
     def __init__(
         self,

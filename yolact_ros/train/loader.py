@@ -1,4 +1,4 @@
-"""Batches of a data set, in an order that depends only on the seed and the step."""
+"""Load batches in an order that depends only on the seed and the step."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class Motion(NamedTuple):
-    """The keyframes of the images of a batch."""
+    """Holds the keyframes of the images of a batch."""
 
     keyframes: Tensor
     """(B, H, W, 3) uint8 BGR."""
@@ -47,7 +47,7 @@ class Motion(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Samples ready for the network."""
+    """Holds samples ready for the network."""
 
     images: Tensor
     """(B, H, W, 3) uint8 BGR at the network's input size."""

@@ -1,6 +1,6 @@
-"""The five losses of YOLACT and YOLACT++ (dbolya/yolact `layers/modules/multibox_loss.py`).
+"""Compute the five losses of YOLACT and YOLACT++ (dbolya/yolact `multibox_loss.py`).
 
-A sixth loss, which the reference lacks, learns masks from boxes, see `box_mask_losses`.
+A sixth loss, which the reference does not have, learns masks from boxes; see `box_mask_losses`.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class LossConfig(Checked):
     )
     min_negatives: int = setting(
         0,
-        "Background priors learned at least in each image; above 0, images without objects are "
-        "learned too (0 = off, as the reference)",
+        "Minimum number of background priors per image in the class loss; above 0, images without "
+        "objects are also learned (0 = off, as in the reference)",
         range=(0, 1000),
     )
     masks_to_train: int = setting(
@@ -57,8 +57,8 @@ class LossConfig(Checked):
     )
     mask_upsampling: int = setting(
         1,
-        "Factor by which masks are enlarged before they are compared with the ground truth; 1 as "
-        "in the reference, 4 = size of the input, which thin objects need",
+        "Factor by which masks are upsampled before comparison with the ground truth; 1 as in the "
+        "reference, 4 = size of the input, which thin objects require",
         range=(1, 4),
     )
     dice_weight: float = setting(

@@ -1,4 +1,4 @@
-"""Reuse of freed memory by the C library between training steps."""
+"""Make the C library reuse freed memory between training steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses of masks and mask re-scoring (dbolya/yolact `layers/modules/multibox_loss.py`)."""
+"""Compute the losses of masks and mask re-scoring (dbolya/yolact `multibox_loss.py`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SMALLEST_LOG = -100.0
 
 
 class TrainedMasks:
-    """Predicted masks of sampled positive priors of one image, and the true masks.
+    """Holds predicted masks of sampled positive priors of one image, and the true masks.
 
     A predicted mask is cropped to the true box of its instance, padded by one prototype pixel.
     Priors of the same instance share this region, and only this region is computed; outside, the
@@ -93,7 +93,7 @@ class TrainedMasks:
         return total
 
     def enlarge(self, soft: Tensor) -> Tensor:
-        """Enlarge (n, h, w) masks after the sigmoid to (n, h * upsampling, w * upsampling)."""
+        """Upsample (n, h, w) masks after the sigmoid to (n, h * upsampling, w * upsampling)."""
         if self.upsampling == 1:
             return soft
         size = (soft.shape[1] * self.upsampling, soft.shape[2] * self.upsampling)

@@ -19,7 +19,7 @@ BACKGROUND = 0
 
 
 class Matches(NamedTuple):
-    """Training targets of the priors of one image.
+    """Holds the training targets of the priors of one image.
 
     Attributes:
         labels: (P,) int64: class id + 1, 0 for background, -1 for neutral.
@@ -77,7 +77,7 @@ def corner_form(boxes_cxcywh: Tensor) -> Tensor:
 
 
 def encode_offsets(boxes: Tensor, priors: Tensor) -> Tensor:
-    """Turn boxes into offsets, the inverse of `model.boxes.decode_boxes`.
+    """Convert boxes to offsets, the inverse of `model.boxes.decode_boxes`.
 
     Args:
         boxes: (N, 4) x1 y1 x2 y2 of positive size, fractions of the image.

@@ -1,4 +1,4 @@
-"""Losses and AP over the steps, as CSV and for TensorBoard."""
+"""Log losses and AP over the steps as CSV and for TensorBoard."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class MeanLosses:
 
     @property
     def empty(self) -> bool:
-        """Whether no losses were added since the last call of `take`."""
+        """Return whether no losses were added since the last call of `take`."""
         return not self._weight
 
     def take(self) -> dict[str, float]:
@@ -57,9 +57,9 @@ class MeanLosses:
 
 
 class RunLog:
-    """A CSV file with one line per report, and the same curves for TensorBoard.
+    """Writes a CSV file with one line per report, and the same curves for TensorBoard.
 
-    The curves lie in a folder `tensorboard` beside the file; without TensorBoard, only the file is
+    The curves are in a folder `tensorboard` beside the file; without TensorBoard, only the file is
     written.
     """
 
@@ -126,7 +126,7 @@ class RunLog:
             )
 
     def close(self) -> None:
-        """Write the curves that are still in memory."""
+        """Write buffered curves."""
         if self._curves is not None:
             self._curves.close()
             self._curves = None
@@ -143,7 +143,7 @@ class RunLog:
 
 
 class _NoCurves:
-    """Takes the place of TensorBoard's writer if TensorBoard is not installed."""
+    """Replaces TensorBoard's writer if TensorBoard is not installed."""
 
     def __getattr__(self, _: str) -> Callable[..., None]:
         return lambda *_, **__: None

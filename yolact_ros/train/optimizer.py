@@ -1,4 +1,4 @@
-"""Optimizer, learning rate and the moving average of the weights."""
+"""Create the optimizer, the learning rate schedule and the EMA of the weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yolact_ros.train.config import OptimizerConfig, ScheduleConfig
 
 
 def make_optimizer(model: Yolact, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Make the optimizer; `rate` of a parameter group is its fraction of the learning rate."""
+    """Create the optimizer; `rate` of a parameter group is its fraction of the learning rate."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         rate = config.backbone_rate if name.startswith("backbone.") else 1.0
@@ -45,12 +45,12 @@ def learning_rate(step: int, *, steps: int, largest: float, config: ScheduleConf
 
 
 class WeightAverage:
-    """An exponential moving average of a network's weights, kept in a network of its own.
+    """Maintains an exponential moving average of a network's weights in a second network.
 
     The decay grows with the steps, (1 + step) / (10 + step), up to `decay`, so that the average
     soon forgets the initial weights. This is not torch's `swa_utils.AveragedModel`, whose average
-    has no such growth, lacks the first step, rounds integer buffers, and counts updates in a
-    buffer that checkpoints would have to carry.
+    is not adapted this way, ignores the first step, rounds integer buffers, and counts updates in
+    a buffer that checkpoints would have to store.
     """
 
     def __init__(self, model: Yolact, decay: float) -> None:

@@ -1,4 +1,4 @@
-"""The folder of a training run: exclusive access, and the files needed to resume."""
+"""Manage the folder of a training run: exclusive access, and the files needed to resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ground truth of an image for the losses."""
+"""Hold the ground truth of an image for the losses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Target:
-    """Instances and crowds of one image; N and M may be 0.
+    """Holds the instances and crowds of one image; N and M may be 0.
 
     Attributes:
         boxes: (N, 4) float32 x1 y1 x2 y2, fractions of the image.

@@ -1,4 +1,4 @@
-"""The training loop: seeded, resumable, safe to interrupt, by one process or several."""
+"""Run the training loop: seeded, resumable, safe to interrupt, in one or several processes."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ TRANSFER = "transfer.txt"
 
 
 class Trainer:
-    """One training run, which writes its files into one folder.
+    """Runs one training and writes its files to one folder.
 
     `last.pth` is written at intervals, at the end and when interrupted; `best.pth` holds the
-    weights of the largest mask AP on the validation images, or of the smallest loss where AP is
-    not computed. Both hold the weights to use: their moving average where there is one.
+    weights with the highest mask AP on the validation images, or with the lowest loss if AP is
+    not computed. Both hold the weights to use, which is their EMA if enabled.
     `losses.csv` and `validation.csv` are the logs, and `transfer.txt` lists which weights came
     from the checkpoint of `start_from`.
 
-    Several processes (`distributed.join_processes`) do the same steps as one would: each takes its
-    part of every batch, and only the first writes files. `run_folder.claimed` keeps a second run
-    out of the folder.
+    Several processes (`distributed.join_processes`) do the same steps as one would: each processes
+    its part of every batch, and only the first writes files. `run_folder.claimed` keeps a second
+    run out of the folder.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Trainer:
 
         Args:
             config: the run.
-            folder: made if absent.
-            resume: a `last.pth` to go on from; its network must be that of `config`.
-            processes: those that train together; only this one by default.
+            folder: created if absent.
+            resume: a `last.pth` to continue from; its network must be that of `config`.
+            processes: processes that train together; only this one by default.
 
         Raises:
-            ConfigError: no training data are named, or the device is not there.
+            ConfigError: no training data are named, or the device is not available.
             DatasetError: annotations or images are missing or unusable.
-            WeightsError: ImageNet weights or the checkpoint to resume cannot be used.
+            WeightsError: ImageNet weights or the checkpoint to resume are invalid.
         """
         self.config = scale_to_batch(config)
         if self.config != config:
@@ -89,7 +89,7 @@ class Trainer:
             self.folder.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"The folder {self.folder} cannot be made: {error}. Name another one with -o."
+                f"The folder {self.folder} cannot be created: {error}. Name another one with -o."
             ) from error
         self.device = self.processes.device
         if self.device.type == "cpu":
@@ -104,7 +104,7 @@ class Trainer:
         self.step = 0
         self.best = WORST
         self.best_step = 0
-        self.validated = 0  # the step of the newest validation
+        self.validated = 0  # step of the last validation
         if resume is not None:
             self._resume(resume)
         if self.processes.first:
@@ -114,14 +114,14 @@ class Trainer:
 
     @property
     def model(self) -> Yolact:
-        """The network in training."""
+        """Return the network in training."""
         return self.learner.model
 
     def run(self, *, until: int | None = None) -> None:
         """Train up to the configured number of steps.
 
         Args:
-            until: stop earlier, after this many steps in all (the schedule does not change).
+            until: stop earlier, after this many total steps (the schedule does not change).
 
         Raises:
             YolactError: a loss or the gradient is not finite; nothing is saved then.
@@ -148,7 +148,7 @@ class Trainer:
             workers=self.config.workers,
             part=(self.processes.rank, self.processes.count),
         )
-        if self._owes_validation():  # the run was killed while it validated
+        if self._owes_validation():  # the run was killed during a validation
             self._validate()
             self.save()
         means = MeanLosses()
@@ -182,7 +182,7 @@ class Trainer:
                     self.save()  # a validation can take minutes, and may be killed
                     self._validate()
                     started = time.perf_counter()
-                    save = True  # with what is the best so far
+                    save = True  # including the best result so far
                 if save:
                     self.save()
                 if self.processes.any(self._stop):
@@ -224,22 +224,22 @@ class Trainer:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turn a failure to write into an error that says so; what was there is kept."""
+        """Convert a failure to write into an error; earlier files are kept."""
         try:
             yield
         except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError
             raise WeightsError(
-                f"The run's folder {self.folder} cannot be written: {error}. Is the disk full? "
-                f"What was saved before is kept; go on with --resume {self.folder}."
+                f"The run's folder {self.folder} cannot be written: {error}; check free space. "
+                f"Earlier files are kept; continue with --resume {self.folder}."
             ) from error
 
     def _owes_validation(self) -> bool:
-        """Return whether the validation that is due at this step was not finished."""
+        """Return whether the validation due at this step was not completed."""
         due = self.step >= self.config.steps or not self.step % self.config.validation_interval
         return bool(self.validation and self.step and due and self.validated != self.step)
 
     def _converged(self) -> bool:
-        """Return whether the last `patience` validations brought nothing better; log it."""
+        """Return whether the last `patience` validations had no better result; log it."""
         waited = self.validated - self.best_step
         limit = self.config.patience * self.config.validation_interval
         if not self.processes.any(self.processes.first and 0 < limit <= waited):
@@ -248,7 +248,7 @@ class Trainer:
         return True
 
     def summary(self) -> str:
-        """Return one line about the weights to use: which file, from which step, how good."""
+        """Return one line about the weights to use: file, step and quality."""
         ap, loss = self.best
         if not self.best_step:
             return f"{self.folder / LAST}: step {self.step}, without validation"
@@ -278,7 +278,7 @@ class Trainer:
         """Evaluate the weights to use on the validation images; keep the best."""
         assert self.validation is not None
         model = self.learner.model_to_use().eval()
-        self.processes.broadcast_from_rank0(model)  # the statistics of batch norm differ
+        self.processes.broadcast_from_rank0(model)  # their batch norm statistics differ
         values, result = validate(
             model,
             self.validation,
@@ -320,7 +320,7 @@ class Trainer:
         torch.manual_seed(self.config.seed)
         model = Yolact(self.config.model)
         initialise_weights(model)
-        fill = fill and self.processes.first  # which gives its weights to the others
+        fill = fill and self.processes.first  # the others receive its weights
         if fill and self.config.start_from:
             transfer = load_partial_weights(model, self.config.start_from)
             report = self.folder / TRANSFER
@@ -340,12 +340,12 @@ class Trainer:
         checkpoint: Checkpoint = load_checkpoint(path)
         if checkpoint.config != self.config.model:
             raise WeightsError(
-                f"{path} holds the network {checkpoint.config.name!r}, which is not the one of "
-                "this configuration; resume with the configuration that it was made with."
+                f"{path} contains the network {checkpoint.config.name!r}, which is not the one of "
+                "this configuration; resume with the configuration that it was trained with."
             )
         if checkpoint.optimizer is None:
             raise WeightsError(
-                f"{path} has no optimizer state to go on from; resume from a {LAST}."
+                f"{path} has no optimizer state to continue from; resume from a {LAST}."
             )
         current = checkpoint.extra.get("training_weights") or checkpoint.weights
         current = check_tensors(current, source=str(path))
@@ -361,15 +361,15 @@ class Trainer:
             self.best = (float(ap), float(loss))
             self.validated = int(extra.get("validated", self.step))
             self.best_step = int(extra.get("best_step", self.validated))
-        except Exception as error:  # whatever torch makes of another structure
+        except Exception as error:  # whatever torch raises for another structure
             raise WeightsError(
-                f"{path}: the state of its training cannot be used ({type(error).__name__}: "
+                f"{path}: its training state cannot be used ({type(error).__name__}: "
                 f"{error}). Resume from another copy, or start from its weights with start_from."
             ) from error
 
     @contextlib.contextmanager
     def _stop_on_signals(self) -> Iterator[None]:
-        """Let SIGINT or SIGTERM end the run after the step at hand; a second one at once."""
+        """Make SIGINT or SIGTERM end the run after the current step; a second one at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -1,4 +1,4 @@
-"""What `yolact train` finds out by a few real steps: precision, batch size, learning rate."""
+"""Tune precision, batch size and learning rate by a few real training steps."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 
 # Flags of /proc/cpuinfo for arithmetic in bfloat16: Intel and AMD, Intel's AMX, Arm.
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-WORTHWHILE = 0.9  # a precision must take less than this fraction of the time of float32
+WORTHWHILE = 0.9  # maximum fraction of float32's time for which a precision is chosen
 TIMED_IMAGES = 2
-TIMED_STEPS = 3  # of each precision, after one to warm up
+TIMED_STEPS = 3  # per precision, after one to warm up
 
 LARGEST_BATCH = 64  # images per process
 MEMORY_MARGIN = 0.9  # later images may have more objects
@@ -39,10 +39,10 @@ DIVERGED = 4.0  # times the smallest smoothed loss
 
 
 def choose_cpu_precision(config: TrainConfig, processes: DistributedContext) -> TrainConfig:
-    """Replace `precision: auto` by what is faster on this CPU; a GPU's choice needs no timing."""
+    """Replace `precision: auto` by the faster one on this CPU; a GPU's choice needs no timing."""
     if config.precision != "auto" or processes.device.type != "cpu":
         return config
-    chosen, reason = "float32", "this CPU has no arithmetic in bfloat16"
+    chosen, reason = "float32", "this CPU does not support bfloat16 arithmetic"
     if processes.first and cpu_has_bfloat16():
         seconds = _time_steps(config)
         ratio = seconds["bfloat16"] / seconds["float32"]
@@ -54,7 +54,7 @@ def choose_cpu_precision(config: TrainConfig, processes: DistributedContext) -> 
 
 
 def cpu_has_bfloat16(path: str = "/proc/cpuinfo") -> bool:
-    """Return whether the CPU computes in bfloat16; False where the system does not say."""
+    """Return whether the CPU supports bfloat16 arithmetic; False if unknown."""
     try:
         words = Path(path).read_text(encoding="utf-8", errors="replace").split()
     except OSError:
@@ -63,7 +63,7 @@ def cpu_has_bfloat16(path: str = "/proc/cpuinfo") -> bool:
 
 
 def _time_steps(config: TrainConfig) -> dict[str, float]:
-    """Return the least seconds of a step in each precision, measured in turns."""
+    """Return the shortest step time in seconds in each precision, measured alternately."""
     names = ("float32", "bfloat16")
     config = replace(config, batch_size=TIMED_IMAGES, recipe_batch_size=0)
     trainer, batch = _probe(config)
@@ -87,11 +87,11 @@ def choose_batch_size(
 
     Args:
         config: the run.
-        processes: those that train together.
-        gigabytes: limit for each process, in 1e9 bytes, of its GPU's memory or of its own.
+        processes: processes that train together.
+        gigabytes: limit per process, in 1e9 bytes, of its GPU's memory or of its own.
 
     Raises:
-        ConfigError: a single image needs more.
+        ConfigError: a single image exceeds the limit.
     """
     limit = gigabytes * 1e9 * MEMORY_MARGIN
     trainer, _ = _probe(replace(config, batch_size=1, recipe_batch_size=0))
@@ -116,7 +116,7 @@ def choose_batch_size(
 
 
 def _peak_memory(trainer: Trainer, config: TrainConfig, *, images: int) -> float:
-    """Return the bytes that two steps with a number of images take; inf without enough memory."""
+    """Return the peak memory in bytes of two steps with `images` images; inf if out of memory."""
     device = trainer.device
     config = replace(config, batch_size=images, recipe_batch_size=0)
     learner = Learner(trainer.model, config, processes=trainer.processes)
@@ -145,7 +145,7 @@ def find_rate(config: TrainConfig, processes: DistributedContext) -> float:
         ConfigError: there are several processes.
     """
     if processes.count > 1:
-        raise ConfigError("--find-rate takes one process; run it without torchrun.")
+        raise ConfigError("--find-rate requires a single process; run it without torchrun.")
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, folder, processes=processes)
         loader = training_loader(
@@ -169,7 +169,7 @@ def find_rate(config: TrainConfig, processes: DistributedContext) -> float:
 
 
 def smooth(losses: list[float]) -> np.ndarray:
-    """Return the exponential moving average of (N,) losses, corrected for its start."""
+    """Return the exponential moving average of (N,) losses, with bias correction."""
     mean, means = 0.0, []
     for number, loss in enumerate(losses, 1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
@@ -192,7 +192,7 @@ def steepest(rates: np.ndarray, losses: list[float]) -> float:
 
 
 def _probe(config: TrainConfig) -> tuple[Trainer, Batch]:
-    """Build network and data of a run in this process alone, and its first batch."""
+    """Build network and data of a run in this process only, and its first batch."""
     with tempfile.TemporaryDirectory() as folder:
         alone = replace(config, validation=TrainConfig.validation, pretrained=False, start_from="")
         trainer = Trainer(alone, folder)

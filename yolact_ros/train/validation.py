@@ -1,4 +1,4 @@
-"""Validation of a run: losses and AP on the validation images."""
+"""Validate a run: losses and AP on the validation images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from yolact_ros.train.learner import batch_losses
 from yolact_ros.train.loader import ValidationSamples, validation_loader
 from yolact_ros.train.metrics import MeanLosses
 
-# Numbers of `training_ap.score`: AP over IoU 0.50:0.95 of boxes and masks, AP at 0.50 of masks.
+# Results of `training_ap.score`: AP over IoU 0.50:0.95 of boxes and masks, AP at 0.50 of masks.
 AP_NAMES = ("box_ap", "mask_ap", "mask_ap50")
 
 # Worse than any validation result.
@@ -31,7 +31,7 @@ def validate(
     precision: torch.dtype,
     processes: DistributedContext,
 ) -> tuple[dict[str, float | None], TrainingScore | None]:
-    """Validate a network in evaluation mode; the processes share the images.
+    """Validate a network in evaluation mode, with the images divided among the processes.
 
     Returns:
         In the first process, the mean losses, their `total` and, with `validation_ap`, the numbers
@@ -44,7 +44,7 @@ def validate(
     for batch in tqdm(
         loader, desc="validate", unit="batch", leave=False, disable=not processes.first
     ):
-        if batch is None:  # no image of it can be read
+        if batch is None:  # none of its images can be read
             continue
         losses = batch_losses(
             model,

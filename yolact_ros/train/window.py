@@ -1,4 +1,4 @@
-"""Cut a window out of a training sample and bring it to the network's input size."""
+"""Cut a window out of a training sample and resize it to the network's input size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_WARP_SIDE = 32000  # pixels
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle in pixels of an image, half-open; it may reach beyond the image."""
+    """Is a half-open rectangle in pixels of an image; it may extend beyond the image."""
 
     left: int
     top: int
@@ -26,7 +26,7 @@ class Window:
 
 
 def letterbox(window: Window, size: tuple[int, int]) -> Window:
-    """Make the smallest window around the middle of `window` with the aspect ratio of `size`."""
+    """Return the smallest window centred on `window` with the aspect ratio of `size`."""
     width, height = window.right - window.left, window.bottom - window.top
     scale = max(width / size[1], height / size[0])
     wide, tall = max(width, round(size[1] * scale)), max(height, round(size[0] * scale))
@@ -35,7 +35,7 @@ def letterbox(window: Window, size: tuple[int, int]) -> Window:
 
 
 def inside(points: np.ndarray, window: Window) -> np.ndarray:
-    """Say which of (N, 2) x y `points` lie strictly inside."""
+    """Return which of (N, 2) x y `points` are strictly inside."""
     low, high = (window.left, window.top), (window.right, window.bottom)
     return np.all((points > low) & (points < high), axis=1)
 
@@ -43,11 +43,11 @@ def inside(points: np.ndarray, window: Window) -> np.ndarray:
 def cut_and_resize(
     sample: Sample, window: Window, *, size: tuple[int, int], smallest_box: float
 ) -> Sample:
-    """Cut a window out of a sample and squash it to `size`.
+    """Cut a window out of a sample and resize it to `size`.
 
-    An instance stays when its box's centre lies strictly inside the window, something of its mask
-    is left and its box is larger than `smallest_box` pixels of the result. Where the window cuts
-    an instance, its new box is made tight around what is left of its mask.
+    An instance is kept if its box's centre is strictly inside the window, part of its mask remains
+    and its box is larger than `smallest_box` pixels of the result. If the window cuts an instance,
+    its new box fits tightly around the rest of its mask.
 
     Args:
         sample: not changed.
@@ -98,7 +98,7 @@ def _crop_of(masks: np.ndarray | MaskCrops, index: int) -> tuple[tuple[int, int]
 
 
 def _visible_box(corner: tuple[int, int], crop: np.ndarray, window: Window) -> np.ndarray:
-    """Box what a window shows of a mask: (4,) float32 x1 y1 x2 y2 in pixels of the window."""
+    """Return the box of the visible part of a mask: (4,) float32 x1 y1 x2 y2 in the window."""
     left, top = max(window.left - corner[0], 0), max(window.top - corner[1], 0)
     right, bottom = window.right - corner[0], window.bottom - corner[1]
     x1, y1, x2, y2 = tight_box(crop[top : max(bottom, 0), left : max(right, 0)])
@@ -115,22 +115,22 @@ def resample(
     size: tuple[int, int],
     fill: tuple[int, ...],
 ) -> np.ndarray:
-    """Show a window of an image, or of a part of one, at another size, by bilinear sampling.
+    """Resample a window of an image, or of a part of one, to another size, bilinearly.
 
-    Neither the window nor the whole image is ever made at full size: both can be far larger than
-    the part.
+    Neither the window nor the whole image is ever created at full size: both can be far larger
+    than the part.
 
     Args:
         part: (h, w, ...) uint8.
         corner: x y of the part's first pixel in the image.
         window: in pixels of the image.
         size: (height, width) of the result.
-        fill: value of every channel where the window shows nothing of the part.
+        fill: value of every channel where the window is outside the part.
 
     Returns:
         (height, width, ...) uint8; a 0/1 mask is rounded at one half.
     """
-    # What the window shows of the part, and one pixel around it for the interpolation.
+    # The visible part, and one pixel around it for the interpolation.
     left, top = max(window.left - corner[0] - 1, 0), max(window.top - corner[1] - 1, 0)
     right = min(window.right - corner[0] + 1, part.shape[1])
     bottom = min(window.bottom - corner[1] + 1, part.shape[0])
@@ -144,7 +144,7 @@ def resample(
         if part.shape[:2] == tuple(size):
             return np.ascontiguousarray(part)
         return cv2.resize(part, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    # Where the part ends with the window, its border pixels go on, as in `cv2.resize`.
+    # Where the part ends with the window, its border pixels are repeated, as in `cv2.resize`.
     edges = (y == 0, y + part.shape[0] == tall, x == 0, x + part.shape[1] == wide)
     widths = int(edges[0]), int(edges[1]), int(edges[2]), int(edges[3])
     part = cv2.copyMakeBorder(
@@ -153,7 +153,7 @@ def resample(
     x, y = x - int(edges[2]), y - int(edges[0])
     step_x, step_y = wide / size[1], tall / size[0]
     shrink = -(-max(part.shape[:2]) // MAX_WARP_SIDE)
-    if shrink > 1:  # OpenCV's warp counts pixels in 16 bits
+    if shrink > 1:  # OpenCV's warp uses 16-bit coordinates
         small = -(-part.shape[1] // shrink), -(-part.shape[0] // shrink)
         scale_x, scale_y = part.shape[1] / small[0], part.shape[0] / small[1]
         part = cv2.resize(part, small, interpolation=cv2.INTER_LINEAR)

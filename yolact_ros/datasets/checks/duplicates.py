@@ -1,4 +1,4 @@
-"""Finding the same photograph twice: by its bytes, and by how it looks."""
+"""Find duplicate photographs by their bytes and by their appearance."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import cv2
 import numpy as np
 
 THUMBNAIL = 16  # side in pixels
-FLAT = 3.0  # grey levels: an image whose thumbnail deviates less shows nothing to compare
+FLAT = 3.0  # grey levels; images with less thumbnail deviation are too flat to compare
 NEAR_BITS = 8  # of 63 that may differ between two versions of one photograph
-NEAR_CORRELATION = 0.97  # of their thumbnails
+NEAR_CORRELATION = 0.97  # minimum correlation of their thumbnails
 
 _BITS_OF_16 = np.array([bin(number).count("1") for number in range(1 << 16)], np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageHash:
-    """What is kept of an image to recognise it.
+    """Holds what is needed to recognise an image.
 
     Attributes:
-        exact: of the file's bytes.
-        look: 63 bits: which low frequencies of the cosine transform lie above their median.
-        mirrored_look: the same of the mirrored image.
-        thumbnail: (16, 16) float32 of mean 0 and norm 1; all zero for an image of one colour.
+        exact: hash of the file's bytes.
+        look: 63 bits: which low frequencies of the cosine transform are above their median.
+        mirrored_look: `look` of the mirrored image.
+        thumbnail: (16, 16) float32 with mean 0 and norm 1; all zero for a single-colour image.
     """
 
     exact: bytes
@@ -55,7 +55,7 @@ def hash_image(data: bytes, grey: np.ndarray) -> ImageHash:
 
 
 def equal_images(hashes: Iterable[ImageHash]) -> list[list[int]]:
-    """Groups of positions whose files have the same bytes, two or more each."""
+    """Return groups of two or more indices whose files have the same bytes."""
     groups: dict[bytes, list[int]] = {}
     for position, image in enumerate(hashes):
         groups.setdefault(image.exact, []).append(position)
@@ -63,10 +63,10 @@ def equal_images(hashes: Iterable[ImageHash]) -> list[list[int]]:
 
 
 def similar_images(first: list[ImageHash], second: list[ImageHash]) -> Iterator[tuple[int, int]]:
-    """Pairs that look alike, also when mirrored, brighter or compressed in another way.
+    """Yield pairs that look alike, even if mirrored, brighter or compressed differently.
 
-    For each image of `second` comes at most one pair, with the most similar image of `first`.
-    Images of a single colour are like no other.
+    Each image of `second` yields at most one pair, with the most similar image of `first`.
+    Single-colour images match no other image.
     """
     if not first:
         return
@@ -87,12 +87,12 @@ def similar_images(first: list[ImageHash], second: list[ImageHash]) -> Iterator[
 
 
 def _look(small: np.ndarray) -> int:
-    """Perceptual hash of a (32, 32) float32 image."""
+    """Return the perceptual hash of a (32, 32) float32 image."""
     low = cv2.dct(small)[:8, :8].reshape(-1)[1:]  # without the mean brightness
     bits = np.concatenate([[False], low > np.median(low)])
     return int(np.packbits(bits).view(">u8")[0])
 
 
 def _count_bits(numbers: np.ndarray) -> np.ndarray:
-    """How many bits are set in each of (N,) uint64 `numbers`."""
+    """Return the number of bits set in each of (N,) uint64 `numbers`."""
     return _BITS_OF_16[numbers.view(np.uint16).reshape(-1, 4)].sum(axis=1)

@@ -1,4 +1,4 @@
-"""What is odd about the annotations of an image that are usable."""
+"""Find oddities in the usable annotations of an image."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from pycocotools import mask as rle_masks
 from yolact_ros.datasets.findings import WARNING, Findings
 from yolact_ros.datasets.masks import read_segmentation, segmentation_rle
 
-# Pixels by which boxes and corners may leave the image: tools round in their own ways.
+# Pixels by which boxes and corners may leave the image, because tools round differently.
 OUTSIDE_TOLERANCE = 1.5
 # Fraction of the image below which an object is tiny: 12x12 pixels at the reference's 550x550,
 # half the side of the smallest prior.
 TINY_FRACTION = (12 / 550) ** 2
-# Mask IoU above which two annotations are of one object.
+# Mask IoU above which two annotations belong to the same object.
 SAME_OBJECT = 0.9
-# Rows of a table of mask IoUs that is computed at once: an image may have ten thousand objects.
+# Rows of the table of mask IoUs per block: an image may have ten thousand objects.
 IOU_ROWS = 256
 
 
 def check_instances(
     annotations: list[dict[str, Any]], image: str, size: tuple[int, int], findings: Findings
 ) -> list[dict[str, Any]]:
-    """Look at the annotations of one image.
+    """Check the annotations of one image.
 
     Args:
-        annotations: as `read_annotation_file` gives them.
+        annotations: annotations from `read_annotation_file`.
         image: its file name.
-        size: (height, width) that the annotations are meant for.
-        findings: what is found is added here.
+        size: (height, width) that the annotations refer to.
+        findings: receives the findings.
 
     Returns:
-        Those that are no crowds.
+        The annotations that are not crowds.
     """
     usable, rles = [], []
     for annotation in annotations:
@@ -55,25 +55,25 @@ def check_instances(
         for row, j in np.argwhere(overlap > SAME_OBJECT):
             first, second = usable[start + row], usable[j]
             same = first["category_id"] == second["category_id"]
-            kind = "object annotated twice" if same else "one object of two classes"
+            kind = "object annotated twice" if same else "one object with two classes"
             place = f"annotation {first['id']} in {image} and {second['id']}"
             findings.add(WARNING, kind, place)
     return usable
 
 
 def _doubts(annotation: dict[str, Any], size: tuple[int, int]) -> Iterator[str]:
-    """What is odd about where mask and box lie."""
+    """Yield oddities in the positions of mask and box."""
     shape = read_segmentation(annotation["segmentation"], size)
     if not isinstance(shape, str) and _leaves(shape.extent, size):
-        yield "polygon that leaves the image"
+        yield "polygon that extends beyond the image"
     if "bbox" in annotation:
         x, y, width, height = annotation["bbox"]
         if _leaves((x, y, x + width, y + height), size):
-            yield "box that leaves the image"
+            yield "box that extends beyond the image"
 
 
 def _leaves(extent: tuple[float, ...], size: tuple[int, int]) -> bool:
-    """Whether x1 y1 x2 y2 lies partly outside an image of (height, width) `size`."""
+    """Return whether x1 y1 x2 y2 is partly outside an image of (height, width) `size`."""
     x1, y1, x2, y2 = extent
     return (
         min(x1, y1) < -OUTSIDE_TOLERANCE

@@ -1,4 +1,4 @@
-"""What `yolact check-dataset` keeps of one annotation file and its images."""
+"""Hold the results of `yolact check-dataset` for one annotation file and its images."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from yolact_ros.datasets.findings import Findings
 
 @dataclass
 class SplitReport:
-    """What was found in one annotation file and its images.
+    """Holds what was found in one annotation file and its images.
 
     Attributes:
-        annotations: the file.
-        folder: of the images.
-        images: how many it lists.
+        annotations: path of the annotation file.
+        folder: image folder.
+        images: number of listed images.
         listed: their file names.
-        instances: usable ones by class name, crowds left out; a class without any has 0.
-        images_with: how many images show each class.
-        empty_images: how many images have no instance.
-        findings: the account.
-        files: names of the images that could be read, in the order of `hashes`.
-        hashes: of these images.
+        instances: number of usable instances by class name, without crowds; may be 0.
+        images_with: number of images that show each class.
+        empty_images: number of images without instances.
+        findings: everything that was found.
+        files: names of the readable images, in the order of `hashes`.
+        hashes: hashes of these images.
     """
 
     annotations: Path

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, found before training instead of during it."""
+"""Find errors in a data set before training."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
 from yolact_ros.runtime.images.headers import read_header
 
-# Instances below which a class is rare, and how many times smaller than the largest class.
+# Number of instances below which a class is rare, and its minimum ratio to the largest class.
 RARE_COUNT = 20
 RARE_SHARE = 100
 
 
 def check_split(annotations_json: str | Path, image_folder: str | Path) -> SplitReport:
-    """Look at every image and every annotation of one file.
+    """Check every image and every annotation of one file.
 
     Raises:
-        DatasetError: the file is no annotation file at all, or the folder does not exist.
+        DatasetError: the file is not an annotation file, or the folder does not exist.
     """
     report = SplitReport(Path(annotations_json), Path(image_folder))
     if not report.folder.is_dir():
@@ -63,7 +63,7 @@ def check_split(annotations_json: str | Path, image_folder: str | Path) -> Split
 
 
 def compare_splits(first: SplitReport, second: SplitReport) -> Findings:
-    """Find what two splits must not share, and where they should agree."""
+    """Find images that two splits must not share, and check that their classes agree."""
     findings = Findings()
     positions = {image.exact: i for i, image in enumerate(first.hashes)}
     different = []
@@ -77,12 +77,12 @@ def compare_splits(first: SplitReport, second: SplitReport) -> Findings:
         place = f"{first.files[i]} ~ {second.files[different[j]]}"
         findings.add(WARNING, "nearly the same image in both", place)
     for name in sorted(first.instances.keys() ^ second.instances.keys()):
-        findings.add(WARNING, "a class that one of them does not list", name)
+        findings.add(WARNING, "class listed in only one of them", name)
     return findings
 
 
 def check_unlisted(reports: list[SplitReport]) -> None:
-    """Add to `reports` the images in their folders that none of them lists."""
+    """Add the images in the folders of `reports` that no report lists."""
     for folder in dict.fromkeys(report.folder.resolve() for report in reports):
         sharing = [report for report in reports if report.folder.resolve() == folder]
         listed = set().union(*(report.listed for report in sharing))
@@ -93,7 +93,7 @@ def check_unlisted(reports: list[SplitReport]) -> None:
 
 
 def _check_image_file(image: ImageEntry, find: PictureFinder, report: SplitReport) -> None:
-    """Compare a picture with what the annotation file says of it."""
+    """Compare a picture with its entry in the annotation file."""
     name, add = shown(image.file_name), report.findings.add
     path = find(image.file_name)
     if path is None:
@@ -121,18 +121,22 @@ def _check_image_file(image: ImageEntry, find: PictureFinder, report: SplitRepor
     exif = f", EXIF orientation {orientation}" if orientation > 1 else ""
     if image.size not in (None, grey.shape):
         place = f"{name}: {grey.shape[1]}x{grey.shape[0]}{exif}, listed as "
-        add(ERROR, "image of another size than listed", f"{place}{image.size[1]}x{image.size[0]}")
+        add(
+            ERROR,
+            "image whose size differs from the listed one",
+            f"{place}{image.size[1]}x{image.size[0]}",
+        )
     elif not rotate:
         add(NOTE, "image annotated on its unrotated pixels, which are used", f"{name}{exif}")
     elif orientation > 1:
-        kind = "image that EXIF turns; its annotations must be on the turned image"
+        kind = "image rotated by EXIF; its annotations must be on the rotated image"
         add(WARNING if orientation < 5 else NOTE, kind, f"{name}{exif}")
     report.files.append(name)
     report.hashes.append(hash_image(data, grey))
 
 
 def _is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end; decoders fill such an image with grey."""
+    """Return whether a JPEG or PNG is truncated; decoders fill the rest with grey."""
     if data.startswith(b"\xff\xd8"):
         return b"\xff\xd9" not in data[-65536:]
     return data.startswith(b"\x89PNG") and b"IEND" not in data[-65536:]

@@ -1,4 +1,4 @@
-"""COCO's format as labelling programs write it: several files, prefixes, foreign paths.
+"""Read COCO's format as labelling programs write it: several files, prefixes, foreign paths.
 
 Facts: CVAT writes `annotations/instances_SPLIT.json` and `images/`, Roboflow
 `SPLIT/_annotations.coco.json` beside its pictures, Label Studio `result.json` with absolute paths
@@ -32,16 +32,16 @@ def read_coco(
 
     Args:
         source: an annotation file, or a folder with some.
-        findings: what is found is added here.
-        images: folder of the pictures; those around the annotation file by default.
-        crowd_as_objects: take annotations with `iscrowd` for single objects, as CVAT writes masks
-            that were painted.
+        findings: receives the findings.
+        images: folder of the pictures; defaults to those around the annotation file.
+        crowd_as_objects: treat annotations with `iscrowd` as single objects, because CVAT writes
+            painted masks that way.
 
     Returns:
         The class names, and the images of all files.
 
     Raises:
-        DatasetError: there is no annotation file of instances.
+        DatasetError: there is no COCO instances file.
     """
     read: list[tuple[str, Path, AnnotationFile]] = []
     files = [source] if not source.is_dir() else sorted(walk(source, (".json",)))
@@ -52,14 +52,14 @@ def read_coco(
         except DatasetError as error:
             if not source.is_dir():
                 raise
-            findings.add(NOTE, "file that is not of COCO's instances", shown(error))
+            findings.add(NOTE, "file without COCO instances", shown(error))
             continue
         if content.ambiguous:
             raise DatasetError(f"{path}: {content.ambiguous[0]}")
         _take_findings(content, findings, crowd_as_objects)
         read.append((_split_of(path, source), folder, content))
     if not read:
-        raise DatasetError(f"{source} holds no annotation file of COCO's instances.")
+        raise DatasetError(f"{source} contains no COCO instances file.")
     names = dict.fromkeys(
         content.names[number] for _, _, content in read for number in sorted(content.names)
     )
@@ -67,10 +67,10 @@ def read_coco(
 
 
 def _take_findings(content: AnnotationFile, findings: Findings, crowd_as_objects: bool) -> None:
-    """Add what was found in a file."""
+    """Add the findings of a file."""
     for severity, kind, places in content.findings.ordered():
         if kind == CROWD and crowd_as_objects:
-            kind = "crowd (iscrowd 1), taken as an object"
+            kind = "crowd (iscrowd 1), imported as an object"
         if crowd_as_objects and kind.startswith("file with many crowds"):
             continue
         for place in places:
@@ -78,7 +78,7 @@ def _take_findings(content: AnnotationFile, findings: Findings, crowd_as_objects
 
 
 def _picture_root(path: Path, source: Path) -> Path:
-    """Where the pictures of an annotation file are looked for."""
+    """Return the folder in which the pictures of an annotation file are searched."""
     if source.is_dir():
         return path.parent if path.name == "_annotations.coco.json" else source
     parent = path.parent
@@ -86,7 +86,7 @@ def _picture_root(path: Path, source: Path) -> Path:
 
 
 def _split_of(path: Path, source: Path) -> str:
-    """The split that a file name or its folder names; `train` otherwise."""
+    """Return the split in a file name or its folder; otherwise `train`."""
     words = path.stem.lower().replace("-", "_").replace(".", "_").split("_")
     parents = path.relative_to(source).parts[:-1] if source.is_dir() else ()
     for word in (*words, *(parent.lower() for parent in reversed(parents))):
@@ -105,7 +105,7 @@ def _images(
             path = find(image.file_name)
             name = shown(image.file_name)
             if path is None:
-                findings.add(ERROR, "missing image", f"{name} (looked for in {shown(folder)})")
+                findings.add(ERROR, "missing image", f"{name} (searched in {shown(folder)})")
                 continue
             annotations = content.annotations.pop(image_id, [])
             if not annotations:
@@ -124,7 +124,7 @@ def _images(
 
 
 def _folders(folder: Path, split: str) -> list[Path]:
-    """Folders of pictures, the likeliest first."""
+    """Return folders of pictures, most likely first."""
     names = [word for word, meant in SPLITS.items() if meant == split]
     near = [folder / "images" / name for name in names] + [folder / name for name in names]
     near += [folder / "images"]

@@ -1,4 +1,4 @@
-"""Data sets of other programs, written in COCO's format: one annotation file for each split."""
+"""Write data sets of other programs in COCO's format, one annotation file per split."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from yolact_ros.datasets.values import clean_name
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
 
-LONGEST_NAME = 200  # bytes of a file name; the system allows 255
-# Roboflow's versions of one photograph differ in what follows this.
+LONGEST_NAME = 200  # bytes of a file name; the system's limit is 255
+# Separates Roboflow's versions of one photograph from its name.
 VERSION = re.compile(r"\.rf\.[0-9A-Za-z]+(?=\.|$)")
 
 
 @dataclass
 class ImportReport:
-    """What became of a data set.
+    """Summarises an import.
 
     Attributes:
-        images, instances: written, by split.
+        images, instances: number written, by split.
         files: the annotation files, by split.
-        findings: the account.
+        findings: everything that was found.
     """
 
     images: Counter[str] = field(default_factory=Counter)
@@ -56,24 +56,23 @@ def write_coco(
     """Write `SPLIT.json` and the images in `SPLIT/`.
 
     Args:
-        images: of all splits.
-        folder: made if absent; must be empty. What was written is removed after an error.
-        findings: the account that `images` are counted in while they are read.
-        classes: names in the order of category ids, from 1 on; others follow in the order of the
-            alphabet.
-        drop_empty_classes: leave out those of `classes` that have no instance.
-        copy: copy the images; otherwise they are linked.
-        validation: fraction of the images of `train` that become `val`; which ones follows from
-            their names, so that it stays the same when images are added, and versions of one
+        images: images of all splits.
+        folder: created if absent; must be empty. After an error, everything written is removed.
+        findings: findings to which reading `images` adds.
+        classes: names in category-id order, from 1 on; other classes follow alphabetically.
+        drop_empty_classes: whether to omit those of `classes` that have no instance.
+        copy: whether to copy the images; otherwise they are linked.
+        validation: fraction of the images of `train` that become `val`; the choice depends only on
+            their names, so that it is stable when images are added, and versions of one
             photograph stay together.
-        strict: stop at the first error of the data set.
+        strict: whether to stop at the first error of the data set.
 
     Raises:
         DatasetError: the folder is not empty or cannot be written, no image can be used, there
-            is a split `val` besides `validation`, or `strict` and something is wrong.
+            has a split `val` besides `validation`, or `strict` is set and there is an error.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DatasetError(f"{folder} is not an empty folder; choose another one, or remove it.")
+        raise DatasetError(f"{folder} is not an empty folder; choose another one, or empty it.")
     found = []
     for image in images:
         fitted = fit_to_picture(image, findings)
@@ -113,23 +112,23 @@ def write_coco(
 
 
 def _splits(images: Sequence[ForeignImage], validation: float) -> list[str]:
-    """The split of each image."""
+    """Return the split of each image."""
     if validation and any(image.split == "val" for image in images):
-        raise DatasetError("The data set has a split val of its own; leave --validation out.")
+        raise DatasetError("The data set already has a split val; omit --validation.")
     splits = []
     for image in images:
         name = VERSION.sub("", image.path.name)
         digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
         moved = int.from_bytes(digest[:4], "big") < validation * 2**32
         splits.append("val" if moved and image.split == "train" else image.split)
-    # Of few images all may fall alike.
+    # With few images, all may fall into the same split.
     if validation and len(images) > 1 and len(set(splits)) == 1:
         splits[-1] = "val" if splits[-1] == "train" else "train"
     return splits
 
 
 class _SplitWriter:
-    """Collects the entries of one annotation file and puts its images into a folder."""
+    """Collects the entries of one annotation file and stores its images in a folder."""
 
     def __init__(self, folder: Path, ids: dict[str, int], report: ImportReport) -> None:
         self.folder, self.ids, self.report = folder, ids, report
@@ -139,12 +138,12 @@ class _SplitWriter:
         self._sources: set[Path] = set()
 
     def content(self) -> dict[str, Any]:
-        """The annotation file."""
+        """Return the content of the annotation file."""
         categories = [{"id": number, "name": name} for name, number in self.ids.items()]
         return {"images": self.images, "annotations": self.annotations, "categories": categories}
 
     def add(self, image: ForeignImage, split: str, *, copy: bool) -> None:
-        """Write one image; its size is known."""
+        """Write one image whose size is known."""
         assert image.size is not None
         findings = self.report.findings
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -194,7 +193,7 @@ class _SplitWriter:
         if not area:
             findings.add(ERROR, "annotation whose mask has no pixel", where)
             return
-        if not instance.crowd:  # its reader has counted a crowd
+        if not instance.crowd:  # crowds are counted by the reader
             self.report.instances[split] += 1
         rest = {
             "segmentation": shape.segmentation,
@@ -205,7 +204,7 @@ class _SplitWriter:
         self.annotations.append({**common, **rest})
 
     def _free_name(self, path: Path) -> str:
-        """The name of a file, with a number where another image has taken it."""
+        """Return the name of a file, with a number if another image has that name."""
         stem, suffix = path.stem, path.suffix
         while len(f"{stem}{suffix}".encode("utf-8", "surrogateescape")) > LONGEST_NAME:
             stem, suffix = stem[: LONGEST_NAME // 4], suffix[:10]
@@ -218,13 +217,13 @@ class _SplitWriter:
 
 
 def class_names(names: Iterable[Any]) -> tuple[str, ...]:
-    """Cleaned class names.
+    """Return cleaned class names.
 
     Raises:
-        DatasetError: two of them are the same, or one is empty.
+        DatasetError: a name is empty or repeated.
     """
     cleaned = tuple(clean_name(name) for name in names)
     twice = [name for name, count in Counter(cleaned).items() if count > 1 or not name]
     if twice:
-        raise DatasetError(f"The class names hold {twice[0]!r} twice, or empty; name each once.")
+        raise DatasetError(f"The class names have {twice[0]!r} twice, or empty; name each once.")
     return cleaned

@@ -1,4 +1,4 @@
-"""Annotated images of other programs, brought to the size of their pictures."""
+"""Adapt annotated images of other programs to the size of their pictures."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
 from yolact_ros.runtime.images.headers import ImageHeader, read_header
 
-SAME_ASPECT = 0.01  # relative difference of two scales up to which an image was only resized
+SAME_ASPECT = 0.01  # maximum relative difference of two scales if an image was only resized
 
 
 @dataclass(frozen=True)
 class ForeignInstance:
-    """An annotated object.
+    """Holds an annotated object.
 
     Attributes:
-        name: of its class.
-        segmentation: COCO's: polygons (x1 y1 x2 y2 ... in pixels), or RLE.
+        name: name of its class.
+        segmentation: in COCO's format: polygons (x1 y1 x2 y2 ... in pixels) or RLE.
         crowd: neither object nor background.
-        where: what names it in the account.
-        box: x y width height of an object without a mask; None for all others.
+        where: identifies it in findings.
+        box: x y width height of an object without a mask; otherwise None.
     """
 
     name: str
@@ -42,14 +42,14 @@ class ForeignInstance:
 
 @dataclass(frozen=True)
 class ForeignImage:
-    """An annotated image.
+    """Holds an annotated image.
 
     Attributes:
         split: e.g. `train`.
-        path: of the picture; of its name alone if `data` holds it.
-        size: (height, width) that the instances are meant for; None takes the picture's.
-        instances: what can be used.
-        data: the picture's bytes where there is no file.
+        path: path of the picture, or only its name if `data` holds it.
+        size: (height, width) that the instances refer to; None for the picture's.
+        instances: usable instances.
+        data: content of the picture if it has no file.
     """
 
     split: str
@@ -60,10 +60,10 @@ class ForeignImage:
 
 
 def fit_to_picture(image: ForeignImage, findings: Findings) -> ForeignImage | None:
-    """Open the picture, and bring size and instances of the image in line with it.
+    """Open the picture, and adapt size and instances of the image to it.
 
-    Labels of a picture that was resized since are scaled. Those on the pixels of a picture that
-    EXIF turns keep the size as stored, by which `CocoDataset` knows how to read it.
+    Labels of a picture that was resized afterwards are scaled. Labels on the stored pixels of a
+    picture rotated by EXIF keep the stored size, which tells `CocoDataset` how to read it.
 
     Returns:
         The image with its size; None if it cannot be used, which is counted.
@@ -85,7 +85,7 @@ def fit_to_picture(image: ForeignImage, findings: Findings) -> ForeignImage | No
             kind = "image annotated on its unrotated pixels, which are used"
             findings.add(NOTE, kind, place)
         else:
-            kind = "image that EXIF turns; its annotations must be on the turned image"
+            kind = "image rotated by EXIF; its annotations must be on the rotated image"
             findings.add(WARNING if header.orientation < 5 else NOTE, kind, place)
     if image.size is None or image.size in (header.upright, header.stored):
         return replace(image, size=image.size or header.upright)
@@ -96,7 +96,7 @@ def fit_to_picture(image: ForeignImage, findings: Findings) -> ForeignImage | No
             findings.add(NOTE, "image that was resized; its annotations are scaled", place)
             return replace(image, size=size, instances=_scale(image, size, (x, y)))
     stated = f"{name}: {_words(header.upright)}, annotated as {_words(image.size)}"
-    findings.add(ERROR, "image of another size than its annotations", stated)
+    findings.add(ERROR, "image whose size differs from its annotations", stated)
     return None
 
 
@@ -129,6 +129,6 @@ def _scale(
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's compressed RLE, as JSON can hold it, of a (H, W) mask."""
+    """Encode a (H, W) mask as COCO's compressed RLE with JSON values."""
     rle = rle_masks.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": list(mask.shape), "counts": rle["counts"].decode()}

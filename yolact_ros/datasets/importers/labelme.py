@@ -1,4 +1,4 @@
-"""Pictures annotated with LabelMe, or a program that writes its files: one JSON file an image.
+"""Read pictures annotated with LabelMe or compatible programs: one JSON file per image.
 
 Facts: the files that wkentaro/labelme and CVHub520/X-AnyLabeling write (`shapes` with `label`,
 `points`, `shape_type`, `group_id`, `mask`; `imagePath` beside the file, or the image itself in
@@ -39,11 +39,11 @@ OUTLINES = ("polygon", "rectangle", "rotation", "oriented_rectangle", "quadrilat
 
 
 def read_labelme(source: Path, findings: Findings) -> Iterator[ForeignImage]:
-    """Read a folder and the folders below it; folders `train`, `val` and `test` are the splits.
+    """Read a folder and its subfolders; folders `train`, `val` and `test` are the splits.
 
     Args:
         source: the folder.
-        findings: what is found is added here.
+        findings: receives the findings.
 
     Raises:
         DatasetError: there is no annotation file.
@@ -67,10 +67,10 @@ def read_labelme(source: Path, findings: Findings) -> Iterator[ForeignImage]:
             used.add(image.path.resolve())
             yield image
     if not read:
-        raise DatasetError(f"{source} holds no JSON file of LabelMe.")
+        raise DatasetError(f"{source} contains no LabelMe JSON file.")
     for image_path in sorted(walk(source, IMAGE_SUFFIXES)):
         if image_path.resolve() not in used:
-            findings.add(NOTE, "image without labels, left out", shown(image_path))
+            findings.add(NOTE, "image without labels, skipped", shown(image_path))
 
 
 def _read_file(
@@ -122,13 +122,13 @@ def _find_picture(path: Path, name: str, find: PictureFinder) -> Path | None:
 def read_shapes(
     shapes: list[Any], size: tuple[int, int] | None, findings: Findings, *, name: str
 ) -> list[ForeignInstance]:
-    """Turn the shapes of an image into instances; those of one group and label are one.
+    """Convert the shapes of an image to instances; those with the same group and label are one.
 
     Args:
-        shapes: of the file.
-        size: (height, width) of the image that was annotated; masks need it.
-        findings: what cannot be used is added here.
-        name: of the file, for the account.
+        shapes: shapes of the file.
+        size: (height, width) of the annotated image; required for masks.
+        findings: receives what cannot be used.
+        name: file name, for the findings.
     """
     parts: dict[tuple[str, str], list[Any]] = {}
     places: dict[tuple[str, str], str] = {}
@@ -161,7 +161,7 @@ def read_shapes(
 
 
 def _points(points: Any) -> np.ndarray | None:
-    """(N, 2) float64; None unless it is a list of finite x y pairs."""
+    """Return (N, 2) float64, or None unless it is a list of finite x y pairs."""
     try:
         values = np.asarray(points, np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -172,13 +172,13 @@ def _points(points: Any) -> np.ndarray | None:
 
 
 def _polygon(kind: str, points: np.ndarray) -> np.ndarray | None:
-    """(N, 2) corners of a shape; None for one without an area."""
+    """Return the (N, 2) corners of a shape; None for one without area."""
     if kind in OUTLINES and len(points) >= 3:
         return points
     if kind == "rectangle" and len(points) == 2:
         (x1, y1), (x2, y2) = points
         return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
-    if kind == "circle" and len(points) == 2:  # its centre, and a point of its edge
+    if kind == "circle" and len(points) == 2:  # its centre, and a point on its edge
         radius = np.linalg.norm(points[1] - points[0])
         angles = np.arange(CIRCLE_CORNERS) * (2 * np.pi / CIRCLE_CORNERS)
         circle: np.ndarray = points[0] + radius * np.stack([np.cos(angles), np.sin(angles)], 1)
@@ -187,7 +187,7 @@ def _polygon(kind: str, points: np.ndarray) -> np.ndarray | None:
 
 
 def _mask(text: Any, points: np.ndarray, size: tuple[int, int] | None) -> dict[str, Any] | None:
-    """RLE of a mask, which is a PNG of what lies between two corners, both included."""
+    """Return the RLE of a mask, which is a PNG of the region between two corners, inclusive."""
     if size is None or not isinstance(text, str) or len(points) != 2:
         return None
     try:
@@ -209,7 +209,7 @@ def _mask(text: Any, points: np.ndarray, size: tuple[int, int] | None) -> dict[s
 
 
 def _join(group: list[Any], size: tuple[int, int] | None) -> Any:
-    """One segmentation of the parts of an instance: polygons, or RLE where one part is RLE."""
+    """Join the parts of an instance: polygons, or RLE if any part is RLE."""
     if all(isinstance(part, list) for part in group):
         return [polygon for part in group for polygon in part]
     if len(group) == 1 or size is None:

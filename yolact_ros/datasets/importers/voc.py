@@ -1,8 +1,8 @@
-"""Data sets in the form of Pascal VOC's segmentation: a PNG of classes and a PNG of objects each.
+"""Read Pascal VOC segmentation data sets: a PNG of classes and a PNG of objects per image.
 
 Pascal's PNGs have a palette whose colours are the bits of the number: bits 0, 1, 2 are the highest
-bits of red, green and blue, and so on. 0 is the background, 255 the rim of objects. CVAT's
-"Segmentation mask" has colours of its own, which `labelmap.txt` names, and the list `default.txt`.
+bits of red, green and blue, and so on. 0 is the background, 255 the border of objects. CVAT's
+"Segmentation mask" has its own colours, listed in `labelmap.txt`, and the list `default.txt`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def read_voc(
     Args:
         source: the folder with `JPEGImages`, `SegmentationClass`, `SegmentationObject` and
             `ImageSets/Segmentation`.
-        classes: names of the numbers from 1 on; `labelmap.txt` has its own.
-        findings: what is found is added here.
+        classes: class names from number 1 on; `labelmap.txt` takes precedence.
+        findings: receives the findings.
 
     Returns:
         The class names, and the images of all lists.
@@ -66,7 +66,7 @@ def read_voc(
 
 
 def read_labelmap(path: Path) -> dict[int, str]:
-    """Class names by colour (24 bits: red, green, blue), without the background.
+    """Read class names by colour (24 bits: red, green, blue), without the background.
 
     Raises:
         DatasetError: a line is not `name:red,green,blue:parts:actions`.
@@ -126,7 +126,7 @@ def _images(
 
 
 def _find_image(line: str, find: PictureFinder, source: Path) -> tuple[Path | None, str]:
-    """The picture of a line of a list, and its name without a suffix."""
+    """Return the picture of a line of a list, and its name without a suffix."""
     for name in dict.fromkeys((line, line.split()[0])):
         for suffix in (".jpg", ".png", *IMAGE_SUFFIXES):
             if is_regular(source / "JPEGImages" / f"{name}{suffix}"):
@@ -139,7 +139,7 @@ def _find_image(line: str, find: PictureFinder, source: Path) -> tuple[Path | No
 
 
 def palette() -> np.ndarray:
-    """(256, 3) uint8 B, G, R of Pascal's palette."""
+    """Return Pascal's palette, (256, 3) uint8 B, G, R."""
     numbers = np.arange(256)
     colours = np.zeros((256, 3), np.int64)
     for bit in range(8):  # of the number
@@ -149,10 +149,10 @@ def palette() -> np.ndarray:
 
 
 def read_colours(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 B, G, R of a colour or palette PNG, or (H, W) uint8 of a grey one.
+    """Return (H, W, 3) uint8 B, G, R of a colour or palette PNG, or (H, W) uint8 of a grey one.
 
     Raises:
-        DatasetError: it is missing, cannot be decoded, is no PNG, or has other than 8 bits a
+        DatasetError: it is missing, cannot be decoded, is not a PNG, or does not have 8 bits per
             sample, which OpenCV would stretch, so that class 1 of 4 bits reads as 17.
     """
     data = read_picture(path)
@@ -160,11 +160,9 @@ def read_colours(path: Path) -> np.ndarray:
         raise DatasetError(f"{shown(path)} is not a PNG.")
     depth, colour_type = struct.unpack("BB", data[24:26])
     if depth > 8 or (colour_type == GREY and depth != 8):
-        raise DatasetError(
-            f"{shown(path)} has {depth} bits a sample; expected 8, or a palette. Save it so."
-        )
+        raise DatasetError(f"{shown(path)} has {depth} bits per sample; expected 8, or a palette.")
     image = None
-    if decode_picture(data, grey=True) is not None:  # bounded, and whole
+    if decode_picture(data, grey=True) is not None:  # within the limits, and complete
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise DatasetError(f"{shown(path)} cannot be decoded.")
@@ -174,7 +172,7 @@ def read_colours(path: Path) -> np.ndarray:
 
 
 def read_numbers(image: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 numbers of Pascal's colours; a grey image has them as they are.
+    """Return the (H, W) uint8 numbers of Pascal's colours; a grey image is returned unchanged.
 
     Raises:
         DatasetError: a colour is not one of Pascal's.
@@ -200,15 +198,15 @@ def find_objects(
     *,
     name: str,
 ) -> list[ForeignInstance]:
-    """Make an instance of each object; its class is that of most of its pixels.
+    """Create an instance for each object; its class is that of most of its pixels.
 
     Args:
         class_image: (H, W, 3) or (H, W) uint8, see `read_colours`.
-        object_image: the same of the objects; each colour is one.
-        classes: names of the numbers from 1 on.
+        object_image: likewise for the objects; each colour is one object.
+        classes: class names from number 1 on.
         colours: names by colour, see `read_labelmap`; they replace Pascal's.
-        findings: objects that cannot be used are added here.
-        name: of the image, for the account.
+        findings: receives the objects that cannot be used.
+        name: name of the image, for the findings.
     """
     try:
         if colours is None or class_image.ndim == 2:
@@ -220,7 +218,7 @@ def find_objects(
     except DatasetError as error:
         findings.add(ERROR, "mask that cannot be read", f"{name}: {error}")
         return []
-    try:  # in the order of Pascal's numbers where there are some
+    try:  # in the order of Pascal's numbers, if there are any
         object_codes, object_rim = read_numbers(object_image).astype(np.int64), RIM
     except DatasetError:
         object_codes, object_rim = _codes(object_image), RIM_CODE
@@ -238,12 +236,12 @@ def find_objects(
             continue
         instances.append(ForeignInstance(class_name, encode_mask(mask), where=where))
     if (class_codes[object_codes == 0] * (class_codes[object_codes == 0] != rim)).any():
-        findings.add(WARNING, "image with pixels of a class and of no object", name)
+        findings.add(WARNING, "image with pixels of a class but of no object", name)
     return instances
 
 
 def _codes(image: np.ndarray) -> np.ndarray:
-    """(H, W) int64: the grey value, or red, green and blue as 24 bits."""
+    """Return (H, W) int64: the grey value, or red, green and blue as 24 bits."""
     if image.ndim == 2:
         return image.astype(np.int64)
     codes: np.ndarray = image.astype(np.int64) @ (1, 256, 65536)

@@ -1,4 +1,4 @@
-"""Data sets with polygons in the form of YOLO: a YAML file, `images/`, `labels/`.
+"""Read YOLO data sets with polygons: a YAML file, `images/`, `labels/`.
 
 A line of a label file is a class number and x1 y1 x2 y2 ... as fractions of the image's sides.
 Facts about the programs: Ultralytics resolves paths against the YAML's folder, its own data
@@ -34,7 +34,7 @@ SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 BOXES = ("ignore", "rectangle", "keep", "drop")
 DESCRIPTIONS = ("data.yaml", "dataset.yaml")
 CLASSES_FILE = "classes.txt"
-OUTSIDE = 0.1  # fraction of a side by which a corner may leave the image
+OUTSIDE = 0.1  # fraction of a side by which a corner may be outside the image
 
 
 def read_yolo(
@@ -44,9 +44,9 @@ def read_yolo(
 
     Args:
         source: the YAML file that describes it, or its folder.
-        findings: what is found is added here.
-        boxes: what becomes of a row with a box instead of a polygon: `drop` leaves the object to
-            the background, `rectangle` takes the box for its mask, `ignore` makes it a crowd,
+        findings: receives the findings.
+        boxes: what to do with a row that has a box instead of a polygon: `drop` leaves the object
+            in the background, `rectangle` uses the box as its mask, `ignore` makes it a crowd,
             `keep` writes the box without a mask.
 
     Returns:
@@ -70,7 +70,7 @@ def read_yolo(
 
 
 def _description(source: Path) -> Path:
-    """The YAML of a folder, or Label Studio's list of classes."""
+    """Return the YAML of a folder, or Label Studio's list of classes."""
     if not source.is_dir():
         return source
     found = [source / name for name in DESCRIPTIONS if is_regular(source / name)]
@@ -79,10 +79,12 @@ def _description(source: Path) -> Path:
         return source / CLASSES_FILE
     if len(found) > 1 and found[0].name not in DESCRIPTIONS:
         names = ", ".join(p.name for p in found)
-        raise DatasetError(f"{source} holds several YAML files ({names}); name the one to read.")
+        raise DatasetError(
+            f"{source} contains several YAML files ({names}); name the one to read."
+        )
     if not found:
         raise DatasetError(
-            f"{source} cannot be read as a YOLO data set: it holds no YAML file, and no "
+            f"{source} cannot be read as a YOLO data set: it contains neither a YAML file nor "
             f"{CLASSES_FILE}. Name the YAML file."
         )
     return found[0]
@@ -92,7 +94,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(read_text(path))
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
-        reason = str(error) or "it nests too deeply"
+        reason = str(error) or "it is nested too deeply"
         raise DatasetError(f"{path} cannot be read as YAML: {reason:.300}.") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{path} is not the description of a YOLO data set.")
@@ -100,10 +102,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _names(names: Any, path: Path) -> dict[int, str]:
-    """Class names by number.
+    """Return class names by number.
 
     Raises:
-        DatasetError: there are none, or a key is no number.
+        DatasetError: there are none, or a key is not a number.
     """
     if isinstance(names, list):
         names = dict(enumerate(names))
@@ -131,7 +133,7 @@ class _Reader:
         self.find = PictureFinder(*self.roots[:1], base)
 
     def read(self, splits: list[tuple[str, Any]]) -> Iterator[ForeignImage]:
-        """Images of the splits; those without a label file are counted."""
+        """Yield the images of the splits; those without a label file are counted."""
         used: set[Path] = set()
         looked: list[Path] = []
         total = 0
@@ -151,8 +153,8 @@ class _Reader:
         if total and not used:
             places_text = ", ".join(map(shown, looked))
             raise DatasetError(
-                f"None of the {total} images has a label file. For the first one these were "
-                f"looked for: {places_text}."
+                f"None of the {total} images has a label file. For the first one, these were "
+                f"searched: {places_text}."
             )
         for folder in {path.parent for path in used}:
             for path in sorted(walk(folder, (".txt",))):
@@ -175,12 +177,12 @@ class _Reader:
             except (OSError, DatasetError):
                 continue
         severity = NOTE if split == "test" else ERROR
-        where = f"{split}: {shown(entry)} (looked for in {shown(self.roots[0])} and around it)"
+        where = f"{split}: {shown(entry)} (searched in {shown(self.roots[0])} and around it)"
         self.findings.add(severity, "split without images", where)
         return []
 
     def _listed(self, place: Path) -> list[Path]:
-        """Images of a list file, whose paths are relative to it or to the data set."""
+        """Return the images of a list file, whose paths are relative to it or to the data set."""
         images = []
         for line in read_text(place).splitlines():
             if not line.strip():
@@ -203,9 +205,10 @@ class _Reader:
 
 
 def _label_of(image: Path) -> tuple[Path | None, list[Path]]:
-    """The label file of an image, and where it was looked for.
+    """Return the label file of an image, and where it was searched.
 
-    Any folder `images` of the path may be `labels`, the last one first; or it lies beside.
+    Any folder `images` of the path may be `labels`, the last one first; or it is beside the
+    image.
     """
     places = []
     for i in range(len(image.parts) - 2, -1, -1):
@@ -229,14 +232,14 @@ def read_label(
     """Read the rows of a label file.
 
     Args:
-        lines: of the file.
+        lines: lines of the file.
         classes: names by class number.
-        findings: what cannot be used is added here.
-        name: of the file, for the account.
+        findings: receives what cannot be used.
+        name: file name, for the findings.
         boxes: see `read_yolo`.
 
     Returns:
-        Instances, whose coordinates are still fractions.
+        Instances whose coordinates are still fractions.
     """
     instances = []
     for number, line in enumerate(lines, start=1):
@@ -254,13 +257,13 @@ def read_label(
                 ERROR, "annotation of an unknown class", f"{where}: {line.split()[0]:.20}"
             )
         elif not all(-OUTSIDE <= v <= 1 + OUTSIDE for v in values):
-            kind = "row whose coordinates are no fractions of the image"
+            kind = "row whose coordinates are not fractions of the image"
             findings.add(ERROR, kind, where)
         elif len(values) == 4:
             severity = ERROR if boxes == "drop" else NOTE
             kind = {
-                "drop": "box without a mask, left to the background",
-                "rectangle": "box without a mask, taken as a rectangle",
+                "drop": "box without a mask, left in the background",
+                "rectangle": "box without a mask, imported as a rectangle",
                 "ignore": "box without a mask, neither object nor background",
                 "keep": "box without a mask, which counts only with training.learn_boxes",
             }[boxes]
@@ -280,7 +283,7 @@ def read_label(
 
 
 def _in_pixels(image: ForeignImage, findings: Findings) -> ForeignImage:
-    """Turn fractions into pixels of the picture as a viewer shows it."""
+    """Convert fractions to pixels of the picture as displayed."""
     size = picture_size(image.path)
     if size is None:
         return replace(image, instances=())  # counted as unreadable

@@ -1,4 +1,4 @@
-"""Losses of the partial feature transform of YolactEdge (Liu et al. 2021, section 3.2).
+"""Compute the losses of YolactEdge's partial feature transform (Liu et al. 2021, section 3.2).
 
 The features of the keyframe are transformed as in inference; flow and transformed features are
 compared with the true flow and the features of the full pass. Facts: haotian-liu/yolact_edge
@@ -27,7 +27,7 @@ TRANSFORM_LOSSES = ("flow", "matching")
 
 
 class MovedPass(NamedTuple):
-    """A pass over frames between keyframes, with the inputs of its losses."""
+    """Holds the results of a pass over frames between keyframes, with the inputs of its losses."""
 
     output: YolactOutput
     moved: tuple[Tensor, Tensor]

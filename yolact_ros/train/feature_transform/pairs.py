@@ -1,4 +1,4 @@
-"""Pairs of a keyframe and a later frame, from which a network learns to warp features."""
+"""Provide pairs of a keyframe and a later frame, from which a network learns to warp features."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PairConfig(Checked):
 
 @dataclass(frozen=True)
 class Pair:
-    """A frame and the keyframe before it, both of the network's input size.
+    """Holds a frame and the keyframe before it, both at the network's input size.
 
     Attributes:
         frame: the annotated frame.
@@ -55,7 +55,7 @@ class Pair:
 
 
 def pair_of_still(frame: Sample, config: PairConfig, *, random: np.random.Generator) -> Pair:
-    """Make a keyframe for a frame of the network's input size."""
+    """Render a keyframe for a frame of the network's input size."""
     still = move_still(frame, config.motion, random=random)
     flow = np.where(still.known, still.flow, np.float32(np.nan))
     # Cell i of a map is centred on pixel stride * i.
@@ -69,7 +69,7 @@ def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 class VideoPairs(Dataset):
-    """Pairs from annotated videos with the same augmentation; their true motion is unknown.
+    """Yields pairs from annotated videos with the same augmentation; their true motion is unknown.
 
     The sequence is endless, and pair k depends only on the seed and k.
 

@@ -1,4 +1,4 @@
-"""Pairs of frames made from single pictures, with the true motion between them.
+"""Render pairs of frames from single pictures, with the true motion between them.
 
 The picture is the current frame. The keyframe is rendered from it as a camera would have seen it a
 moment earlier: the whole picture moves by a projective map, and some instances by their own.
@@ -28,7 +28,7 @@ class MotionConfig(Checked):
     zoom: float = setting(0.08, "Maximum change of the camera's scale from 1", range=(0.0, 0.9))
     tilt: float = setting(0.02, "Maximum shift of each corner, in image sides", range=(0.0, 0.4))
     instance_probability: float = setting(
-        0.3, "Probability that an instance moves by itself", range=(0.0, 1.0)
+        0.3, "Probability that an instance moves independently", range=(0.0, 1.0)
     )
     instance_shift: float = setting(
         0.06,
@@ -39,7 +39,7 @@ class MotionConfig(Checked):
 
 @dataclass(frozen=True)
 class MovedStill:
-    """The keyframe of a picture.
+    """Holds the keyframe rendered from a picture.
 
     Attributes:
         keyframe: (H, W, 3) uint8 BGR.
