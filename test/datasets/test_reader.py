@@ -219,7 +219,7 @@ def test_deep_nesting_pipes_and_huge_files_get_a_sentence(tmp_path):
     os.mkfifo(pipe)
     with sparse.open("wb") as file:
         file.truncate(30 * 2**30)
-    for path, words in ((deep, "nests"), (pipe, "regular file"), (sparse, "bytes"),
+    for path, words in ((deep, "nested"), (pipe, "regular file"), (sparse, "bytes"),
                         (tmp_path / ("x" * 300), "cannot be read")):  # fmt: skip
         with pytest.raises(DatasetError, match=words):
             read_annotation_file(path, tmp_path)

@@ -347,13 +347,13 @@ def test_options_that_do_not_go_together_are_refused(checkpoint, tmp_path, capsy
     for options, message in [
         ({"precision": "fp16"}, "--target tensorrt"),
         ({"batch": 2}, "--target tensorrt"),
-        ({"target": "tensorrt", "batch": 2, "keyframes": True}, "one image at a time"),
+        ({"target": "tensorrt", "batch": 2, "keyframes": True}, "one image per run"),
         ({"target": "tensorrt", "batch": 0}, "batch is 0"),
         ({"target": "tensorrt", "half_weights": True}, "--precision fp16"),
         ({"target": "tensorrt", "precision": "fp4"}, "fp32 or fp16"),
         ({"target": "tensorrt", "sampling": "half"}, "together with precision fp16"),
         ({"deform_conv": "plugin"}, "expected one of: grid_sample, deform_conv"),
-        ({"top_k": 50}, "set at run time; leave --top-k out"),
+        ({"top_k": 50}, "set at run time; omit --top-k"),
         ({"target": "tensorrt", "top_k": 0}, "top_k is 0; expected a value from 1"),
         ({"target": "openvino"}, "expected one of: onnxruntime, tensorrt"),
     ]:

@@ -194,7 +194,7 @@ def test_missing_extra_and_misshapen_entries_are_all_listed(image):
 def test_two_entries_for_one_of_ours_are_listed(image):
     image["fpn_phase_1.lat_layers.0.bias"] = image["fpn.lat_layers.0.bias"]
     problems = convert_official(image, variant("yolact_resnet50")).problems
-    assert problems == ("second of its name: fpn_phase_1.lat_layers.0.bias",)
+    assert problems == ("duplicate name: fpn_phase_1.lat_layers.0.bias",)
 
 
 def test_a_video_file_does_not_pass_for_an_image_network(video):

@@ -1,4 +1,4 @@
-"""Comparison of all libraries and precisions of this machine on one model."""
+"""Compare all libraries and precisions of this machine on one model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MIN_GAIN = 0.03  # a smaller gain is noise
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One way to run a model.
+    """Holds the results of one way to run a model.
 
     Attributes:
         model: name or path that the user gave.
@@ -58,7 +58,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Results of a comparison, with a message for each way that failed."""
+    """Holds the results of a comparison, with a message for each way that failed."""
 
     rows: tuple[ComparisonRow, ...]
     failures: tuple[str, ...]
@@ -74,7 +74,7 @@ def compare_backends(
 ) -> Comparison:
     """Segment each image in every way, in an order that changes from image to image.
 
-    So other load on the machine affects all ways alike.
+    This way, other load on the machine affects all ways equally.
 
     Args:
         models: folders of bundles by name, with equal classes. The first row is the first bundle

@@ -1,4 +1,4 @@
-"""Charts as PNG files, drawn by Matplotlib without a display."""
+"""Draw charts as PNG files by Matplotlib, without a display."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
-            # Letters that the font lacks are drawn as boxes.
+            # Characters missing from the font are drawn as boxes.
             warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
             figure.savefig(path, format="png")
     except OSError as error:

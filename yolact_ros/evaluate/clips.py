@@ -1,4 +1,4 @@
-"""Annotated clips: folders of `yolact simulate clip`, and videos in YouTube-VIS form."""
+"""Read annotated clips: folders of `yolact simulate clip`, and YouTube-VIS videos."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from yolact_ros.errors import DatasetError
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """Consecutive frames of one camera.
+    """Holds consecutive frames of one camera.
 
     Attributes:
-        name: what messages call the clip.
+        name: name of the clip in messages.
         dataset: the data set that holds the frames.
         indices: positions of the frames in the data set, in temporal order.
     """
@@ -36,7 +36,7 @@ def read_clips(
     Args:
         paths: folders with `instances.json` and `images/`, or annotation files. A file without
             videos is one clip, in the order of image ids.
-        images: image folder of annotation files; folders do not need it.
+        images: image folder of annotation files; not needed for folders.
         classes: classes of the model.
 
     Raises:

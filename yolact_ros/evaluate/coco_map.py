@@ -1,4 +1,4 @@
-"""COCO average precision of boxes and masks, computed by pycocotools."""
+"""Compute the COCO average precision of boxes and masks by pycocotools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from yolact_ros.runtime.detections import Detections
 
 @dataclass(frozen=True)
 class ClassScores:
-    """AP and recall of one class, in [0, 1]; None if it has no true instance.
+    """Holds AP and recall of one class, in [0, 1]; None if it has no true instance.
 
     Attributes:
         instances: number of true instances without crowds.
@@ -35,7 +35,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class CocoScores:
-    """Results of COCOeval, in [0, 1].
+    """Holds the results of COCOeval, in [0, 1].
 
     Attributes:
         box, mask: the numbers named in `coco_tables.SUMMARY`; None if there is nothing to find.
@@ -55,7 +55,7 @@ class CocoScores:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Detections on a data set, and the results of COCOeval.
+    """Holds the detections on a data set and the results of COCOeval.
 
     Attributes:
         tables: true instances and detections.
@@ -72,7 +72,7 @@ class Evaluation:
 
     @property
     def scores(self) -> CocoScores:
-        """The numbers without the tables."""
+        """Return the numbers without the tables."""
         box, mask = self.box, self.mask
         classes = {
             self.classes[c]: ClassScores(

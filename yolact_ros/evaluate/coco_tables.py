@@ -1,4 +1,4 @@
-"""Images, true instances and detections in pycocotools' form, and their evaluation."""
+"""Collect images, true instances and detections for pycocotools, and evaluate them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SUMMARY = (
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Results of COCOeval for boxes or for masks, in [0, 1].
+    """Holds the results of COCOeval for boxes or for masks, in [0, 1].
 
     Attributes:
         summary: the numbers named in `SUMMARY`; None if there is nothing to find.
@@ -46,7 +46,7 @@ class Scores:
 
 
 class CocoTables:
-    """True instances and detections of a set of images; category ids are class ids.
+    """Collects true instances and detections of images; category ids are class ids.
 
     Attributes:
         class_ids: classes that are evaluated.
@@ -117,10 +117,10 @@ class CocoTables:
         `eval.py`.
 
         Args:
-            image_id: of its image.
-            class_id: its class.
+            image_id: id of its image.
+            class_id: class of the detection.
             box: x1 y1 x2 y2 in pixels.
-            scores: of the class, and of the mask.
+            scores: class score and mask score.
             rle: its mask in COCO's run lengths.
         """
         x1, y1, x2, y2 = box
@@ -182,5 +182,5 @@ class CocoTables:
 
 
 def _known(value: float) -> float | None:
-    """Turn -1, which COCOeval writes for what cannot be computed, into None."""
+    """Convert -1, which COCOeval writes for undefined values, to None."""
     return None if value < 0 else value

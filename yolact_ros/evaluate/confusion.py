@@ -1,4 +1,4 @@
-"""Confusion matrix of detections that are matched with true instances."""
+"""Compute the confusion matrix of detections matched with true instances."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], *, title: str) -> F
     axes.set_yticks(range(side), titles)
     axes.tick_params(labelsize=8 if numbered else 5, length=2)
     axes.set(xlabel="found", ylabel="true", title=title)
-    # Separate the background, which is not a class.
+    # Separate the background, because it is not a class.
     axes.axhline(side - 1.5, color="0.4", lw=0.8)
     axes.axvline(side - 1.5, color="0.4", lw=0.8)
     if numbered:

@@ -1,4 +1,4 @@
-"""Many small annotated pictures on one sheet."""
+"""Arrange many small annotated pictures on one sheet."""
 
 from __future__ import annotations
 

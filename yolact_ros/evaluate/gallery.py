@@ -1,4 +1,4 @@
-"""Pictures of mistakes: ground truth beside detections, on the relevant part of the image."""
+"""Draw mistakes: ground truth beside detections, on the relevant part of the image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pycocotools import mask as rle_masks
 
 from yolact_ros.evaluate.mistakes import INVENTED, MISSED, WRONG_CLASS, MatchedImage, Mistake
 
-NAME = 36  # letters of a file name that fit into a caption
+NAME = 36  # characters of a file name that fit into a caption
 PANEL, CAPTION, TITLE, GAP = 200, 40, 46, 10  # pixels
 CONTEXT = 0.6  # margin around the boxes, as a fraction of their longer side
 SMALLEST_WINDOW = 64  # pixels of the image
@@ -113,7 +113,7 @@ def describe_mistake(
 
 
 def choose_window(boxes: Sequence[Sequence[float]], image_size: tuple[int, int]) -> Window:
-    """Choose a square around boxes, with a margin; it may reach beyond the image.
+    """Choose a square around boxes, with a margin; it may extend beyond the image.
 
     Args:
         boxes: x y width height in pixels, as in COCO; at least one.
@@ -172,7 +172,7 @@ def _panel_mask(row: dict[str, Any], window: Window) -> np.ndarray:
 
 
 def _cut(image: np.ndarray, window: Window, *, fill: int) -> np.ndarray:
-    """Cut out a window and fill what lies beyond the image."""
+    """Cut out a window and fill the part beyond the image."""
     x1, y1, x2, y2 = window
     cut = np.full((y2 - y1, x2 - x1, *image.shape[2:]), fill, np.uint8)
     left, top = max(x1, 0), max(y1, 0)
@@ -197,5 +197,5 @@ def _write(
     scale: float,
     colour: tuple[int, int, int],
 ) -> None:
-    plain = text.encode("ascii", "replace").decode()  # the font of OpenCV has no other letters
+    plain = text.encode("ascii", "replace").decode()  # OpenCV's font has no other characters
     cv2.putText(canvas, plain, origin, FONT, scale, colour, 1, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""Description of the machine that a measurement ran on."""
+"""Describe the machine that a measurement ran on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 from yolact_ros.runtime.backends.choice import cpu_name
 
-# Libraries whose version affects the speed, if they are loaded.
+# Libraries whose version affects the speed; only loaded ones are listed.
 LIBRARIES = ("numpy", "cv2", "onnxruntime", "openvino", "torch")
 
 

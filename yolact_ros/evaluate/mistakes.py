@@ -1,4 +1,4 @@
-"""Mistakes of a model: missed, invented, misclassified and poorly outlined instances."""
+"""Find a model's mistakes: missed, invented, misclassified, poorly outlined instances."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = (MISSED, INVENTED, WRONG_CLASS, POOR_MASK)
 
 @dataclass(frozen=True, eq=False)
 class MatchedImage:
-    """The true instances of an image, its detections, and their matches.
+    """Holds the true instances of an image, its detections, and their matches.
 
     Attributes:
         image_id: id of the image.
@@ -52,7 +52,7 @@ class MatchedImage:
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake.
+    """Describes one mistake.
 
     Attributes:
         kind: one of `KINDS`.

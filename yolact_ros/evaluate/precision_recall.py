@@ -1,4 +1,4 @@
-"""Precision-recall curves of masks and boxes."""
+"""Draw precision-recall curves of masks and boxes."""
 
 from __future__ import annotations
 

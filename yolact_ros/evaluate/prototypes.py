@@ -1,4 +1,4 @@
-"""Pictures of the prototypes, and of how they add up to masks (YOLACT figure 5)."""
+"""Draw the prototypes, and how they add up to masks (YOLACT figure 5)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXT = (230, 230, 230)
 
 @dataclass(frozen=True, eq=False)
 class MaskAssembly:
-    """The parts that the masks of one image are assembled from.
+    """Holds the parts that the masks of one image are assembled from.
 
     Attributes:
         detections: the N instances.
@@ -114,8 +114,8 @@ def draw_instance(
     Args:
         segmenter: open segmenter.
         image: (H, W, 3) uint8 BGR.
-        found: in the image; of a video, with track ids.
-        number: a track id, or in a single image the place in the order of scores, from 1.
+        found: detections in the image; with track ids for a video.
+        number: a track id, or for a single image the rank by score, from 1.
 
     Returns:
         (height, width, 3) uint8 BGR; None if the instance is not in the image.

@@ -1,4 +1,4 @@
-"""Report folder with the accuracy of a model and its mistakes."""
+"""Write a report folder with the accuracy of a model and its mistakes."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from yolact_ros.files import parse_json, read_file
 def evaluate_results(path: Path, dataset: CocoDataset, *, limit: int | None = None) -> Evaluation:
     """Compare the instances of a results file with annotations; no image is read.
 
-    An image and an entry belong together if the name of one is the end of the other's.
+    An entry matches an image if the name of one is the end of the other's name.
 
     Args:
         path: results.
@@ -81,7 +81,7 @@ def _entries_of(
 
 
 def _fault(entry: Any) -> str | None:
-    """Why an entry cannot be used."""
+    """Return why an entry cannot be used; None if it can."""
     try:
         size = entry["height"], entry["width"]
         if not (isinstance(entry["image"], str) and all(type(n) is int and n > 0 for n in size)):
@@ -89,7 +89,7 @@ def _fault(entry: Any) -> str | None:
         for instance in entry["instances"]:
             numbers = [*instance["box"], instance["score"], instance["mask_score"]]
             if len(numbers) != 6 or not all(math.isfinite(number) for number in numbers):
-                return "has a box or a score that is no number"
+                return "has a box or a score that is not a number"
             hash(instance["class_name"])
             fault = segmentation_fault(instance["segmentation"], size)
             if fault and fault != NO_PIXEL:

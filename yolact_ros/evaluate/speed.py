@@ -1,4 +1,4 @@
-"""Milliseconds per stage of the pipeline, and of post-processing on synthetic scenes."""
+"""Measure milliseconds per stage, also of post-processing on synthetic scenes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WARM_UP = 3  # frames before the measurement
 
 @dataclass(frozen=True)
 class Times:
-    """Statistics of the milliseconds of one stage."""
+    """Holds statistics of the milliseconds of one stage."""
 
     p50: float
     p95: float
@@ -43,7 +43,7 @@ class Times:
 
 @dataclass(frozen=True)
 class SpeedReport:
-    """Results of a measurement.
+    """Holds the results of a measurement.
 
     Attributes:
         stages: `preprocess`, `inference`, `postprocess` and `total`; for a stream with reuse of

@@ -1,4 +1,4 @@
-"""Synthetic predictions and pictures for measuring time, not accuracy."""
+"""Create synthetic predictions and pictures for measuring time, not accuracy."""
 
 from __future__ import annotations
 

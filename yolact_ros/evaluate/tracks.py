@@ -1,4 +1,4 @@
-"""Tracking metrics (IDF1, identity switches, MOTA) on videos, by motmetrics."""
+"""Compute tracking metrics (IDF1, identity switches, MOTA) on videos by motmetrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MATCH_IOU = 0.5  # minimum mask IoU of a detection with the object
 
 @dataclass(frozen=True)
 class TrackScores:
-    """Tracking metrics over all videos; fractions are in [0, 1].
+    """Holds tracking metrics over all videos; fractions are in [0, 1].
 
     Attributes:
         idf1: 2 x correct / (true + detected), where a detection is correct if it has the track id

@@ -1,4 +1,4 @@
-"""AP of a network during training, through the same pipeline as `yolact evaluate`."""
+"""Compute AP during training, through the same pipeline as `yolact evaluate`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DRAWN_SCORE = PostprocessConfig().score_threshold
 
 @dataclass(frozen=True, eq=False)
 class Detected:
-    """Detections of one process on its validation images.
+    """Holds the detections of one process on its validation images.
 
     Attributes:
         tables: true instances and detections.
@@ -43,7 +43,7 @@ class Detected:
 
 @dataclass(frozen=True, eq=False)
 class TrainingScore:
-    """Results of a validation.
+    """Holds the results of a validation.
 
     Attributes:
         values: box AP, mask AP, and mask AP at IoU 0.50, in [0, 1]; None without a true instance.

@@ -1,4 +1,4 @@
-"""Evaluation on clips: accuracy and milliseconds of feature reuse and propagation, in one run."""
+"""Evaluate accuracy and time of feature reuse and propagation on clips, in one run."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SHOWN = PostprocessConfig().score_threshold  # J ignores detections with a lower
 
 @dataclass(frozen=True)
 class VideoRow:
-    """One way to run a model on clips; AP and J are in [0, 1], None where unknown.
+    """Holds the results of one configuration on clips; AP and J are in [0, 1], None if unknown.
 
     Attributes:
         interval: keyframe interval; 1 is the full pass on every frame.
-        warp: how features are moved; the full pass, which moves none, appears once per warp.
+        warp: how features are warped; the full pass, which warps none, appears once per warp.
             Empty for a model for single images.
         propagated_frames: images after each inference whose detections are propagated.
         mask_ap, mask_ap50, box_ap: AP on all frames.
@@ -41,7 +41,7 @@ class VideoRow:
         mean_ms, keyframe_ms, non_keyframe_ms: mean time of all frames and of each type.
         relative_ms: `mean_ms` as a fraction of that of the full pass.
         relative_p50: the same from the medians of each type, which interruptions hardly affect;
-            frames with propagated detections count as a type of their own.
+            frames with propagated detections count as a separate type.
         frames: number of frames.
         keyframes: number of keyframes.
     """
@@ -74,7 +74,7 @@ def evaluate_video(
     change_threshold: float = 1.0,
     limit: int | None = None,
 ) -> list[VideoRow]:
-    """Run every configuration on every frame before going on to the next frame.
+    """Run every configuration on every frame before continuing with the next frame.
 
     Their order rotates from frame to frame, so that other load on the machine affects all of them
     alike. The full pass always takes part.
@@ -151,7 +151,7 @@ def evaluate_video(
 
 @dataclass
 class _Run:
-    """One configuration and its results so far; without a configuration, the full pass."""
+    """Accumulates the results of one configuration, or of the full pass without one."""
 
     config: KeyframeConfig | None
     tables: CocoTables

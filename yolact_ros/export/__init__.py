@@ -1,1 +1,1 @@
-"""Export of checkpoints to bundles that run without torch."""
+"""Export checkpoints to bundles that run without torch."""

@@ -1,4 +1,4 @@
-"""Comparison of exported graphs on ONNX Runtime with their torch modules."""
+"""Compare exported graphs on ONNX Runtime with their torch modules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from yolact_ros.errors import BackendError
 from yolact_ros.export.graphs import Graph
 from yolact_ros.model.graphs.detect_with_nms import MaskTensors
 
-# Largest |difference| over largest |value| of a tensor. Another summation order in float32 gives
+# Largest |difference| over largest |value| of a tensor. A different float32 summation order gives
 # about 1e-6 per layer; a wrong operator gives far more.
 TOLERANCE = 1e-3
 
@@ -44,14 +44,14 @@ def relative_errors(
         Largest relative error of each output (see `TOLERANCE`).
 
     Raises:
-        BackendError: ONNX Runtime refuses the model.
+        BackendError: ONNX Runtime rejects the model.
     """
     import onnxruntime
 
     try:
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime does not export its exception types
-        raise BackendError(f"ONNX Runtime refuses the graph {graph.name!r}: {error}") from error
+        raise BackendError(f"ONNX Runtime rejects the graph {graph.name!r}: {error}") from error
     errors = dict.fromkeys(graph.outputs, 0.0)
     for seed in range(images):
         inputs = graph.draw(seed)
@@ -134,7 +134,7 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
 
 
 def check_errors(errors: Mapping[str, float], *, graph: str, tolerance: float = TOLERANCE) -> None:
-    """Refuse an export that differs from the network.
+    """Reject an export that differs from the network.
 
     Raises:
         BackendError: the error of an output exceeds the tolerance.

@@ -1,4 +1,4 @@
-"""Constant folding in ONNX models: reshaped weights and batch normalisation.
+"""Fold constants in ONNX models: reshaped weights and batch normalisation.
 
 torch's exporter folds plain convolutions, but not the reshaped weights of deformable ones, nor
 batch normalisation after the operator DeformConv.
@@ -90,7 +90,7 @@ def _fold_batch_norms(model: Any, constants: dict[str, Any], uses: Counter[str])
         while len(convolution.input) <= bias_index:
             convolution.input.append("")
         name = convolution.input[weight_index]
-        if uses[name] > 1:  # shared with another layer, which needs the original
+        if uses[name] > 1:  # shared with another layer, which requires the original
             name = f"{node.output[0]}.weight"
         names = {weight_index: name, bias_index: f"{name.removesuffix('.weight')}.folded_bias"}
         for index, values in folded.items():

@@ -1,4 +1,4 @@
-"""The graphs of a bundle, with the names of their inputs and outputs."""
+"""Define the graphs of a bundle, with the names of their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GRAPH_SCORE_THRESHOLD = 0.05
 
 @dataclass(frozen=True)
 class Graph:
-    """One graph: a module with the names of its inputs and outputs.
+    """Describes one graph: a module with the names of its inputs and outputs.
 
     Attributes:
         draw: creates arguments of the module from a seed; their shapes become those of the graph.
@@ -51,7 +51,7 @@ class Graph:
 
     @property
     def example(self) -> tuple[Any, ...]:
-        """Example arguments, which determine the shapes."""
+        """Return example arguments, which determine the shapes."""
         return self.draw(0)
 
 
@@ -102,14 +102,14 @@ def detection_graphs(
     masks: bool = False,
     top_k: int = PostprocessConfig.top_k,
 ) -> list[Graph]:
-    """Return the one graph that goes from the image to finished detections.
+    """Return the single graph from the image to finished detections.
 
     Args:
-        model: in evaluation mode.
-        max_detections: rows of the result.
-        batch: images of one run; above 1, every output has it as its first dimension.
-        masks: end in masks instead of prototypes.
-        top_k: candidates of each class for NMS.
+        model: network in evaluation mode.
+        max_detections: number of rows of the result.
+        batch: images per run; if above 1, it is the first dimension of every output.
+        masks: whether the outputs include masks instead of prototypes.
+        top_k: candidates per class for NMS.
     """
     config = PostprocessConfig(
         score_threshold=GRAPH_SCORE_THRESHOLD, max_detections=max_detections, top_k=top_k
@@ -169,7 +169,7 @@ def _masks(
 
 @torch.no_grad()
 def _head_features(model: Yolact, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute the head features of an example image, and choose a few cells in no order."""
+    """Compute the head features of an example image, and choose a few cells at random."""
     _, features, _ = DetectGraph(model)(example_image(model, seed=seed))
     generator = torch.Generator().manual_seed(seed)
     return features, torch.randint(0, len(features), (7 + seed,), generator=generator)

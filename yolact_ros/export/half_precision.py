@@ -1,4 +1,4 @@
-"""Conversion of ONNX models to half precision, for runtimes that keep the types of the graph.
+"""Convert ONNX models to half precision, for runtimes that keep the types of the graph.
 
 Inputs of convolutions are half, because they dominate the work. Everything else stays float: the
 normalisation of the image, softmax, box decoding, scores and overlaps of NMS, and GridSample and
@@ -137,7 +137,7 @@ def _normalisation(
 def _insert_casts(
     graph: Any, half: Collection[int], floats: Collection[str], borders: Collection[str]
 ) -> None:
-    """Let the nodes `half` compute in half, with a Cast wherever a value changes its type."""
+    """Make the nodes `half` compute in half, with a Cast wherever a value changes its type."""
     from onnx import TensorProto, helper
 
     constants = {tensor.name: tensor for tensor in graph.initializer}

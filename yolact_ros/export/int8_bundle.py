@@ -1,4 +1,4 @@
-"""Quantization of a float32 bundle to int8."""
+"""Quantize a float32 bundle to int8."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MEASURED_IMAGES = 4
 
 @dataclass(frozen=True)
 class QuantizedGraph:
-    """Result of the quantization of one graph.
+    """Holds the result of quantizing one graph.
 
     Attributes:
         graph: name of the graph.
@@ -63,7 +63,7 @@ def quantize_bundle(
 
     Args:
         source: a bundle in float32.
-        folder: where to write the new one.
+        folder: folder of the new bundle.
         images: for calibration, each (1, H, W, 3) uint8 BGR of the network's input size, as
             `runtime.preprocess.prepare_image` gives them.
         target: `onnxruntime` or `tensorrt`, see `Quantizer`; the source was exported for it. For
@@ -80,8 +80,8 @@ def quantize_bundle(
     description = bundle.description
     if description.precision != "fp32":
         raise BundleError(
-            f"{source} computes in {description.precision}; int8 is made from a bundle in fp32, "
-            "as `yolact export` writes it without --precision."
+            f"{source} computes in {description.precision}; int8 requires a bundle in fp32, "
+            "as written by `yolact export` without --precision."
         )
     if description.target != target:
         raise BundleError(

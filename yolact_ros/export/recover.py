@@ -1,4 +1,4 @@
-"""A checkpoint from the graphs of a bundle, for those who have the bundle alone."""
+"""Recover a checkpoint from the graphs of a bundle, for users who only have the bundle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from yolact_ros.runtime.bundle import Bundle
 # Index of the bias among a node's inputs; the weights come second.
 BIASES = {"Conv": 2, "DeformConv": 3, "Gemm": 2}
 
-# The only layers of a network that no graph has: they serve training alone.
+# The only layers of a network that no graph has, because only training uses them.
 TRAINING_ONLY = "semantic_head."
 
 
@@ -28,24 +28,24 @@ def recover_checkpoint(folder: str | Path, path: str | Path) -> None:
     """Write a checkpoint whose network computes what a bundle computes.
 
     The export folded batch norms into convolutions, so those of the checkpoint are neutral, and a
-    training that starts from it must keep them frozen. Layers that serve training alone start
-    fresh.
+    training that starts from it must keep them frozen. Layers that only training uses start
+    with initial values.
 
     Args:
         folder: a bundle in float32; weights that it stores as float16 stay rounded.
         path: the checkpoint to write.
 
     Raises:
-        BundleError: the bundle is of another precision, or its graphs lack layers.
+        BundleError: the bundle has another precision, or its graphs lack layers.
         WeightsError: the checkpoint cannot be written.
     """
     bundle = Bundle.open(folder)
     if bundle.description.precision != "fp32":
         raise BundleError(
-            f"{folder} computes in {bundle.description.precision}, which has not all digits of "
-            "the weights. Name the bundle or the checkpoint that it was made from."
+            f"{folder} computes in {bundle.description.precision}, which lacks some digits of "
+            "the weights. Name the bundle or checkpoint that it was created from."
         )
-    torch.manual_seed(0)  # the layers that start fresh are the same every time
+    torch.manual_seed(0)  # makes the initial values reproducible
     model = Yolact(bundle.description.model).eval()
     initialise_weights(model)
     norms = _norms_after_convolutions(model)
@@ -53,7 +53,7 @@ def recover_checkpoint(folder: str | Path, path: str | Path) -> None:
     found: dict[str, Tensor] = {}
     for graph in bundle.graphs:
         for name, weight, bias in _layers(bundle.read_graph(graph)):
-            while name not in own and "." in name:  # the graph's module holds the network
+            while name not in own and "." in name:  # the graph's module contains the network
                 name = name.partition(".")[2]
             if name not in own:
                 continue
@@ -67,7 +67,7 @@ def recover_checkpoint(folder: str | Path, path: str | Path) -> None:
                     found[f"{layer}.bias"] = bias
                 continue
             norm, epsilon = norms[layer]
-            if f"{layer}.bias" in own:  # it went into that of the norm
+            if f"{layer}.bias" in own:  # it was folded into that of the norm
                 found[f"{layer}.bias"] = torch.zeros_like(bias)
             found |= {
                 f"{norm}.weight": torch.full_like(bias, (1 + epsilon) ** 0.5),
@@ -81,14 +81,14 @@ def recover_checkpoint(folder: str | Path, path: str | Path) -> None:
         shown = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
         raise BundleError(
             f"The graphs of {folder} lack {len(missing)} entries of the network ({shown}). Name "
-            "the checkpoint that it was made from."
+            "the checkpoint that it was created from."
         )
     load_weights(model, {**own, **found}, source=str(folder))
     save_checkpoint(path, model, extra={"bundle": bundle.description.identity})
 
 
 def _layers(content: bytes) -> list[tuple[str, Tensor, Tensor]]:
-    """Name of the weights, weights and bias of every layer of a graph."""
+    """Return the weights' name, the weights and the bias of every layer of a graph."""
     import onnx
     from onnx import numpy_helper
 
@@ -104,7 +104,7 @@ def _layers(content: bytes) -> list[tuple[str, Tensor, Tensor]]:
         if node.op_type not in BIASES or inputs[1] not in values:
             continue
         name, bias, weight = inputs[1], inputs[BIASES[node.op_type]], tensor(inputs[1])
-        if node.op_type == "Gemm":  # its weights have lost their name, but not its bias
+        if node.op_type == "Gemm":  # its weights have lost their name, its bias has not
             name = f"{bias.removesuffix('.bias')}.weight"
         # The exporter leaves out a bias of zeros.
         layers[name] = (
@@ -117,8 +117,8 @@ def _layers(content: bytes) -> list[tuple[str, Tensor, Tensor]]:
 
 @torch.no_grad()
 def _norms_after_convolutions(model: Yolact) -> dict[str, tuple[str, float]]:
-    """Map each convolution to name and epsilon of the batch norm that takes its output."""
-    outputs: dict[int, tuple[str, Tensor]] = {}  # an id holds as long as its tensor
+    """Map each convolution to name and epsilon of the batch norm that follows it."""
+    outputs: dict[int, tuple[str, Tensor]] = {}  # an id is valid as long as its tensor
     norms: dict[str, tuple[str, float]] = {}
 
     def note(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

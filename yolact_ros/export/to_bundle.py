@@ -1,4 +1,4 @@
-"""Export of a checkpoint to a bundle, which is compared with torch before it is written."""
+"""Export a checkpoint to a bundle, which is compared with torch before it is written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_BATCH = 64
 
 @dataclass(frozen=True)
 class OutputError:
-    """Relative error of one output of one graph, compared with torch.
+    """Holds the relative error of one output of one graph, compared with torch.
 
     Attributes:
         error: error of the exported graph.
@@ -44,7 +44,7 @@ class OutputError:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """Result of an export."""
+    """Holds the result of an export."""
 
     rows: tuple[OutputError, ...]
     megabytes: float
@@ -76,14 +76,14 @@ def export_bundle(
         nms: where thresholds, NMS and mask re-scoring run, `host` or `graph`.
         masks: where masks are assembled from prototypes, `host` or `graph` (needs NMS in the
             graph).
-        max_detections: largest number of detections in an image, fixed in a graph with NMS.
-        top_k: candidates of each class for NMS inside the graph, where it is fixed.
+        max_detections: maximum detections per image, fixed in a graph with NMS.
+        top_k: candidates per class for NMS inside the graph, where it is fixed.
         keyframes: write the graphs for video, which also serve single images.
         half_weights: store weights as float16 (see `to_onnx.halve_weights`).
         target: `onnxruntime` or `tensorrt`. A bundle for TensorRT has NMS in the graph, and
             deformable convolution in operators that TensorRT has.
         precision: precision of the arithmetic, `fp32` or `fp16` (see `half_precision`).
-        batch: number of images in one run.
+        batch: number of images per run.
         deform_conv: form of deformable convolution, one of `model.deform_conv.FORMS`; by default
             the one that runs wherever the target does.
         sampling: precision of GridSample in half precision, `float` or `half` (see
@@ -110,9 +110,11 @@ def export_bundle(
     if form not in FORMS:
         raise ConfigError(f"deform_conv is {form!r}; expected one of: {', '.join(FORMS)}.")
     if nms == "host" and top_k != PostprocessConfig.top_k:
-        raise ConfigError("With --nms host, top_k is set at run time; leave --top-k out.")
+        raise ConfigError("With --nms host, top_k is set at run time; omit --top-k.")
     if keyframes and batch > 1:
-        raise ConfigError("Graphs of video take one image at a time; export them with --batch 1.")
+        raise ConfigError(
+            "Graphs for video process one image per run; export them with --batch 1."
+        )
     model = load_model(checkpoint)
     form_of_detect = {"host": "with_nms", "graph": "with_masks"}[masks]
     if nms == "host":

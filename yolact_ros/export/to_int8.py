@@ -1,4 +1,4 @@
-"""Static quantization of the convolutions of a graph, except for sensitive ones.
+"""Quantize the convolutions of a graph statically, except for sensitive ones.
 
 The quantizer is that of ONNX Runtime. A layer is named after the weight of a convolution in the
 network, without `.weight`; a layer of the head counts once for all levels.

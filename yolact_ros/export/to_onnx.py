@@ -1,4 +1,4 @@
-"""Export of torch modules to ONNX with standard operators."""
+"""Export torch modules to ONNX with standard operators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from yolact_ros.export.fold_weights import fold_weights
 
-# DeformConv needs 19. From 20 on, GridSample's mode `bilinear` is named `linear`, which NVIDIA's
+# DeformConv requires 19. From 20 on, GridSample's mode `bilinear` is named `linear`, which the
 # parsers up to TensorRT 11.1 do not know: they sample the nearest pixel without a warning.
 OPSET = 19
 

@@ -1,1 +1,1 @@
-"""The networks in PyTorch, which robots do not need."""
+"""Define the networks in PyTorch, which robots do not need."""

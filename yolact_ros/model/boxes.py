@@ -1,4 +1,4 @@
-"""Boxes in torch: decoding of the network's offsets, and intersection over union."""
+"""Decode box offsets in torch, and compute intersection over union."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from yolact_ros.priors import CENTRE_VARIANCE, SIZE_VARIANCE
 
 
 def decode_boxes(box_offsets: Tensor, priors: Tensor) -> Tensor:
-    """Turn offsets into boxes, with the reference's order of operations (`box_utils.py::decode`).
+    """Convert offsets to boxes, with the reference's order of operations (`box_utils.py::decode`).
 
     Args:
-        box_offsets: (..., 4) float32, as the network gives them.
+        box_offsets: (..., 4) float32 output of the network.
         priors: (..., 4) float32 centre form, fractions of the image.
 
     Returns:
@@ -36,7 +36,7 @@ def box_iou(first: Tensor, second: Tensor) -> Tensor:
 
 def intersections(first: Tensor, second: Tensor) -> Tensor:
     """Compute the areas (..., n, m) that boxes (..., n, 4) and (..., m, 4) have in common."""
-    # One plane a coordinate: slices of the last dimension would be copied, strided, for each pair.
+    # One plane per coordinate: strided slices of the last dimension would be copied for each pair.
     one, other = first.unbind(dim=-1), second.unbind(dim=-1)
 
     def overlap(low: int, high: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Modulated deformable convolution (DCNv2, Zhu et al. 2019) in standard operators.
+"""Implement modulated deformable convolution (DCNv2, Zhu et al. 2019) in standard operators.
 
 Two forms of the same function, chosen by `DeformConv2d.form`:
 
@@ -20,7 +20,7 @@ FORMS = ("grid_sample", "deform_conv")
 
 
 class DeformConv2d(nn.Module):
-    """A 3x3 convolution that shifts and weights each of its taps at each position.
+    """Convolves 3x3, and shifts and weights each tap at each position.
 
     Channels of `offset_mask`, as in the YOLACT++ checkpoints: for tap k = 3 row + column, channel
     2k is its shift in y and channel 2k + 1 its shift in x, in input pixels; channel 18 + k is the

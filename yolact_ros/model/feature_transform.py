@@ -1,4 +1,4 @@
-"""The partial feature transform of YolactEdge (Liu et al. 2021, section 3.2).
+"""Implement the partial feature transform of YolactEdge (Liu et al. 2021, section 3.2).
 
 Between keyframes the backbone stops at C3. The features of C4 and C5 are taken from the last
 keyframe and warped by a learned flow. Facts: haotian-liu/yolact_edge `yolact.py`, `FlowNetMini`,
@@ -21,7 +21,7 @@ FLOW_PER_HALF_MAP = 8
 
 
 class KeyframeFeatures(NamedTuple):
-    """Features of a keyframe for the frames after it (official name: `moving_statistics`)."""
+    """Holds a keyframe's features for later frames (official name: `moving_statistics`)."""
 
     x4: Tensor
     """(B, channels, h, w) sum of the top-down path at stride 16, before the 3x3 convolution."""
@@ -33,7 +33,7 @@ class KeyframeFeatures(NamedTuple):
 
 
 class LevelTransform(NamedTuple):
-    """Transform of the features of one level from the keyframe to the current frame."""
+    """Holds the transform of one level's features from the keyframe to the current frame."""
 
     flow: Tensor
     """(B, 2, h, w) x and y from the current frame to the keyframe; see `flow_in_cells`."""
@@ -44,7 +44,7 @@ class LevelTransform(NamedTuple):
 
 
 def flow_in_cells(flow: Tensor) -> Tensor:
-    """Convert predicted flow (B, 2, h, w) into displacements in cells of its map.
+    """Convert predicted flow (B, 2, h, w) to displacements in cells of its map.
 
     A map of w cells spans w - 1 cells from the first centre to the last, which is
     `2 * FLOW_PER_HALF_MAP` in the unit of the flow; so enlarging a flow does not rescale it.
@@ -97,7 +97,7 @@ class TransformHead(nn.Module):
 
 
 class FlowNet(nn.Module):
-    """Three downsampling stages from stride 8, with transforms at strides 16 and 32.
+    """Downsamples in three stages from stride 8, and predicts transforms at strides 16 and 32.
 
     The reference also predicts flow at stride 8, for training only; that head is left out.
     """

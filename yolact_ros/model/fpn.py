@@ -1,4 +1,4 @@
-"""Feature pyramid of YOLACT (Lin et al. 2017): P3..P5 from C3..C5, then P6 and P7."""
+"""Define YOLACT's feature pyramid (Lin et al. 2017): P3..P5 from C3..C5, then P6 and P7."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from yolact_ros.model.deform_conv import DeformConv2d
 
 
 class Fpn(nn.Module):
-    """Feature pyramid in two steps, between which keyframe features can be cached."""
+    """Computes the feature pyramid in two steps, between which keyframe features can be cached."""
 
     def __init__(
         self,
@@ -53,11 +53,11 @@ class Fpn(nn.Module):
 
     @staticmethod
     def merge_lateral(x4: Tensor, lateral: Tensor) -> Tensor:
-        """Add the lateral of C3 to the enlarged x4, which gives x3."""
+        """Add the lateral of C3 to the upsampled x4, which yields x3."""
         return resize_like(x4, lateral) + lateral
 
     def merge(self, c3: Tensor, c4: Tensor, c5: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Add each lateral to the enlarged sum of the deeper levels (top-down path).
+        """Add each lateral to the upsampled sum of the deeper levels (top-down path).
 
         Returns:
             x3, x4, x5, each (B, channels, h, w) at its level, before the 3x3 convolutions.

@@ -1,4 +1,4 @@
-"""Heads of YOLACT: prototypes, predictions for each prior, mask re-scoring."""
+"""Define YOLACT's heads: prototypes, predictions for each prior, mask re-scoring."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Protonet(nn.Module):
 
     def __init__(self, channels: int, num_prototypes: int) -> None:
         super().__init__()
-        # Indices follow the official `proto_net`: 6 is the enlargement, odd indices are ReLU.
+        # Indices follow the official `proto_net`: 6 is the upsampling, odd indices are ReLU.
         self.layers = nn.ModuleDict(
             {str(index): _conv3x3(channels) for index in (0, 2, 4, 8)}
             | {"10": nn.Conv2d(channels, num_prototypes, 1)}
@@ -63,11 +63,11 @@ class PredictionHead(nn.Module):
         return tuple(F.relu(self.tower(level)) for level in pyramid)
 
     def classify(self, features: tuple[Tensor, ...]) -> Tensor:
-        """Turn what `features` gives into (B, P, C + 1) class logits, as `forward`."""
+        """Compute (B, P, C + 1) class logits from the result of `features`, as `forward` does."""
         return self._flatten(self.class_logits, features, self.num_logits)
 
     def predict_cells(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict box offsets and coefficients of the priors of single cells, as `forward`.
+        """Predict box offsets and coefficients of the priors of single cells, as `forward` does.
 
         Args:
             patches: (n, 9, channels), for each cell the `features` of the 3x3 cells around it, row

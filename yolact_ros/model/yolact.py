@@ -1,4 +1,4 @@
-"""The whole network: backbone, pyramid, prototypes and predictions."""
+"""Define the whole network: backbone, pyramid, prototypes and predictions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from yolact_ros.priors import make_priors
 
 
 class YolactOutput(NamedTuple):
-    """Output of the network for B images, the same in training and evaluation.
+    """Holds the network's output for B images, the same in training and evaluation.
 
     Official names are given in brackets.
     """
@@ -34,7 +34,7 @@ class YolactOutput(NamedTuple):
 
 
 class Yolact(nn.Module):
-    """YOLACT (Bolya et al. 2019), YOLACT++ (2020) or YolactEdge (2021), by configuration.
+    """Implements YOLACT (Bolya et al. 2019), YOLACT++ (2020) or YolactEdge (2021).
 
     `forward` processes single images; `keyframe` and `non_keyframe` process video.
     """
@@ -87,7 +87,7 @@ class Yolact(nn.Module):
         """Run the whole network and return the features that later frames reuse.
 
         Args:
-            images: as for `forward`, which gives the same output.
+            images: as for `forward`, which returns the same output.
         """
         pyramid, features = self.keyframe_pyramid(images)
         return self.predict(pyramid), features

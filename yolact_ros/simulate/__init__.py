@@ -1,1 +1,1 @@
-"""Simulation of table-top scenes with true instance masks."""
+"""Simulate table-top scenes with true instance masks."""

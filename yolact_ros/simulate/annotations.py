@@ -1,4 +1,4 @@
-"""COCO annotations of simulated views."""
+"""Create COCO annotations of simulated views."""
 
 from __future__ import annotations
 

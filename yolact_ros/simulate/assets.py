@@ -1,4 +1,4 @@
-"""Objects of the table top: files of their shapes, and sizes."""
+"""List the objects of the table top with the files of their shapes and their sizes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from yolact_ros.classes import TABLETOP
 
 @dataclass(frozen=True)
 class Asset:
-    """Shape and size of one class of objects.
+    """Describes shape and size of one class of objects.
 
     Attributes:
         file: URDF, relative to PyBullet's data folder.

@@ -1,4 +1,4 @@
-"""Cameras: intrinsics, poses, and the path of a hand-held camera."""
+"""Model cameras: intrinsics, poses, and the path of a hand-held camera."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NEAR, FAR = 0.05, 12.0  # metres; outside, nothing is drawn
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera that looks at a point.
+    """Represents a pinhole camera that looks at a point.
 
     Attributes:
         eye: (x, y, z) of the optical centre in metres, world frame (z up, table top at 0).
@@ -30,7 +30,7 @@ class Camera:
 
     @property
     def focal_length(self) -> float:
-        """Focal length in pixels, the same in x and y."""
+        """Return the focal length in pixels, the same in x and y."""
         return self.size[0] / 2 / math.tan(self.field_of_view / 2)
 
     def pose(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Writing of data sets and clips of simulated table tops."""
+"""Write data sets and clips of simulated table tops."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VIEWS_PER_SCENE = 4  # loading and dropping objects takes as long as two or thre
 
 @dataclass(frozen=True)
 class SimulatedImage:
-    """One picture of a data set.
+    """Holds one picture of a data set.
 
     Attributes:
         image: (H, W, 3) uint8 BGR.
@@ -178,7 +178,7 @@ class _Writer:
     @staticmethod
     def _write(path: Path, image: np.ndarray, options: list[int]) -> None:
         if not cv2.imwrite(str(path), image, options):
-            raise DatasetError(f"{path} cannot be written; is the disk full?")
+            raise DatasetError(f"{path} cannot be written; check free disk space.")
 
 
 def _run(jobs: Iterable[tuple[int, int, tuple[int, int]]], processes: int) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Effects of a camera on a picture: exposure, colour balance, blur, noise."""
+"""Apply the effects of a camera to a picture: exposure, colour balance, blur, noise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Lens:
-    """Properties of a camera, constant over a clip.
+    """Holds the properties of a camera, constant over a clip.
 
     Attributes:
         gain: (3,) exposure and white balance of the channels B, G, R.
@@ -45,7 +45,7 @@ def video_lens(lens: Lens) -> Lens:
 
 
 def photograph(image: np.ndarray, lens: Lens, random: np.random.Generator) -> np.ndarray:
-    """Turn a clean rendering into a photograph.
+    """Make a clean rendering look like a photograph.
 
     Args:
         image: (H, W, 3) uint8 BGR.

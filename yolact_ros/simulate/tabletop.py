@@ -1,4 +1,4 @@
-"""A table top in PyBullet: objects are dropped onto it and rendered from any camera."""
+"""Simulate a table top in PyBullet: drop objects onto it and render it from any camera."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STEP_SECONDS = 1 / 240
 
 @dataclass(frozen=True)
 class View:
-    """Rendering of a scene from one camera.
+    """Holds the rendering of a scene from one camera.
 
     Attributes:
         image: (H, W, 3) uint8 BGR.
@@ -48,7 +48,7 @@ class View:
 
 @dataclass(frozen=True)
 class Look:
-    """Lighting of one view; directions point towards the light."""
+    """Describes the lighting of one view; directions point towards the light."""
 
     direction: tuple[float, float, float]
     colour: tuple[float, float, float]
@@ -60,7 +60,7 @@ class Look:
 
 
 class Tabletop:
-    """A physics world with one scene: a table in a room, with objects dropped onto it.
+    """Owns a physics world with one scene: a table in a room, with objects dropped onto it.
 
     Every scene has its own world, so that it does not depend on earlier scenes.
     """
@@ -128,7 +128,7 @@ class Tabletop:
 
     @property
     def middle(self) -> tuple[float, float, float]:
-        """Mean position of the objects on the table, in metres."""
+        """Return the mean position of the objects on the table, in metres."""
         positions = [self._world.getBasePositionAndOrientation(body)[0] for body in self.objects]
         inside = [position for position in positions if position[2] > -0.1] or [(0.0, 0.0, 0.0)]
         return tuple(np.mean(inside, axis=0).tolist())

@@ -1,4 +1,4 @@
-"""Procedural textures, so that no two surfaces of the simulation look alike."""
+"""Draw procedural textures, so that no two surfaces of the simulation look alike."""
 
 from __future__ import annotations
 

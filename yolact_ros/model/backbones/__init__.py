@@ -1,4 +1,4 @@
-"""The backbones by name, with the channels of C3, C4 and C5."""
+"""Build the backbones by name."""
 
 from __future__ import annotations
 

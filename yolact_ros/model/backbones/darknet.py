@@ -1,4 +1,4 @@
-"""DarkNet-53, the backbone of YOLOv3 (Redmon and Farhadi 2018)."""
+"""Define DarkNet-53, the backbone of YOLOv3 (Redmon and Farhadi 2018)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _convolution(
 
 
 class ResidualUnit(nn.Module):
-    """1x1 to half the channels, 3x3 back, and a shortcut without activation after the sum."""
+    """Applies 1x1 to half the channels, 3x3 back, and a shortcut without activation."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class ResidualUnit(nn.Module):
 
 
 class DarkNet53(nn.Module):
-    """Stem and five stages, each of which starts by halving the resolution."""
+    """Consists of a stem and five stages, each of which starts by halving the resolution."""
 
     def __init__(self) -> None:
         super().__init__()

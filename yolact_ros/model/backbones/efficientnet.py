@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: EfficientNet-B0 without squeeze-and-excite, with ReLU6 (Tan and Le 2019)."""
+"""Define EfficientNet-Lite0: B0 without squeeze-and-excite, with ReLU6 (Tan and Le 2019)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """Depthwise convolution that always computes in float32 on a CPU.
+    """Convolves depthwise, always in float32 on a CPU.
 
     There, PyTorch's gradient takes three to seven times as long in bfloat16 as in float32, which
     cost a third of a training step of EfficientNet-Lite0.
@@ -42,7 +42,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Expansion, depthwise filter and projection, with a shortcut if the shape is unchanged."""
+    """Expands, filters depthwise and projects; adds a shortcut if the shape is unchanged."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Stem and 16 blocks, without the head of the classifier."""
+    """Consists of a stem and 16 blocks, without the classifier's head."""
 
     def __init__(self) -> None:
         super().__init__()

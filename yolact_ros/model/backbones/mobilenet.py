@@ -1,4 +1,4 @@
-"""MobileNetV2 of width 1 (Sandler et al. 2018), up to the layers that YolactEdge uses."""
+"""Define MobileNetV2 of width 1 (Sandler et al. 2018), up to the layers of YolactEdge."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOBILENET_V2_CHANNELS = (32, 64, 160)  # C3, C4, C5
 
 
 class MobileNetV2(nn.Module):
-    """Stem and six groups of inverted residuals."""
+    """Consists of a stem and six groups of inverted residuals."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""ResNet-50, -101 and -152 (He et al. 2016) with the deformable blocks of YOLACT++.
+"""Define ResNet-50, -101 and -152 (He et al. 2016) with YOLACT++'s deformable blocks.
 
 The 3x3 convolution has the stride of 2, as in torchvision; entry names are the official ones.
 """
@@ -29,7 +29,7 @@ def is_deformable(block: int, num_blocks: int, *, num_deformable: int, interval:
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions with batch normalisation, and a shortcut."""
+    """Applies 1x1, 3x3 and 1x1 convolutions with batch normalisation, and a shortcut."""
 
     def __init__(self, in_channels: int, channels: int, *, stride: int, deformable: bool) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Stem and stages C2..C5."""
+    """Consists of a stem and stages C2..C5."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Parts of a deployed graph in torch, from a camera image to decoded predictions.
+"""Define the parts of a deployed graph in torch, from a camera image to decoded predictions.
 
 The torch backend runs these modules, and the export traces them; thresholds, NMS and masks follow
 in `yolact_ros.runtime`.
@@ -19,7 +19,7 @@ from yolact_ros.priors import neighbour_cells
 
 
 class Predictions(NamedTuple):
-    """Predictions for every prior of one image, before thresholds and NMS."""
+    """Holds predictions for every prior of one image, before thresholds and NMS."""
 
     boxes: Tensor
     """(P, 4) x1 y1 x2 y2 as fractions of the image, not clipped."""
@@ -32,7 +32,7 @@ class Predictions(NamedTuple):
 
 
 def normalise(images: Tensor, config: ModelConfig) -> Tensor:
-    """Convert BGR images into the input of the network.
+    """Convert BGR images to the input of the network.
 
     Args:
         images: (B, H, W, 3) uint8 or float, BGR, 0..255.
@@ -47,7 +47,7 @@ def normalise(images: Tensor, config: ModelConfig) -> Tensor:
 
 
 class DetectTensors(NamedTuple):
-    """Outputs of the graph `detect` for one image; the rest is computed on demand."""
+    """Holds the outputs of the graph `detect` for one image; the rest is computed on demand."""
 
     class_scores: Tensor
     """(P, C) softmax over background and classes, without the column of the background."""
@@ -58,7 +58,7 @@ class DetectTensors(NamedTuple):
 
 
 class DetectGraph(nn.Module):
-    """The graph `detect` of the form `on_demand`: class scores of every prior of one image.
+    """Is the graph `detect` of the form `on_demand`: class scores of every prior of one image.
 
     `BoxesAndCoefficientsGraph` computes boxes and coefficients of the few priors that matter, and
     `PrototypeGraph` the prototypes inside the boxes: the same numbers with less arithmetic.
@@ -86,7 +86,7 @@ class DetectGraph(nn.Module):
 
 
 class BoxesAndCoefficientsGraph(nn.Module):
-    """The graph `boxes_and_coefficients`, for all priors of selected cells."""
+    """Is the graph `boxes_and_coefficients`, for all priors of selected cells."""
 
     neighbours: Tensor
     outputs = ("boxes", "coefficients")
@@ -115,7 +115,7 @@ class BoxesAndCoefficientsGraph(nn.Module):
 
 
 class PrototypeGraph(nn.Module):
-    """The graph `prototypes`, for P3 or a part of it."""
+    """Is the graph `prototypes`, for P3 or a part of it."""
 
     outputs = ("prototypes",)
 
@@ -130,7 +130,7 @@ class PrototypeGraph(nn.Module):
 
 
 class RescoreGraph(nn.Module):
-    """The graph `rescore`, which predicts the IoU of each mask for its own class."""
+    """Is the graph `rescore`, which predicts the IoU of each mask for its own class."""
 
     outputs = ("mask_iou",)
 

@@ -1,6 +1,6 @@
-"""A graph from images to finished detections, for TensorRT.
+"""Define a graph from images to finished detections, for TensorRT.
 
-It does the same as `runtime.postprocess` in operators that every runtime has: without NonZero and
+It does the same as `runtime.postprocess` in operators of every runtime: without NonZero and
 NonMaxSuppression, and with fixed shapes.
 """
 
@@ -22,7 +22,7 @@ CANDIDATES = 1000
 
 
 class DetectionTensors(NamedTuple):
-    """N = max_detections rows, best first; rows without a detection have score -1.
+    """Holds N = max_detections rows, best first; rows without a detection have score -1.
 
     In a graph for B > 1 images, every shape starts with B.
     """
@@ -42,7 +42,7 @@ class DetectionTensors(NamedTuple):
 
 
 class MaskTensors(NamedTuple):
-    """`DetectionTensors` with assembled masks instead of prototypes."""
+    """Holds `DetectionTensors` with assembled masks instead of prototypes."""
 
     boxes: Tensor
     scores: Tensor
@@ -54,7 +54,7 @@ class MaskTensors(NamedTuple):
 
 
 class DetectWithNmsGraph(nn.Module):
-    """The graph `detect` with NMS."""
+    """Is the graph `detect` with NMS."""
 
     def __init__(self, network: Yolact, config: PostprocessConfig, *, masks: bool = False) -> None:
         """Add NMS to a network.

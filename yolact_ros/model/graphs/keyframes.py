@@ -1,4 +1,4 @@
-"""The graphs for video: keyframes, which output features, and frames that reuse them."""
+"""Define the graphs for video: keyframes output features, other frames reuse them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yolact_ros.model.graphs.detect_with_nms import DetectWithNmsGraph
 
 
 class KeyframeGraph(nn.Module):
-    """The graph `keyframe`, with the outputs of `detect` and the features.
+    """Is the graph `keyframe`, with the outputs of `detect` and the features.
 
     Attributes:
         outputs: names of the outputs, in order.
@@ -32,7 +32,7 @@ class KeyframeGraph(nn.Module):
 
 
 class NonKeyframeGraph(nn.Module):
-    """The graph `non_keyframe`, in which the learned flow warps the features."""
+    """Is the graph `non_keyframe`, in which the learned flow warps the features."""
 
     def __init__(self, detect: DetectGraph | DetectWithNmsGraph) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class NonKeyframeGraph(nn.Module):
 
 
 class NonKeyframeFlowGraph(nn.Module):
-    """The graph `non_keyframe_flow`, in which a given flow warps the features."""
+    """Is the graph `non_keyframe_flow`, in which a given flow warps the features."""
 
     def __init__(self, detect: DetectGraph | DetectWithNmsGraph) -> None:
         super().__init__()

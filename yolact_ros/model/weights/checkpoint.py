@@ -1,4 +1,4 @@
-"""Checkpoints that carry their configuration, and the initialisation of new networks."""
+"""Read and write checkpoints with their configuration, and initialise new networks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RESCORED_CLASSES = "mask_rescoring.layers.10."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights with everything that is needed to use them or to continue their training.
+    """Holds weights with everything needed to use them or to continue their training.
 
     Attributes:
         config: configuration of the network.
@@ -114,7 +114,7 @@ def read_entries(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise WeightsError(
-            f"{path} holds a {type(content).__name__}; expected a checkpoint written by "
+            f"{path} contains a {type(content).__name__}; expected a checkpoint written by "
             "`yolact train`."
         )
     return content
@@ -124,11 +124,11 @@ def _what_it_is(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         start = file.read(512).lstrip().lower()
     if start.startswith(b"<"):
-        return "it is a web page, e.g. a warning or login in the place of a download"
+        return "it is a web page, e.g. a warning or login instead of a download"
     # Newer files are ZIP archives, whose index comes last; older ones are several pickles.
     cut_zip = start.startswith(b"pk") and not zipfile.is_zipfile(path)
     if cut_zip or isinstance(error, EOFError) or "EOF" in str(error):
-        return "it is cut off, e.g. by a download that broke; fetch it again"
+        return "it is truncated, e.g. by an interrupted download; fetch it again"
     return type(error).__name__
 
 
@@ -136,7 +136,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint of this package, or an official one as the authors publish it.
 
     Raises:
-        WeightsError: the file is missing, unreadable or another program's.
+        WeightsError: the file is missing, unreadable or from another program.
         ConfigError: its configuration cannot be used, or several networks fit its entries.
     """
     content = read_entries(path)
@@ -148,7 +148,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if content.get("format") != CHECKPOINT_FORMAT:
         raise WeightsError(
             f"{path} is not a checkpoint of yolact_ros (format {content.get('format')!r}); "
-            f"expected {CHECKPOINT_FORMAT!r}, as `yolact train` writes it."
+            f"expected {CHECKPOINT_FORMAT!r}, as written by `yolact train`."
         )
     missing = {"config", "weights", "step", "optimizer", "extra"} - set(content)
     if missing:
@@ -186,7 +186,7 @@ def check_tensors(weights: Any, *, source: str) -> dict[str, Tensor]:
             raise WeightsError(f"{source}: {name} is not a dense CPU tensor ({tensor.layout}).")
         if tensor.is_complex() or not bool(torch.isfinite(tensor).all()):
             raise WeightsError(
-                f"{source}: {name} holds NaN, infinity or complex numbers; the training diverged "
+                f"{source}: {name} has NaN, infinity or complex numbers; the training diverged "
                 "or the file is damaged. Use an earlier checkpoint."
             )
     return dict(weights)
@@ -208,7 +208,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
     """Fill every entry of `model` from `weights`.
 
     Raises:
-        WeightsError: an entry is missing, unexpected or of another shape; all are listed.
+        WeightsError: an entry is missing, unexpected or has another shape; all are listed.
     """
     expected = model.state_dict()
     problems = [f"missing: {name}" for name in expected if name not in weights]
@@ -230,7 +230,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, source: str
 
 @dataclass(frozen=True)
 class Transfer:
-    """Account of the entries of a checkpoint that another network was initialised from.
+    """Lists what became of the entries of a checkpoint that initialised another network.
 
     Attributes:
         source: the checkpoint.
@@ -271,9 +271,10 @@ class Transfer:
 def load_partial_weights(model: Yolact, path: str | Path) -> Transfer:
     """Initialise a network from a checkpoint with other classes or other parts.
 
-    Entries of equal name and shape are copied, except that entries whose values belong to classes
-    keep their initial values if the classes differ. Mask re-scoring is an exception: how well a
-    mask fits hardly depends on the class, so each new class starts as the mean of the old ones.
+    Entries with equal name and shape are copied, except that entries whose values belong to
+    classes keep their initial values if the classes differ. Mask re-scoring is an exception: how
+    well a mask fits hardly depends on the class, so each new class starts as the mean of the old
+    ones.
     A random last layer after trained ones would leave many classes dead, because a ReLU follows.
 
     Raises:
@@ -327,7 +328,7 @@ def load_official_weights(
         source: name of the file in error messages.
 
     Returns:
-        Account of every entry.
+        A list of every entry.
 
     Raises:
         WeightsError: an entry is unknown, missing or of another shape.

@@ -1,4 +1,4 @@
-"""Download of one large file over HTTP, resumable and checked."""
+"""Download one large file over HTTP, resumable and verified."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BLOCK = 1 << 18  # bytes read at once
 
 @dataclass
 class ExpectedFile:
-    """Size and hash of the whole file as stated by the server; None if it does not state them."""
+    """Holds size and hash of the whole file as stated by the server; None if not stated."""
 
     size: int | None = None
     sha256: str | None = None
@@ -36,7 +36,7 @@ class ExpectedFile:
         digest = headers.get("X-Linked-ETag", "").strip('"')
         if re.fullmatch(r"[0-9a-f]{64}", digest):
             self.sha256 = digest
-        # "bytes 5-9/10" of a part, "bytes */10" of a refusal
+        # "bytes 5-9/10" for a part, "bytes */10" for a rejected range
         whole = re.fullmatch(r"bytes .*/(\d+)", headers.get("Content-Range", ""))
         size = whole.group(1) if whole else headers.get("X-Linked-Size", "")
         if size.isdigit():
@@ -117,7 +117,7 @@ def download(url: str, path: Path, *, sha256: str | None = None) -> str:
 
 
 def remote_size(url: str) -> int | None:
-    """Ask the server for the size of a file in bytes; None if it does not say."""
+    """Ask the server for the size of a file in bytes; return None if it does not state it."""
     stated = ExpectedFile()
     request = urllib.request.Request(url, method="HEAD")
     try:
@@ -125,7 +125,7 @@ def remote_size(url: str) -> int | None:
         with opener.open(request, timeout=TIMEOUT) as response:
             stated.note(response.headers)
             length = response.headers.get("Content-Length", "")
-    except (OSError, http.client.HTTPException):  # the download will say why
+    except (OSError, http.client.HTTPException):  # the download will report why
         return None
     return stated.size or (int(length) if length.isdigit() else None)
 

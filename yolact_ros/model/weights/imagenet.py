@@ -1,4 +1,4 @@
-"""ImageNet weights of backbones, renamed to our entry names."""
+"""Load ImageNet weights of backbones, renamed to our entry names."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def rename_lite0(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def torchvision_resnet(name: str) -> dict[str, Tensor]:
     """Fetch torchvision's ResNet weights (BSD-3-Clause), which the authors used.
 
-    torch.hub caches the file, so only the first call needs a connection.
+    torch.hub caches the file, so only the first call requires a connection.
 
     Args:
         name: `resnet50`, `resnet101` or `resnet152`.

@@ -1,4 +1,4 @@
-"""Recognition and conversion of the authors' checkpoints, with every entry accounted for.
+"""Recognise and convert the authors' checkpoints, with every entry accounted for.
 
 Every entry of a file is converted, or left out for a stated reason; anything else is listed as a
 problem. No entry is ever filled with random values.
@@ -32,7 +32,7 @@ OFFICIAL_VARIANTS = tuple(name for name in VARIANTS if name != TABLETOP_MODEL.na
 
 @dataclass(frozen=True)
 class Conversion:
-    """An official state dict under our names.
+    """Holds an official state dict under our names.
 
     Attributes:
         weights: tensors by our entry names.
@@ -57,10 +57,10 @@ def entry_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
 
 
 def official_entries(content: Mapping[str, Any], *, source: str) -> dict[str, Tensor]:
-    """Check that a file holds a bare state dict, as the authors save it.
+    """Check that a file contains a bare state dict, as saved by the authors.
 
     Raises:
-        WeightsError: it holds something else, or values that are not finite.
+        WeightsError: it contains something else, or values that are not finite.
     """
     others = [name for name, value in content.items() if not isinstance(value, Tensor)]
     if others or not content:
@@ -108,7 +108,7 @@ def convert_official(entries: Mapping[str, Tensor], config: ModelConfig) -> Conv
         elif ours is None or ours not in expected:
             problems.append(f"unknown: {official}")
         elif ours in seen:
-            problems.append(f"second of its name: {official}")
+            problems.append(f"duplicate name: {official}")
         elif tuple(tensor.shape) != expected[ours]:
             shape = tuple(tensor.shape)
             problems.append(f"shape of {official}: {shape}, expected {expected[ours]}")
@@ -184,7 +184,7 @@ def identify(
 
     Args:
         entries: official name to tensor.
-        source: the file; the authors begin its name with that of the variant.
+        source: the file; the authors' file names start with the name of the variant.
         name: the variant, if it is known.
         classes: names of the classes if they are not the authors'.
 
@@ -217,7 +217,7 @@ def identify(
         )
         raise ConfigError(
             f"{source} has the entries of several networks: {choices}. Give the file its "
-            "original name, or say which it is: "
+            "original name, or specify the network: "
             f"yolact convert {source} --variant NAME -o CHECKPOINT"
         )
     return first, same

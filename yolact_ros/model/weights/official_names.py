@@ -1,4 +1,4 @@
-"""Entry names of the authors' checkpoints, and the rules that rename them.
+"""Define the entry names of the authors' checkpoints, and the rules that rename them.
 
 Facts: the state dicts of dbolya/yolact 902073d and haotian-liu/yolact_edge 873fceb. Both store the
 FPN layers of C3..C5 in reverse order, C5 first.

@@ -1,4 +1,4 @@
-"""Checkpoints published by the authors of YOLACT and YolactEdge, and their locations."""
+"""List the checkpoints published by the authors of YOLACT and YolactEdge."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EDGE_README = "https://github.com/haotian-liu/yolact_edge#model-zoo"
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One checkpoint of the authors.
+    """Describes one checkpoint of the authors.
 
     Attributes:
         variant: network in the file, a key of `variants.VARIANTS`.

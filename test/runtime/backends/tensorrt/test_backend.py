@@ -350,7 +350,7 @@ def test_a_broken_context_says_that_the_process_has_to_restart(tiny_bundle, back
 @pytest.mark.parametrize(
     "inputs, words",
     [
-        ({}, "takes image; it was given nothing"),
+        ({}, "expects image; it received nothing"),
         ({"image": np.zeros((1, 32, 40, 3), np.float32)}, "type float32; expected .* uint8"),
         ({"image": np.zeros((1, 40, 32, 3), np.uint8)}, r"shape \(1, 40, 32, 3\)"),
     ],
@@ -366,7 +366,7 @@ def test_a_graph_that_the_bundle_lacks_is_named(tiny_bundle, backend_of):
 
 
 def test_a_gpu_that_is_not_there_is_named(fake):
-    with pytest.raises(BackendError, match="no GPU 2; the driver shows 2, from 0 on"):
+    with pytest.raises(BackendError, match="no GPU 2; the driver reports 2, from 0 on"):
         Cuda(2)
 
 

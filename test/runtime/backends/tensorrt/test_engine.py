@@ -129,7 +129,7 @@ def test_an_address_that_tensorrt_refuses_is_an_error(monkeypatch):
     engine = TensorRtEngine(library("tensorrt"), b"", graph="detect")
     monkeypatch.setattr(Context, "refused", "scores")
     with pytest.raises(
-        BackendError, match="refuses the address of 'scores' in the graph 'detect'"
+        BackendError, match="rejects the address of 'scores' in the graph 'detect'"
     ):
         engine.bind({"image": 1024, "scores": 2048}, 4096)
 

@@ -1,7 +1,7 @@
 """Run a bundle on TensorRT: pinned host memory, one stream, captured CUDA graphs, no torch.
 
 Experimental: no version of TensorRT has run this on a GPU yet. The order of its work is tested on
-a strict stand-in for the driver.
+a strict simulation of the driver.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
-    """The part of `TensorRtEngine` that a backend uses."""
+    """Declares the part of `TensorRtEngine` that a backend uses."""
 
     inputs: dict[str, EngineTensor]
     outputs: dict[str, EngineTensor]
@@ -43,7 +43,7 @@ class Engine(Protocol):
 
 
 class DeviceArray:
-    """An output that stayed on the GPU; its memory is reused once nothing refers to it."""
+    """Holds an output on the GPU; its memory is reused once nothing refers to it."""
 
     def __init__(self, address: int, tensor: EngineTensor, *, give_back: Callable[[], None]):
         self.address = address
@@ -52,7 +52,7 @@ class DeviceArray:
 
 
 class TensorRtBackend:
-    """Serves the graphs of a bundle from engines.
+    """Runs the graphs of a bundle from engines.
 
     One thread creates, uses and closes it.
 
@@ -73,7 +73,7 @@ class TensorRtBackend:
             cuda: the GPU, which `close` frees.
 
         Raises:
-            BackendError: memory is short, or an engine does not run.
+            BackendError: there is not enough memory, or an engine fails.
         """
         self.bundle = bundle
         self._cuda = cuda
@@ -93,16 +93,16 @@ class TensorRtBackend:
     def run(
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
     ) -> dict[str, Any]:
-        """Run one graph; outputs in `keep` come back as `DeviceArray`, all others as numpy."""
+        """Run one graph; return outputs in `keep` as `DeviceArray`, all others as numpy."""
         return self.submit(graph, inputs, keep=keep).fetch()
 
     def submit(
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
     ) -> _SubmittedRun:
-        """Begin to run one graph; see `AsyncBackend.submit` and `run`."""
+        """Start running one graph; see `AsyncBackend.submit` and `run`."""
         if graph not in self._graphs:
             raise BackendError(
-                f"The bundle {self.bundle.folder} has no graph {graph!r}; it has: "
+                f"The bundle {self.bundle.folder} does not have the graph {graph!r}; it has: "
                 f"{', '.join(self._graphs) or 'none: it was closed'}."
             )
         loaded = self._graphs[graph]
@@ -145,10 +145,10 @@ class TensorRtBackend:
 
 
 class _SubmittedRun:
-    """A run that is queued or done.
+    """Represents a queued or completed run.
 
     Attributes:
-        seconds: that the GPU took for it, copies included, once it was fetched.
+        seconds: GPU time of the run, including copies, once it has been fetched.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class _SubmittedRun:
 
 
 class _LoadedGraph:
-    """An engine with fixed buffers for each of its tensors, here and on the GPU.
+    """Holds an engine with fixed buffers for each of its tensors, on the host and on the GPU.
 
     Kept outputs are copied out of them, and used again as inputs copied into them: a copy of a few
     megabytes inside the GPU, for which each graph is captured once instead of once for every
@@ -221,11 +221,11 @@ class _LoadedGraph:
         """Return the inputs as arrays and `DeviceArray`s of the engine's shapes and types.
 
         Raises:
-            BackendError: they do not fit.
+            BackendError: the inputs do not fit.
         """
         if inputs.keys() != self.engine.inputs.keys():
             raise BackendError(
-                f"Graph {self._name!r} takes {', '.join(self.engine.inputs)}; it was given "
+                f"Graph {self._name!r} expects {', '.join(self.engine.inputs)}; it received "
                 f"{', '.join(inputs) or 'nothing'}."
             )
         checked = {}
@@ -285,7 +285,7 @@ def open_tensorrt(
     """Find or build the engines of a bundle, and open it on a GPU.
 
     Args:
-        bundle: one that was exported for TensorRT.
+        bundle: bundle exported for TensorRT.
         device: index of the GPU.
         build: whether engines may be built now, which can take minutes: `never`, `if_missing` or
             `always`.

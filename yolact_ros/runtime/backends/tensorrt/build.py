@@ -22,11 +22,11 @@ from yolact_ros.runtime.backends.tensorrt.progress import Progress, set_monitor
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """How to build.
+    """Configures a build.
 
     Attributes:
-        workspace_mib: most memory on the GPU that trying out kernels may take; None: all of it.
-        timing_cache: a file that remembers kernels' times, created if missing; a second build of a
+        workspace_mib: maximum GPU memory for trying out kernels; None for all of it.
+        timing_cache: a file that stores kernel timings, created if missing; a second build of a
             similar graph on the same GPU is then much shorter. TensorRT-RTX times no kernels.
     """
 
@@ -38,9 +38,9 @@ class BuildSettings:
         """Return the settings for a GPU: a timing cache, and a workspace that spares the CPU.
 
         Args:
-            gpu: where the build runs.
-            library: that builds; TensorRT-RTX needs no timing cache.
-            folder: of the timing cache; None: without one.
+            gpu: GPU that runs the build.
+            library: library that builds; TensorRT-RTX uses no timing cache.
+            folder: folder of the timing cache; None for no timing cache.
         """
         cache = None
         if not library.ahead_of_time and folder is not None:
@@ -79,7 +79,7 @@ def build_engine(
     trt = library.module
     if library.ahead_of_time and settings.timing_cache is not None:
         raise BackendError(
-            f"{library.label} times no kernels when it builds; leave the timing cache out."
+            f"{library.label} times no kernels when it builds; omit the timing cache."
         )
     log = make_logger(trt)
     try:
@@ -130,7 +130,7 @@ def sample_bilinearly(network: Any, trt: Any) -> None:
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if layer.type == trt.LayerType.GRID_SAMPLE:
-            layer.__class__ = trt.IGridSampleLayer  # the binding gives plain layers
+            layer.__class__ = trt.IGridSampleLayer  # the binding returns plain layers
             layer.interpolation_mode = trt.InterpolationMode.LINEAR
 
 
@@ -159,7 +159,7 @@ def _set_timing_cache(config: Any, path: Path | None) -> Any:
     cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, False):
         raise BackendError(
-            f"The timing cache {path} is of another GPU or version of the library; remove it, or "
+            f"The timing cache {path} is for another GPU or library version; remove it, or "
             "name another file."
         )
     return cache
@@ -186,7 +186,7 @@ def _parser_message(parser: Any, graph: str, library: TensorRt, content: bytes) 
             " TensorRT has DeformConv from 10.1 on, TensorRT-RTX not at all; export with --target "
             "tensorrt --deform-conv grid_sample."
         )
-    return f"{library.label} does not read the graph {graph!r}: {'; '.join(lines)}.{hint}"
+    return f"{library.label} cannot read the graph {graph!r}: {'; '.join(lines)}.{hint}"
 
 
 def _failure(what: str, graph: str, *, library: TensorRt, errors: Sequence[str]) -> BackendError:
@@ -194,8 +194,8 @@ def _failure(what: str, graph: str, *, library: TensorRt, errors: Sequence[str])
     hint = ""
     if re.search(r"out of memory|OutOfMemory|insufficient memory|cudaMalloc", said, re.I):
         hint = (
-            " Memory is short: end other programs on the GPU, or build with a smaller --workspace."
+            " Memory is low: end other programs on the GPU, or build with a smaller --workspace."
         )
     elif re.search(r"no CUDA-capable device|CUDA initialization failure|driver", said, re.I):
-        hint = " TensorRT builds on the GPU that it builds for; this machine shows none."
+        hint = " TensorRT builds on the GPU that it builds for, but none is visible here."
     return BackendError(f"{library.label} {what} with the graph {graph!r}: {said}.{hint}")

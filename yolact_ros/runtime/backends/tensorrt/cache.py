@@ -39,20 +39,20 @@ def load_engine(
     """Return a checked engine and its file, built now if the policy allows it.
 
     An engine that is stale, foreign, incomplete or altered counts as missing: it is replaced, or
-    refused under `never`, and never returned.
+    rejected under `never`, and never returned.
 
     Args:
-        folders: where engines may lie, the bundle first; see `engine_folders`. A new one goes to
-            the first that can be written.
+        folders: folders to search, the bundle first; see `engine_folders`. A new engine goes to
+            the first one that is writable.
         graph: name of the graph.
-        identity: what the engine has to be for.
+        identity: identity that the engine must have.
         build: returns the serialised engine; called by at most one process at a time.
         policy: `never`, `if_missing` or `always`.
         lock_seconds: how long to wait for another process that builds the same engine.
 
     Raises:
         BackendError: there is no such engine and it may not be built, or the build fails, or
-            another process does not end its own.
+            another process does not finish its own.
     """
     reasons = []
     if policy != "always":
@@ -72,7 +72,7 @@ def load_engine(
     if writable is None:
         raise BackendError(
             f"No engine can be written: {' and '.join(map(str, folders))} cannot be written by "
-            f"this user. Build it as one who can, with: yolact engine {folders[0]}"
+            f"this user. As a user who can, run: yolact engine {folders[0]}"
         )
     path = engine_path(writable, graph, identity)
     with engine_lock(path, seconds=lock_seconds):
@@ -90,7 +90,7 @@ def load_engine(
 
 
 def engine_folders(bundle: Bundle) -> tuple[Path, ...]:
-    """Return where engines of a bundle may lie: beside its graphs, then in the user's cache.
+    """Return the folders for engines of a bundle: beside its graphs, then the user's cache.
 
     An installation may have made the bundle's folder read-only.
     """
@@ -101,7 +101,7 @@ def engine_folders(bundle: Bundle) -> tuple[Path, ...]:
 
 
 def writable_folder(folders: Sequence[Path]) -> Path | None:
-    """Return the first folder that exists or can be made, and can be written."""
+    """Return the first folder that exists or can be created, and is writable."""
     for folder in folders:
         existing = folder
         while not existing.exists() and existing != existing.parent:
@@ -116,11 +116,11 @@ def engine_lock(path: Path, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold the lock of one engine, which the system frees if the process ends.
 
     Args:
-        path: of the engine; the lock is a file beside it, which stays.
+        path: path of the engine; the lock is a file beside it, which is kept.
         seconds: how long to wait for the lock.
 
     Raises:
-        BackendError: the lock cannot be made, or another process holds it for too long.
+        BackendError: the lock cannot be created, or another process holds it for too long.
     """
     where = path.with_name(f".{path.name}.lock")
     try:
@@ -129,7 +129,7 @@ def engine_lock(path: Path, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         with contextlib.suppress(PermissionError):  # of another user, who has done this already
             os.fchmod(handle, 0o666)  # any user may build, whatever the umask
     except OSError as error:
-        raise BackendError(f"The lock {where} cannot be made: {error}.") from error
+        raise BackendError(f"The lock {where} cannot be created: {error}.") from error
     try:
         _wait_for_lock(handle, where, seconds)
         yield
@@ -147,13 +147,13 @@ def _wait_for_lock(handle: int, where: Path, seconds: float) -> None:
         except BlockingIOError:
             pass
         except OSError as error:  # e.g. a network drive without locks
-            raise BackendError(f"The lock {where} cannot be taken: {error}.") from error
+            raise BackendError(f"The lock {where} cannot be acquired: {error}.") from error
         if not waiting:
             LOG.info("Another process is building this engine; waiting for it (%s).", where)
             waiting = True
         if time.monotonic() >= deadline:
             raise BackendError(
                 f"Another process has held {where} for more than {seconds:g} s. End it, then try "
-                "again; a lock of a process that has ended is free."
+                "again; locks of ended processes are released."
             )
         time.sleep(_POLL_SECONDS)

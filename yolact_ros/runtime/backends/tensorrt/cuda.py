@@ -23,7 +23,7 @@ FEW_CORES = 6
 
 
 class Cuda:
-    """One GPU and one stream, to be freed with `close`."""
+    """Owns one GPU and one stream, which `close` frees."""
 
     def __init__(self, device: int = 0) -> None:
         """Open the GPU of an index, and make it current in the calling thread.
@@ -31,7 +31,7 @@ class Cuda:
         TensorRT, which uses the CUDA runtime, then works on the same GPU.
 
         Raises:
-            BackendError: the driver or the GPU is not there.
+            BackendError: the driver or the GPU is missing.
         """
         self._driver = Driver()
         self._device = self._driver.device(device)
@@ -81,7 +81,7 @@ class Cuda:
         address = int(self._driver.value("cuMemHostAlloc", Handle, size, 0))
         self._pinned.append(address)
         memory = (ctypes.c_uint8 * size).from_address(address)
-        # A ctypes array has the buffer protocol, which its stub does not say.
+        # A ctypes array has the buffer protocol, but its stub does not declare it.
         return np.frombuffer(memory, dtype, count).reshape(shape)  # type: ignore[call-overload]
 
     def upload(self, address: int, array: np.ndarray) -> None:
@@ -129,7 +129,7 @@ class Cuda:
         try:
             work()
         except BaseException:
-            with contextlib.suppress(BackendError):  # its own error says nothing new
+            with contextlib.suppress(BackendError):  # its own error adds nothing
                 self._call("cuGraphDestroy", self._end_capture())
             raise
         graph = self._end_capture()

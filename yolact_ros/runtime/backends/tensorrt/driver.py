@@ -58,7 +58,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
 
 
 class Driver:
-    """The library, loaded and initialised."""
+    """Represents the library, loaded and initialised."""
 
     def __init__(self) -> None:
         """Load the driver.
@@ -103,11 +103,11 @@ class Driver:
         """Return the driver's handle of a GPU; the index respects CUDA_VISIBLE_DEVICES.
 
         Raises:
-            BackendError: there is no GPU of this index.
+            BackendError: there is no GPU with this index.
         """
         count = self.value("cuDeviceGetCount", ctypes.c_int)
         if not 0 <= index < count:
-            raise BackendError(f"There is no GPU {index}; the driver shows {count}, from 0 on.")
+            raise BackendError(f"There is no GPU {index}; the driver reports {count}, from 0 on.")
         return int(self.value("cuDeviceGet", ctypes.c_int, index))
 
     def _describe(self, name: str, status: int) -> str:

@@ -1,4 +1,4 @@
-"""A TensorRT engine in memory, with its tensors by name and a context that runs it."""
+"""Load TensorRT engines and run them by tensor names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from yolact_ros.runtime.backends.tensorrt.library import TensorRt, make_logger
 
 @dataclass(frozen=True)
 class EngineTensor:
-    """Shape and type of an input or output."""
+    """Holds shape and type of an input or output."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -28,7 +28,7 @@ class EngineTensor:
 
 
 class TensorRtEngine:
-    """A deserialised engine.
+    """Represents a deserialised engine.
 
     Attributes:
         inputs, outputs: tensors by name.
@@ -51,7 +51,7 @@ class TensorRtEngine:
             path: the engine's file, beside which TensorRT-RTX keeps its kernels; None: nowhere.
 
         Raises:
-            BackendError: TensorRT cannot start, or refuses the engine.
+            BackendError: TensorRT cannot start, or rejects the engine.
         """
         trt = library.module
         self._graph = graph
@@ -66,7 +66,7 @@ class TensorRtEngine:
         self._engine = self._runtime.deserialize_cuda_engine(content)
         if self._engine is None:
             raise BackendError(
-                f"{library.label} refuses the engine of graph {graph!r}: {self._reason()}. Build "
+                f"{library.label} rejects the engine of graph {graph!r}: {self._reason()}. Build "
                 "it again: yolact engine BUNDLE --rebuild"
             )
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -102,27 +102,27 @@ class TensorRtEngine:
             workspace: address of at least `memory` bytes.
 
         Raises:
-            BackendError: TensorRT refuses an address.
+            BackendError: TensorRT rejects an address.
         """
         self._context.set_device_memory(workspace, self.memory)
         for name, address in addresses.items():
             if not self._context.set_tensor_address(name, address):
                 raise BackendError(
-                    f"TensorRT refuses the address of {name!r} in the graph {self._graph!r}: "
+                    f"TensorRT rejects the address of {name!r} in the graph {self._graph!r}: "
                     f"{self._reason()}"
                 )
 
     def enqueue(self, stream: int) -> None:
-        """Put a run into a CUDA stream.
+        """Enqueue a run in a CUDA stream.
 
         Raises:
-            BackendError: TensorRT refuses.
+            BackendError: TensorRT rejects it.
         """
         if not self._context.execute_async_v3(stream):
             raise BackendError(f"TensorRT failed in the graph {self._graph!r}: {self._reason()}")
 
     def save_kernels(self) -> None:
-        """Keep the kernels that the first run compiled for the next start of the process."""
+        """Store the kernels that the first run compiled, for the next start of the process."""
         if self._kernels is not None:
             self._kernels.save()
 

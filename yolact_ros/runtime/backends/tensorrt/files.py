@@ -1,4 +1,4 @@
-"""Engine files: graphs compiled by TensorRT, each with a sidecar that says what it was made for.
+"""Read and write engine files: graphs compiled by TensorRT, each with a sidecar.
 
     detect.tensorrt-10.3.0-sm87x16-fp16-b1-0a1b2c3d4e5f.engine         the engine
     detect.tensorrt-10.3.0-sm87x16-fp16-b1-0a1b2c3d4e5f.engine.json    its sidecar
@@ -6,7 +6,7 @@
 The digits at the end are the first of the SHA-256 of the identity. The sidecar holds the whole
 identity, and the size and SHA-256 of the engine. An engine is code for the GPU, which the library
 does not check, so it is used only if all of this fits. The hash detects a damaged or exchanged
-file; it is no signature, since whoever can write both files can make them fit.
+file; it is not a signature, since whoever can write both files can make them fit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SIDECAR_SUFFIX = ".json"  # appended to the engine's whole name
 
 @dataclass(frozen=True)
 class EngineIdentity:
-    """Everything that an engine depends on.
+    """Holds everything that an engine depends on.
 
     Attributes:
         graph_sha256: of the ONNX file.
@@ -141,8 +141,8 @@ def read_engine(path: Path, identity: EngineIdentity) -> bytes:
         The bytes that were checked.
 
     Raises:
-        BackendError: engine or sidecar is missing, truncated, altered, of a newer format, or for
-            something else; the message says which.
+        BackendError: engine or sidecar is missing, truncated, altered, in a newer format, or for
+            something else; the message states which.
     """
     if not path.is_file():
         raise BackendError(f"There is no engine {path}.")
@@ -166,12 +166,12 @@ def read_engine(path: Path, identity: EngineIdentity) -> bytes:
 
 
 def write_engine(path: Path, content: bytes, identity: EngineIdentity, *, seconds: float) -> None:
-    """Write an engine, then its sidecar, each in whole or not at all.
+    """Write an engine, then its sidecar, each atomically.
 
-    Until the sidecar is there, readers refuse the engine.
+    Until the sidecar exists, readers reject the engine.
 
     Args:
-        path: from `engine_path`; its folder is made if need be.
+        path: path from `engine_path`; its folder is created if needed.
         content: the serialised engine.
         identity: its identity.
         seconds: how long the build took, as information.

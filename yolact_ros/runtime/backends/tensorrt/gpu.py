@@ -1,4 +1,4 @@
-"""Describe the GPUs of this machine, as far as engines depend on them."""
+"""Describe the properties of GPUs that engines depend on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEMORY = Path("/proc/meminfo")
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU.
+    """Describes one GPU.
 
     Attributes:
         name: e.g. `NVIDIA GeForce RTX 4090`, or `Orin (NVIDIA Jetson AGX Orin Developer Kit)`.

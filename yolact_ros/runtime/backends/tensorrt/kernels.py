@@ -1,6 +1,6 @@
-"""Keep the kernels that TensorRT-RTX compiles when an engine starts, for the next start.
+"""Store the kernels that TensorRT-RTX compiles when an engine starts, for the next start.
 
-They are code for the GPU, like the engine itself. The hash detects damage; it is no signature.
+They are code for the GPU, like the engine. The hash detects damage but is not a signature.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _DIGEST_BYTES = 32  # of SHA-256, which begins the file
 
 
 class KernelCache:
-    """The compiled kernels of one engine in a file beside it."""
+    """Stores the compiled kernels of one engine in a file beside it."""
 
     def __init__(self, runtime_config: Any, engine: Path) -> None:
-        """Let an execution context use the kernels, as far as there are any.
+        """Make an execution context use the stored kernels, if there are any.
 
         Args:
             runtime_config: an `IRuntimeConfig` of TensorRT-RTX.
@@ -31,13 +31,13 @@ class KernelCache:
         self._path = engine.with_name(engine.name + SUFFIX)
         self._cache = runtime_config.create_runtime_cache()
         self._stored = _read(self._path)
-        # The library refuses what another GPU, driver or version compiled, and compiles again.
+        # The library rejects kernels of another GPU, driver or version, and recompiles them.
         if self._stored and not self._cache.deserialize(self._stored):
             LOG.info("%s was made by another GPU, driver or library version.", self._path)
         runtime_config.set_runtime_cache(self._cache)
 
     def save(self) -> None:
-        """Write the kernels if more were compiled and the folder can be written."""
+        """Write the kernels if more were compiled and the folder is writable."""
         content = bytes(self._cache.serialize())
         if content == self._stored:
             return

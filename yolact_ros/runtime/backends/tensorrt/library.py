@@ -19,7 +19,7 @@ LIBRARIES = ("tensorrt", "tensorrt_rtx")
 OLDEST = (10, 3)
 
 INSTALL = (
-    "There is no TensorRT here ({reason}). On a Jetson it comes with JetPack (apt install "
+    "TensorRT is not installed ({reason}). On a Jetson it comes with JetPack (apt install "
     "python3-libnvinfer), for the system's Python: create a virtual environment with "
     "--system-site-packages. Elsewhere: pip install tensorrt (CUDA 13) or tensorrt-cu12, or for "
     "GeForce and RTX GPUs: pip install 'yolact_ros[tensorrt_rtx]'."
@@ -28,7 +28,7 @@ INSTALL = (
 
 @dataclass(frozen=True)
 class TensorRt:
-    """An imported library.
+    """Represents an imported library.
 
     Attributes:
         name: `tensorrt` or `tensorrt_rtx`.

@@ -18,7 +18,7 @@ from yolact_ros.runtime.bundle import Bundle
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine that is safe to pass to the library.
+    """Holds an engine that is safe to pass to the library.
 
     Attributes:
         content: its bytes, which were checked against its sidecar.

@@ -48,7 +48,7 @@ class LoggedProgress:
 
 
 def set_monitor(config: Any, trt: Any, progress: Progress | None) -> Any:
-    """Let a build report its progress.
+    """Make a build report its progress.
 
     Args:
         config: an `IBuilderConfig`.
