@@ -65,6 +65,28 @@ with pool.connected(config) as workers:
 print(json.dumps(sorted(ended)))
 """
 
+# Segments a folder on a server that speaks S3, twice, and gets the results.
+ON_S3 = """
+import os, sys
+import fsspec
+from moto.server import ThreadedMotoServer
+from yolact_ros.cli.main import main
+
+source, target, model = sys.argv[1:]
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+host, port = server.get_host_and_port()
+os.environ |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}
+os.environ["AWS_ENDPOINT_URL"] = f"http://{host}:{port}"
+fs = fsspec.filesystem("s3")
+fs.mkdir("fleet")
+fs.put(source, "fleet/in", recursive=True)
+words = ["batch", "s3://fleet/in", "--model", model, "--workers", "1"]
+print([main([*words, "-o", place]) for place in ("s3://fleet/out", "s3://fleet/out", "s3://gone/x")])
+fs.get("fleet/out", target, recursive=True)
+server.stop()
+"""
+
 
 @pytest.fixture
 def sources(tmp_path: Path, record, images) -> Path:
@@ -221,6 +243,19 @@ def test_results_that_only_workers_see_are_failures(
     streams = capsys.readouterr()
     assert f"a.png: its result cannot be found in {tmp_path}/out" in streams.err
     assert "0 images of 1 files, 1 failures" in streams.out
+
+
+def test_s3_gives_what_the_local_disk_gives(tmp_path, sources, tiny_bundle):
+    if not all(map(importlib.util.find_spec, ("moto", "flask", "s3fs"))):
+        pytest.skip("S3 is NOT tested: pip install 'moto[server]' s3fs")
+    result = run("-c", ON_S3, sources, tmp_path / "s3", tiny_bundle.folder)
+    assert result.returncode == 0, result.stderr
+    assert "14 images of 8 files (7 of them already complete), 4 failures" in result.stdout
+    assert result.stdout.splitlines()[-1] == "[1, 1, 1]"
+    assert "gone/x cannot be written" in result.stderr
+    batch(sources, "-o", tmp_path / "out", "--model", tiny_bundle.folder)
+    for name in ("instances.json", "bags/ride.mcap"):
+        assert (tmp_path / "s3" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
 
 
 def test_a_lost_worker_is_replaced_and_its_task_done(tmp_path, images, tiny_bundle):
