@@ -1,4 +1,4 @@
-# The node in a container. It has not been built yet: it was written where Docker is not available.
+# The node in a container. This file has not been built yet, because it was written without Docker.
 #   docker build -t yolact_ros --build-arg DISTRIBUTION=jazzy .
 #   docker run --rm --net=host --ipc=host yolact_ros image:=/camera/image_raw
 ARG DISTRIBUTION=kilted

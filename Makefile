@@ -1,10 +1,10 @@
-# make env    everything that runs the node, in .venv and install/
-# make demo   the node on a camera stream; CLIP=video.mp4 and MODEL=folder for your own
-# make test   every test
-# make test-jazzy  the node's main tests on Jazzy's wheels
-# make benchmark  every model on every library and precision; JSON files in out/benchmark
-# make docs   the documentation site, in out/docs
-# make check  ruff: errors, style, format; mypy: types
+# make env    set up everything that the node requires, in .venv and install/
+# make demo   run the node on a video; set CLIP=video.mp4 and MODEL=folder for your own
+# make test   run all tests
+# make test-jazzy  run the node's main tests on the Jazzy wheels
+# make benchmark  measure every model on every library and precision; JSON in out/benchmark
+# make docs   build the documentation site in out/docs
+# make check  run ruff (errors, style, format) and mypy (types)
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -25,7 +25,7 @@ test:
 	@$(PYTHON) scripts/make_env.py --use test
 	@$(SETUP) && pytest $(PYTEST_ARGS)
 
-# Part of the node's tests; JAZZY_ARGS=test/ros for all that need no torch.
+# The node's main tests; set JAZZY_ARGS=test/ros for all that do not require torch.
 JAZZY_ARGS ?= test/ros/test_parameters.py test/ros/test_qos.py test/ros/test_graph.py \
 	test/ros/test_services.py
 
@@ -38,7 +38,7 @@ check:
 	@$(PYTHON) scripts/make_env.py --use test
 	@$(SETUP) && ruff check . && ruff format --check . && mypy yolact_ros
 
-# MODELS="tools out/mine" for others; BENCHMARK_ARGS for flags of `yolact benchmark`.
+# Set MODELS="tools out/mine" for other models, BENCHMARK_ARGS for flags of `yolact benchmark`.
 MODELS ?= tabletop tools everyday
 BENCHMARK_ARGS ?= --frames 50
 

@@ -43,7 +43,7 @@ def generate_launch_description() -> LaunchDescription:
                 default_value="",
                 description="Shipped model, bundle or checkpoint (empty = the default model).",
             ),
-            # Fast DDS in its own settings loses most images of a best-effort camera.
+            # With its default settings, Fast DDS loses most images of a best-effort camera.
             SetEnvironmentVariable(variable, EnvironmentVariable(variable, default_value=profile)),
             IncludeLaunchDescription(
                 PathJoinSubstitution([share, "launch", "yolact.launch.py"]),

@@ -47,7 +47,7 @@ EXPECTED = {
 }
 SWITCH = ["true", "false"]
 
-# Topics of the node, and the arguments that lead them to a camera's.
+# Topics of the node, and the arguments that remap them to a camera's.
 TOPICS = {"image": "image", "depth": "depth/image", "camera_info": "camera_info"}
 
 
@@ -138,7 +138,7 @@ def _launch(context: LaunchContext) -> list[SetEnvironmentVariable | LifecycleNo
     several = bool(given["cameras"])
     if several and (given["image"] or driver):
         raise RuntimeError(
-            "Launch arguments: image and camera are for one camera, cameras is for several. Leave "
+            "Launch arguments: image and camera are for one camera, cameras is for several. Omit "
             "one of them out; multi_camera.launch.py leads the topics of several cameras."
         )
     topics = {name: given[name] or driver.get("topics", {}).get(name, "") for name in TOPICS}
@@ -178,14 +178,14 @@ def _text(context: LaunchContext, name: str) -> str:
 
 
 def _driver(share: Path, name: str) -> dict:
-    """Topics and parameters of a camera's driver; empty without a name."""
+    """Return topics and parameters of a camera's driver; empty without a name."""
     if not name:
         return {}
     return yaml.safe_load((share / "config" / "cameras" / f"{name}.yaml").read_text())
 
 
 def _value(name: str, text: str, kind: type) -> object:
-    """An argument as the type of its parameter; as text, `1` would not do for a threshold."""
+    """Convert an argument to the type of its parameter; `1` as text is not a valid threshold."""
     if kind is str:
         return text
     try:
@@ -203,7 +203,7 @@ def _value(name: str, text: str, kind: type) -> object:
 
 
 def _profile(chosen: str) -> str:
-    """The Fast DDS profile to set; empty to leave the environment as it is."""
+    """Return the Fast DDS profile to set; empty to leave the environment unchanged."""
     variable, shipped = image_profile()
     if chosen == "off" or (chosen == "auto" and os.environ.get(variable)):
         return ""
@@ -211,7 +211,7 @@ def _profile(chosen: str) -> str:
         return shipped
     if not Path(chosen).is_file():
         raise RuntimeError(
-            f"Launch argument dds_profile is {chosen!r}, which is no file; expected auto, off or "
+            f"Launch argument dds_profile is {chosen!r}, not a file; expected auto, off or "
             "an XML file of Fast DDS."
         )
     return chosen
@@ -222,7 +222,7 @@ def _rviz() -> Node:
         get_package_prefix("rviz2")
     except PackageNotFoundError:
         raise RuntimeError(
-            "Launch argument rviz is true, and rviz2 is not installed. Install it (apt install "
+            "Launch argument rviz is true, but rviz2 is not installed. Install it (apt install "
             "ros-$ROS_DISTRO-rviz2), or leave rviz out."
         ) from None
     return Node(
@@ -233,7 +233,7 @@ def _rviz() -> Node:
             *("-d", LaunchConfiguration("rviz_config")),
             *("-f", LaunchConfiguration("fixed_frame")),
         ],
-        # The file has the topics of a node with the usual name in no namespace.
+        # The file contains the topics of a node with the default name and without a namespace.
         remappings=[
             (f"/yolact/{topic}", [LaunchConfiguration("name"), f"/{topic}"])
             for topic in ("overlay", "markers", "points")

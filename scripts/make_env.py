@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOG = ROOT / "log" / "make_env.log"
 
-# What the environment is for -> extras of setup.cfg. A use includes those before it.
+# Use of the environment -> extras of setup.cfg. A use includes those before it.
 EXTRAS = {"run": "onnxruntime", "ros-test": "onnxruntime,ros-test", "test": "onnxruntime,dev"}
 KILTED_WHEELS = [
     "ros-kilted-rclpy",
@@ -55,7 +55,7 @@ ROS_WHEELS = {
 }
 BUILD_TOOLS = ["colcon-common-extensions", "cmake"]
 
-# What decides whether the build is still good: the content of these files, and the names of the
+# Decide whether the build is up to date: the content of these files, and the names of the
 # files in these folders (they are linked into install/, so their content may change freely).
 BUILT_FILES = ["package.xml", "CMakeLists.txt", "msg/*.msg", "srv/*.srv", "scripts/make_env"]
 LINKED_FOLDERS = ["yolact_ros", "launch", "config", "models"]
@@ -76,15 +76,15 @@ use_distro("kilted")
 
 
 class Failure(Exception):
-    """Something that the user has to know, in one sentence."""
+    """Reports an error to the user in one sentence."""
 
     status = 1
 
 
 class NoPackages(Failure):
-    """The packages cannot be installed here, e.g. because the machine is offline."""
+    """Reports that packages cannot be installed, e.g. because the machine is offline."""
 
-    status = 3  # lets a caller tell this from a package that does not build
+    status = 3  # distinguishes this from a package that does not build
 
 
 def main():
@@ -116,7 +116,7 @@ def main():
 
 
 def check_interpreter():
-    """Continue with Python 3.10 to 3.13; restart this script with another one if need be."""
+    """Make sure that this is Python 3.10 to 3.13; otherwise restart with another interpreter."""
     if (3, 10) <= sys.version_info[:2] <= (3, 13):
         return
     for name in ["python3.12", "python3.11", "python3.13", "python3.10"]:
@@ -133,12 +133,12 @@ def check_interpreter():
 
 
 def ros_distro():
-    """Name of the sourced ROS 2 installation, or an empty string."""
+    """Return the name of the sourced ROS 2 installation, or an empty string."""
     return os.environ.get("ROS_DISTRO", "")
 
 
 def install_packages(use):
-    """Make the virtual environment and install into it; False if it was up to date."""
+    """Create the virtual environment and install into it; return False if it was up to date."""
     wanted = digest(
         [ROOT / "setup.cfg", ROOT / "setup.py", ROOT / "scripts/constraints.txt", Path(__file__)],
         [str(ROOT), sys.version, ros_distro(), DISTRO],
@@ -221,14 +221,14 @@ def mend_wheels():
 
 
 def python_path(name):
-    """Folder of the environment's Python, by its name in `sysconfig`."""
+    """Return a folder of the environment's Python by its name in `sysconfig`."""
     code = f"import sysconfig; print(sysconfig.get_path({name!r}))"
     command = [PYTHON, "-c", code]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def build():
-    """Build the package with colcon into install/; False if it was up to date."""
+    """Build the package with colcon into install/; return False if it was up to date."""
     names = [
         str(path.relative_to(ROOT))
         for folder in LINKED_FOLDERS
@@ -252,7 +252,7 @@ def build():
             f"{header}/Python.h is missing; the messages need Python's headers. "
             "On Ubuntu and Debian: apt install python3-dev"
         )
-    # A file that is gone from the sources must go from install/ too; messages stay compiled.
+    # A file removed from the sources must also be removed from install/; messages stay compiled.
     shutil.rmtree(HOME / "install", ignore_errors=True)
     run(
         "Building messages and package with colcon",
@@ -269,7 +269,7 @@ def build():
 
 
 def build_env():
-    """The process's environment with .venv and the ROS 2 wheels in it on the paths."""
+    """Return the environment variables with .venv and its ROS 2 wheels on the paths."""
     env = dict(os.environ)
     env.setdefault("MAKEFLAGS", f"-j{os.cpu_count() or 1}")
     env["PATH"] = f"{VENV / 'bin'}{os.pathsep}{env.get('PATH', '')}"
@@ -277,7 +277,7 @@ def build_env():
         libraries = [VENV / "lib", *VENV.glob("lib/python3.*/site-packages/ros_*.libs")]
         env["AMENT_PREFIX_PATH"] = env["CMAKE_PREFIX_PATH"] = str(VENV)
         env["LD_LIBRARY_PATH"] = os.pathsep.join(map(str, libraries))
-        env["_ROS_WHEELS_BOOTSTRAP_COMPLETE"] = "1"  # else every interpreter starts twice
+        env["_ROS_WHEELS_BOOTSTRAP_COMPLETE"] = "1"  # otherwise every interpreter starts twice
         env.pop("PYTHONPATH", None)
     return env
 
@@ -293,7 +293,7 @@ def digest(files, words):
 
 
 def run(title, command, progress=None, env=None, failure=Failure):
-    """Run a command; show its progress, keep its output in a log file.
+    """Run a command, show its progress, and store its output in a log file.
 
     Args:
         title: what is done, for the user.
@@ -330,7 +330,7 @@ def run(title, command, progress=None, env=None, failure=Failure):
 
     follower = threading.Thread(target=follow)
     follower.start()
-    terminal = sys.stdout.isatty()  # one line that changes there, a line now and then elsewhere
+    terminal = sys.stdout.isatty()  # there one changing line, elsewhere occasional lines
     print(f"{title} ...", end="" if terminal else "\n", flush=True)
     while follower.is_alive():
         follower.join(1 if terminal else 10)

@@ -42,14 +42,14 @@ from yolact_ros.runtime.preprocess import prepare_image
 from yolact_ros.runtime.segmenter import Segmenter
 
 PRECISIONS = ("fp32", "fp16", "int8")
-# Other forms of deformable convolution in half precision: TensorRT's plugin, half sampling.
+# Alternative forms of deformable convolution in half precision: TensorRT's plugin, half sampling.
 DEFORMABLE = {
     "fp16_deform_conv": {"deform_conv": "deform_conv"},
     "fp16_half_sampling": {"sampling": "half"},
 }
 CHECKED_IMAGES = 20
 CALIBRATION_IMAGES = 100
-SAME_INSTANCE = 0.5  # box IoU from which two detections of a class are one
+SAME_INSTANCE = 0.5  # box IoU above which two detections of a class are the same
 SCORE = PostprocessConfig(score_threshold=0.3)
 BOX_GOAL, MASK_GOAL = 0.5, 0.99  # pixels, IoU
 
@@ -149,7 +149,7 @@ class GpuRun:
             print(f"{name}: {value}")
 
     def make_bundles(self) -> None:
-        """Make bundles and engines."""
+        """Create bundles and engines."""
         if self.arguments.checkpoint is None:
             for folder in self.arguments.bundles:
                 with self.attempt(f"{folder} bundle"):
@@ -180,7 +180,7 @@ class GpuRun:
                 self.note_bundle(precision, folder)
 
     def note_bundle(self, name: str, folder: Path) -> None:
-        """Open a bundle once, which builds its engines, and note the time."""
+        """Open a bundle once, which builds its engines, and record the time."""
         started = time.perf_counter()
         with self.open(folder):
             seconds = time.perf_counter() - started
@@ -232,7 +232,7 @@ class GpuRun:
                 self.note_times(f"{self.backend} {precision}", segmenter)
 
     def time_batches(self) -> None:
-        """Time batches in half precision, in milliseconds for a run."""
+        """Time batches in half precision, in milliseconds per run."""
         from yolact_ros.export.to_bundle import export_bundle
 
         rows = self.results["batches"] = {}
@@ -255,7 +255,7 @@ class GpuRun:
                 print(f"batch {batch}: {rows[batch]:.3f} ms, {rows[batch] / batch:.3f} an image")
 
     def time_masks(self) -> None:
-        """Time masks assembled on the host or inside the graph, in milliseconds for a frame."""
+        """Time masks assembled on the host or inside the graph, in milliseconds per frame."""
         from yolact_ros.export.to_bundle import export_bundle
 
         for masks in ("host", "graph"):
@@ -277,7 +277,7 @@ class GpuRun:
             print(f"faster here: --masks {self.results['faster_masks']}")
 
     def time_keyframes(self) -> None:
-        """Time keyframes and frames between them, in milliseconds for a run."""
+        """Time keyframes and frames between them, in milliseconds per run."""
         rows = self.results["keyframes"] = {}
         for precision, folder in self.bundles.items():
             with self.attempt(precision):
@@ -325,7 +325,7 @@ class GpuRun:
         return Segmenter(*self.open_backend(path), SCORE)
 
     def note_times(self, name: str, segmenter: Segmenter) -> None:
-        """Note the median times of frames, and of their stages."""
+        """Record the median times of frames and of their stages."""
         segmenter.warm_up()
         stages: dict[str, list[float]] = {}
         for image in repeated(self.images, self.arguments.runs):
@@ -339,7 +339,7 @@ class GpuRun:
         print(f"{name}: " + ", ".join(f"{stage} {value:.2f}" for stage, value in row.items()))
 
     def note_ap(self, name: str, segmenter: Segmenter) -> None:
-        """Note the mask and box AP, if there are annotations."""
+        """Record the mask and box AP, if there are annotations."""
         if not self.arguments.annotations:
             return
         from yolact_ros.datasets.coco import CocoDataset
@@ -359,7 +359,7 @@ class GpuRun:
 
     @contextlib.contextmanager
     def attempt(self, what: str) -> Iterator[None]:
-        """Report any error and go on with the next part; hours of other results stay."""
+        """Report any error and continue with the next part, to keep hours of other results."""
         failures = self.results.setdefault("failures", {})
         try:
             yield

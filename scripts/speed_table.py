@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def comparison_table(contents: list[dict[str, Any]]) -> str:
-    """One row for each model, library and precision; milliseconds by number of threads."""
+    """Return one row per model, library and precision, with milliseconds by number of threads."""
     counts = sorted({row["config"]["threads"] for c in contents for row in c["rows"]})
     ways: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
     for content in contents:
@@ -67,7 +67,7 @@ def comparison_table(contents: list[dict[str, Any]]) -> str:
 
 
 def postprocess_table(contents: list[dict[str, Any]]) -> str:
-    """One row for each scene, with the median milliseconds of each stage."""
+    """Return one row per scene, with the median milliseconds of each stage."""
     lines = []
     for content in contents:
         for scene, stages in content["scenes"].items():
@@ -79,12 +79,12 @@ def postprocess_table(contents: list[dict[str, Any]]) -> str:
 
 
 def table(lines: list[list[str]]) -> str:
-    """Markdown of rows of cells."""
+    """Format rows of cells as Markdown."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def machine_line(machine: dict[str, str]) -> str:
-    """A sentence on the machine."""
+    """Describe the machine in one sentence."""
     named = (f"{key} {value}" for key, value in machine.items() if key != "load")
     return f"Measured on {', '.join(named)}."
 
