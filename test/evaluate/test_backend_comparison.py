@@ -188,6 +188,6 @@ def test_the_table_has_a_row_for_each_way():
 
 def test_flags_that_need_each_other_get_a_sentence(tmp_path, capsys):
     assert main(["benchmark", "--store"]) == 1
-    assert "go with --compare" in capsys.readouterr().err
+    assert "require --compare" in capsys.readouterr().err
     assert main(["benchmark", "--compare", "--annotations", str(tmp_path / "a.json")]) == 1
-    assert "--annotations needs --images" in capsys.readouterr().err
+    assert "--annotations requires --images" in capsys.readouterr().err

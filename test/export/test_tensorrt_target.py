@@ -246,7 +246,7 @@ def test_prototypes_of_a_graph_that_gives_masks_are_asked_for_in_vain(exported, 
     bundle, _ = exported(target="tensorrt", masks="graph", keyframes=True)
     with (
         Segmenter.open(bundle.folder) as segmenter,
-        pytest.raises(BackendError, match="gives no prototypes; export it with --masks host"),
+        pytest.raises(BackendError, match="outputs no prototypes; export it with --masks host"),
     ):
         take_apart(segmenter, images(1)[0])
     with pytest.raises(BundleError, match="assembles masks inside its graph.*--masks host"):

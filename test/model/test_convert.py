@@ -92,9 +92,9 @@ def test_a_file_with_a_fault_is_refused_with_the_fault(official, tmp_path, capsy
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "it is cut off"),
+        (b"", "it is truncated"),
         (b"no checkpoint", "UnpicklingError"),
-        (b"PK\x03\x04 half a zip", "it is cut off"),
+        (b"PK\x03\x04 half a zip", "it is truncated"),
         (b"<!DOCTYPE html><title>Google Drive - Virus scan warning", "it is a web page"),
     ],
 )
@@ -114,7 +114,7 @@ def test_a_file_that_is_cut_off_says_so(legacy, kept, tmp_path):
     torch.save(entries, path, _use_new_zipfile_serialization=not legacy)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(WeightsError, match="it is cut off"):
+    with pytest.raises(WeightsError, match="it is truncated"):
         load_checkpoint(path)
 
 
