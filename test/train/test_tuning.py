@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("pycocotools")
 
 from yolact_ros.cli.main import main  # noqa: E402
-from yolact_ros.errors import ConfigError  # noqa: E402
+from yolact_ros.errors import ConfigError, YolactError  # noqa: E402
 from yolact_ros.train import tuning  # noqa: E402
 from yolact_ros.train.config import DataConfig, OptimizerConfig, TrainConfig  # noqa: E402
 from yolact_ros.train.config_text import commented_yaml  # noqa: E402
@@ -75,6 +75,19 @@ def test_both_precisions_are_timed_on_real_steps(config):
     seconds = tuning._time_steps(config)
     assert set(seconds) == {"float32", "bfloat16"}
     assert min(seconds.values()) > 0
+
+
+def test_a_precision_without_finite_gradients_is_not_chosen(config, monkeypatch):
+    learn = tuning.Learner.learn
+
+    def learn_in_float32(self, *args, **kwargs):
+        if self.config.precision == "bfloat16":
+            raise YolactError("The gradient is not finite.")
+        return learn(self, *args, **kwargs)
+
+    monkeypatch.setattr(tuning.Learner, "learn", learn_in_float32)
+    monkeypatch.setattr(tuning, "cpu_has_bfloat16", lambda: True)
+    assert tuning.choose_cpu_precision(config, ALONE).precision == "float32"
 
 
 @pytest.mark.parametrize(("gigabytes", "size"), [(10, 64), (2.1, 16), (1.2, 8), (0.4, 1)])

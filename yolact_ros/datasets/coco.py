@@ -317,7 +317,8 @@ def classes_with_instances(
     }
     if not used:
         raise DatasetError(
-            f"{annotations_json} has no instance of any class.\n{format_findings(read.findings)}"
+            f"{annotations_json} has no instance of any class; there is nothing to learn.\n"
+            f"{format_findings(read.findings)}"
         )
     return [read.names[number] for number in sorted(used)]
 

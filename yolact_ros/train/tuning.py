@@ -63,7 +63,10 @@ def cpu_has_bfloat16(path: str = "/proc/cpuinfo") -> bool:
 
 
 def _time_steps(config: TrainConfig) -> dict[str, float]:
-    """Return the shortest step time in seconds in each precision, measured alternately."""
+    """Return the shortest step time in seconds in each precision, measured alternately.
+
+    The time is infinite for a precision whose gradients are not finite.
+    """
     names = ("float32", "bfloat16")
     config = replace(config, batch_size=TIMED_IMAGES, recipe_batch_size=0)
     trainer, batch = _probe(config)
@@ -75,7 +78,10 @@ def _time_steps(config: TrainConfig) -> dict[str, float]:
     for step in range(1 + TIMED_STEPS):
         for name, learner in learners.items():
             started = time.perf_counter()
-            learner.learn(batch, step=step, rate=0.0)
+            try:
+                learner.learn(batch, step=step, rate=0.0)
+            except YolactError:  # not finite
+                return {other: math.inf if other == name else 1.0 for other in names}
             seconds[name].append(time.perf_counter() - started)
     return {name: min(values[1:]) for name, values in seconds.items()}
 
