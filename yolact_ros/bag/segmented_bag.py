@@ -178,7 +178,7 @@ class _Run:
 
     @property
     def total(self) -> int:
-        """Number of images that the bag's metadata count."""
+        """Return the number of images according to the bag's metadata."""
         return sum(connection.msgcount for connection in self.images)
 
     def write(self, storage: Any, progress: Callable[[int, int], None]) -> dict[int, str]:

@@ -16,7 +16,7 @@ CLASSES = Path("classes.txt")
 
 
 class Texts:
-    """A folder of text files: `a/b.txt` for `a/b.jpg`, and `clip_7.txt` for a frame of a video."""
+    """Writes a folder of text files: `a/b.txt` for `a/b.jpg`, `clip_7.txt` for a video frame."""
 
     def __init__(self, folder: Path, files: Sequence[Source], classes: Iterable[str]) -> None:
         """Write the names of the classes to `classes.txt`.

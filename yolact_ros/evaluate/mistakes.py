@@ -41,12 +41,12 @@ class MatchedImage:
 
     @property
     def true_classes(self) -> np.ndarray:
-        """(T,) int64 class ids."""
+        """Return the (T,) int64 class ids of the true instances."""
         return np.array([row["category_id"] for row in self.truth], np.int64)
 
     @property
     def found_classes(self) -> np.ndarray:
-        """(D,) int64 class ids."""
+        """Return the (D,) int64 class ids of the detections."""
         return np.array([row["category_id"] for row in self.found], np.int64)
 
 

@@ -24,7 +24,7 @@ CROP_TRIALS = 50  # per crop; then the image may also stay uncropped
 
 @dataclass(frozen=True)
 class AugmentConfig(Checked):
-    """Which changes are made, and how strong they are; the defaults are the reference's."""
+    """Configures the random changes and their strength; the defaults are the reference's."""
 
     brightness: float = setting(
         32.0, "Maximum shift of all channels, out of 255 (0 = off)", range=(0.0, 255.0)

@@ -60,7 +60,7 @@ class Batch(NamedTuple):
 
 
 class TrainingStream(Dataset):
-    """The endless sequence of augmented samples, in a new random order for each epoch.
+    """Yields augmented samples endlessly, in a new random order for each epoch.
 
     With a repeat threshold, images of rare classes are repeated within an epoch (see
     `repeat_factors`). Sample k depends only on the seed and k, so a resumed run and any number of

@@ -111,7 +111,7 @@ class DepthInput:
     def view(
         self, stamp: Time, image_size: tuple[int, int], *, settings: DepthSettings
     ) -> DepthView | None:
-        """Like `find`, but log the reason and return None if there is no depth."""
+        """Call `find`; if there is no depth, log the reason and return None."""
         try:
             view = self.find(stamp, image_size, settings=settings)
         except MessageError as error:

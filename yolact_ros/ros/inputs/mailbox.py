@@ -38,7 +38,7 @@ class FrameCounts:
 
 
 class Inbox(Generic[T]):
-    """The mailboxes of several cameras, emptied by one worker.
+    """Holds the mailboxes of several cameras, emptied by one worker.
 
     The camera whose mailbox has been non-empty longest is served first. The age of its newest
     image does not matter: images of a fast camera are always young, so it would starve next to

@@ -37,7 +37,7 @@ class Pairing(Generic[T]):
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no room for another item; always false without `on_room`."""
+        """Return whether there is no room for another item; always false without `on_room`."""
         return self._on_room is not None and len(self._items) >= self._keep
 
     def put(self, stamp: int, item: T) -> None:

@@ -46,7 +46,7 @@ def bgr_from_message(
 
 
 def _bgr_by_cv_bridge(message: Image, bridge: Any) -> np.ndarray:
-    """Like `bgr_from_message`; raise `MessageError` if cv_bridge rejects the image or fails."""
+    """Convert by cv_bridge; raise `MessageError` if it rejects the image or fails."""
     height, width = message.height, message.width
     check_rows(len(message.data), message.step, height=height, width=width)
     try:

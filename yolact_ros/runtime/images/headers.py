@@ -36,12 +36,12 @@ class ImageHeader:
 
     @property
     def stored(self) -> tuple[int, int]:
-        """(height, width) of the pixels as they lie in the file."""
+        """Return the (height, width) of the stored pixels."""
         return self.height, self.width
 
     @property
     def upright(self) -> tuple[int, int]:
-        """(height, width) after the rotation that EXIF asks for."""
+        """Return the (height, width) after applying the EXIF rotation."""
         return self.stored[::-1] if self.orientation >= 5 else self.stored
 
 

@@ -11,7 +11,7 @@ from yolact_ros.errors import DatasetError
 
 
 class VideoFile:
-    """A video of a constant rate.
+    """Writes a video with a constant rate.
 
     Attributes:
         path: the file.
