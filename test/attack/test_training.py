@@ -159,7 +159,7 @@ def test_random_states_of_training(tmp_path, config):
     assert refused > 7
 
 
-def test_a_diverging_run_ends_with_a_sentence(tmp_path, config):
+def test_a_diverging_run_ends_with_an_error_message(tmp_path, config):
     losses = replace(config.losses, mask_upsampling=4)  # which takes the logarithm of a mask
     trainer = Trainer(replace(config, steps=20, losses=losses), tmp_path)
     with torch.no_grad():
@@ -168,14 +168,14 @@ def test_a_diverging_run_ends_with_a_sentence(tmp_path, config):
         trainer.run()
 
 
-def test_places_that_cannot_be_written_get_a_sentence(tmp_path, config):
+def test_places_that_cannot_be_written_are_reported(tmp_path, config):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file" / "below", "/proc/x/y", tmp_path / ("n" * 300)):
         with pytest.raises(YolactError, match="cannot be made"):
             Trainer(config, folder)
 
 
-def test_a_full_disk_gets_a_sentence_and_keeps_the_old_checkpoint(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     save_checkpoint(tmp_path / "last.pth", Yolact(TINY), step=3)
     before = (tmp_path / "last.pth").read_bytes()
 

@@ -142,7 +142,7 @@ def test_with_a_model_for_single_images_every_frame_is_a_keyframe(predict, tmp_p
     assert {kind for kind, _ in frame_types(tmp_path / "o.json")} == {"keyframe"}
 
 
-def test_a_warp_that_the_model_lacks_gets_a_sentence(predict, tmp_path, capsys):
+def test_a_warp_that_the_model_lacks_is_reported(predict, tmp_path, capsys):
     assert predict(write_video(tmp_path / "clip.mp4"), "--warp", "none") == 1
     assert "yolact export --keyframes" in capsys.readouterr().err
 
@@ -230,7 +230,7 @@ def test_an_overlay_never_overwrites_what_it_is_made_from(predict, tmp_path, cap
         (["--model", "no/where"], "no/where does not exist"),
     ],
 )
-def test_bad_arguments_get_a_sentence(tmp_path, capsys, words, message):
+def test_bad_arguments_are_reported(tmp_path, capsys, words, message):
     path = write_image(tmp_path / "a.png")
     assert main(["predict", str(path), *words]) == 1
     assert message in capsys.readouterr().err
@@ -366,7 +366,7 @@ def test_a_webcam_and_a_stream_that_are_not_there_are_named(predict, capfd):
     )
 
 
-def test_a_window_without_a_display_is_a_sentence(predict, tmp_path, monkeypatch, capsys):
+def test_a_window_without_a_display_is_reported(predict, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("DISPLAY", raising=False)
     assert predict(write_image(tmp_path / "blue.png"), "--show") == 1
     assert "--show requires" in capsys.readouterr().err

@@ -34,7 +34,7 @@ def test_reference_takes_the_authors_settings_and_flags_still_count():
     assert (changed.score_threshold, changed.all_classes) == (0.2, True)
 
 
-def test_a_value_out_of_range_gets_a_sentence():
+def test_a_value_out_of_range_is_reported():
     with pytest.raises(ConfigError, match="top_k is 0; expected a value from 1 to 5000"):
         settings("--top-k", "0")
 

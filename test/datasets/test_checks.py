@@ -201,7 +201,7 @@ def test_the_command_draws_and_tells_ci_by_its_status(good, tmp_path, capsys):
     assert "missing image" in capsys.readouterr().out
 
 
-def test_what_is_no_annotation_file_is_refused(tmp_path):
+def test_what_is_not_an_annotation_file_is_refused(tmp_path):
     (tmp_path / "a.json").write_text('{"images": 3}')
     with pytest.raises(DatasetError, match="lacks a list of images, annotations, categories"):
         check_split(tmp_path / "a.json", tmp_path)

@@ -153,7 +153,7 @@ def test_a_picture_that_is_none_is_named(write, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "{", '{"images": []}'])
-def test_a_file_that_is_no_annotation_file_gets_a_sentence(tmp_path, content):
+def test_a_file_that_is_not_an_annotation_file_is_reported(tmp_path, content):
     path = tmp_path / "instances.json"
     path.write_text(content)
     with pytest.raises(DatasetError, match="instances.json"):

@@ -373,7 +373,7 @@ def test_strict_stops_and_leaves_nothing(tmp_path, bring):
 ODD = [None, 1, -1, 1e300, 10**20, [], {}, [[1]], "x", True, "a" * 300, {"a": []}, "\\", "\0"]
 
 
-def test_random_labelme_files_give_a_sentence_or_an_account(tmp_path, bring):
+def test_random_labelme_files_are_reported_or_counted(tmp_path, bring):
     picture(tmp_path / "set" / "a.png")
     draw = random.Random(3)
     for _ in range(150):
@@ -388,7 +388,7 @@ def test_random_labelme_files_give_a_sentence_or_an_account(tmp_path, bring):
         assert bring("labelme", tmp_path / "set")[0] in (0, 1)
 
 
-def test_random_yolo_files_give_a_sentence_or_an_account(tmp_path, bring):
+def test_random_yolo_files_are_reported_or_counted(tmp_path, bring):
     root = yolo_set(tmp_path / "y", f"0 {FRACTIONS}")
     draw = random.Random(4)
     words = ["0", "1", "1e9", "nan", "inf", "-3", "x", "0.5", "0.25", "99", "\x00", "1,5"]
@@ -405,7 +405,7 @@ def test_random_yolo_files_give_a_sentence_or_an_account(tmp_path, bring):
         assert bring("yolo", root)[0] in (0, 1)
 
 
-def test_random_voc_masks_give_a_sentence_or_an_account(tmp_path, bring):
+def test_random_voc_masks_are_reported_or_counted(tmp_path, bring):
     root = voc(tmp_path / "v", coloured(128, 0, 0), coloured(128, 0, 0), split="train")
     path = root / "SegmentationClass" / "a.png"
     whole = path.read_bytes()

@@ -211,7 +211,7 @@ def test_a_size_that_is_none_gives_way_to_that_of_the_file(write, size):
     assert len(dataset.load(0)) == 1 and dataset.findings.count(WARNING)
 
 
-def test_deep_nesting_pipes_and_huge_files_get_a_sentence(tmp_path):
+def test_deep_nesting_pipes_and_huge_files_are_reported(tmp_path):
     import os
 
     deep, pipe, sparse = (tmp_path / name for name in ("deep.json", "pipe.json", "sparse.json"))
@@ -251,7 +251,7 @@ def test_a_mask_in_its_box_is_that_of_the_whole_image(points):
 ODD = [None, 1, -1, "7", 1e300, float("nan"), 10**20, [], {}, [[1]], "x", True, ["a"], "a" * 300]
 
 
-def test_four_hundred_random_files_give_a_sentence_or_an_account(write, tmp_path):
+def test_four_hundred_random_files_are_reported_or_counted(write, tmp_path):
     """A value anywhere in the file is replaced by an odd one; check and training agree."""
     draw = random.Random(5)
     for _ in range(400):

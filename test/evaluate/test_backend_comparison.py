@@ -103,7 +103,7 @@ def test_a_choice_whose_library_is_gone_is_ignored(tiny_bundle, monkeypatch, cap
     assert "which is not available here" in caplog.text
 
 
-def test_a_choice_that_cannot_be_stored_gets_a_sentence(tmp_path):
+def test_a_choice_that_cannot_be_stored_is_reported(tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(BackendError, match="cannot be stored"):
         choice.store_choice("0123", OPENVINO)
@@ -186,7 +186,7 @@ def test_the_table_has_a_row_for_each_way():
     assert functions["comparison_table"]([]) == ""
 
 
-def test_flags_that_need_each_other_get_a_sentence(tmp_path, capsys):
+def test_flags_that_need_each_other_are_reported(tmp_path, capsys):
     assert main(["benchmark", "--store"]) == 1
     assert "require --compare" in capsys.readouterr().err
     assert main(["benchmark", "--compare", "--annotations", str(tmp_path / "a.json")]) == 1

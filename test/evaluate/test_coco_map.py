@@ -180,7 +180,7 @@ def test_missing_images_are_named_before_anything_runs(folder, dataset):
         evaluate_coco(lambda image: pytest.fail("an image was segmented"), dataset)
 
 
-def test_a_file_without_images_gets_a_sentence(folder):
+def test_a_file_without_images_is_reported(folder):
     path = folder / "empty.json"
     path.write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
     with pytest.raises(DatasetError, match="no images"):

@@ -129,6 +129,6 @@ def test_the_command_measures_post_processing_without_a_model(tmp_path, capsys):
     assert "100 instances at 1280x720" in capsys.readouterr().out
 
 
-def test_no_frames_get_a_sentence(capsys):
+def test_no_frames_are_reported(capsys):
     assert main(["benchmark", "--frames", "0"]) == 1
     assert "--frames is 0" in capsys.readouterr().err

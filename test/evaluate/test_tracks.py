@@ -132,6 +132,6 @@ def test_nothing_found_scores_nothing(clip):
     assert (scores.idf1, scores.mota, scores.id_switches) == (0, 0, 0)
 
 
-def test_annotations_without_identities_get_a_sentence(clip):
+def test_annotations_without_identities_are_reported(clip):
     with pytest.raises(DatasetError, match="without track_id"):
         evaluate_tracks(lambda: segment, clip("track_id"), config=TrackerConfig(), rate=20.0)

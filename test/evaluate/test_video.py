@@ -136,7 +136,7 @@ def test_a_missing_image_is_named(clip):
         clips_of(clip)
 
 
-def test_an_empty_clip_gets_a_sentence(clip):
+def test_an_empty_clip_is_reported(clip):
     empty = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cup"}]}
     (clip / "instances.json").write_text(json.dumps(empty))
     with pytest.raises(DatasetError, match="no frames"):

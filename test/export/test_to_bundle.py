@@ -249,14 +249,14 @@ def test_relative_error_by_hand():
     assert relative_error(np.zeros(3), np.zeros(4)) == float("inf")
 
 
-def test_a_folder_that_is_no_bundle_is_left_alone(checkpoint, tmp_path):
+def test_a_folder_that_is_not_a_bundle_is_left_alone(checkpoint, tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(BundleError, match="is no bundle|not a bundle|no bundle"):
         export_bundle(checkpoint, tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "precious"
 
 
-def test_a_file_that_is_no_checkpoint_gets_a_sentence(tmp_path, capsys):
+def test_a_file_that_is_not_a_checkpoint_is_reported(tmp_path, capsys):
     path = tmp_path / "notes.pth"
     path.write_text("not weights")
     with pytest.raises(WeightsError, match="not a checkpoint"):

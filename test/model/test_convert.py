@@ -98,7 +98,7 @@ def test_a_file_with_a_fault_is_refused_with_the_fault(official, tmp_path, capsy
         (b"<!DOCTYPE html><title>Google Drive - Virus scan warning", "it is a web page"),
     ],
 )
-def test_a_file_that_is_no_checkpoint_gives_a_sentence(content, reason, tmp_path, capsys):
+def test_a_file_that_is_not_a_checkpoint_is_reported(content, reason, tmp_path, capsys):
     path = tmp_path / "x.pth"
     path.write_bytes(content)
     assert main(["convert", str(path), "-o", str(tmp_path / "out.pth")]) == 1
@@ -153,6 +153,6 @@ def test_a_checkpoint_of_this_package_needs_no_conversion(official, tmp_path, ca
         (["--variant", "yolact_giant"], "Unknown variant"),
     ],
 )
-def test_arguments_that_make_no_sense_give_a_sentence(words, expected, official, tmp_path, capsys):
+def test_invalid_arguments_are_reported(words, expected, official, tmp_path, capsys):
     assert main(["convert", str(official), *words, "-o", str(tmp_path / "out.pth")]) == 1
     assert expected in capsys.readouterr().err

@@ -193,7 +193,7 @@ def test_the_rest_of_the_same_version_is_fetched(server, path):
     assert server.ranges == ["bytes=7-"]
 
 
-def test_an_empty_answer_is_no_file(server, path):
+def test_an_empty_answer_is_not_a_file(server, path):
     with pytest.raises(WeightsError, match="empty response"):
         download(f"{server.url}/empty/file", path)
     assert not list(path.parent.iterdir())
@@ -205,12 +205,12 @@ def test_a_web_page_is_not_taken_for_a_file(server, path):
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_file_that_is_gone_gives_a_sentence(server, path):
+def test_a_file_that_is_gone_is_reported(server, path):
     with pytest.raises(WeightsError, match="404 Not Found"):
         download(f"{server.url}/missing/weights.pth", path)
 
 
-def test_no_connection_gives_a_sentence(path):
+def test_no_connection_is_reported(path):
     with socket.socket() as free:  # bound but not listening: connections are refused
         free.bind(("127.0.0.1", 0))
         with pytest.raises(WeightsError, match="refused.*Check the network"):
@@ -258,7 +258,7 @@ def test_one_command_leads_from_the_authors_file_to_detections(
         assert segmenter.backend_name == "OnnxRuntime"
 
 
-def test_a_download_that_is_no_checkpoint_is_not_kept(server, cache, capsys):
+def test_a_download_that_is_not_a_checkpoint_is_not_kept(server, cache, capsys):
     pytest.importorskip("torch")
     assert main(["fetch", "yolact_base", "--mirror", f"{server.url}/good", "--yes"]) == 1
     assert "not a checkpoint that can be read safely" in capsys.readouterr().err
@@ -278,7 +278,7 @@ def test_the_command_lists_every_published_file(capsys):
     assert "by hand: https://github.com/haotian-liu/yolact_edge" in output
 
 
-def test_a_file_that_only_a_browser_can_fetch_is_a_sentence(cache, tmp_path, capsys):
+def test_a_file_that_only_a_browser_can_fetch_is_reported(cache, tmp_path, capsys):
     assert main(["fetch", "yolact_edge_vid", "-o", str(tmp_path / "bundle")]) == 1
     assert "https://github.com/haotian-liu/yolact_edge" in capsys.readouterr().err
 

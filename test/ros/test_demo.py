@@ -86,7 +86,9 @@ def test_the_camera_ends_cleanly_on_a_signal(start, client, clip):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no video"])
-def test_a_video_that_cannot_be_played_ends_the_camera_with_a_sentence(start, tmp_path, content):
+def test_a_video_that_cannot_be_played_ends_the_camera_with_an_error_message(
+    start, tmp_path, content
+):
     path = tmp_path / "broken.mp4"
     if content is not None:
         path.write_bytes(content)

@@ -139,7 +139,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_camera_is_judged_in_words(case):
+def test_a_camera_is_judged_with_a_message(case):
     changes, limits, level, message = CASES[case]
     status = camera_status("yolact", replace(GOOD, **changes), DiagnosticSettings(**limits))
     assert status.level == level
@@ -200,7 +200,7 @@ MODEL = {
         ({"model": None, "state": "unconfigured"}, OK, "unconfigured"),
     ],
 )
-def test_the_model_is_judged_in_words(changes, level, message):
+def test_the_model_is_judged_with_a_message(changes, level, message):
     status = model_status("yolact", **(MODEL | changes))
     assert (status.level, status.message, status.name) == (level, message, "yolact: model")
 

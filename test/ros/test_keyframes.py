@@ -100,7 +100,7 @@ def test_a_node_that_is_told_so_runs_the_network_on_every_image(start_node, clie
     assert {r.frame_type for r in results} == {InstanceArray.KEYFRAME}
 
 
-def test_a_warp_that_the_model_lacks_ends_the_node_with_a_sentence(start, squares_bundle):
+def test_a_warp_that_the_model_lacks_ends_the_node_with_an_error_message(start, squares_bundle):
     program = start(
         "yolact_node", ros_arguments=("-p", f"model:={squares_bundle}", "-p", "warp:=learned")
     )

@@ -278,7 +278,7 @@ def test_a_signal_while_the_node_starts_ends_it_cleanly(start, squares_bundle, d
     assert seconds < END_S
 
 
-def test_a_missing_bundle_ends_the_node_with_a_sentence(start, tmp_path):
+def test_a_missing_bundle_ends_the_node_with_an_error_message(start, tmp_path):
     missing = tmp_path / "nothing here"
     node = start("yolact_node", ros_arguments=("-p", f"model:={missing}"))
     assert node.wait() == 1
@@ -286,7 +286,7 @@ def test_a_missing_bundle_ends_the_node_with_a_sentence(start, tmp_path):
     assert "Traceback" not in node.output
 
 
-def test_an_altered_bundle_ends_the_node_with_a_sentence(start, squares_bundle, tmp_path):
+def test_an_altered_bundle_ends_the_node_with_an_error_message(start, squares_bundle, tmp_path):
     altered = shutil.copytree(squares_bundle, tmp_path / "altered")
     graph = json.loads((altered / "model.json").read_text())["graphs"]["detect"]["file"]
     with (altered / graph).open("ab") as file:
@@ -308,7 +308,7 @@ def test_an_altered_bundle_ends_the_node_with_a_sentence(start, squares_bundle, 
         ("model:=", "command line"),
     ],
 )
-def test_a_bad_parameter_ends_the_node_with_a_sentence(start, parameter, expected):
+def test_a_bad_parameter_ends_the_node_with_an_error_message(start, parameter, expected):
     node = start("yolact_node", ros_arguments=("-p", parameter))
     assert node.wait() == 1
     assert expected in node.output

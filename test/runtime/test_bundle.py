@@ -106,7 +106,7 @@ def test_a_missing_graph_is_refused_by_name(tiny_bundle):
         Bundle.open(tiny_bundle.folder)
 
 
-def test_a_missing_folder_and_a_folder_without_description_get_sentences(tmp_path):
+def test_a_missing_folder_and_a_folder_without_description_are_reported(tmp_path):
     with pytest.raises(BundleError, match="nowhere does not exist"):
         Bundle.open(tmp_path / "nowhere")
     with pytest.raises(BundleError, match="has no model.json"):
@@ -128,14 +128,14 @@ def test_a_missing_folder_and_a_folder_without_description_get_sentences(tmp_pat
         ({"model": {}}, "name"),
     ],
 )
-def test_a_garbled_description_gets_a_sentence(tiny_bundle, changes, message):
+def test_a_garbled_description_is_reported(tiny_bundle, changes, message):
     edit(tiny_bundle, **changes)
     with pytest.raises(BundleError, match=f"model.json.*{message}"):
         Bundle.open(tiny_bundle.folder)
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2]", '{"format": 1', '{"format": 1}'])
-def test_a_description_that_is_no_description_gets_a_sentence(tiny_bundle, content):
+def test_a_description_that_is_not_a_description_is_reported(tiny_bundle, content):
     (tiny_bundle.folder / "model.json").write_text(content)
     with pytest.raises(BundleError, match=r"model\.json"):
         Bundle.open(tiny_bundle.folder)
@@ -172,7 +172,7 @@ def test_a_bundle_is_replaced_and_other_files_stay(tiny_bundle, tiny):
     assert [path.name for path in bundle.folder.parent.iterdir()] == ["bundle"]
 
 
-def test_a_folder_that_is_no_bundle_is_left_alone(tiny_bundle, tiny, tmp_path):
+def test_a_folder_that_is_not_a_bundle_is_left_alone(tiny_bundle, tiny, tmp_path):
     folder = tmp_path / "home"
     folder.mkdir()
     (folder / "thesis.txt").write_text("years")

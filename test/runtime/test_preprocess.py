@@ -86,7 +86,7 @@ def test_an_image_of_one_pixel_fills_the_input():
     ],
     ids=["grey", "four channels", "float", "no rows", "list"],
 )
-def test_what_is_no_colour_image_gets_a_sentence(image):
+def test_an_array_that_is_not_a_colour_image_is_reported(image):
     with pytest.raises(ValueError, match="expected"):
         prepare_image(image, MODEL)
 

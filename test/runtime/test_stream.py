@@ -204,7 +204,7 @@ def test_settings_of_a_stream_may_change_between_two_images(video):
     assert graphs == ["keyframe", "non_keyframe_flow", "non_keyframe", "keyframe"]
 
 
-def test_a_warp_that_the_model_lacks_gets_a_sentence(video):
+def test_a_warp_that_the_model_lacks_is_reported(video):
     segmenter, _ = video("dis", "none")
     with pytest.raises(ConfigError, match="no warp 'learned'; it has: dis, none"):
         segmenter.stream(KeyframeConfig(warp="learned"))

@@ -88,7 +88,7 @@ def test_a_second_training_into_a_folder_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["file/run", "/proc/run"])
-def test_a_folder_that_cannot_be_made_gets_a_sentence(recipe, tmp_path, capsys, place):
+def test_a_folder_that_cannot_be_made_is_reported(recipe, tmp_path, capsys, place):
     (tmp_path / "file").write_text("")
     assert main(["train", str(recipe()), "-o", str(tmp_path / place)]) == 1
     assert "cannot be written" in capsys.readouterr().err
@@ -187,7 +187,7 @@ def test_sigterm_saves_and_ends_like_ctrl_c(recipe, tmp_path):
     assert load_checkpoint(run / "last.pth").step >= 1
 
 
-def test_a_full_disk_ends_in_a_sentence_and_keeps_what_was_there(recipe, tmp_path):
+def test_a_full_disk_is_reported_and_keeps_earlier_files(recipe, tmp_path):
     run = tmp_path / "run"
     assert main(["train", str(recipe()), "-o", str(run)]) == 0
     before = (run / "last.pth").read_bytes()

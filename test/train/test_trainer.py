@@ -223,7 +223,7 @@ def test_float16_leaves_out_a_step_that_overflows_and_lowers_its_scale(config, t
     assert not torch.equal(again.model.state_dict()[name], before[name])
 
 
-def test_a_gpu_that_is_too_small_gives_a_sentence(config, tmp_path, monkeypatch):
+def test_a_gpu_that_is_too_small_is_reported(config, tmp_path, monkeypatch):
     trainer = Trainer(config, tmp_path)
 
     def forward(_):

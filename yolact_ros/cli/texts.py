@@ -1,4 +1,4 @@
-"""Text files of polygons, as data sets for YOLO have them, under the names of their images."""
+"""Write text files of polygons in the YOLO format, named after their images."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Texts:
         """Write the names of the classes to `classes.txt`.
 
         Args:
-            folder: of the text files; it is made if needed.
+            folder: folder of the text files; created if needed.
             files: all files that will be segmented.
             classes: names in the order of their ids.
 
         Raises:
             ConfigError: one of `files` would be overwritten.
-            DatasetError: two images would have one text file, or nothing can be written.
+            DatasetError: two images would have the same text file, or a file cannot be written.
         """
         from yolact_ros.runtime.images.files import is_video, unique_names
 
@@ -45,7 +45,7 @@ class Texts:
         """Write the rows of one image.
 
         Raises:
-            DatasetError: another image has that file, or it cannot be written.
+            DatasetError: another image has the same text file, or it cannot be written.
         """
         if not frame.rate:
             self._write(Path(frame.name).with_suffix(".txt"), rows)

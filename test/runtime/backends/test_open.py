@@ -58,13 +58,13 @@ def test_a_negative_number_of_threads_is_refused(tiny_bundle):
     [np.zeros((1, 32, 41, 3), np.uint8), np.zeros((1, 32, 40, 3), np.float32), np.uint8(3)],
     ids=["wrong size", "wrong type", "scalar"],
 )
-def test_an_input_that_does_not_fit_gets_a_sentence(tiny_bundle, image):
+def test_an_input_that_does_not_fit_is_reported(tiny_bundle, image):
     backend = OnnxRuntimeBackend(tiny_bundle, threads=1)
     with pytest.raises(BackendError, match=r"expected \(1, 32, 40, 3\) uint8"):
         backend.run("detect", {"image": image})
 
 
-def test_wrong_names_of_graph_and_inputs_get_sentences(tiny_bundle):
+def test_wrong_names_of_graph_and_inputs_are_reported(tiny_bundle):
     backend = OnnxRuntimeBackend(tiny_bundle, threads=1)
     with pytest.raises(BackendError, match="does not have the graph 'rescore'; it has: detect"):
         backend.run("rescore", {})

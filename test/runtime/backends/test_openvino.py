@@ -84,7 +84,7 @@ def test_runs_that_nobody_fetched_yet_survive_the_next_ones(tiny_bundle):
         assert run.seconds > 0
 
 
-def test_faults_get_a_sentence(tiny_bundle):
+def test_faults_are_reported(tiny_bundle):
     backend = OpenVinoBackend(tiny_bundle)
     with pytest.raises(BackendError, match="does not have the graph 'keyframe'; it has: detect"):
         backend.run("keyframe", {})

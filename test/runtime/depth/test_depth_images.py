@@ -55,7 +55,7 @@ def test_depths_beyond_the_limit_are_unknown_and_the_unit_can_be_given():
     assert found.tolist() == [[1.0]]
 
 
-def test_bad_depth_images_get_a_sentence():
+def test_bad_depth_images_are_reported():
     with pytest.raises(MessageError, match="16UC1 .millimetres. or 32FC1 .metres."):
         read(np.zeros((2, 2), np.uint8), "8UC1")
     good = {"height": 2, "width": 3, "is_bigendian": False}
@@ -129,6 +129,6 @@ PNG = compress(np.array([[7, 0]], np.uint16))
         ),
     ],
 )
-def test_what_is_no_compressed_depth_gets_a_sentence(data, form, words):
+def test_data_other_than_compressed_depth_is_reported(data, form, words):
     with pytest.raises(MessageError, match=words):
         compressed_depth_in_metres(data, form)

@@ -30,7 +30,7 @@ def test_points_are_finite_whatever_the_rays_are(bad):
     assert np.isfinite([*found.centroid, *found.low, *found.high]).all()
 
 
-def test_a_calibration_with_infinite_values_gets_a_sentence():
+def test_a_calibration_with_infinite_values_is_reported():
     for matrix in ((np.nan, 0, 1, 0, 1, 1, 0, 0, 1), (2, 0, np.nan, 0, 2, 1, 0, 0, 1)):
         with pytest.raises(MessageError, match="infinite or NaN values"):
             pixel_rays(Intrinsics((4, 4), matrix))
@@ -66,7 +66,7 @@ def test_projecting_the_rays_of_a_distorted_camera_gives_its_pixels_back(model, 
     np.testing.assert_allclose(pixels.reshape(*SIZE, 2), expected, atol=0.05)
 
 
-def test_a_camera_without_calibration_or_with_an_unknown_model_gets_a_sentence():
+def test_a_camera_without_calibration_or_with_an_unknown_model_is_reported():
     with pytest.raises(MessageError, match="not calibrated"):
         pixel_rays(Intrinsics(SIZE, (0.0,) * 9))
     with pytest.raises(MessageError, match="'thin_prism'.*plumb_bob"):

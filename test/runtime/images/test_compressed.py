@@ -105,7 +105,7 @@ def test_a_file_that_ends_early_is_refused(suffix):
         (b"\0" * 12 + b"\x89PNG\r\n\x1a\n", "16UC1; compressedDepth png", "is a depth format"),
     ],
 )
-def test_other_data_are_refused_with_words(data, form, words):
+def test_other_data_are_rejected_with_a_message(data, form, words):
     with pytest.raises(MessageError, match=words):
         bgr_from_compressed(data, form)
 

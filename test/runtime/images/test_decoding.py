@@ -135,7 +135,7 @@ def test_a_name_that_is_not_utf8_is_read(tmp_path):
     assert read_bgr(path).shape == (60, 80, 3)
 
 
-def test_what_is_no_file_is_refused_at_once(tmp_path):
+def test_what_is_not_a_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "fifo.png")
     with (tmp_path / "sparse.png").open("wb") as file:
         file.truncate(30 << 30)
@@ -153,7 +153,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path):
         assert os.listdir("/proc/self/fd") == before, name
 
 
-def test_random_bytes_under_every_start_get_a_sentence():
+def test_random_bytes_under_every_start_are_reported():
     random = np.random.default_rng(1)
     starts = [encode(noisy_image(), s) for s in (".jpg", ".png", ".bmp", ".tiff", ".webp", ".ppm")]
     refused = 0

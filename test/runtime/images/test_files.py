@@ -35,7 +35,7 @@ def test_a_file_that_is_named_twice_comes_once(tmp_path):
     assert find_files([path, tmp_path, tmp_path / "." / "a.png"]) == [path]
 
 
-def test_an_empty_folder_and_no_paths_get_sentences(tmp_path):
+def test_an_empty_folder_and_no_paths_are_reported(tmp_path):
     with pytest.raises(DatasetError, match="contains no images or videos"):
         find_files([tmp_path])
     with pytest.raises(DatasetError, match="No images"):

@@ -66,7 +66,7 @@ def test_a_gap_longer_than_the_age_bound_is_a_jump_in_time():
 
 
 @pytest.mark.parametrize("stamp", [math.nan, math.inf, -math.inf])
-def test_a_stamp_that_is_no_number_makes_keyframes(stamp):
+def test_a_stamp_that_is_not_a_number_makes_keyframes(stamp):
     chosen = policy(keyframe_interval=100)
     assert reasons(chosen, [10.0, stamp, 10.1, 10.2]) == ["first", "time_jump", "time_jump", None]
 
@@ -156,7 +156,7 @@ def test_the_interval_may_change_between_two_images():
         ({"warp": "magic"}, "expected one of: auto, learned, dis, none"),
     ],
 )
-def test_settings_out_of_bounds_get_a_sentence(settings, message):
+def test_settings_out_of_bounds_are_reported(settings, message):
     with pytest.raises(ConfigError, match=message):
         KeyframeConfig(**settings)
 

@@ -169,6 +169,6 @@ def test_overlaps_agree_with_counting_pixels():
     assert pairwise_box_iou(boxes[:0], boxes).shape == (0, 3)
 
 
-def test_a_value_out_of_range_gets_a_sentence():
+def test_a_value_out_of_range_is_reported():
     with pytest.raises(ConfigError, match="TrackerConfig.track_hits is 0"):
         TrackerConfig(track_hits=0)

@@ -1,4 +1,4 @@
-"""Depth and calibration from messages, of rclpy or of a bag."""
+"""Read depth and calibration from messages of rclpy or of a bag."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def metres_of(message: Any, *, unit: float = 0.0, longest: float = math.inf) -> 
 
     Args:
         message: a sensor_msgs/Image, or a CompressedImage of the plugin compressedDepth.
-        unit: metres of one unit; 0 for that of the encoding.
+        unit: metres per unit; 0 for that of the encoding.
         longest: metres above which a depth is unknown.
 
     Raises:
@@ -29,7 +29,7 @@ def metres_of(message: Any, *, unit: float = 0.0, longest: float = math.inf) -> 
 
 
 def intrinsics_of(info: Any, *, rectified: bool) -> Intrinsics:
-    """Return the pinhole of a camera's rectified images (p), or of its raw images (k and d).
+    """Return the intrinsics of the rectified images (p) or of the raw images (k and d).
 
     Args:
         info: a sensor_msgs/CameraInfo.

@@ -1,4 +1,4 @@
-"""Make `InstanceArray` messages, of ROS and of bags without ROS."""
+"""Build `InstanceArray` messages, for ROS and for bags without ROS."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def make_instance_array(
     mask_encoding: int,
     pack: Callable[[bytes], Any],
 ) -> Any:
-    """Make the message of one image, best mask score first.
+    """Build the message of one image, best mask score first.
 
     Args:
         types: the three message types above by name.
         detections: detections of the image; may be empty.
-        class_names: class names of the model, in its order.
-        header: header of the image; used unchanged.
+        class_names: class names of the model, in order.
+        header: header of the image, used as is.
         keyframe_stamp: stamp of the image that the features or detections come from.
         mask_encoding: one of the `MASK_` values of `runtime.output.mask_encodings`.
-        pack: turns the bytes of a mask into the array that messages hold.
+        pack: converts the bytes of a mask to the array type of the messages.
     """
 
     def instance(number: int, index: int) -> Any:

@@ -1,4 +1,4 @@
-"""Write video files, and report what a full disk cuts off."""
+"""Write video files, and detect files truncated by a full disk."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class VideoFile:
         """Create the file, without images.
 
         Args:
-            path: of the file, ending in .mp4.
+            path: path of the file, ending in .mp4.
             rate: images per second.
-            first: (H, W, 3), of the size of all images.
+            first: (H, W, 3), first image, whose size all others must have.
 
         Raises:
             DatasetError: OpenCV cannot write the file.
