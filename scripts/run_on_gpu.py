@@ -24,6 +24,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -328,7 +329,7 @@ class GpuRun:
         """Record the median times of frames and of their stages."""
         segmenter.warm_up()
         stages: dict[str, list[float]] = {}
-        for image in repeated(self.images, self.arguments.runs):
+        for image in islice(cycle(self.images), self.arguments.runs):
             started = time.perf_counter()
             detections = segmenter.segment(image)
             stages.setdefault("frame", []).append((time.perf_counter() - started) * 1e3)
@@ -416,12 +417,6 @@ def milliseconds(call: Callable[[], Any], runs: int) -> float:
         call()
         times.append((time.perf_counter() - started) * 1e3)
     return statistics.median(times)
-
-
-def repeated(images: Sequence[np.ndarray], count: int) -> Iterator[np.ndarray]:
-    """Yield `count` images, starting again after the last one."""
-    for i in range(count):
-        yield images[i % len(images)]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from yolact_ros.ros.demo.child_process import Subprogram, run_with_node
 from yolact_ros.ros.demo.overlay_video import OverlayVideo
 from yolact_ros.ros.demo.video_camera import video_rate
 from yolact_ros.ros.messages.images import bgr_from_message
+from yolact_ros.runtime.stamps import nanoseconds
 
 CAMERA_TOPIC = "/camera/image_raw"
 QOS = QoSProfile(depth=10)
@@ -43,7 +44,7 @@ class Listener(Node):
         self.stats: list[FrameStats] = []
         self.classes: list[Counter[str]] = []
         self._video = video
-        self._scores: dict[tuple[int, int], float] = {}
+        self._scores: dict[int, float] = {}
         # Time of the last printed line, and the lengths of `stats` and `classes` at that time.
         self._printed: tuple[float, int, int] | None = None
         self.create_timer(PRINT_S, self._print)
@@ -83,14 +84,14 @@ class Listener(Node):
     def _on_instances(self, message: InstanceArray) -> None:
         self.classes.append(Counter(instance.class_name for instance in message.instances))
         stamp = message.header.stamp
-        self._scores[stamp.sec, stamp.nanosec] = sum(i.score for i in message.instances)
+        self._scores[nanoseconds(stamp)] = sum(i.score for i in message.instances)
 
     def _on_overlay(self, message: Image) -> None:
         stamp = message.header.stamp
-        rank = self._scores.pop((stamp.sec, stamp.nanosec), 0.0)
+        rank = self._scores.pop(nanoseconds(stamp), 0.0)
         # A copy, because the array is a view of the message.
         image = bgr_from_message(message).copy()
-        self._video.add(image, stamp.sec + stamp.nanosec * 1e-9, rank=rank)
+        self._video.add(image, nanoseconds(stamp) * 1e-9, rank=rank)
 
 
 def _describe(classes: list[Counter[str]]) -> str:

@@ -27,6 +27,7 @@ from yolact_ros.ros.outputs.topics import (
     space_topics,
 )
 from yolact_ros.runtime.output.instance_array import FRAME_TYPES
+from yolact_ros.runtime.stamps import nanoseconds
 
 
 class Outputs:
@@ -186,6 +187,5 @@ def milliseconds_since(earlier: Time, later: Time) -> float:
     The result is negative if `later` precedes `earlier`, and NaN if either is zero: then a camera
     does not stamp its images, or a simulated clock has not started.
     """
-    if not (earlier.sec or earlier.nanosec) or not (later.sec or later.nanosec):
-        return math.nan
-    return (later.sec - earlier.sec) * 1e3 + (later.nanosec - earlier.nanosec) * 1e-6
+    start, end = nanoseconds(earlier), nanoseconds(later)
+    return (end - start) * 1e-6 if start and end else math.nan
