@@ -101,6 +101,12 @@ def test_the_largest_batch_that_fits_is_chosen(gigabytes, size, config, monkeypa
     assert found.batch_size == size
 
 
+@pytest.mark.parametrize("gigabytes", [float("nan"), float("inf"), 0.0, -1.0])
+def test_what_is_no_amount_of_memory_is_refused(config, gigabytes):
+    with pytest.raises(ConfigError, match="--memory is"):
+        tuning.choose_batch_size(config, ALONE, gigabytes=gigabytes)
+
+
 def test_memory_is_measured_on_real_steps(config, monkeypatch):
     monkeypatch.setattr(tuning, "LARGEST_BATCH", 2)
     assert tuning.choose_batch_size(config, ALONE, gigabytes=1000).batch_size == 2

@@ -97,8 +97,10 @@ def choose_batch_size(
         gigabytes: limit per process, in 1e9 bytes, of its GPU's memory or of its own.
 
     Raises:
-        ConfigError: a single image exceeds the limit.
+        ConfigError: a single image exceeds the limit, or the limit is no amount of memory.
     """
+    if not 0 < gigabytes < math.inf:  # NaN is not in a range
+        raise ConfigError(f"--memory is {gigabytes}; expected a positive number of GB.")
     limit = gigabytes * 1e9 * MEMORY_MARGIN
     trainer, _ = _probe(replace(config, batch_size=1, recipe_batch_size=0))
     used: list[float] = []
