@@ -234,7 +234,7 @@ def test_images_of_several_cameras_share_a_run(node_on, put, client, monkeypatch
     for name in names:
         topic = f"yolact/{name}/instances"
         client.node.create_subscription(InstanceArray, topic, results[name].append, 20)
-        publisher = node.pipelines[names.index(name)]._outputs._publishers
+        publisher = node.pipelines[names.index(name)].outputs._publishers
         assert client.spin_until(
             lambda p=publisher: next(iter(p.values())).get_subscription_count()
         )
