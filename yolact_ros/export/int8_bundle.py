@@ -65,7 +65,7 @@ def quantize_bundle(
         source: a bundle in float32.
         folder: folder of the new bundle.
         images: for calibration, each (1, H, W, 3) uint8 BGR of the network's input size, as
-            `runtime.preprocess.prepare_image` gives them.
+            `runtime.preprocess.prepare_image` returns them.
         target: `onnxruntime` or `tensorrt`, see `Quantizer`; the source was exported for it. For
             TensorRT the layers that are not quantized compute in half precision.
         float_above: maximum error of a quantized layer; others stay in float.

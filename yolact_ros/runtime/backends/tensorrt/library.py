@@ -93,7 +93,7 @@ def import_tensorrt(name: str = "auto") -> TensorRt:
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """Parse a version: `10.3.0.post1` gives (10, 3, 0)."""
+    """Parse a version: `10.3.0.post1` becomes (10, 3, 0)."""
     numbers = re.match(r"\d+(\.\d+)*", version)
     return tuple(int(part) for part in numbers.group().split(".")) if numbers else ()
 
