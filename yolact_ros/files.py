@@ -33,6 +33,19 @@ def file_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+WEB_PAGE = "a web page, e.g. a warning or login instead of a download"
+
+
+def is_web_page(path: str | Path) -> bool:
+    """Return whether a file starts like HTML.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return file.read(512).lstrip().startswith(b"<")
+
+
 def read_file(
     path: str | Path, *, limit: int = MAX_BYTES, error: type[YolactError] = DatasetError
 ) -> bytes:

@@ -62,6 +62,19 @@ def test_an_unknown_verb_ends_with_status_two(words, capsys):
     assert "VERB" in capsys.readouterr().err
 
 
+def without_torch(*words: str) -> subprocess.CompletedProcess[str]:
+    blocked = "import sys; sys.modules['torch'] = sys.modules['pybullet'] = None\n"
+    script = blocked + "from yolact_ros.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    return subprocess.run(
+        [sys.executable, "-c", script, *words],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        timeout=60,
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "library"),
     [
@@ -72,20 +85,24 @@ def test_an_unknown_verb_ends_with_status_two(words, capsys):
     ],
 )
 def test_a_missing_library_is_named_with_the_extra_that_brings_it(words, library, tmp_path):
-    blocked = "import sys; sys.modules['torch'] = sys.modules['pybullet'] = None\n"
-    script = blocked + "from yolact_ros.cli.main import main\nsys.exit(main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", script, *words.format(out=tmp_path / "out").split()],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        timeout=60,
-    )
+    done = without_torch(*words.format(out=tmp_path / "out").split())
     assert done.returncode == 1
     assert library in done.stderr
     assert "pip install 'yolact_ros[" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_robot_without_torch_gets_the_command_for_a_pc(tmp_path):
+    (tmp_path / "official.pth").write_bytes(b"\x80\x02weights")
+    (tmp_path / "page.pth").write_text("\n<!DOCTYPE html>")
+    (tmp_path / "a.png").touch()
+    for name, sentence in (
+        ("official.pth", "On a PC with 'yolact_ros[export]': yolact export official.pth -o offic"),
+        ("page.pth", "page.pth is not a checkpoint: it is a web page"),
+    ):
+        done = without_torch("predict", str(tmp_path / "a.png"), "--model", str(tmp_path / name))
+        assert done.returncode == 1
+        assert sentence in done.stderr and "Traceback" not in done.stderr
 
 
 def test_every_folder_of_sources_is_a_package_that_gets_installed():

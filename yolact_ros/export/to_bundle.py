@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,25 +135,29 @@ def export_bundle(
         graphs = video_graphs(graphs)
     contents: dict[str, bytes] = {}
     rows: list[OutputError] = []
-    bar = tqdm(graphs, desc="export", unit="graph", leave=False)
-    for graph in bar:
-        bar.set_postfix_str(graph.name)
-        set_deform_conv_form(model, form)
-        content = export_module(
-            graph.module,
-            graph.example,
-            inputs=graph.inputs,
-            outputs=graph.outputs,
-            free=graph.free,
-        )
-        set_deform_conv_form(model, "grid_sample")
-        stored = content
-        if half_weights:
-            stored = halve_weights(content)
-        elif precision == "fp16":
-            stored = to_half(content, half_borders=HALF_BORDERS, half_sampling=sampling == "half")
-        rows += _compare(graph, content, stored, images=images, half=precision == "fp16")
-        contents[graph.name] = stored
+    with _progress(steps=2 * len(graphs)) as bar:
+        for graph in graphs:
+            bar.set_postfix_str(f"{graph.name}, to ONNX")
+            set_deform_conv_form(model, form)
+            content = export_module(
+                graph.module,
+                graph.example,
+                inputs=graph.inputs,
+                outputs=graph.outputs,
+                free=graph.free,
+            )
+            set_deform_conv_form(model, "grid_sample")
+            stored = content
+            if half_weights:
+                stored = halve_weights(content)
+            elif precision == "fp16":
+                half_sampling = sampling == "half"
+                stored = to_half(content, half_borders=HALF_BORDERS, half_sampling=half_sampling)
+            bar.update()
+            bar.set_postfix_str(f"{graph.name}, compared with torch")
+            rows += _compare(graph, content, stored, images=images, half=precision == "fp16")
+            contents[graph.name] = stored
+            bar.update()
     write_bundle(
         folder,
         model.config,
@@ -170,6 +177,25 @@ def export_bundle(
     )
     megabytes = sum(len(content) for content in contents.values()) / 1e6
     return ExportReport(tuple(rows), megabytes, time.perf_counter() - started)
+
+
+@contextlib.contextmanager
+def _progress(*, steps: int) -> Iterator[tqdm]:
+    """Show a bar and redraw it every second: a step of a large network takes a minute."""
+    ended = threading.Event()
+
+    def redraw() -> None:
+        while not ended.wait(1.0):
+            bar.refresh()
+
+    with tqdm(total=steps, desc="export", unit="step", leave=False) as bar:
+        thread = threading.Thread(target=redraw, name="export progress", daemon=True)
+        thread.start()
+        try:
+            yield bar
+        finally:
+            ended.set()
+            thread.join()
 
 
 def _check_options(*, target: str, precision: str, batch: int, half_weights: bool) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from yolact_ros.config import ModelConfig, model_from_plain, to_mapping
 from yolact_ros.errors import WeightsError
-from yolact_ros.files import replace_file
+from yolact_ros.files import WEB_PAGE, is_web_page, replace_file
 from yolact_ros.model.backbones.efficientnet import EfficientNetLite0
 from yolact_ros.model.backbones.resnet import ResNet
 from yolact_ros.model.deform_conv import DeformConv2d
@@ -121,12 +121,12 @@ def read_entries(path: str | Path) -> dict[str, Any]:
 
 
 def _what_it_is(path: Path, error: Exception) -> str:
+    if is_web_page(path):
+        return f"it is {WEB_PAGE}"
     with path.open("rb") as file:
-        start = file.read(512).lstrip().lower()
-    if start.startswith(b"<"):
-        return "it is a web page, e.g. a warning or login instead of a download"
+        start = file.read(2)
     # Newer files are ZIP archives, whose index comes last; older ones are several pickles.
-    cut_zip = start.startswith(b"pk") and not zipfile.is_zipfile(path)
+    cut_zip = start == b"PK" and not zipfile.is_zipfile(path)
     if cut_zip or isinstance(error, EOFError) or "EOF" in str(error):
         return "it is truncated, e.g. by an interrupted download; fetch it again"
     return type(error).__name__

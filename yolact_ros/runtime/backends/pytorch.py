@@ -11,6 +11,7 @@ import numpy as np
 
 from yolact_ros.config import ModelConfig
 from yolact_ros.errors import BackendError
+from yolact_ros.files import WEB_PAGE, is_web_page
 
 
 class TorchBackend:
@@ -51,10 +52,13 @@ class TorchBackend:
             )
             from yolact_ros.model.weights.checkpoint import load_model
         except ImportError as error:
+            if is_web_page(path):
+                raise BackendError(f"{path} is not a checkpoint: it is {WEB_PAGE}.") from error
+            name = Path(path).name
             raise BackendError(
-                f"Running a checkpoint requires {error.name}; install it with: "
-                "pip install 'yolact_ros[train]', or export the checkpoint on a machine "
-                "with PyTorch: yolact export CHECKPOINT -o BUNDLE"
+                f"{path} is a checkpoint, and running one requires {error.name}, which is "
+                f"not installed here. On a PC with 'yolact_ros[export]': yolact export {name} -o "
+                f"{Path(name).stem}; copy that folder here, and name it as the model."
             ) from error
         if threads:
             torch.set_num_threads(threads)
