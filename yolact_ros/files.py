@@ -145,6 +145,35 @@ def replace_file(path: Path, content: bytes | Callable[[IO[bytes]], Any]) -> Non
         os.replace(folder / "new", path)
 
 
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file, whose folder is made if necessary.
+
+    Raises:
+        DatasetError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise DatasetError(f"{shown(path)} cannot be written: {error}.") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as JSON, in one step.
+
+    Raises:
+        DatasetError: the file cannot be written.
+    """
+    text = json.dumps(content, indent=1) + "\n"
+    if path.exists() and not path.is_file():  # /dev/stdout
+        write_file(path, text)
+        return
+    try:
+        replace_file(path, text.encode())
+    except OSError as error:
+        raise DatasetError(f"{shown(path)} cannot be written: {error}.") from error
+
+
 @contextlib.contextmanager
 def scratch_beside(path: Path) -> Iterator[Path]:
     """Create a hidden folder beside `path`, on the same disk, for what will get that name.

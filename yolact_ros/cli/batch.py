@@ -17,10 +17,9 @@ from yolact_ros.cli.inference import (
     add_stream_arguments,
     open_segmenter,
 )
-from yolact_ros.cli.json_file import write_json
 from yolact_ros.cli.settings import read_backend_settings
 from yolact_ros.errors import ConfigError, DatasetError
-from yolact_ros.files import parse_json
+from yolact_ros.files import parse_json, write_json
 
 if TYPE_CHECKING:
     from yolact_ros.batch.plan import Task

@@ -14,10 +14,10 @@ from yolact_ros.cli.inference import (
     add_stream_arguments,
     open_segmenter,
 )
-from yolact_ros.cli.json_file import write_json
 from yolact_ros.cli.settings import read_postprocess_settings, read_settings
 from yolact_ros.config import DEFAULT_MODEL, KeyframeConfig
 from yolact_ros.errors import BundleError, ConfigError
+from yolact_ros.files import write_json
 from yolact_ros.variants import variant
 
 if TYPE_CHECKING:

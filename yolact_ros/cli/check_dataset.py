@@ -7,8 +7,8 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_ros.cli.json_file import write_json
 from yolact_ros.errors import DatasetError
+from yolact_ros.files import write_json
 
 if TYPE_CHECKING:
     from yolact_ros.datasets.checks.report import SplitReport
@@ -130,15 +130,10 @@ def format_classes(labels: list[str], reports: list[SplitReport]) -> str:
 
 def write_sheets(folder: Path, labels: list[str], reports: list[SplitReport]) -> None:
     """Draw a contact sheet of each split that can be used for training."""
-    import cv2
-
     from yolact_ros.datasets.coco import CocoDataset
     from yolact_ros.evaluate.contact_sheet import draw_contact_sheet
+    from yolact_ros.runtime.images.files import write_picture
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DatasetError(f"The folder {folder} cannot be created: {error}.") from error
     for label, report in zip(labels, reports, strict=True):
         try:
             sheet = draw_contact_sheet(CocoDataset(report.annotations, report.folder))
@@ -146,8 +141,5 @@ def write_sheets(folder: Path, labels: list[str], reports: list[SplitReport]) ->
             print(f"No contact sheet of {label}: {error}")
             continue
         path = folder / f"contact_sheet_{label.replace('/', '_')}.png"
-        if not cv2.imwrite(str(path), sheet):
-            raise DatasetError(
-                f"OpenCV cannot write {path}; check permissions and free disk space."
-            )
+        write_picture(path, sheet)
         print(path)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_ros.cli.inference import MODEL, add_segmenter_arguments, open_segmenter
-from yolact_ros.cli.json_file import write_json
 from yolact_ros.cli.settings import read_backend_settings, read_postprocess_settings
 from yolact_ros.cli.video_evaluation import (
     add_video_arguments,
@@ -18,6 +17,7 @@ from yolact_ros.cli.video_evaluation import (
 )
 from yolact_ros.config import BackendConfig, PostprocessConfig
 from yolact_ros.errors import ConfigError, DatasetError
+from yolact_ros.files import write_json
 
 if TYPE_CHECKING:
     from yolact_ros.datasets.coco import CocoDataset
@@ -97,11 +97,6 @@ def _check_report(arguments: argparse.Namespace) -> None:
     if arguments.video:
         raise ConfigError("--report is for images; it cannot be combined with --video.")
     import matplotlib  # noqa: F401
-
-    try:
-        arguments.report.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DatasetError(f"The folder {arguments.report} cannot be created: {error}.") from error
 
 
 def _evaluate_images(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:

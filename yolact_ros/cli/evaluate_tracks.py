@@ -13,10 +13,10 @@ from yolact_ros.cli.inference import (
     open_segmenter,
     open_stream,
 )
-from yolact_ros.cli.json_file import write_json
 from yolact_ros.cli.settings import read_settings
 from yolact_ros.config import TrackerConfig
 from yolact_ros.errors import DatasetError
+from yolact_ros.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ class Overlays:
     """Represents a folder of overlays; the frames of a video must be written in sequence."""
 
     def __init__(self, folder: Path, files: list[Source]) -> None:
-        """Prepare the folder.
+        """Check that no input is overwritten.
 
         Args:
             folder: folder of the overlays, created if needed.
@@ -30,7 +30,6 @@ class Overlays:
 
         Raises:
             ConfigError: one of `files` would be overwritten.
-            DatasetError: the folder cannot be created.
         """
         from yolact_ros.runtime.images.files import is_video, unique_names
 
@@ -38,12 +37,6 @@ class Overlays:
         self._video: VideoFile | None = None
         names = zip(files, unique_names(files), strict=True)
         refuse_inputs((self._path(name, video=is_video(file)) for file, name in names), files)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DatasetError(
-                f"The overlay folder {folder} cannot be created: {error}."
-            ) from error
 
     def write(self, frame: SourceImage, drawn: np.ndarray) -> None:
         """Write one frame.
@@ -55,20 +48,12 @@ class Overlays:
         Raises:
             DatasetError: the file cannot be written.
         """
-        import cv2
+        from yolact_ros.runtime.images.files import write_picture
 
         if frame.rate:
             self._write_to_video(frame, drawn)
-            return
-        path = self._path(frame.name, video=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        written, data = cv2.imencode(path.suffix, drawn)
-        try:
-            path.write_bytes(data.tobytes())  # OpenCV does not accept every file name
-        except OSError:
-            written = False
-        if not written:
-            raise DatasetError(f"OpenCV cannot write the overlay {path}; check free disk space.")
+        else:
+            write_picture(self._path(frame.name, video=False), drawn)
 
     def close(self) -> None:
         """Finish the last video.

@@ -18,9 +18,9 @@ from yolact_ros.cli.inference import (
     report_faults,
     segment_files,
 )
-from yolact_ros.cli.json_file import write_json
 from yolact_ros.cli.window import Window
 from yolact_ros.errors import ConfigError
+from yolact_ros.files import write_json
 
 if TYPE_CHECKING:
     from yolact_ros.runtime.detections import Detections

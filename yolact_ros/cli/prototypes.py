@@ -22,12 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw the prototypes and write the picture."""
-    import cv2
-
     from yolact_ros.config import BackendConfig, PostprocessConfig
-    from yolact_ros.errors import ConfigError, YolactError
+    from yolact_ros.errors import ConfigError
     from yolact_ros.evaluate.prototypes import draw_assembly_sheet, take_apart
     from yolact_ros.runtime.images.decoding import read_bgr
+    from yolact_ros.runtime.images.files import write_picture
     from yolact_ros.runtime.segmenter import Segmenter
 
     if arguments.output.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
@@ -45,11 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         assembly = take_apart(segmenter, image)
         names = segmenter.description.model.classes
     sheet = draw_assembly_sheet(image, assembly, class_names=names, instances=arguments.instances)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(arguments.output), sheet):  # its suffix was checked
-        raise YolactError(
-            f"{arguments.output} cannot be written; name a .png in a writable folder."
-        )
+    write_picture(arguments.output, sheet)
     shown = min(arguments.instances, len(assembly.detections))
     print(f"{assembly.prototypes.shape[2]} prototypes, {shown} masks -> {arguments.output}")
     return 0

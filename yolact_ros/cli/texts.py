@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from yolact_ros.cli.outputs import refuse_inputs
 from yolact_ros.errors import DatasetError
+from yolact_ros.files import write_file
 
 if TYPE_CHECKING:
     from yolact_ros.runtime.images.files import Source, SourceImage
@@ -64,9 +65,4 @@ class Texts:
         self._taken.add(path)
 
     def _write(self, name: Path, lines: Iterable[str]) -> None:
-        path = self._folder / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        except OSError as error:
-            raise DatasetError(f"{path} cannot be written: {error}.") from error
+        write_file(self._folder / name, "".join(f"{line}\n" for line in lines))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolact_ros.errors import DatasetError
+from yolact_ros.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,14 +28,12 @@ def save_figure(figure: Figure, path: Path) -> None:
     Raises:
         DatasetError: the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
-            # Characters missing from the font are drawn as boxes.
-            warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
-            figure.savefig(path, format="png")
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be written: {error}.") from error
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        # Characters missing from the font are drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
+        figure.savefig(content, format="png")
+    write_file(path, content.getvalue())
 
 
 def finish(axes: Any, *, legend: bool = True) -> None:

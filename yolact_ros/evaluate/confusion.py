@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from yolact_ros.errors import DatasetError
 from yolact_ros.evaluate.charts import new_figure
+from yolact_ros.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,15 +101,11 @@ def write_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> Non
         DatasetError: the file cannot be written.
     """
     titles = [*names, BACKGROUND]
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["true \\ found", *titles])
-            writer.writerows(
-                [title, *row] for title, row in zip(titles, counts.tolist(), strict=True)
-            )
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be written: {error}.") from error
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["true \\ found", *titles])
+    writer.writerows([title, *row] for title, row in zip(titles, counts.tolist(), strict=True))
+    write_file(path, text.getvalue())
 
 
 def draw_confusion(counts: np.ndarray, names: Sequence[str], *, title: str) -> Figure:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from yolact_ros.datasets.coco import CocoDataset
-from yolact_ros.errors import DatasetError
 from yolact_ros.evaluate.charts import save_figure
 from yolact_ros.evaluate.coco_map import Evaluation
 from yolact_ros.evaluate.coco_tables import SUMMARY
@@ -32,6 +29,8 @@ from yolact_ros.evaluate.mistakes import (
     worst,
 )
 from yolact_ros.evaluate.precision_recall import draw_precision_recall
+from yolact_ros.files import write_file, write_json
+from yolact_ros.runtime.images.files import write_picture
 
 # Names of COCOeval's numbers in papers.
 TITLES = (
@@ -101,8 +100,8 @@ def write_report(
         },
     }
     galleries = _write_galleries(folder, mistakes, images, dataset)
-    _write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
-    _write_text(folder / "summary.md", format_summary(summary, galleries=galleries))
+    write_json(folder / "summary.json", summary)
+    write_file(folder / "summary.md", format_summary(summary, galleries=galleries))
     return summary
 
 
@@ -190,8 +189,7 @@ def _write_galleries(
         ]
         total = sum(mistake.kind == kind for mistake in mistakes)
         title = f"{MEANING[kind]}: {len(shown)} of {total}"
-        if not cv2.imwrite(str(path), draw_gallery(cases, title=title)):
-            raise DatasetError(f"{path} cannot be written.")
+        write_picture(path, draw_gallery(cases, title=title))
         drawn.append(kind)
     return drawn
 
@@ -206,10 +204,3 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _write_text(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be written: {error}.") from error

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from yolact_ros.errors import DatasetError
+from yolact_ros.files import write_file
 from yolact_ros.runtime.images.decoding import max_pixels, read_bgr
 
 IMAGE_SUFFIXES = frozenset(
@@ -226,3 +227,13 @@ def _video_length(path: Path) -> int:
     length = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 1.0
     capture.release()
     return int(min(max(length, 1), 1e9))
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Write an image file in the format of its suffix; its folder is made if necessary.
+
+    Raises:
+        DatasetError: it cannot be written.
+    """
+    _, data = cv2.imencode(path.suffix, image)
+    write_file(path, data.tobytes())  # OpenCV does not accept every file name
