@@ -121,5 +121,7 @@ def _spin(executor: SingleThreadedExecutor, node: YolactNode, events: Events) ->
             except MemoryError:  # while a message was taken from the middleware
                 node.recover_from_lost_message()
     except Exception:  # noqa: BLE001 - without an executor the process must not stay as a shell
+        if events.ending:  # it was shut down while it took something from the middleware
+            return
         get_logger(NAME).fatal(f"The executor crashed:\n{traceback.format_exc()}")
         events.put(FAILED)
