@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolact_ros.cli.outputs import refuse_inputs
-from yolact_ros.errors import DatasetError
 
 if TYPE_CHECKING:
     import numpy as np
