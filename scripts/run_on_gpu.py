@@ -157,10 +157,11 @@ class GpuRun:
                     self.note_bundle(folder.name, folder)
             return
         from yolact_ros.export.int8_bundle import quantize_bundle
+        from yolact_ros.export.options import ExportOptions
         from yolact_ros.export.to_bundle import export_bundle
 
         checkpoint, output = self.arguments.checkpoint, self.arguments.output
-        export = {"target": "tensorrt", "keyframes": not self.arguments.quick}
+        export = ExportOptions(target="tensorrt", keyframes=not self.arguments.quick)
         precisions = list(self.arguments.precisions)
         if "fp16" in precisions and not self.arguments.quick and is_deformable(checkpoint):
             precisions += DEFORMABLE
@@ -169,15 +170,18 @@ class GpuRun:
             with self.attempt(f"{precision} bundle"):
                 if precision == "int8":
                     if "fp32" not in self.bundles:
-                        export_bundle(checkpoint, output / "fp32", **export)
+                        export_bundle(checkpoint, output / "fp32", export)
                     model = Bundle.open(output / "fp32").description.model
                     tensors = [prepare_image(image, model)[0] for image in self.images]
                     quantize_bundle(output / "fp32", folder, tensors, target="tensorrt")
                 elif precision in DEFORMABLE:
-                    options = {**export, **DEFORMABLE[precision]}
-                    export_bundle(checkpoint, folder, precision="fp16", **options)
+                    special = DEFORMABLE[precision]
+                    options = dataclasses.replace(export, precision="fp16", **special)
+                    export_bundle(checkpoint, folder, options)
                 else:
-                    export_bundle(checkpoint, folder, precision=precision, **export)
+                    export_bundle(
+                        checkpoint, folder, dataclasses.replace(export, precision=precision)
+                    )
                 self.note_bundle(precision, folder)
 
     def note_bundle(self, name: str, folder: Path) -> None:
@@ -234,19 +238,15 @@ class GpuRun:
 
     def time_batches(self) -> None:
         """Time batches in half precision, in milliseconds per run."""
+        from yolact_ros.export.options import ExportOptions
         from yolact_ros.export.to_bundle import export_bundle
 
         rows = self.results["batches"] = {}
         for batch in self.arguments.batches:
             folder = self.arguments.output / f"fp16_batch{batch}"
             with self.attempt(f"batch {batch}"):
-                export_bundle(
-                    self.arguments.checkpoint,
-                    folder,
-                    target="tensorrt",
-                    precision="fp16",
-                    batch=batch,
-                )
+                options = ExportOptions(target="tensorrt", precision="fp16", batch=batch)
+                export_bundle(self.arguments.checkpoint, folder, options)
                 backend, description = self.open_backend(folder)
                 tensors = [prepare_image(i, description.model)[0] for i in self.images[:1]] * batch
                 inputs = {"image": np.concatenate(tensors)}
@@ -257,18 +257,14 @@ class GpuRun:
 
     def time_masks(self) -> None:
         """Time masks assembled on the host or inside the graph, in milliseconds per frame."""
+        from yolact_ros.export.options import ExportOptions
         from yolact_ros.export.to_bundle import export_bundle
 
         for masks in ("host", "graph"):
             with self.attempt(f"masks: {masks}"):
                 folder = self.arguments.output / f"fp16_masks_{masks}"
-                export_bundle(
-                    self.arguments.checkpoint,
-                    folder,
-                    target="tensorrt",
-                    precision="fp16",
-                    masks=masks,
-                )
+                options = ExportOptions(target="tensorrt", precision="fp16", masks=masks)
+                export_bundle(self.arguments.checkpoint, folder, options)
                 with self.open(folder) as segmenter:
                     self.note_times(f"masks: {masks}", segmenter)
         times = self.results.get("milliseconds", {})

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.errors import BackendError, BundleError  # noqa: E402
 from yolact_ros.export.int8_bundle import quantize_bundle  # noqa: E402
+from yolact_ros.export.options import ExportOptions  # noqa: E402
 from yolact_ros.export.to_bundle import export_bundle  # noqa: E402
 from yolact_ros.export.to_int8 import (  # noqa: E402
     Quantizer,
@@ -73,7 +74,8 @@ def bundle(tmp_path_factory):
     model = Yolact(TINY)
     initialise_weights(model)
     save_checkpoint(folder / "model.pth", model)
-    export_bundle(folder / "model.pth", folder / "fp32", keyframes=True, half_weights=True)
+    options = ExportOptions(keyframes=True, half_weights=True)
+    export_bundle(folder / "model.pth", folder / "fp32", options)
     return folder / "fp32"
 
 
@@ -172,9 +174,7 @@ def quantized_for_tensorrt(bundle):
     export_bundle(
         folder / "model.pth",
         folder / "trt32",
-        target="tensorrt",
-        batch=2,
-        max_detections=10,
+        ExportOptions(target="tensorrt", batch=2, max_detections=10),
         images=1,
     )
     names = [STEM]

@@ -17,6 +17,7 @@ from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.config import FlowConfig, KeyframeConfig, PostprocessConfig  # noqa: E402
 from yolact_ros.errors import BackendError, BundleError, ConfigError  # noqa: E402
 from yolact_ros.export.graphs import example_image  # noqa: E402
+from yolact_ros.export.options import ExportOptions  # noqa: E402
 from yolact_ros.export.to_bundle import export_bundle  # noqa: E402
 from yolact_ros.model.deform_conv import DeformConv2d  # noqa: E402
 from yolact_ros.model.graphs.detect import normalise  # noqa: E402
@@ -74,7 +75,9 @@ def exported(checkpoint, tmp_path_factory):
         key = str(sorted(options.items()))
         if key not in made:
             folder = tmp_path_factory.mktemp("bundle") / "bundle"
-            report = export_bundle(checkpoint, folder, max_detections=20, images=1, **options)
+            report = export_bundle(
+                checkpoint, folder, ExportOptions(max_detections=20, **options), images=1
+            )
             made[key] = Bundle.open(folder), report
         return made[key]
 
@@ -350,15 +353,15 @@ def test_options_that_do_not_go_together_are_refused(checkpoint, tmp_path, capsy
         ({"target": "tensorrt", "batch": 2, "keyframes": True}, "one image per run"),
         ({"target": "tensorrt", "batch": 0}, "batch is 0"),
         ({"target": "tensorrt", "half_weights": True}, "--precision fp16"),
-        ({"target": "tensorrt", "precision": "fp4"}, "fp32 or fp16"),
+        ({"target": "tensorrt", "precision": "fp4"}, "expected one of: fp32, fp16"),
         ({"target": "tensorrt", "sampling": "half"}, "together with precision fp16"),
-        ({"deform_conv": "plugin"}, "expected one of: grid_sample, deform_conv"),
+        ({"deform_conv": "plugin"}, "expected one of: auto, grid_sample, deform_conv"),
         ({"top_k": 50}, "set at run time; omit --top-k"),
         ({"target": "tensorrt", "top_k": 0}, "top_k is 0; expected a value from 1"),
         ({"target": "openvino"}, "expected one of: onnxruntime, tensorrt"),
     ]:
         with pytest.raises(ConfigError, match=message):
-            export_bundle(checkpoint, tmp_path / "bundle", **options)
+            export_bundle(checkpoint, tmp_path / "bundle", ExportOptions(**options))
     assert not (tmp_path / "bundle").exists()
     arguments = [str(checkpoint), "-o", str(tmp_path / "bundle"), "--precision", "fp16"]
     assert main(["export", *arguments]) == 1

@@ -15,6 +15,7 @@ from yolact_ros.config import BackboneConfig, FlowConfig, KeyframeConfig, Postpr
 from yolact_ros.errors import BackendError, BundleError, WeightsError  # noqa: E402
 from yolact_ros.export.compare import check_errors, relative_error  # noqa: E402
 from yolact_ros.export.graphs import example_image  # noqa: E402
+from yolact_ros.export.options import ExportOptions  # noqa: E402
 from yolact_ros.export.recover import recover_checkpoint  # noqa: E402
 from yolact_ros.export.to_bundle import export_bundle  # noqa: E402
 from yolact_ros.export.to_onnx import halve_weights  # noqa: E402
@@ -75,7 +76,7 @@ def checkpoint(request, tmp_path_factory):
 def video_bundle(checkpoint, tmp_path_factory):
     """The checkpoint and its bundle for video."""
     folder = tmp_path_factory.mktemp("video") / "bundle"
-    report = export_bundle(checkpoint, folder, keyframes=True)
+    report = export_bundle(checkpoint, folder, ExportOptions(keyframes=True))
     assert max(row.error for row in report.rows) < 1e-3
     return checkpoint, folder
 
@@ -101,7 +102,9 @@ def assert_same_detections(ours, theirs):
 
 @pytest.mark.parametrize("nms", ["host", "graph"])
 def test_a_bundle_finds_what_the_checkpoint_finds(checkpoint, tmp_path, nms):
-    report = export_bundle(checkpoint, tmp_path / "bundle", nms=nms, max_detections=20)
+    report = export_bundle(
+        checkpoint, tmp_path / "bundle", ExportOptions(nms=nms, max_detections=20)
+    )
     assert max(row.error for row in report.rows) < 1e-3
     config = PostprocessConfig(score_threshold=0.3, max_detections=20)
     with (
@@ -183,9 +186,8 @@ def test_on_the_image_of_its_keyframe_reuse_changes_nothing(video_bundle):
 
 def test_a_bundle_for_video_may_hold_nms_too(tmp_path):
     checkpoint = make_checkpoint(tmp_path / "tiny.pth", TINY)
-    report = export_bundle(
-        checkpoint, tmp_path / "bundle", nms="graph", max_detections=20, keyframes=True
-    )
+    options = ExportOptions(nms="graph", max_detections=20, keyframes=True)
+    report = export_bundle(checkpoint, tmp_path / "bundle", options)
     assert max(row.error for row in report.rows) < 1e-3
     with Segmenter.open(tmp_path / "bundle") as segmenter:
         stream = segmenter.stream()
@@ -196,7 +198,7 @@ def test_a_bundle_for_video_may_hold_nms_too(tmp_path):
 
 
 def test_the_description_says_where_the_bundle_comes_from(checkpoint, tmp_path):
-    export_bundle(checkpoint, tmp_path / "bundle", max_detections=7)
+    export_bundle(checkpoint, tmp_path / "bundle", ExportOptions(max_detections=7))
     bundle = Bundle.open(tmp_path / "bundle")
     assert bundle.description.max_detections == 7
     assert bundle.source["checkpoint"] == "tiny.pth"
@@ -213,7 +215,7 @@ def test_no_path_of_the_exporting_machine_is_in_the_graph(checkpoint, tmp_path):
 
 def test_half_weights_halve_the_file_and_hardly_move_the_scores(checkpoint, tmp_path):
     full = export_bundle(checkpoint, tmp_path / "full")
-    half = export_bundle(checkpoint, tmp_path / "half", half_weights=True)
+    half = export_bundle(checkpoint, tmp_path / "half", ExportOptions(half_weights=True))
     assert half.megabytes < 0.6 * full.megabytes
     stored = {row.output: row.stored_error for row in half.rows}
     assert 0 < stored["class_scores"] < 0.05

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from std_srvs.srv import Trigger
 
+from yolact_ros.export.options import ExportOptions
 from yolact_ros.export.to_bundle import export_bundle
 from yolact_ros.model.weights.checkpoint import initialise_weights, save_checkpoint
 from yolact_ros.model.yolact import Yolact
@@ -30,7 +31,7 @@ def video_bundle(tmp_path_factory):
     model = Yolact(config)
     initialise_weights(model)
     save_checkpoint(folder / "tiny.pth", model.eval())
-    export_bundle(folder / "tiny.pth", folder / "bundle", keyframes=True)
+    export_bundle(folder / "tiny.pth", folder / "bundle", ExportOptions(keyframes=True))
     return folder / "bundle"
 
 

@@ -124,6 +124,7 @@ def export_official(checkpoint: Path, folder: Path | None = None) -> Path:
     Raises:
         YolactError: the file does not belong to an official network, or the export fails.
     """
+    from yolact_ros.export.options import ExportOptions
     from yolact_ros.export.to_bundle import export_bundle
     from yolact_ros.model.weights.checkpoint import load_checkpoint
     from yolact_ros.runtime.shipped import cached_name
@@ -131,7 +132,7 @@ def export_official(checkpoint: Path, folder: Path | None = None) -> Path:
     config = load_checkpoint(checkpoint).config
     if folder is None:
         folder = _cache() / "models" / cached_name(config.name, checkpoint)
-    export_bundle(checkpoint, folder, keyframes=config.flow is not None)
+    export_bundle(checkpoint, folder, ExportOptions(keyframes=config.flow is not None))
     print(f"Exported {checkpoint} to {folder}", file=sys.stderr)
     return folder
 

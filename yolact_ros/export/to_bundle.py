@@ -13,21 +13,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from yolact_ros.config import PostprocessConfig
-from yolact_ros.errors import BackendError, ConfigError
+from yolact_ros.errors import BackendError
 from yolact_ros.export.compare import HALF_TOLERANCE, check_errors, relative_errors
 from yolact_ros.export.graphs import Graph, detection_graphs, host_graphs, video_graphs
 from yolact_ros.export.half_precision import HALF_BORDERS, to_half
+from yolact_ros.export.options import ExportOptions
 from yolact_ros.export.to_onnx import export_module, halve_weights
-from yolact_ros.model.deform_conv import FORMS, set_deform_conv_form
+from yolact_ros.model.deform_conv import set_deform_conv_form
 from yolact_ros.model.weights.checkpoint import load_model
-from yolact_ros.runtime.bundle import TARGETS, supported_warps
+from yolact_ros.runtime.bundle import supported_warps
 from yolact_ros.runtime.bundle_writer import write_bundle
 
-# The form of deformable convolution that runs wherever the target does.
-DEFORM_CONV_FORMS = {"onnxruntime": "deform_conv", "tensorrt": "grid_sample"}
-
-MAX_BATCH = 64
+DEFAULTS = ExportOptions()
 
 
 @dataclass(frozen=True)
@@ -57,18 +54,8 @@ class ExportReport:
 def export_bundle(
     checkpoint: str | Path,
     folder: str | Path,
+    options: ExportOptions = DEFAULTS,
     *,
-    nms: str = "host",
-    masks: str = "host",
-    max_detections: int = 100,
-    top_k: int = PostprocessConfig.top_k,
-    keyframes: bool = False,
-    half_weights: bool = False,
-    target: str = "onnxruntime",
-    precision: str = "fp32",
-    batch: int = 1,
-    deform_conv: str | None = None,
-    sampling: str = "float",
     images: int = 2,
 ) -> ExportReport:
     """Write the bundle of a checkpoint.
@@ -76,69 +63,38 @@ def export_bundle(
     Args:
         checkpoint: path of a checkpoint that carries its configuration.
         folder: folder of the bundle; an existing bundle there is replaced.
-        nms: where thresholds, NMS and mask re-scoring run, `host` or `graph`.
-        masks: where masks are assembled from prototypes, `host` or `graph` (needs NMS in the
-            graph).
-        max_detections: maximum detections per image, fixed in a graph with NMS.
-        top_k: candidates per class for NMS inside the graph, where it is fixed.
-        keyframes: write the graphs for video, which also serve single images.
-        half_weights: store weights as float16 (see `to_onnx.halve_weights`).
-        target: `onnxruntime` or `tensorrt`. A bundle for TensorRT has NMS in the graph, and
-            deformable convolution in operators that TensorRT has.
-        precision: precision of the arithmetic, `fp32` or `fp16` (see `half_precision`).
-        batch: number of images per run.
-        deform_conv: form of deformable convolution, one of `model.deform_conv.FORMS`; by default
-            the one that runs wherever the target does.
-        sampling: precision of GridSample in half precision, `float` or `half` (see
-            `half_precision.to_half`).
+        options: what the bundle is for.
         images: number of inputs on which each graph is compared with torch.
 
     Raises:
-        ConfigError: the options cannot be combined.
         WeightsError: the checkpoint cannot be read.
-        BackendError: a library is missing, or a graph differs from torch; nothing is written.
+        BackendError: a graph differs from torch; nothing is written.
     """
     started = time.perf_counter()
-    if target == "tensorrt":
-        nms = "graph"
-    _check_options(target=target, precision=precision, batch=batch, half_weights=half_weights)
-    if sampling not in ("float", "half") or (sampling == "half" and precision != "fp16"):
-        raise ConfigError(
-            f"sampling is {sampling!r}; expected float, or half together with precision fp16."
-        )
-    if masks not in ("host", "graph") or (masks == "graph" and nms == "host"):
-        raise ConfigError(f"masks is {masks!r}; expected host, or graph together with nms graph.")
-    PostprocessConfig(max_detections=max_detections, top_k=top_k)  # raises if out of range
-    form = DEFORM_CONV_FORMS[target] if deform_conv is None else deform_conv
-    if form not in FORMS:
-        raise ConfigError(f"deform_conv is {form!r}; expected one of: {', '.join(FORMS)}.")
-    if nms == "host" and top_k != PostprocessConfig.top_k:
-        raise ConfigError("With --nms host, top_k is set at run time; omit --top-k.")
-    if keyframes and batch > 1:
-        raise ConfigError(
-            "Graphs for video process one image per run; export them with --batch 1."
-        )
     model = load_model(checkpoint)
-    form_of_detect = {"host": "with_nms", "graph": "with_masks"}[masks]
-    if nms == "host":
-        form_of_detect = "on_demand"
-        graphs = host_graphs(model)
-    else:
+    half = options.precision == "fp16"
+    top_k = None
+    if options.nms_in_graph:
+        form_of_detect = "with_masks" if options.masks == "graph" else "with_nms"
+        top_k = options.top_k
         graphs = detection_graphs(
             model,
-            max_detections=max_detections,
-            batch=batch,
-            masks=masks == "graph",
+            max_detections=options.max_detections,
+            batch=options.batch,
+            masks=options.masks == "graph",
             top_k=top_k,
         )
-    if keyframes:
+    else:
+        form_of_detect = "on_demand"
+        graphs = host_graphs(model)
+    if options.keyframes:
         graphs = video_graphs(graphs)
     contents: dict[str, bytes] = {}
     rows: list[OutputError] = []
     with _progress(steps=2 * len(graphs)) as bar:
         for graph in graphs:
             bar.set_postfix_str(f"{graph.name}, to ONNX")
-            set_deform_conv_form(model, form)
+            set_deform_conv_form(model, options.deform_conv_form)
             content = export_module(
                 graph.module,
                 graph.example,
@@ -148,27 +104,27 @@ def export_bundle(
             )
             set_deform_conv_form(model, "grid_sample")
             stored = content
-            if half_weights:
+            if options.half_weights:
                 stored = halve_weights(content)
-            elif precision == "fp16":
-                half_sampling = sampling == "half"
+            elif half:
+                half_sampling = options.sampling == "half"
                 stored = to_half(content, half_borders=HALF_BORDERS, half_sampling=half_sampling)
             bar.update()
             bar.set_postfix_str(f"{graph.name}, compared with torch")
-            rows += _compare(graph, content, stored, images=images, half=precision == "fp16")
+            rows += _compare(graph, content, stored, images=images, half=half)
             contents[graph.name] = stored
             bar.update()
     write_bundle(
         folder,
         model.config,
         detect_form=form_of_detect,
-        max_detections=max_detections,
+        max_detections=options.max_detections,
         graphs=contents,
-        warps=supported_warps(model.config) if keyframes else (),
-        target=target,
-        precision=precision,
-        batch=batch,
-        top_k=top_k if nms == "graph" else None,
+        warps=supported_warps(model.config) if options.keyframes else (),
+        target=options.target,
+        precision=options.precision,
+        batch=options.batch,
+        top_k=top_k,
         source={
             "checkpoint": Path(checkpoint).name,
             "sha256": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
@@ -196,22 +152,6 @@ def _progress(*, steps: int) -> Iterator[tqdm]:
         finally:
             ended.set()
             thread.join()
-
-
-def _check_options(*, target: str, precision: str, batch: int, half_weights: bool) -> None:
-    if target not in TARGETS:
-        raise ConfigError(f"target is {target!r}; expected one of: {', '.join(TARGETS)}.")
-    if precision not in ("fp32", "fp16"):
-        raise ConfigError(f"precision is {precision!r}; expected fp32 or fp16.")
-    if not 1 <= batch <= MAX_BATCH:
-        raise ConfigError(f"batch is {batch}; expected a number from 1 to {MAX_BATCH}.")
-    if target == "onnxruntime" and (precision != "fp32" or batch > 1):
-        raise ConfigError(
-            "Half precision and batches are for --target tensorrt; a CPU computes in float32, and "
-            "--half-weights halves the file size."
-        )
-    if target == "tensorrt" and half_weights:
-        raise ConfigError("--half-weights is for ONNX Runtime; TensorRT has --precision fp16.")
 
 
 def _compare(

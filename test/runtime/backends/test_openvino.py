@@ -126,7 +126,7 @@ def test_deformable_convolution_is_that_of_onnx_runtime(tmp_path):
         torch.nn.init.normal_(layer.offset_mask.weight, std=0.1)
         torch.nn.init.uniform_(layer.offset_mask.bias, -3, 3)
     save_checkpoint(tmp_path / "plus.pth", model)
-    export_bundle(tmp_path / "plus.pth", tmp_path / "plus", deform_conv="deform_conv")
+    export_bundle(tmp_path / "plus.pth", tmp_path / "plus")
     bundle = Bundle.open(tmp_path / "plus")
     assert b"DeformConv" in bundle.read_graph("detect")
     shape = bundle.graphs["detect"].inputs["image"].shape
