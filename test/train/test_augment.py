@@ -15,7 +15,6 @@ from yolact_ros.train.augment import (  # noqa: E402
     augment,
     change_colours,
     flip,
-    mirror,
     resize_sample,
 )
 from yolact_ros.train.window import Window, cut_and_resize  # noqa: E402
@@ -68,25 +67,25 @@ def test_boxes_stay_tight_around_masks_and_masks_on_their_pixels(seed):
 
 def test_mirroring_twice_changes_nothing():
     sample = sample_of((20, 20, 60, 70))
-    twice = mirror(mirror(sample))
+    twice = flip(flip(sample, 1), 1)
     np.testing.assert_array_equal(twice.image, sample.image)
     np.testing.assert_array_equal(twice.boxes, sample.boxes)
     np.testing.assert_array_equal(twice.masks, sample.masks)
 
 
 def test_mirroring_swaps_left_and_right():
-    made = mirror(sample_of((20, 30, 60, 70)))
+    made = flip(sample_of((20, 30, 60, 70)), 1)
     np.testing.assert_array_equal(made.boxes, [[100, 30, 140, 70]])
     assert made.masks[0, 30:70, 100:140].all()
 
 
 def test_flipping_swaps_top_and_bottom():
     sample = sample_of((20, 30, 60, 70))
-    made = flip(sample)
+    made = flip(sample, 0)
     np.testing.assert_array_equal(made.boxes, [[20, 50, 60, 90]])
     assert made.masks[0, 50:90, 20:60].all() and made.masks.sum() == sample.masks.sum()
     np.testing.assert_array_equal(made.image[89, 20], sample.image[30, 20])
-    assert len(flip(sample_of())) == 0
+    assert len(flip(sample_of(), 0)) == 0
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -97,7 +96,7 @@ def test_flips_come_as_often_as_they_are_asked_for(seed):
         sample, (120, 160), config=replace(QUIET, flip_probability=1.0), random=random
     )
     never = augment(sample, (120, 160), config=QUIET, random=random)
-    np.testing.assert_array_equal(always.image, flip(sample).image)
+    np.testing.assert_array_equal(always.image, flip(sample, 0).image)
     np.testing.assert_array_equal(never.image, sample.image)
 
 

@@ -123,9 +123,9 @@ def apply_changes(
     """Apply drawn changes to the sample, or to another one of the same image size."""
     sample = cut_and_resize(sample, changes.window, size=size, smallest_box=config.smallest_box)
     if changes.mirrored:
-        sample = mirror(sample)
+        sample = flip(sample, 1)
     if changes.flipped:
-        sample = flip(sample)
+        sample = flip(sample, 0)
     image = change_colours(sample.image, config, random=copy.deepcopy(changes.colours))
     return dataclasses.replace(sample, image=image)
 
@@ -177,31 +177,14 @@ def _random_part(
     return window if window.right > window.left and window.bottom > window.top else None
 
 
-def mirror(sample: Sample) -> Sample:
-    """Swap left and right."""
+def flip(sample: Sample, axis: int) -> Sample:
+    """Swap top and bottom (axis 0) or left and right (axis 1)."""
+    low, high = (1, 3) if axis == 0 else (0, 2)
+    boxes = sample.boxes.copy()
+    boxes[:, [low, high]] = sample.image.shape[axis] - sample.boxes[:, [high, low]]
     # ascontiguousarray would keep the negative strides of zero masks, which torch rejects.
-    width = sample.image.shape[1]
-    boxes = sample.boxes.copy()
-    boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]
-    return dataclasses.replace(
-        sample,
-        image=sample.image[:, ::-1].copy(),
-        boxes=boxes,
-        masks=sample.masks[:, :, ::-1].copy(),
-    )
-
-
-def flip(sample: Sample) -> Sample:
-    """Swap top and bottom."""
-    height = sample.image.shape[0]
-    boxes = sample.boxes.copy()
-    boxes[:, [1, 3]] = height - sample.boxes[:, [3, 1]]
-    return dataclasses.replace(
-        sample,
-        image=sample.image[::-1].copy(),
-        boxes=boxes,
-        masks=sample.masks[:, ::-1].copy(),
-    )
+    image, masks = np.flip(sample.image, axis).copy(), np.flip(sample.masks, 1 + axis).copy()
+    return dataclasses.replace(sample, image=image, boxes=boxes, masks=masks)
 
 
 def change_colours(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -235,12 +235,13 @@ class BatchLosses(nn.Module):
         self,
         images: Tensor,
         targets: Sequence[Target],
-        seeds: Sequence[int],
+        seeds: Sequence[int] | None = None,
         motion: Motion | None = None,
     ) -> dict[str, Tensor]:
         """Compute losses whose mean over the processes is the loss of the whole batch.
 
-        The reference normalises the part of each GPU separately instead.
+        The reference normalises the part of each GPU separately instead. Pairs run with the
+        features of their keyframes and add the losses of the feature transform.
 
         Args:
             images: (B, H, W, 3) uint8 BGR, on the device.
@@ -248,66 +249,41 @@ class BatchLosses(nn.Module):
             seeds: see `yolact_losses`.
             motion: keyframes of pairs, on the device.
         """
-        return batch_losses(
-            self.model,
-            images,
+        config, model = self.config, self.model
+        losses: dict[str, Tensor] = {}
+        enabled = self.precision != torch.float32
+        with torch.autocast(images.device.type, self.precision, enabled=enabled):
+            if motion is None or config.pairs is None:
+                output = model(_prepare(images, model))
+            else:
+                keyframes = _prepare(motion.keyframes, model)
+                moved = moved_pass(model, _prepare(images, model), keyframes)
+                output = moved.output
+                losses = {
+                    "flow": config.pairs.flow_weight * flow_loss(moved.transforms, motion.flow),
+                    "matching": config.pairs.matching_weight
+                    * matching_loss(model, moved.moved, moved.full),
+                }
+        broken = not all(bool(torch.isfinite(tensor).all()) for tensor in output)
+        if self.processes.any(broken):
+            # Cross entropy of NaN fails an assertion on a GPU, which ends the process. `learn`
+            # reports a loss of NaN, in all processes at once.
+            lost = torch.stack([tensor.float().sum() for tensor in output]).sum() * float("nan")
+            return dict.fromkeys(loss_names(config), lost)
+        detection = yolact_losses(
+            output,
             targets,
-            config=self.config,
-            precision=self.precision,
+            model=model,
+            config=config.losses,
             seeds=seeds,
             normaliser=self._normaliser,
-            motion=motion,
-            agree=self.processes.any,
+            images=images,
         )
+        return {**detection, **losses}
 
     def _normaliser(self, count: int) -> float:
         total = self.processes.sum(torch.tensor(float(count), device=self.processes.device))
         return at_least_one(int(total)) / self.processes.count
-
-
-def batch_losses(
-    model: Yolact,
-    images: Tensor,
-    targets: Sequence[Target],
-    *,
-    config: TrainConfig,
-    precision: torch.dtype,
-    seeds: Sequence[int] | None = None,
-    normaliser: Callable[[int], float] = at_least_one,
-    motion: Motion | None = None,
-    agree: Callable[[bool], bool] = bool,
-) -> dict[str, Tensor]:
-    """Run a network on (B, H, W, 3) uint8 BGR images and compute `yolact_losses`.
-
-    Pairs run with the features of their keyframes and add the losses of the feature transform.
-    """
-    losses: dict[str, Tensor] = {}
-    with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
-        if motion is None or config.pairs is None:
-            output = model(_prepare(images, model))
-        else:
-            moved = moved_pass(model, _prepare(images, model), _prepare(motion.keyframes, model))
-            output = moved.output
-            losses["flow"] = config.pairs.flow_weight * flow_loss(moved.transforms, motion.flow)
-            losses["matching"] = config.pairs.matching_weight * matching_loss(
-                model, moved.moved, moved.full
-            )
-    broken = not all(bool(torch.isfinite(tensor).all()) for tensor in output)
-    if agree(broken):
-        # Cross entropy of NaN fails an assertion on a GPU, which ends the process. `learn` reports
-        # a loss of NaN, in all processes at once.
-        lost = torch.stack([tensor.float().sum() for tensor in output]).sum() * float("nan")
-        return dict.fromkeys(loss_names(config), lost)
-    detection = yolact_losses(
-        output,
-        targets,
-        model=model,
-        config=config.losses,
-        seeds=seeds,
-        normaliser=normaliser,
-        images=images,
-    )
-    return {**detection, **losses}
 
 
 def _prepare(images: Tensor, model: Yolact) -> Tensor:

@@ -29,10 +29,4 @@ class Target:
 
     def to(self, device: torch.device) -> Target:
         """Return the same target on another device."""
-        return Target(
-            boxes=self.boxes.to(device),
-            class_ids=self.class_ids.to(device),
-            masks=self.masks.to(device),
-            crowd_boxes=self.crowd_boxes.to(device),
-            box_only=self.box_only.to(device),
-        )
+        return Target(*(tensor.to(device) for tensor in vars(self).values()))

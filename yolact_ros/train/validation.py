@@ -11,7 +11,7 @@ from yolact_ros.evaluate.training_ap import TrainingScore, detect, score
 from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.config import TrainConfig
 from yolact_ros.train.distributed import DistributedContext
-from yolact_ros.train.learner import batch_losses
+from yolact_ros.train.learner import BatchLosses
 from yolact_ros.train.loader import ValidationSamples, validation_loader
 from yolact_ros.train.metrics import MeanLosses
 
@@ -40,18 +40,17 @@ def validate(
     """
     part = (processes.rank, processes.count)
     loader = validation_loader(samples, batch_size=config.batch_size, part=part)
+    here = DistributedContext(processes.device)  # each process has other batches, or none
+    losses_of = BatchLosses(model, config, precision=precision, processes=here)
     means = MeanLosses()
     for batch in tqdm(
         loader, desc="validate", unit="batch", leave=False, disable=not processes.first
     ):
         if batch is None:  # none of its images can be read
             continue
-        losses = batch_losses(
-            model,
+        losses = losses_of(
             batch.images.to(processes.device),
             [target.to(processes.device) for target in batch.targets],
-            config=config,
-            precision=precision,
             motion=None if batch.motion is None else batch.motion.to(processes.device),
         )
         means.add({name: float(loss) for name, loss in losses.items()}, weight=len(batch.targets))
