@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import cv2
@@ -59,7 +58,7 @@ class Look:
     shadow: bool
 
 
-class Tabletop:
+class Tabletop(contextlib.AbstractContextManager["Tabletop"]):
     """Owns a physics world with one scene: a table in a room, with objects dropped onto it.
 
     Every scene has its own world, so that it does not depend on earlier scenes.
@@ -90,18 +89,7 @@ class Tabletop:
         self._build_room(random)
         self._drop_all(random, objects=objects, clutter=clutter)
 
-    def __enter__(self) -> Tabletop:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop PyBullet and remove its textures."""
         with contextlib.suppress(self._bullet.error):
             self._world.disconnect()

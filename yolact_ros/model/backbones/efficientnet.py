@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +81,15 @@ class InvertedResidual(nn.Module):
         return x + y if self.has_shortcut else y
 
 
+def inverted_residuals(
+    in_channels: int, channels: int, repeats: int, *, stride: int, **options: Any
+) -> Iterator[InvertedResidual]:
+    """Make the blocks of a stage, of which the first one has the stride."""
+    for _ in range(repeats):
+        yield InvertedResidual(in_channels, channels, stride=stride, **options)
+        in_channels, stride = channels, 1
+
+
 class EfficientNetLite0(nn.Module):
     """Consists of a stem and 16 blocks, without the classifier's head."""
 
@@ -91,17 +101,10 @@ class EfficientNetLite0(nn.Module):
         self.blocks = nn.ModuleList()
         in_channels = 32
         for kernel, stride, expansion, channels, repeats in LITE0_STAGES:
-            for repeat in range(repeats):
-                self.blocks.append(
-                    InvertedResidual(
-                        in_channels,
-                        channels,
-                        kernel=kernel,
-                        stride=stride if repeat == 0 else 1,
-                        expansion=expansion,
-                    )
-                )
-                in_channels = channels
+            self.blocks += inverted_residuals(
+                in_channels, channels, repeats, kernel=kernel, stride=stride, expansion=expansion
+            )
+            in_channels = channels
 
     def c3(self, x: Tensor) -> Tensor:
         """Map (B, 3, H, W) normalised RGB to C3 at stride 8."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from yolact_ros.model.backbones.efficientnet import InvertedResidual
+from yolact_ros.model.backbones.efficientnet import inverted_residuals
 
 # Index in the official checkpoint: expansion, channels, repeats, stride. C3 is the output of
 # group 3, C4 of group 4 (not of 5, which has the same stride) and C5 of group 6. Group 7 and the
@@ -31,20 +31,18 @@ class MobileNetV2(nn.Module):
         self.groups = nn.ModuleDict()
         in_channels = 32
         for index, (expansion, channels, repeats, stride) in MOBILENET_V2_GROUPS.items():
-            blocks = []
-            for repeat in range(repeats):
-                blocks.append(
-                    InvertedResidual(
-                        in_channels,
-                        channels,
-                        kernel=3,
-                        stride=stride if repeat == 0 else 1,
-                        expansion=expansion,
-                        batch_norm=nn.BatchNorm2d,
-                    )
+            self.groups[index] = nn.Sequential(
+                *inverted_residuals(
+                    in_channels,
+                    channels,
+                    repeats,
+                    kernel=3,
+                    stride=stride,
+                    expansion=expansion,
+                    batch_norm=nn.BatchNorm2d,
                 )
-                in_channels = channels
-            self.groups[index] = nn.Sequential(*blocks)
+            )
+            in_channels = channels
 
     def c3(self, x: Tensor) -> Tensor:
         """Map (B, 3, H, W) normalised RGB to C3 at stride 8."""
