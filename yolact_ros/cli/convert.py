@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yolact_ros.cli.parser import distinct_names
 from yolact_ros.config import ModelConfig
-from yolact_ros.errors import ConfigError
 
 if TYPE_CHECKING:
     from yolact_ros.model.weights.official import Conversion
@@ -26,25 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--classes",
+        type=distinct_names,
         metavar="A,B,C",
         help="class names, if the network was trained on other classes than the authors'",
     )
-
-
-def parse_classes(text: str) -> tuple[str, ...]:
-    """Split A,B,C into class names.
-
-    Raises:
-        ConfigError: a name is empty or repeated.
-    """
-    names = tuple(name.strip() for name in text.split(","))
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if "" in names or repeated:
-        problem = "an empty name" if "" in names else f"{repeated[0]!r} twice"
-        raise ConfigError(
-            f"--classes {text!r} has {problem}; expected distinct names separated by commas."
-        )
-    return names
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,10 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.model.weights.official import identify, official_entries
     from yolact_ros.model.yolact import Yolact
 
-    classes = None if arguments.classes is None else parse_classes(arguments.classes)
     path = arguments.checkpoint
     entries = official_entries(read_entries(path), source=str(path))
-    config, same = identify(entries, source=path, name=arguments.variant, classes=classes)
+    config, same = identify(
+        entries, source=path, name=arguments.variant, classes=arguments.classes
+    )
     model = Yolact(config)
     conversion = load_official_weights(model, entries, source=str(path))
     origin = {"file": path.name, "sha256": file_sha256(path)}

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yolact_ros.cli.parser import distinct_names
 from yolact_ros.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--copy", action="store_true", help="copy the images instead of linking")
     parser.add_argument(
         "--classes",
+        type=distinct_names,
+        default=(),
         metavar="A,B,C",
         help="voc: names of the class ids from 1 on (default: from labelmap.txt, or Pascal's); "
         "labelme, coco: order of the classes",
@@ -68,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.classes import PASCAL_SBD
     from yolact_ros.datasets.findings import Findings
     from yolact_ros.datasets.importers.coco import read_coco
-    from yolact_ros.datasets.importers.coco_writer import class_names, write_coco
+    from yolact_ros.datasets.importers.coco_writer import write_coco
     from yolact_ros.datasets.importers.labelme import read_labelme
     from yolact_ros.datasets.importers.voc import read_voc
     from yolact_ros.datasets.importers.yolo import read_yolo
@@ -81,9 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"--{flag} is for {format_}, not for {arguments.format}.")
     if arguments.classes and arguments.format == "yolo":
         raise ConfigError("--classes is not for yolo, whose YAML file names them.")
-    given = class_names((arguments.classes or "").split(",")) if arguments.classes else ()
     findings = Findings()
-    names: dict[str, None] = dict.fromkeys(given)
+    names: dict[str, None] = dict.fromkeys(arguments.classes)
     parts = []
     for source in arguments.source:
         if not source.exists():
@@ -100,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         elif arguments.format == "labelme":
             classes, images = (), read_labelme(source, findings)
         else:
-            classes, images = read_voc(source, given or PASCAL_SBD, findings)
+            classes, images = read_voc(source, arguments.classes or PASCAL_SBD, findings)
         names.update(dict.fromkeys(classes))
         parts.append(images)
     bar = tqdm(chain(*parts), desc="import", unit="image", mininterval=0.5)
@@ -109,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.output,
         findings=findings,
         classes=tuple(names),
-        drop_empty_classes=arguments.format == "coco" and not given,
+        drop_empty_classes=arguments.format == "coco" and not arguments.classes,
         copy=arguments.copy,
         validation=arguments.validation,
         strict=arguments.strict,

@@ -6,10 +6,8 @@ network, without `.weight`; a layer of the head counts once for all levels.
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from yolact_ros.errors import BackendError
+from yolact_ros.export.to_onnx import quiet
 
 TARGETS = ("onnxruntime", "tensorrt")
 
@@ -74,7 +73,7 @@ class Quantizer:
         if not nodes:
             return model.SerializeToString()
         symmetric = self._target == "tensorrt"
-        with _quiet_quantizer():
+        with quiet():
             quantizer = QDQQuantizer(
                 model,
                 per_channel=True,
@@ -132,7 +131,7 @@ class Quantizer:
 
         import onnx
 
-        with tempfile.TemporaryDirectory() as folder, _quiet_quantizer():
+        with tempfile.TemporaryDirectory() as folder, quiet():
             path = Path(folder) / "graph.onnx"
             onnx.save_model(self._model, str(path))
             calibrator = create_calibrator(
@@ -203,15 +202,3 @@ def _name_convolutions(model: Any) -> dict[str, list[str]]:
         node.name = f"{node.input[1]}/{len(members)}"
         members.append(node.name)
     return nodes
-
-
-@contextmanager
-def _quiet_quantizer() -> Iterator[None]:
-    """Hide log messages that are meant for authors of models."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -48,7 +48,7 @@ def export_module(
     names = {name for dimensions in free for name in dimensions.values()}
     known = {name: torch.export.Dim(name, min=1) for name in names}
     dynamic = tuple({axis: known[name] for axis, name in axes.items()} for axes in free) or None
-    with torch.no_grad(), _quiet_exporter():
+    with torch.no_grad(), quiet("torch.onnx._internal.exporter._registration"):
         program = torch.onnx.export(
             module,
             example,
@@ -70,9 +70,9 @@ def export_module(
 
 
 @contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Hide deprecation warnings and registry messages of the exporter."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+def quiet(logger_name: str | None = None) -> Iterator[None]:
+    """Hide warnings, and log messages below errors, that are meant for authors of libraries."""
+    logger = logging.getLogger(logger_name)
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -17,7 +17,6 @@ from pycocotools import mask as rle_masks
 from yolact_ros.datasets.findings import ERROR, WARNING, Findings, format_findings
 from yolact_ros.datasets.importers.foreign import ForeignImage, ForeignInstance, fit_to_picture
 from yolact_ros.datasets.masks import read_segmentation, segmentation_rle
-from yolact_ros.datasets.values import clean_name
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
 
@@ -214,16 +213,3 @@ class _SplitWriter:
             name = f"{stem}_{number}{suffix}"
         self._taken.add(name)
         return name
-
-
-def class_names(names: Iterable[Any]) -> tuple[str, ...]:
-    """Return cleaned class names.
-
-    Raises:
-        DatasetError: a name is empty or repeated.
-    """
-    cleaned = tuple(clean_name(name) for name in names)
-    twice = [name for name, count in Counter(cleaned).items() if count > 1 or not name]
-    if twice:
-        raise DatasetError(f"The class names have {twice[0]!r} twice, or empty; name each once.")
-    return cleaned
