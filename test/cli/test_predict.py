@@ -159,6 +159,15 @@ def test_unreadable_files_are_named_and_the_others_still_done(predict, tmp_path,
     assert "2 of 3 files" in text
 
 
+@pytest.mark.parametrize("verb", ["predict", "view"])
+def test_missing_files_are_named_before_the_model_is_prepared(tmp_path, capsys, verb):
+    model = tmp_path / "page.pth"
+    model.write_bytes(b"<html>")
+    assert main([verb, str(tmp_path / "gone.png"), "--model", str(model)]) == 1
+    text = capsys.readouterr().err
+    assert "gone.png cannot be read: it does not exist" in text and "page.pth" not in text
+
+
 # A limit on the size of files stands for that of the disk: writing fails all the same.
 LIMITED = """
 import resource, sys

@@ -17,6 +17,8 @@ from yolact_ros.cli.settings import (
     read_settings,
 )
 from yolact_ros.config import DEFAULT_MODEL, KeyframeConfig, PostprocessConfig, TrackerConfig
+from yolact_ros.errors import DatasetError
+from yolact_ros.files import shown
 
 if TYPE_CHECKING:
     from yolact_ros.runtime.detections import Detections
@@ -43,6 +45,21 @@ def add_images_argument(parser: argparse.ArgumentParser) -> None:
 def _source(text: str) -> Path | str:
     """Keep addresses as text, because a path would merge their slashes."""
     return text if "://" in text else Path(text)
+
+
+def check_sources(names: Sequence[Path | str]) -> None:
+    """Fail if not a single source exists, before a model is exported for minutes.
+
+    Raises:
+        DatasetError: no file exists, or nothing matches a pattern.
+    """
+    from yolact_ros.runtime.images.files import find_sources
+
+    if any(Path(name).exists() for name in names):
+        return
+    sources = find_sources(names)
+    if all(isinstance(source, Path) and not source.exists() for source in sources):
+        raise DatasetError(f"{shown(sources[0])} cannot be read: it does not exist.")
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:

@@ -128,8 +128,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         with stoppable():
             check_outputs(arguments)
             if hasattr(arguments, "model") and getattr(arguments, "backend", None) != "torch":
+                from yolact_ros.cli.inference import check_sources
                 from yolact_ros.cli.models import prepare_model
 
+                if arguments.verb in ("predict", "view"):
+                    check_sources(arguments.images)
                 arguments.model = prepare_model(arguments.model, yes=arguments.yes)
             return int(arguments.run(arguments) or 0)
     except YolactError as error:
