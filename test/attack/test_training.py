@@ -171,7 +171,7 @@ def test_a_diverging_run_ends_with_an_error_message(tmp_path, config):
 def test_places_that_cannot_be_written_are_reported(tmp_path, config):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file" / "below", "/proc/x/y", tmp_path / ("n" * 300)):
-        with pytest.raises(YolactError, match="cannot be made"):
+        with pytest.raises(YolactError, match="cannot be created"):
             Trainer(config, folder)
 
 

@@ -92,7 +92,7 @@ def test_auto_takes_what_is_stored_and_nothing_else(tiny_bundle, caplog):
     for content in ("", "[1]", "{}", '{"backend": "abacus", "provider": "", "precision": ""}'):
         path.write_text(content)
         assert opened() is OnnxRuntimeBackend
-    assert caplog.text.count("is ignored") == 4
+    assert caplog.text.count("Ignoring") == 4
 
 
 def test_a_choice_whose_library_is_gone_is_ignored(tiny_bundle, monkeypatch, caplog):
@@ -168,7 +168,7 @@ def test_the_command_compares_and_stores(tiny_bundle, tmp_path, capsys):
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert rows[0]["config"]["backend"] == "onnxruntime" and rows[0]["mask_ap"] == 0.0
     stored = json.loads(choice.choice_file(tiny_bundle.description.identity).read_text())
-    assert f"takes {stored['backend']} {stored['precision']} on this machine" in text
+    assert f"uses {stored['backend']} {stored['precision']} on this machine" in text
 
 
 def test_the_table_has_a_row_for_each_way():

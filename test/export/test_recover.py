@@ -73,5 +73,5 @@ def test_int8_has_not_all_digits(tiny_bundle, monkeypatch):
     path = tiny_bundle.folder / "model.json"
     content = json.loads(path.read_text()) | {"precision": "int8"}
     path.write_text(json.dumps(content | {"checksum": checksum(content)}))
-    with pytest.raises(BundleError, match="int8.*made from"):
+    with pytest.raises(BundleError, match="int8.*created from"):
         recover_checkpoint(tiny_bundle.folder, tiny_bundle.folder / "x.pth")

@@ -120,7 +120,7 @@ def test_the_suggested_rate_is_where_the_loss_falls_fastest():
     losses = (5 - 4 / (1 + np.exp(-6 * (position + 3))) + np.maximum(position + 1, 0) * 9).tolist()
     # The moving average follows by about nine steps of a tenth of a decade.
     assert 1e-3 < tuning.steepest(rates, losses) < 1e-2
-    for rising in ([], [1.0, 2.0, 3.0]):
+    for rising in ([], np.linspace(1, 3, 40).tolist(), [4.0, *np.linspace(1, 3, 60)]):
         with pytest.raises(ConfigError, match="fell at no learning rate"):
             tuning.steepest(rates, rising)
 

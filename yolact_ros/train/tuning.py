@@ -36,6 +36,7 @@ RATE_STEPS = 100
 RATES = (1e-6, 1.0)
 SMOOTHING = 0.9
 DIVERGED = 4.0  # times the smallest smoothed loss
+SETTLED = 10  # steps until the smoothed loss no longer follows single batches
 
 
 def choose_cpu_precision(config: TrainConfig, processes: DistributedContext) -> TrainConfig:
@@ -144,7 +145,7 @@ def _peak_memory(trainer: Trainer, config: TrainConfig, *, images: int) -> float
 
 
 def find_rate(config: TrainConfig, processes: DistributedContext) -> float:
-    """Return the learning rate at which the loss falls fastest, by a range test.
+    """Return the `optimizer.learning_rate` at which the loss falls fastest, by a range test.
 
     The rate grows exponentially over `RATE_STEPS` steps until the loss diverges (Smith 2017,
     "Cyclical learning rates for training neural networks", section 3.3).
@@ -173,7 +174,9 @@ def find_rate(config: TrainConfig, processes: DistributedContext) -> float:
             losses.append(sum(values.values()))
             if smooth(losses)[-1] > DIVERGED * smooth(losses).min():
                 break
-    return steepest(rates[: len(losses)], losses)
+    # The recipe states the rate of its own batch size.
+    scale = (config.recipe_batch_size or config.batch_size) / config.batch_size
+    return scale * steepest(rates[: len(losses)], losses)
 
 
 def smooth(losses: list[float]) -> np.ndarray:
@@ -191,7 +194,7 @@ def steepest(rates: np.ndarray, losses: list[float]) -> float:
     Raises:
         ConfigError: the loss never falls.
     """
-    means = smooth(losses)
+    means, rates = smooth(losses)[SETTLED:], rates[SETTLED:]
     lowest = int(means.argmin()) if len(means) else 0
     if lowest < 2:
         raise ConfigError("The loss fell at no learning rate; check the data and the recipe.")

@@ -101,7 +101,7 @@ def stored_choice(bundle: Bundle, config: BackendConfig) -> BackendConfig:
         if chosen not in candidates(bundle):
             raise BackendError(f"{path} names {label(chosen)}, which is not available here.")
     except (BackendError, ConfigError, KeyError, TypeError, OSError) as error:
-        LOG.warning("Ignoring the stored choice of a backend: %s", error)
+        LOG.warning("Ignoring %s, the stored choice of a backend: %r", path, error)
         return config
     LOG.info("%s runs on %s, as chosen in %s", bundle.folder, label(chosen), path)
     return replace(config, **{name: getattr(chosen, name) for name in STORED})

@@ -336,7 +336,7 @@ def test_a_backend_can_be_closed_while_work_is_queued(tiny_bundle, backend_of):
     runs = backend.test_engines["detect"].runs
     backend.close()
     assert backend.test_engines["detect"].runs == runs + 1  # it was waited for
-    with pytest.raises(BackendError, match="no graph 'detect'; it has: none: it was closed"):
+    with pytest.raises(BackendError, match="the graph 'detect'; it has: none: it was closed"):
         backend.run("detect", {"image": pictures(1)[0]})
 
 
@@ -361,7 +361,7 @@ def test_inputs_that_do_not_fit_are_refused(tiny_bundle, backend_of, inputs, wor
 
 
 def test_a_graph_that_the_bundle_lacks_is_named(tiny_bundle, backend_of):
-    with pytest.raises(BackendError, match="no graph 'keyframe'; it has: detect"):
+    with pytest.raises(BackendError, match="the graph 'keyframe'; it has: detect"):
         backend_of(tiny_bundle).run("keyframe", {})
 
 
