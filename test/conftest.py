@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
+# Tests that limit the size of files would otherwise leave truncated bytecode for later processes.
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+sys.dont_write_bytecode = True
 
 from yolact_ros.config import FlowConfig, ModelConfig
 from yolact_ros.runtime.bundle import ModelDescription
