@@ -177,7 +177,7 @@ class Client:
     """A camera and a planner in one: sends images to a node in a namespace, takes its results.
 
     Attributes:
-        period_ms: by which each image's stamp lies behind the last one's.
+        period_ms: milliseconds from the stamp of each image to that of the next.
         stamp_ms: of the last image.
     """
 

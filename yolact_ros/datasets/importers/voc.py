@@ -202,7 +202,7 @@ def find_objects(
 
     Args:
         class_image: (H, W, 3) or (H, W) uint8, see `read_colours`.
-        object_image: likewise for the objects; each colour is one object.
+        object_image: as `class_image`, but for the objects; each colour is one object.
         classes: class names from number 1 on.
         colours: names by colour, see `read_labelmap`; they replace Pascal's.
         findings: receives the objects that cannot be used.
