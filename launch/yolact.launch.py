@@ -139,7 +139,7 @@ def _launch(context: LaunchContext) -> list[SetEnvironmentVariable | LifecycleNo
     if several and (given["image"] or driver):
         raise RuntimeError(
             "Launch arguments: image and camera are for one camera, cameras is for several. Omit "
-            "one of them out; multi_camera.launch.py leads the topics of several cameras."
+            "one of them; multi_camera.launch.py sets the topics of several cameras."
         )
     topics = {name: given[name] or driver.get("topics", {}).get(name, "") for name in TOPICS}
     values = {
