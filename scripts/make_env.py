@@ -170,7 +170,7 @@ def install_packages(use):
         progress=re.compile(r"^\s*(?:Collecting|Downloading) ([\w.-]+)|^(Installing) collected"),
         failure=NoPackages,
     )
-    mend_wheels()
+    relocate_wheels()
     check = subprocess.run(
         [PYTHON, "-c", "import rclpy"], capture_output=True, text=True, cwd=VENV, env=build_env()
     )
@@ -209,15 +209,17 @@ def make_venv(wanted):
     made_with.write_text(identity)
 
 
-def mend_wheels():
+def relocate_wheels():
     """Replace two paths of the machine that built the ROS 2 wheels with those of this one."""
     headers, packages = python_path("include"), python_path("purelib")
     for path in VENV.glob("share/*/cmake/*Export.cmake"):
         text = path.read_text()
-        mended = re.sub(r"/opt/python/[\w-]+/include/python3\.\d+", headers, text)
-        mended = re.sub(r"/opt/python/[\w-]+/lib/python3\.\d+/site-packages", packages, mended)
-        if mended != text:
-            path.write_text(mended)
+        relocated = re.sub(r"/opt/python/[\w-]+/include/python3\.\d+", headers, text)
+        relocated = re.sub(
+            r"/opt/python/[\w-]+/lib/python3\.\d+/site-packages", packages, relocated
+        )
+        if relocated != text:
+            path.write_text(relocated)
 
 
 def python_path(name):

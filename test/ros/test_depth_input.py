@@ -35,8 +35,8 @@ def camera(ros):
         node,
         "front",
         keeps_all=False,
-        wants_depth=lambda: wanted.depth,
-        wants_info=lambda: wanted.info,
+        needs_depth=lambda: wanted.depth,
+        needs_info=lambda: wanted.info,
     )
     publishers = [
         node.create_publisher(Image, "front/depth/image", QoSProfile(depth=10)),
@@ -102,7 +102,7 @@ def test_depth_is_found_by_its_stamp_and_words_say_what_is_missing(camera):
 
 
 def test_compressed_depth_is_found_on_the_plugins_topic_and_named_where_it_is_not_heard(camera):
-    node, wanted = camera.node, {"wants_depth": lambda: True, "wants_info": lambda: True}
+    node, wanted = camera.node, {"needs_depth": lambda: True, "needs_info": lambda: True}
     name = f"{node.get_namespace()}/rear/depth/image"
     plugin = node.create_publisher(CompressedImage, f"{name}/compressedDepth", 1)
     raw = DepthInput(node, "rear", keeps_all=False, **wanted)
@@ -134,7 +134,7 @@ def test_compressed_depth_is_found_on_the_plugins_topic_and_named_where_it_is_no
 
 def test_nobody_waits_for_depth_that_nobody_publishes(ros):
     node = rclpy.create_node("alone", namespace=f"/test{time.monotonic_ns() % 10**9}")
-    wanted = {"wants_depth": lambda: True, "wants_info": lambda: True}
+    wanted = {"needs_depth": lambda: True, "needs_info": lambda: True}
     depth = DepthInput(node, "", keeps_all=False, **wanted)
     started = time.monotonic()
     assert depth.view(STAMP, (4, 6), settings=DepthSettings(depth_wait=10.0)) is None

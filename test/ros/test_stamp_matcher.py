@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from yolact_ros.ros.inputs.stamp_matcher import Pairing
+from yolact_ros.ros.inputs.stamp_matcher import StampMatcher
 
 MS = 10**6
 
@@ -17,23 +17,23 @@ def test_an_equal_stamp_is_found_at_once_in_any_order_of_arrival():
     chance = random.Random(4)
     for _ in range(50):
         stamps = chance.sample(range(1000), 10)
-        pairing: Pairing[str] = Pairing()
+        matcher: StampMatcher[str] = StampMatcher()
         for stamp in stamps:
-            pairing.put(stamp, str(stamp))
+            matcher.put(stamp, str(stamp))
         for stamp in chance.sample(stamps, 10):
-            assert pairing.take(stamp, tolerance=0, timeout=0.0) == str(stamp)
+            assert matcher.take(stamp, tolerance=0, timeout=0.0) == str(stamp)
 
 
 def test_with_a_tolerance_it_is_always_the_nearest():
     chance = random.Random(5)
     for _ in range(200):
         stamps = chance.sample(range(1000), chance.randint(0, 8))
-        pairing: Pairing[int] = Pairing()
+        matcher: StampMatcher[int] = StampMatcher()
         for stamp in stamps:
-            pairing.put(stamp, stamp)
+            matcher.put(stamp, stamp)
         wanted, tolerance = chance.randrange(1000), chance.randrange(100)
         near = [stamp for stamp in stamps if abs(stamp - wanted) <= tolerance]
-        found = pairing.take(wanted, tolerance=tolerance, timeout=0.0)
+        found = matcher.take(wanted, tolerance=tolerance, timeout=0.0)
         if near:
             assert abs(found - wanted) == min(abs(stamp - wanted) for stamp in near)
         else:
@@ -41,11 +41,11 @@ def test_with_a_tolerance_it_is_always_the_nearest():
 
 
 def test_only_the_newest_items_are_kept_and_one_stamp_holds_one():
-    pairing: Pairing[str] = Pairing(keep=3)
+    matcher: StampMatcher[str] = StampMatcher(keep=3)
     for stamp in (1, 2, 3, 3, 4):
-        pairing.put(stamp, f"item {stamp}")
-    assert pairing.take(1, tolerance=0, timeout=0.0) is None
-    assert [pairing.take(s, tolerance=0, timeout=0.0) for s in (2, 3, 4)] == [
+        matcher.put(stamp, f"item {stamp}")
+    assert matcher.take(1, tolerance=0, timeout=0.0) is None
+    assert [matcher.take(s, tolerance=0, timeout=0.0) for s in (2, 3, 4)] == [
         "item 2",
         "item 3",
         "item 4",
@@ -53,43 +53,43 @@ def test_only_the_newest_items_are_kept_and_one_stamp_holds_one():
 
 
 def test_nobody_waits_for_what_can_no_longer_come():
-    pairing: Pairing[str] = Pairing()
-    pairing.put(50 * MS, "newer")
+    matcher: StampMatcher[str] = StampMatcher()
+    matcher.put(50 * MS, "newer")
     started = time.monotonic()
-    assert pairing.take(40 * MS, tolerance=0, timeout=30.0) is None
-    assert pairing.take(40 * MS, tolerance=10 * MS, timeout=30.0) == "newer"
+    assert matcher.take(40 * MS, tolerance=0, timeout=30.0) is None
+    assert matcher.take(40 * MS, tolerance=10 * MS, timeout=30.0) == "newer"
     assert time.monotonic() - started < 15.0
 
 
 def test_an_item_that_comes_late_is_waited_for_and_the_wait_ends():
-    pairing: Pairing[str] = Pairing()
-    pairing.put(1, "older")
-    late = threading.Timer(0.1, pairing.put, (7, "late"))
+    matcher: StampMatcher[str] = StampMatcher()
+    matcher.put(1, "older")
+    late = threading.Timer(0.1, matcher.put, (7, "late"))
     late.start()
-    assert pairing.take(7, tolerance=0, timeout=30.0) == "late"
+    assert matcher.take(7, tolerance=0, timeout=30.0) == "late"
     late.join()
-    assert pairing.take(8, tolerance=0, timeout=0.05) is None
+    assert matcher.take(8, tolerance=0, timeout=0.05) is None
 
 
 def test_after_a_jump_back_in_time_items_are_found_again():
-    pairing: Pairing[int] = Pairing(keep=4)
+    matcher: StampMatcher[int] = StampMatcher(keep=4)
     for stamp in (100, 101, 102, 103, 5, 6):
-        pairing.put(stamp, stamp)
-    assert pairing.take(6, tolerance=0, timeout=0.0) == 6
-    late = threading.Timer(0.05, pairing.put, (7, 7))
+        matcher.put(stamp, stamp)
+    assert matcher.take(6, tolerance=0, timeout=0.0) == 6
+    late = threading.Timer(0.05, matcher.put, (7, 7))
     late.start()
-    assert pairing.take(7, tolerance=0, timeout=30.0) == 7
+    assert matcher.take(7, tolerance=0, timeout=30.0) == 7
     late.join()
 
 
 def test_what_is_wanted_stays_however_long_the_work_on_it_takes():
-    pairing: Pairing[int] = Pairing(keep=4)
-    pairing.put(10, 10)
-    pairing.expect(10, tolerance=0)
+    matcher: StampMatcher[int] = StampMatcher(keep=4)
+    matcher.put(10, 10)
+    matcher.expect(10, tolerance=0)
     for stamp in range(20, 400, 10):
-        pairing.put(stamp, stamp)
-    assert pairing.take(10, tolerance=0, timeout=0.0) == 10
-    assert pairing.take(390, tolerance=0, timeout=0.0) == 390
+        matcher.put(stamp, stamp)
+    assert matcher.take(10, tolerance=0, timeout=0.0) == 10
+    assert matcher.take(390, tolerance=0, timeout=0.0) == 390
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -102,11 +102,11 @@ def test_in_lockstep_nothing_is_lost_and_there_is_always_room_again(tolerance, s
     depths = [(stamp + chance.randint(-tolerance, tolerance), stamp) for stamp in stamps]
     waiting = [(own, image) for own, image in depths if image not in without] * 2
     rooms: list[None] = []
-    pairing: Pairing[int] = Pairing(keep=5, on_room=lambda: rooms.append(None))
+    matcher: StampMatcher[int] = StampMatcher(keep=5, on_room=lambda: rooms.append(None))
     for image in stamps * 2:
-        pairing.expect(image, tolerance=tolerance)
-        while waiting and not pairing.is_full:
-            pairing.put(*waiting.pop(0))
-        found = pairing.take(image, tolerance=tolerance, timeout=0.0)
+        matcher.expect(image, tolerance=tolerance)
+        while waiting and not matcher.is_full:
+            matcher.put(*waiting.pop(0))
+        found = matcher.take(image, tolerance=tolerance, timeout=0.0)
         assert found == (None if image in without else image)
     assert not waiting and rooms

@@ -201,7 +201,7 @@ def copy_connection(writer: Writer, connection: Connection) -> Connection:
 
 
 @dataclass(frozen=True)
-class Workplace:
+class WorkingFolder:
     """Represents the working folder of an unfinished bag, beside its target.
 
     Attributes:

@@ -15,7 +15,7 @@ from rosbags.rosbag2 import Reader, Writer
 from yolact_ros.bag import journal
 from yolact_ros.bag.definitions import IMAGE_ANNOTATIONS, typestore
 from yolact_ros.bag.files import (
-    Workplace,
+    WorkingFolder,
     copy_connections,
     find_images,
     open_bag,
@@ -125,7 +125,7 @@ def segment_bag(
         ConfigError: the model does not support the warp of `options.keyframes`.
         BackendError: the backend fails.
     """
-    workplace = Workplace(target)
+    working = WorkingFolder(target)
     with open_bag(source) as reader:
         images = find_images(reader, options.topic)
         for topic in {connection.topic for connection in reader.connections}:
@@ -135,22 +135,22 @@ def segment_bag(
                     "--result-topic."
                 )
         stream = segmenter.stream(options.keyframes, tracker=options.tracker)
-        workplace.prepare()
+        working.prepare()
         identity = _identity(source, images[0].topic, segmenter, options)
-        with workplace.writing():
-            known = Journal(workplace.folder / "results", identity)
+        with working.writing():
+            known = Journal(working.folder / "results", identity)
         with known:
-            _check_room(source, workplace)
-            run = _Run(reader, images, segmenter, stream, options, known, workplace, result)
+            _check_room(source, working)
+            run = _Run(reader, images, segmenter, stream, options, known, working, result)
             failures = run.write(storage_of(source, target, reader), progress)
             if run.done != run.total or not run.done:
                 raise DatasetError(
                     f"The metadata of {source} count {run.total} images on {images[0].topic}, but "
                     f"the bag has {run.done}; it is damaged, or the metadata belong to another "
                     "recording. Repair it with ros2 bag reindex or mcap recover. The results are "
-                    f"kept in {workplace.folder}."
+                    f"kept in {working.folder}."
                 )
-    workplace.finish()
+    working.finish()
     return BagReport(images[0].topic, run.done, len(known), failures)
 
 
@@ -171,7 +171,7 @@ class _Run:
     stream: Stream
     options: BagOptions
     known: Journal
-    workplace: Workplace
+    working: WorkingFolder
     result: Callable[[int, float | None, Detections], None]
     done: int = 0
     _keyframe_stamp: Any = None
@@ -183,16 +183,16 @@ class _Run:
 
     def write(self, storage: Any, progress: Callable[[int, int], None]) -> dict[int, str]:
         """Write the bag; return the failures."""
-        workplace, total = self.workplace, self.total
+        working, total = self.working, self.total
         images = {connection.id for connection in self.images}
         failures: dict[int, str] = {}
-        workplace.clear_bag()
-        with workplace.writing():
-            workplace.bag.parent.mkdir()
-            writer = Writer(workplace.bag, version=BAG_VERSION, storage_plugin=storage)
+        working.clear_bag()
+        with working.writing():
+            working.bag.parent.mkdir()
+            writer = Writer(working.bag, version=BAG_VERSION, storage_plugin=storage)
             writer.open()
         try:
-            with workplace.writing():
+            with working.writing():
                 copies = copy_connections(writer, self.reader.connections)
                 added = [
                     writer.add_connection(topic, kind, typestore=typestore())
@@ -200,7 +200,7 @@ class _Run:
                 ]
             progress(0, total)
             for connection, time, data in read_messages(self.reader, self.reader.connections):
-                with workplace.writing():
+                with working.writing():
                     writer.write(copies[connection.id], time, data)
                 if connection.id not in images:
                     continue
@@ -210,16 +210,16 @@ class _Run:
                 else:
                     found = unpack_detections(entry.content)
                     messages = self._messages(data, connection.msgtype, found)
-                    with workplace.writing():
+                    with working.writing():
                         for result, message in zip(added, messages, strict=True):
                             writer.write(result, time, message)
                 self.done += 1
                 progress(self.done, total)
-            with workplace.writing():
+            with working.writing():
                 writer.close()
         except BaseException:
             writer.abort()
-            workplace.clear_bag()  # frees space; the results are in the journal
+            working.clear_bag()  # frees space; the results are in the journal
             raise
         return failures
 
@@ -231,7 +231,7 @@ class _Run:
             entry = self._segment(data, kind)
         except MessageError as error:
             entry = Entry(journal.FAILED, str(error).encode())
-        with self.workplace.writing():
+        with self.working.writing():
             self.known.append(entry)
         return entry
 
@@ -286,13 +286,13 @@ def _identity(
     }
 
 
-def _check_room(source: Path, workplace: Workplace) -> None:
+def _check_room(source: Path, working: WorkingFolder) -> None:
     """Fail before the work if the copy does not fit on the disk."""
     files = source.iterdir() if source.is_dir() else [source]
     needed = sum(file.stat().st_size for file in files if file.is_file())
-    free = shutil.disk_usage(workplace.folder).free
+    free = shutil.disk_usage(working.folder).free
     if free < needed:
         raise DatasetError(
-            f"{workplace.target} cannot be written: the copy needs {needed / 1e9:.2f} GB, but "
+            f"{working.target} cannot be written: the copy needs {needed / 1e9:.2f} GB, but "
             f"{free / 1e9:.2f} GB are free. Free some space or name another target."
         )

@@ -67,7 +67,7 @@ class Storage:
                 f"{self.root} holds files that yolact batch did not write; name a new folder."
             )
         try:
-            with self.workplace() as folder:
+            with self.scratch() as folder:
                 (folder / "probe").touch()
                 self.keep(folder / "probe", "probe")
             self.remove("probe")
@@ -75,7 +75,7 @@ class Storage:
             raise DatasetError(f"{self.root} cannot be written: {error}.") from error
 
     @contextmanager
-    def workplace(self) -> Iterator[Path]:
+    def scratch(self) -> Iterator[Path]:
         """Yield a local folder for incomplete files.
 
         On a local file system it is kept, so that the next run can continue a bag.
@@ -89,7 +89,7 @@ class Storage:
                 yield Path(temporary)
 
     def keep(self, file: Path, name: str) -> None:
-        """Move a complete file from the workplace into the folder, atomically for readers."""
+        """Move a complete file from the scratch folder into the folder, atomically for readers."""
         target = f"{self.root}/{name}"
         if isinstance(self.fs, LocalFileSystem):
             Path(target).parent.mkdir(parents=True, exist_ok=True)

@@ -65,7 +65,7 @@ class Worker:
         """
         storage = self._settings.storage
         try:
-            with storage.workplace() as folder:
+            with storage.scratch() as folder:
                 make = self._segment_bag if task.kind == BAG else self._segment_frames
                 entries, faults = make(task, folder)
                 if self._settings.table:

@@ -182,7 +182,7 @@ def _join(tasks: list[Task], settings: Settings) -> tuple[int, list[str]]:
             if re.fullmatch(r"instances/[0-9a-f]{32}\.parquet", name):
                 storage.remove(name)
     else:
-        with storage.workplace() as folder:
+        with storage.scratch() as folder:
             write_json(folder / "instances.json", entries)
             storage.keep(folder / "instances.json", "instances.json")
     return images, faults

@@ -244,8 +244,8 @@ class YolactNode(LifecycleNode):
             self,
             camera,
             keeps_all=keeps_all,
-            wants_depth=outputs.wants_depth,
-            wants_info=outputs.wants_info,
+            needs_depth=outputs.needs_depth,
+            needs_info=outputs.needs_info,
             transport=settings.inputs.depth_transport,
         )
         images = CameraInput(self, camera, inbox=self._inbox, settings=settings.inputs)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from yolact_ros.errors import BackendError
 from yolact_ros.msg import FrameStats, InstanceArray
-from yolact_ros.ros.demo.child_process import Subprogram
+from yolact_ros.ros.demo.child_process import ChildProcess
 from yolact_ros.ros.demo.video_camera import IMAGE_QOS
 from yolact_ros.ros.messages.images import message_from_bgr
 
@@ -28,7 +28,7 @@ SETTLE_S = 0.5  # for discovery on both sides
 class BenchmarkCamera(Node):
     """Publishes images and can subscribe to the node's results."""
 
-    def __init__(self, node: Subprogram) -> None:
+    def __init__(self, node: ChildProcess) -> None:
         super().__init__("camera", namespace=NAMESPACE)
         self.stats: list[FrameStats] = []
         self._node = node

@@ -21,7 +21,7 @@ import numpy as np
 from yolact_ros.msg import FrameStats
 from yolact_ros.ros.benchmark.camera import NAMESPACE, BenchmarkCamera
 from yolact_ros.ros.benchmark.model import write_benchmark_model
-from yolact_ros.ros.demo.child_process import Subprogram, run_with_node
+from yolact_ros.ros.demo.child_process import ChildProcess, run_with_node
 from yolact_ros.ros.outputs.topics import image_topics
 
 RATE = 30.0  # images per second
@@ -108,7 +108,7 @@ class NodeBenchmark:
         return camera.stats[before + 2 :]
 
     @contextmanager
-    def _cpu(self, what: str, node: Subprogram, goal: str = "") -> Iterator[None]:
+    def _cpu(self, what: str, node: ChildProcess, goal: str = "") -> Iterator[None]:
         """Print the node's CPU time during the block, in percent of one core."""
         cpu, started = cpu_seconds(node.pid), time.monotonic()
         yield
@@ -119,11 +119,11 @@ class NodeBenchmark:
         print(f"{what:<45}  {value:<30}  {goal}".rstrip(), flush=True)
 
 
-def start_node(model: Path) -> Subprogram:
+def start_node(model: Path) -> ChildProcess:
     """Start the node on a model, in the benchmark's namespace."""
     # Run the network on every image, because its cost is known.
     words = ("-p", f"model:={model}", "-p", "threads:=1", "-p", "propagated_frames:=0")
-    return Subprogram("yolact_node", "-r", f"__ns:={NAMESPACE}", *words)
+    return ChildProcess("yolact_node", "-r", f"__ns:={NAMESPACE}", *words)
 
 
 def main() -> int:

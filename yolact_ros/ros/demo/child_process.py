@@ -45,7 +45,7 @@ def run_with_node(name: str, work: Callable[[], int]) -> int:
         rclpy.try_shutdown()
 
 
-class Subprogram:
+class ChildProcess:
     """Runs a program of this package in its own process until the block ends."""
 
     def __init__(self, name: str, *arguments: str, output: IO[str] | None = None) -> None:
@@ -66,7 +66,7 @@ class Subprogram:
             stderr=output,
         )
 
-    def __enter__(self) -> Subprogram:
+    def __enter__(self) -> ChildProcess:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -18,7 +18,7 @@ from sensor_msgs.msg import Image
 
 from yolact_ros.errors import ConfigError
 from yolact_ros.msg import FrameStats, InstanceArray
-from yolact_ros.ros.demo.child_process import Subprogram, run_with_node
+from yolact_ros.ros.demo.child_process import ChildProcess, run_with_node
 from yolact_ros.ros.demo.overlay_video import OverlayVideo
 from yolact_ros.ros.demo.video_camera import video_rate
 from yolact_ros.ros.messages.images import bgr_from_message
@@ -124,13 +124,13 @@ def run(clip: Path, model: str, *, output: Path) -> int:
     arguments = ["-r", f"image:={CAMERA_TOPIC}"]
     if model:
         arguments += ["-p", f"model:={model}"]
-    with Subprogram("yolact_node", *arguments) as node:
+    with ChildProcess("yolact_node", *arguments) as node:
         deadline = time.monotonic() + START_S
         while not listener.count_subscribers(CAMERA_TOPIC):
             rclpy.spin_once(listener, timeout_sec=0.1)
             if node.status is not None or time.monotonic() > deadline:
                 return _report_end(node)
-        with Subprogram("camera", "-p", f"video:={clip}") as camera:
+        with ChildProcess("camera", "-p", f"video:={clip}") as camera:
             while camera.status is None and node.status is None:
                 rclpy.spin_once(listener, timeout_sec=0.1)
             if camera.status:
@@ -152,7 +152,7 @@ def run(clip: Path, model: str, *, output: Path) -> int:
     return 0
 
 
-def _report_end(process: Subprogram) -> int:
+def _report_end(process: ChildProcess) -> int:
     if process.status is None:
         print(f"demo: {process.name} was not ready after {START_S:.0f} s.", file=sys.stderr)
     else:

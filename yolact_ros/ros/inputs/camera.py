@@ -60,7 +60,7 @@ class CameraInput:
         self._node = node
         self._keeps_all = settings.queue_policy == "all"
         self._subscription: Subscription[Any] | None = None
-        self._group: WhileThereIsRoom | None = None
+        self._group: BackpressureGroup | None = None
         keep = settings.queue_size if self._keeps_all else 0
         self.mailbox: Mailbox[CameraFrame] = inbox.new_mailbox(
             keep=keep, on_room=partial(wake_executor, node)
@@ -71,7 +71,7 @@ class CameraInput:
         if self._subscription is not None:
             return
         qos = image_qos(keeps_all=self._keeps_all)
-        self._group = WhileThereIsRoom(lambda: self.mailbox.is_full)
+        self._group = BackpressureGroup(lambda: self.mailbox.is_full)
         self._subscription = self.watch.subscribe(
             self._type, self._on_image, qos, callback_group=self._group
         )
@@ -106,10 +106,10 @@ def wake_executor(node: Node) -> None:
         node.executor.wake()
 
 
-class WhileThereIsRoom(MutuallyExclusiveCallbackGroup):
-    """Lets the executor take a message only when there is room for it.
+class BackpressureGroup(MutuallyExclusiveCallbackGroup):
+    """Lets the executor take a message only while there is room for it.
 
-    This is back-pressure without a waiting thread: untaken messages stay with the middleware, and
+    This is backpressure without a waiting thread: untaken messages stay with the middleware, and
     parameters and services are still answered.
     """
 

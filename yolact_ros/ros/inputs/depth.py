@@ -15,10 +15,10 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from yolact_ros.errors import MessageError
-from yolact_ros.ros.inputs.camera import WhileThereIsRoom, image_qos, image_topic, wake_executor
+from yolact_ros.ros.inputs.camera import BackpressureGroup, image_qos, image_topic, wake_executor
 from yolact_ros.ros.inputs.graph import explain_silence
 from yolact_ros.ros.inputs.qos import SubscriptionEventCallbacks, SubscriptionWatch
-from yolact_ros.ros.inputs.stamp_matcher import Pairing
+from yolact_ros.ros.inputs.stamp_matcher import StampMatcher
 from yolact_ros.ros.parameters.settings import DepthSettings
 from yolact_ros.runtime.depth.images import PREFIX
 from yolact_ros.runtime.depth.messages import intrinsics_of, metres_of
@@ -47,8 +47,8 @@ class DepthInput:
         camera: str,
         *,
         keeps_all: bool,
-        wants_depth: Callable[[], bool],
-        wants_info: Callable[[], bool],
+        needs_depth: Callable[[], bool],
+        needs_info: Callable[[], bool],
         transport: str = "raw",
     ) -> None:
         """Create the input, which checks for subscribers every `LOOK_S` seconds.
@@ -59,8 +59,8 @@ class DepthInput:
             node: node that owns the subscriptions.
             camera: name of the camera, the prefix of the topic names; may be empty.
             keeps_all: whether every image of the camera, and so every depth image, must be kept.
-            wants_depth: returns whether a topic that needs depth has a subscriber.
-            wants_info: returns whether a topic that needs the calibration has a subscriber.
+            needs_depth: returns whether a topic that needs depth has a subscriber.
+            needs_info: returns whether a topic that needs the calibration has a subscriber.
             transport: transport of the depth images, `raw` or `compressedDepth`.
         """
         prefix = f"{camera}/" if camera else ""
@@ -69,18 +69,18 @@ class DepthInput:
         self._node = node
         # Whether it is wanted, the message type and the callback of each topic.
         self._topics: dict[str, tuple[Callable[[], bool], type, Callable[[Any], None]]] = {
-            depth: (wants_depth, self._kind, self._on_depth),
-            info: (wants_info, CameraInfo, self._on_info),
+            depth: (needs_depth, self._kind, self._on_depth),
+            info: (needs_info, CameraInfo, self._on_info),
         }
         self._topic = node.resolve_topic_name(depth)
         self._info_topic = node.resolve_topic_name(info)
         self._subscriptions: dict[str, Any] = {}
-        self._groups: dict[str, WhileThereIsRoom] = {}  # callback groups by topic
+        self._groups: dict[str, BackpressureGroup] = {}  # callback groups by topic
         self._latched: Any = None  # a second subscription to the calibration
         self._lock = threading.Lock()  # the executor and transitions may run in different threads
         self._closed = False
         self._keeps_all = keeps_all
-        self._images = self._new_pairing()
+        self._images = self._new_matcher()
         self._info: CameraInfo | None = None
         self._rays: tuple[Intrinsics, np.ndarray] | None = None
         self._unpublished = False  # whether the missing publisher has been logged
@@ -208,7 +208,7 @@ class DepthInput:
             if is_wanted and topic not in self._subscriptions:
                 in_lockstep = self._keeps_all and is_depth
                 qos = image_qos(keeps_all=True) if in_lockstep else depth_qos()
-                group = WhileThereIsRoom(self._is_full) if is_depth else WhileThereIsRoom()
+                group = BackpressureGroup(self._is_full) if is_depth else BackpressureGroup()
                 watch = SubscriptionWatch(self._node, topic)
                 self._groups[topic] = group
                 self._subscriptions[topic] = watch.subscribe(
@@ -224,7 +224,7 @@ class DepthInput:
         if self._topics[topic][1] is CameraInfo:
             self._unlatch()
         else:
-            self._images = self._new_pairing()  # frees the depth images
+            self._images = self._new_matcher()  # frees the depth images
 
     def _latch(self, topic: str) -> None:
         """Also subscribe with transient local durability if calibration is published that way.
@@ -252,8 +252,10 @@ class DepthInput:
             self._node.destroy_subscription(self._latched)
             self._latched = None
 
-    def _new_pairing(self) -> Pairing[Image | CompressedImage]:
-        return Pairing(on_room=partial(wake_executor, self._node) if self._keeps_all else None)
+    def _new_matcher(self) -> StampMatcher[Image | CompressedImage]:
+        return StampMatcher(
+            on_room=partial(wake_executor, self._node) if self._keeps_all else None
+        )
 
     def _is_full(self) -> bool:
         return self._images.is_full

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Pairing(Generic[T]):
+class StampMatcher(Generic[T]):
     """Keeps items of one topic until they are taken by stamp.
 
     One thread puts items; others announce the stamp that they are processing, then take, and wait

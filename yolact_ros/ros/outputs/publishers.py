@@ -80,13 +80,13 @@ class Outputs:
             if publisher is not None:
                 self._node.destroy_publisher(publisher)
 
-    def wants_depth(self) -> bool:
+    def needs_depth(self) -> bool:
         """Return whether a 3-D topic has a subscriber; callable from any thread."""
         return any(p.get_subscription_count() for p in self._space_publishers.values())
 
-    def wants_info(self) -> bool:
+    def needs_info(self) -> bool:
         """Return whether a topic that needs the camera's calibration has a subscriber."""
-        return self.wants_depth() or bool(self._publishers[self._info].get_subscription_count())
+        return self.needs_depth() or bool(self._publishers[self._info].get_subscription_count())
 
     def publish_labels(self, class_names: tuple[str, ...], *, threshold: float) -> None:
         """Publish `~/label_info` if it has changed; late subscribers receive it as well."""
@@ -116,7 +116,7 @@ class Outputs:
             if number == 0:
                 now = self._node.get_clock().now().to_msg()
                 latency_ms = milliseconds_since(result.header.stamp, now)
-        if self.wants_depth():
+        if self.needs_depth():
             if self._space_thread is None:
                 self.publish_space(result)
             else:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from yolact_ros.errors import YolactError
 from yolact_ros.ros.benchmark.model import write_benchmark_model
-from yolact_ros.ros.demo.child_process import Subprogram, run_with_node
+from yolact_ros.ros.demo.child_process import ChildProcess, run_with_node
 from yolact_ros.ros.soak.world import CAMERAS, NAMESPACE, World
 
 SETTLE_S = 10.0  # between two checks of an idle node
@@ -64,7 +64,7 @@ class Soak:
         self.measured.append(measured)
         with (
             log.open("w") as output,
-            Subprogram("yolact_node", *names, *words, output=output) as node,
+            ChildProcess("yolact_node", *names, *words, output=output) as node,
         ):
             try:
                 self._world.watch(node)

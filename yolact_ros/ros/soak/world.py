@@ -24,7 +24,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from yolact_ros.errors import BackendError
 from yolact_ros.msg import FrameStats, InstanceArray
-from yolact_ros.ros.demo.child_process import Subprogram
+from yolact_ros.ros.demo.child_process import ChildProcess
 from yolact_ros.ros.demo.video_camera import IMAGE_QOS
 from yolact_ros.ros.diagnostics.publisher import memory_mb
 from yolact_ros.ros.outputs.topics import image_topics, space_topics
@@ -90,7 +90,7 @@ class World(Node):
         self.counts: dict[str, int] = {}
         self.faults: list[str] = []
         self._draw = draw
-        self._process: Subprogram | None = None
+        self._process: ChildProcess | None = None
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
         self._is_compressed = False  # transport since the last transition configure
@@ -114,7 +114,7 @@ class World(Node):
         self._keyframe: Any = self.create_client(Trigger, "yolact/force_keyframe")
         self._enable: Any = self.create_client(SetBool, "yolact/set_enabled")
 
-    def watch(self, process: Subprogram) -> None:
+    def watch(self, process: ChildProcess) -> None:
         """Attach to the node of a new process, and wait until it is ready."""
         self._process = process
         self._take_transport(compressed=False)
