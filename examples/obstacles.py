@@ -20,7 +20,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 @dataclass(frozen=True)
 class Obstacle:
-    """A box: distance of its near side, and left and right side, in metres."""
+    """Describes a box by its near side, left side and right side, in metres."""
 
     name: str
     distance: float
@@ -29,7 +29,7 @@ class Obstacle:
 
 
 def obstacles(message: MarkerArray) -> list[Obstacle]:
-    """Read the boxes of a message; the nearest one comes first."""
+    """Read the boxes of a message, nearest first."""
     # A name may start with the track id: "#3 mug".
     names = {marker.id: marker.text for marker in message.markers if marker.ns == "names"}
     found = []

@@ -11,7 +11,7 @@ from yolact_ros import Segmenter
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("video")
-parser.add_argument("--frames", type=int, default=0, help="stop after so many; 0 = all")
+parser.add_argument("--frames", type=int, default=0, help="stop after N frames (0 = never)")
 parser.add_argument("--model", default="tabletop")
 arguments = parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""A camera that plays a video, and the node that segments it.
+"""Launch a camera that plays a video, and the node that segments it.
 
 ros2 launch yolact_ros demo.launch.py
 """

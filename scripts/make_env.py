@@ -95,7 +95,7 @@ def main():
         "--distro",
         choices=list(ROS_WHEELS),
         default="kilted",
-        help="which ROS 2 to install where none has been sourced",
+        help="ROS 2 distribution to install if none is sourced",
     )
     arguments = parser.parse_args()
     use = arguments.use
@@ -108,7 +108,7 @@ def main():
         print(f"make env: {failure}", file=sys.stderr)
         return failure.status
     except KeyboardInterrupt:
-        print("make env: interrupted; run it again to go on", file=sys.stderr)
+        print("make env: interrupted; run it again to continue", file=sys.stderr)
         return 130
     if work:
         print(f"Environment ready after {time.monotonic() - started:.0f} s.")
@@ -285,7 +285,7 @@ def build_env():
 
 
 def digest(files, words):
-    """SHA-256 over the names and content of `files` and over `words`."""
+    """Return the SHA-256 of the names and content of `files` and of `words`."""
     total = hashlib.sha256()
     for path in files:
         total.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")

@@ -65,9 +65,14 @@ def main() -> int:
     parser.add_argument("checkpoint", type=Path, nargs="?", help="needs torch")
     parser.add_argument("--bundles", type=Path, nargs="+", default=[], help="made on a PC")
     parser.add_argument(
-        "--images", type=Path, required=True, help="folder of images like those to come"
+        "--images",
+        type=Path,
+        required=True,
+        help="folder of images similar to those to be segmented",
     )
-    parser.add_argument("--annotations", type=Path, help="COCO's format, of those images: adds AP")
+    parser.add_argument(
+        "--annotations", type=Path, help="COCO annotations of these images, to measure AP"
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("out/gpu"))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8])
@@ -216,7 +221,7 @@ class GpuRun:
         import torch
 
         if not torch.cuda.is_available():
-            print("left out: torch finds no GPU")
+            print("skipped: torch finds no GPU")
             return
         from yolact_ros.model.weights.checkpoint import load_model
         from yolact_ros.runtime.backends.pytorch import TorchBackend

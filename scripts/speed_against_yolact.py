@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--frames", type=int, default=20)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     image = synthetic_image(SIZE)

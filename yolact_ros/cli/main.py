@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         extra = arguments.verb if arguments.verb in extras else extras[0]
         print(
-            f"yolact {arguments.verb}: needs {error.name}, which is not installed; install it "
+            f"yolact {arguments.verb}: requires {error.name}, which is not installed; install it "
             f"with: pip install 'yolact_ros[{extra}]'",
             file=sys.stderr,
         )

@@ -30,16 +30,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact predict`."""
     add_images_argument(parser)
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write boxes, scores and masks (COCO RLE) here"
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write boxes, scores and masks (COCO RLE) to this file",
     )
     parser.add_argument(
-        "--overlay", type=Path, metavar="FOLDER", help="write images and videos with masks here"
+        "--overlay",
+        type=Path,
+        metavar="FOLDER",
+        help="write images and videos with masks to this folder",
     )
     parser.add_argument(
         "--save-txt",
         type=Path,
         metavar="FOLDER",
-        help="write a text file of polygons for each image here, in the YOLO format",
+        help="write a text file of polygons in the YOLO format for each image to this folder",
     )
     parser.add_argument("--show", action="store_true", help="show the images in a window")
     parser.add_argument(

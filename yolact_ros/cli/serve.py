@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     for model in arguments.models:  # report missing libraries now, not in the browser
         Segmenter.open(model, backend=backend).close()
     page = build_page(tuple(arguments.models), backend)
-    print(f"http://127.0.0.1:{arguments.port} (Ctrl-C ends it)", flush=True)
+    print(f"http://127.0.0.1:{arguments.port} (press Ctrl-C to stop)", flush=True)
     try:
         page.launch(
             server_name="127.0.0.1",

@@ -1,4 +1,4 @@
-"""COCO average precision of results that `yolact predict --json` or `yolact batch` has written."""
+"""Compute the COCO average precision of results of `yolact predict --json` or `yolact batch`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def evaluate_results(path: Path, dataset: CocoDataset, *, limit: int | None = No
     wrong = [name for name, matching in zip(names, found, strict=True) if len(matching) != 1]
     if wrong or not names:
         raise DatasetError(
-            f"{path} has not exactly one entry for {len(wrong)} of {len(names)} images of "
+            f"{path} does not have exactly one entry for {len(wrong)} of {len(names)} images of "
             f"{dataset.annotations_path}: {', '.join(wrong[:10])}. Segment all of them together."
         )
     for index, (entry,) in enumerate(found):

@@ -76,7 +76,7 @@ class DistributedContext:
         """
         if batch_size % self.count:
             raise ConfigError(
-                f"batch_size is {batch_size}, which {self.count} processes cannot share evenly; "
+                f"batch_size is {batch_size}, not divisible by the {self.count} processes; "
                 f"set it to a multiple of {self.count}. It counts the images of all processes."
             )
         return batch_size // self.count

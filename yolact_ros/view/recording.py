@@ -197,4 +197,4 @@ class Recording:
     def _fault(self, error: Exception) -> ConfigError:
         if self._path is None:
             return ConfigError(f"The Rerun viewer does not answer: {error}.")
-        return ConfigError(f"{self._path} cannot be written: {error}. Is there space left?")
+        return ConfigError(f"{self._path} cannot be written: {error}. Check free disk space.")

@@ -82,5 +82,5 @@ def test_colours_of_coco_classes_differ():
 
 
 def test_an_image_of_another_size_is_refused():
-    with pytest.raises(ValueError, match="detections are of one of"):
+    with pytest.raises(ValueError, match="detections are of an image of"):
         draw_detections(np.zeros((10, 10, 3), np.uint8), detections([]), ())

@@ -23,7 +23,7 @@ from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
 
 @dataclass(frozen=True)
 class ModelSettings(BackendConfig):
-    """Model and backend."""
+    """Selects the model and its backend."""
 
     model: str = setting(
         DEFAULT_MODEL, "Model: name of a shipped model, bundle folder, or checkpoint file"
@@ -32,7 +32,7 @@ class ModelSettings(BackendConfig):
 
 @dataclass(frozen=True)
 class InputSettings(Checked):
-    """Cameras and their images."""
+    """Configures the cameras and their images."""
 
     cameras: tuple[str, ...] = setting(
         ("",),
@@ -79,7 +79,7 @@ class InputSettings(Checked):
 
 @dataclass(frozen=True)
 class WorkSettings(Checked):
-    """Limits on images and on failures of the model."""
+    """Limits the images and the failures of the model."""
 
     max_frame_age: float = setting(
         0.0,
@@ -102,7 +102,7 @@ class WorkSettings(Checked):
 
 @dataclass(frozen=True)
 class DiagnosticSettings(Checked):
-    """Thresholds for warnings on /diagnostics."""
+    """Sets the thresholds for warnings on /diagnostics."""
 
     target_rate: float = setting(
         0.0,
@@ -124,7 +124,7 @@ class DiagnosticSettings(Checked):
 
 @dataclass(frozen=True)
 class FrameSettings(PostprocessConfig):
-    """Detections and masks of each image."""
+    """Configures the detections and masks of each image."""
 
     mask_encoding: str = setting(
         "bits", "Form of the masks in ~/instances", choices=tuple(MASK_ENCODINGS)
@@ -133,7 +133,7 @@ class FrameSettings(PostprocessConfig):
 
 @dataclass(frozen=True)
 class DepthSettings(Checked):
-    """Depth images: matching and units."""
+    """Configures the matching and the units of depth images."""
 
     depth_wait: float = setting(
         0.05,
@@ -185,7 +185,7 @@ READ_BY_CONFIGURE = ("model", "inputs")
 
 @dataclass(frozen=True)
 class StartSettings:
-    """Start of the process."""
+    """Configures the start of the process."""
 
     autostart: bool = setting(
         True,

@@ -56,7 +56,7 @@ class TorchBackend:
                 raise BackendError(f"{path} is not a checkpoint: it is {WEB_PAGE}.") from error
             name = Path(path).name
             raise BackendError(
-                f"{path} is a checkpoint, and running one requires {error.name}, which is "
+                f"{path} is not a bundle; running a checkpoint requires {error.name}, which is "
                 f"not installed here. On a PC with 'yolact_ros[export]': yolact export {name} -o "
                 f"{Path(name).stem}; copy that folder here, and name it as the model."
             ) from error

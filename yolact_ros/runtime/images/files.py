@@ -64,7 +64,7 @@ def find_sources(names: Iterable[str | Path]) -> list[Source]:
             try:
                 urlsplit(str(name))
             except ValueError as error:
-                raise DatasetError(f"{name} is no address of a stream: {error}.") from error
+                raise DatasetError(f"{name} is not a stream address: {error}.") from error
             sources.append(live.group(1) or str(name))
         else:
             sources += [file for file in find_files([name]) if file not in sources]

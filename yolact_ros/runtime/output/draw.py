@@ -43,8 +43,8 @@ def draw_detections(
     """
     if image_bgr.shape[:2] != detections.image_size:
         raise ValueError(
-            f"The image is {image_bgr.shape[:2]} (height, width); the detections are of one of "
-            f"{detections.image_size}."
+            f"The image is {image_bgr.shape[:2]} (height, width), but the detections are of an "
+            f"image of {detections.image_size}."
         )
     canvas = np.array(image_bgr, order="C")
     line = max(1, round(min(detections.image_size) / 400))
