@@ -15,7 +15,7 @@ from __future__ import annotations
 
 
 class YolactError(Exception):
-    """Base class of all errors that this package raises on bad input or a bad environment."""
+    """Reports bad input or a bad environment; base class of all errors of this package."""
 
 
 class ConfigError(YolactError):

@@ -1,4 +1,4 @@
-"""Run one worker, which opens a model and processes its tasks one after another."""
+"""Run a worker, which opens a model and processes one task after another."""
 
 from __future__ import annotations
 

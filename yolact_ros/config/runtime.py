@@ -49,7 +49,7 @@ class BackendConfig(Checked):
 
 @dataclass(frozen=True)
 class PostprocessConfig(Checked):
-    """Settings that turn raw network output into detections."""
+    """Configures how raw network output becomes detections."""
 
     score_threshold: float = setting(0.3, "Minimum class score of a detection", range=(0.0, 1.0))
     nms: str = setting(
@@ -111,7 +111,7 @@ PROPAGATE_AUTO = -1
 
 @dataclass(frozen=True)
 class KeyframeConfig(Checked):
-    """Settings of keyframes, feature reuse and propagation.
+    """Configures keyframes, feature reuse and propagation.
 
     Between keyframes the backbone stops at C3, and the deeper features of the last keyframe are
     warped to the current image (YolactEdge).
@@ -151,7 +151,7 @@ class KeyframeConfig(Checked):
 
 @dataclass(frozen=True)
 class TrackerConfig(Checked):
-    """Settings that associate detections of consecutive images with objects."""
+    """Configures how detections of consecutive images are associated with objects."""
 
     tracking: bool = setting(True, "Assign track ids to objects")
     track_iou: float = setting(

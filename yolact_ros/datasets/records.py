@@ -17,7 +17,7 @@ import numpy as np
 
 
 class SharedRecords:
-    """Is a read-only sequence of objects; unpickling it in a process maps the same memory."""
+    """Stores a read-only sequence of objects in memory that processes map when unpickling it."""
 
     def __init__(self, objects: Iterable[Any]) -> None:
         """Write `objects` one after another, so that an iterator never holds all of them."""

@@ -1,4 +1,4 @@
-"""Options of an export, and which of them go together."""
+"""Define the options of an export, and which of them are compatible."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from yolact_ros.errors import ConfigError
 
 @dataclass(frozen=True)
 class ExportOptions(Checked):
-    """What a bundle is written for."""
+    """Configures an export."""
 
     max_detections: int = setting(100, "maximum number of detections per image")
     nms: str = setting(
@@ -66,12 +66,12 @@ class ExportOptions(Checked):
 
     @property
     def nms_in_graph(self) -> bool:
-        """Whether the graph ends in finished detections."""
+        """Return whether the graph ends in finished detections."""
         return self.nms == "graph" or self.target == "tensorrt"
 
     @property
     def deform_conv_form(self) -> str:
-        """The form of deformable convolution; auto runs wherever the target does."""
+        """Return the form of deformable convolution; auto runs wherever the target does."""
         usual = "deform_conv" if self.target == "onnxruntime" else "grid_sample"
         return usual if self.deform_conv == "auto" else self.deform_conv
 

@@ -198,7 +198,7 @@ class Detections:
 
     @cached_property
     def best_first(self) -> list[int]:
-        """Indices in descending order of the mask scores, as in every message.
+        """Return indices in descending order of the mask scores, as in every message.
 
         Where masks overlap in an image, the first ones come out on top.
         """

@@ -1,4 +1,4 @@
-"""Numbers of `builtin_interfaces/Time`, of ROS and of bags without ROS alike."""
+"""Convert stamps (`builtin_interfaces/Time`) of ROS, or of bags read without ROS, to numbers."""
 
 from __future__ import annotations
 

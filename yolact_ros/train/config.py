@@ -1,4 +1,4 @@
-"""Configuration of a training run (network, data and recipe), read from YAML."""
+"""Configure a training run (network, data and recipe), and read the configuration from YAML."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_RECIPE_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Annotations and images of a data set; empty = none."""
+    """Locates the annotations and images of a data set; empty = none."""
 
     annotations: str = setting("", "COCO annotation file")
     images: str = setting("", "Folder of its images")
@@ -40,7 +40,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig(Checked):
-    """Optimizer; the defaults are those of the reference."""
+    """Configures the optimizer; the defaults are those of the reference."""
 
     name: str = setting("sgd", "Optimizer", choices=("sgd", "adamw"))
     learning_rate: float = setting(1e-3, "Highest learning rate", range=(0.0, 1.0))
@@ -60,7 +60,7 @@ class OptimizerConfig(Checked):
 
 @dataclass(frozen=True)
 class ScheduleConfig(Checked):
-    """Learning rate schedule; the defaults are those of the reference for COCO."""
+    """Configures the learning rate schedule; the defaults are those of the reference for COCO."""
 
     name: str = setting("step", "Schedule after the warm-up", choices=("step", "cosine"))
     warm_up_steps: int = setting(500, "Steps of the linear warm-up", range=(0, 1000000))
@@ -75,7 +75,7 @@ class ScheduleConfig(Checked):
 
 @dataclass(frozen=True)
 class TrainConfig(Checked):
-    """Settings of a training run; the defaults are the recipe of the paper (YOLACT section 5)."""
+    """Configures a training run; the defaults are the recipe of the paper (YOLACT section 5)."""
 
     model: ModelConfig = YOLACT_RESNET50
     training: DataConfig = DataConfig()

@@ -170,7 +170,7 @@ def repeat_factors(classes: Sequence[Collection[int]], *, threshold: float) -> n
 
 
 class ValidationSamples(Dataset):
-    """Unaugmented images at the network's size: `count` of them, spread over the data set.
+    """Provides `count` unaugmented images of the data set, evenly spaced, at the network's size.
 
     With `pairs`, each has a keyframe made from it, which is always the same.
     """

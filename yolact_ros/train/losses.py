@@ -24,7 +24,7 @@ LOSS_NAMES = ("box", "class", "mask", "semantic", "mask_iou", "box_mask")
 
 @dataclass(frozen=True)
 class LossConfig(Checked):
-    """Weights and limits of the losses; the defaults are the reference's."""
+    """Configures the weights and limits of the losses; the defaults are the reference's."""
 
     box_weight: float = setting(1.5, "Weight of the box loss", range=(0.0, 1e3))
     class_weight: float = setting(1.0, "Weight of the class loss", range=(0.0, 1e3))

@@ -17,7 +17,7 @@ MAX_WARP_SIDE = 32000  # pixels
 
 @dataclass(frozen=True)
 class Window:
-    """Is a half-open rectangle in pixels of an image; it may extend beyond the image."""
+    """Describes a half-open rectangle in pixels of an image, which may extend beyond the image."""
 
     left: int
     top: int

@@ -58,7 +58,7 @@ class DetectTensors(NamedTuple):
 
 
 class DetectGraph(nn.Module):
-    """Is the graph `detect` of the form `on_demand`: class scores of every prior of one image.
+    """Implements `detect` of the form `on_demand`: class scores of every prior of one image.
 
     `BoxesAndCoefficientsGraph` computes boxes and coefficients of the few priors that matter, and
     `PrototypeGraph` the prototypes inside the boxes: the same numbers with less arithmetic.
@@ -86,7 +86,7 @@ class DetectGraph(nn.Module):
 
 
 class BoxesAndCoefficientsGraph(nn.Module):
-    """Is the graph `boxes_and_coefficients`, for all priors of selected cells."""
+    """Implements the graph `boxes_and_coefficients`, for all priors of selected cells."""
 
     neighbours: Tensor
     outputs = ("boxes", "coefficients")
@@ -115,7 +115,7 @@ class BoxesAndCoefficientsGraph(nn.Module):
 
 
 class PrototypeGraph(nn.Module):
-    """Is the graph `prototypes`, for P3 or a part of it."""
+    """Implements the graph `prototypes`, for P3 or a part of it."""
 
     outputs = ("prototypes",)
 
@@ -130,7 +130,7 @@ class PrototypeGraph(nn.Module):
 
 
 class RescoreGraph(nn.Module):
-    """Is the graph `rescore`, which predicts the IoU of each mask for its own class."""
+    """Implements the graph `rescore`, which predicts the IoU of each mask for its own class."""
 
     outputs = ("mask_iou",)
 

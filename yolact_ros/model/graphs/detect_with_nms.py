@@ -54,7 +54,7 @@ class MaskTensors(NamedTuple):
 
 
 class DetectWithNmsGraph(nn.Module):
-    """Is the graph `detect` with NMS."""
+    """Implements the graph `detect` with NMS."""
 
     def __init__(self, network: Yolact, config: PostprocessConfig, *, masks: bool = False) -> None:
         """Add NMS to a network.

@@ -12,7 +12,7 @@ from yolact_ros.model.graphs.detect_with_nms import DetectWithNmsGraph
 
 
 class KeyframeGraph(nn.Module):
-    """Is the graph `keyframe`, with the outputs of `detect` and the features.
+    """Implements the graph `keyframe`, with the outputs of `detect` and the features.
 
     Attributes:
         outputs: names of the outputs, in order.
@@ -32,7 +32,7 @@ class KeyframeGraph(nn.Module):
 
 
 class NonKeyframeGraph(nn.Module):
-    """Is the graph `non_keyframe`, in which the learned flow warps the features."""
+    """Implements the graph `non_keyframe`, in which the learned flow warps the features."""
 
     def __init__(self, detect: DetectGraph | DetectWithNmsGraph) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class NonKeyframeGraph(nn.Module):
 
 
 class NonKeyframeFlowGraph(nn.Module):
-    """Is the graph `non_keyframe_flow`, in which a given flow warps the features."""
+    """Implements the graph `non_keyframe_flow`, in which a given flow warps the features."""
 
     def __init__(self, detect: DetectGraph | DetectWithNmsGraph) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ IMAGE_QOS = QoSProfile(depth=1)  # reliable, as camera drivers publish; matches 
 
 @dataclass(frozen=True)
 class CameraSettings(Checked):
-    """Parameters of the camera."""
+    """Holds the parameters of the camera."""
 
     video: str = setting("", "video file to play; must be given")
     rate: float = setting(0.0, "images per second; 0: the video's own", range=(0.0, 1000.0))

@@ -20,7 +20,7 @@ ORDER, CHANGES, REPETITION, CHOICE, MOTION = 0, 1, 2, 3, 4
 
 @dataclass(frozen=True)
 class PairConfig(Checked):
-    """Training pairs of the partial feature transform, and the weights of its losses."""
+    """Configures the pairs that train the partial feature transform, and its losses."""
 
     motion: MotionConfig = field(
         default=MotionConfig(), metadata={"doc": "Motion of pairs from stills"}

@@ -21,7 +21,7 @@ INPAINT_RADIUS = 3  # pixels around a hole that OpenCV's inpainting uses
 
 @dataclass(frozen=True)
 class MotionConfig(Checked):
-    """Motion of camera and instances from keyframe to frame; each value is drawn uniformly."""
+    """Configures the motion from keyframe to frame; each value is drawn uniformly."""
 
     shift: float = setting(0.06, "Maximum shift of the camera, in image sides", range=(0.0, 1.0))
     rotation: float = setting(6.0, "Maximum roll of the camera in degrees", range=(0.0, 90.0))

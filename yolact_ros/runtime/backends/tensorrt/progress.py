@@ -63,7 +63,7 @@ def set_monitor(config: Any, trt: Any, progress: Progress | None) -> Any:
     report = progress
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
-        """Phases contain phases, each of which is one step of its parent."""
+        """Adds up nested phases, each of which is one step of its parent."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
