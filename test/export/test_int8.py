@@ -169,12 +169,12 @@ def test_a_bundle_for_video_runs_quantized_and_says_so(bundle, tmp_path):
 
 @pytest.fixture(scope="module")
 def quantized_for_tensorrt(bundle):
-    """Exported for TensorRT and two cameras, then quantized but for one layer."""
+    """Exported for TensorRT and two cameras with masks inside, quantized but for one layer."""
     folder = bundle.parent
     export_bundle(
         folder / "model.pth",
         folder / "trt32",
-        ExportOptions(target="tensorrt", batch=2, max_detections=10),
+        ExportOptions(target="tensorrt", batch=2, max_detections=10, masks="graph"),
         images=1,
     )
     names = [STEM]
@@ -189,7 +189,7 @@ def test_for_tensorrt_what_is_not_quantized_computes_in_half(quantized_for_tenso
     assert 0 < graph.error < 1
     assert (bundle.description.target, bundle.description.precision) == ("tensorrt", "int8")
     outputs = {name: info.dtype for name, info in bundle.graphs["detect"].outputs.items()}
-    assert outputs["prototypes"] == "float16"
+    assert outputs["masks"] == "uint8"
     assert outputs["boxes"] == outputs["scores"] == "float32"
     content = onnx.shape_inference.infer_shapes(onnx.load(str(bundle.graphs["detect"].path)))
     types = {v.name: v.type.tensor_type.elem_type for v in content.graph.value_info}
@@ -257,6 +257,16 @@ def test_errors_are_measured_on_what_nms_sees():
     prototypes, probabilities = run_graph(expose_raw_outputs(content), [{"x": x}])[0]
     np.testing.assert_array_equal(prototypes, x)
     np.testing.assert_allclose(probabilities, [[0.25] * 4])
+
+
+def test_errors_are_measured_on_prototypes_where_a_graph_outputs_masks(quantized_for_tensorrt):
+    _, bundle = quantized_for_tensorrt
+    raw = run_graph(
+        expose_raw_outputs(bundle.read_graph("detect")), [{"image": np.concatenate(images(2))}]
+    )[0]
+    shapes = [value.shape for value in raw]
+    assert (1, 2 * TINY.num_prototypes, *TINY.prototype_size) in shapes
+    assert all(len(shape) >= 3 for shape in shapes)  # no rows of detections
 
 
 def test_a_layer_that_is_not_there_is_named(bundle, tmp_path):

@@ -17,7 +17,7 @@ pytest.importorskip("tensorrt_rtx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from small_graphs import GRAPHS  # noqa: E402
 
-from yolact_ros.export.half_precision import HALF_BORDERS, to_half  # noqa: E402
+from yolact_ros.export.half_precision import to_half  # noqa: E402
 from yolact_ros.runtime.backends.tensorrt.build import build_engine  # noqa: E402
 from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt  # noqa: E402
 
@@ -36,14 +36,14 @@ def test_a_graph_compiles_for_four_generations_of_gpus(
 ):
     content = graph_of(variant, name)
     if precision == "fp16":
-        content = to_half(content, half_borders=HALF_BORDERS)
+        content = to_half(content)
     engine = build_engine(content, name, library=library, capabilities=CAPABILITIES)
     assert len(engine) > 0.5 * len(content)  # the weights are in it
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_a_graph_compiles_for_one_generation_alone(graph_of, library, capability):
-    content = to_half(graph_of("tabletop_two_cameras", "detect"), half_borders=HALF_BORDERS)
+    content = to_half(graph_of("tabletop_two_cameras", "detect"))
     assert build_engine(content, "detect", library=library, capabilities=(capability,))
 
 

@@ -15,7 +15,7 @@ from onnx import TensorProto  # noqa: E402
 
 from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.config import FlowConfig, KeyframeConfig, PostprocessConfig  # noqa: E402
-from yolact_ros.errors import BackendError, BundleError, ConfigError  # noqa: E402
+from yolact_ros.errors import BackendError, ConfigError  # noqa: E402
 from yolact_ros.export.graphs import example_image  # noqa: E402
 from yolact_ros.export.options import ExportOptions  # noqa: E402
 from yolact_ros.export.to_bundle import export_bundle  # noqa: E402
@@ -195,8 +195,8 @@ def test_masks_of_the_graph_are_those_of_the_host_but_for_eight_bits(exported):
     assert (info["masks"].shape, info["masks"].dtype) == ((20, *SMALL.prototype_size), "uint8")
     picture = np.random.default_rng(3).integers(0, 256, (300, 400, 3), np.uint8)
     step = 0.5 / 255 + 1e-5  # half a step, and float arithmetic in another order
-    for image, crop in ((images(1)[0], True), (picture, False)):
-        config = PostprocessConfig(score_threshold=0.1, crop_masks=crop)
+    config = PostprocessConfig(score_threshold=0.1)
+    for image in (images(1)[0], picture):
         (expected, soft), (found, rounded) = (
             soft_masks_of(
                 Segmenter(OnnxRuntimeBackend(b, threads=1), b.description, config), image
@@ -210,6 +210,12 @@ def test_masks_of_the_graph_are_those_of_the_host_but_for_eight_bits(exported):
             differs = expected[i].mask != found[i].mask
             unsure = np.abs(enlarged(mask, image.shape[:2]) - 0.5) <= step
             assert unsure[differs].all()
+    raw = run(bundle, "keyframe", {"image": images(1)})
+    _, soft = soft_masks_of(
+        Segmenter(OnnxRuntimeBackend(plain, threads=1), plain.description, config), images(1)[0]
+    )
+    np.testing.assert_allclose(raw["masks"][: len(soft)] / 255, soft, atol=step, rtol=0)
+    np.testing.assert_array_equal(raw["masks"][: len(soft)][soft == 0], 0)  # the crop is inside
 
 
 def test_masks_of_the_graph_serve_images_between_keyframes(exported):
@@ -242,9 +248,8 @@ def enlarged(soft, size):
     )[0, 0].numpy()
 
 
-def test_prototypes_of_a_graph_that_gives_masks_are_asked_for_in_vain(exported, tmp_path, capsys):
+def test_prototypes_of_a_graph_that_gives_masks_are_asked_for_in_vain(exported):
     from yolact_ros.evaluate.prototypes import take_apart
-    from yolact_ros.export.int8_bundle import quantize_bundle
 
     bundle, _ = exported(target="tensorrt", masks="graph", keyframes=True)
     with (
@@ -252,8 +257,6 @@ def test_prototypes_of_a_graph_that_gives_masks_are_asked_for_in_vain(exported, 
         pytest.raises(BackendError, match="outputs no prototypes; export it with --masks host"),
     ):
         take_apart(segmenter, images(1)[0])
-    with pytest.raises(BundleError, match="assembles masks inside its graph.*--masks host"):
-        quantize_bundle(bundle.folder, tmp_path / "int8", images(1)[None], target="tensorrt")
     with pytest.raises(ConfigError, match="masks is 'graph'; expected host, or graph together"):
         exported(masks="graph")
 
@@ -292,11 +295,11 @@ def test_half_precision_says_so_and_keeps_detections_float(exported):
     assert bundle.description.precision == "fp16"
     assert list(bundle.graphs) == ["keyframe", "non_keyframe_flow", "non_keyframe"]
     types = {n: info.dtype for n, info in bundle.graphs["keyframe"].outputs.items()}
-    halves = ("prototypes", "x4", "x5", "lateral")
+    floats = ("boxes", "scores", "mask_scores", "coefficients", "prototypes")
     assert types == {
         "class_ids": "int32",
-        **{name: "float32" for name in ("boxes", "scores", "mask_scores", "coefficients")},
-        **{name: "float16" for name in halves},
+        **{name: "float32" for name in floats},
+        **{name: "float16" for name in ("x4", "x5", "lateral")},
     }
     inputs = {n: info.dtype for n, info in bundle.graphs["non_keyframe_flow"].inputs.items()}
     assert inputs == {"image": "uint8", "x4": "float16", "x5": "float16", "flow": "float32"}

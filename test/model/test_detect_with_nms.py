@@ -20,13 +20,7 @@ def batched_fast_nms(predictions, config):
 
 def soft_masks(prototypes, coefficients, boxes):
     """Of one image."""
-    return cropped_masks(prototypes[None], coefficients[None], boxes[None])[0]
-
-
-def cropped_masks(prototypes, coefficients, boxes):
-    """What mask re-scoring sees."""
-    masks = detect_with_nms.soft_masks(prototypes, coefficients)
-    return masks * detect_with_nms.inside_boxes(boxes, masks.shape[2:])
+    return detect_with_nms.soft_masks(prototypes[None], coefficients[None], boxes[None])[0]
 
 
 def iou(a, b):
@@ -127,12 +121,23 @@ def test_soft_masks_are_zero_outside_the_box_padded_by_one_cell():
     np.testing.assert_array_equal(masks[0], expected)
 
 
+def test_bytes_keep_every_cell_on_its_side_of_the_threshold():
+    """A cell without prototypes has exactly 1/2, which is not above the threshold of 1/2."""
+    next_to_it = np.nextafter(np.float32(0.5), np.float32([0, 1]))
+    values = np.concatenate([np.linspace(0, 1, 10_001, dtype=np.float32), [0.5], next_to_it])
+    found = detect_with_nms.to_bytes(torch.from_numpy(values)).numpy()
+    assert found.dtype == np.uint8
+    np.testing.assert_allclose(found / 255, values, rtol=0, atol=0.5 / 255 + 1e-7)
+    np.testing.assert_array_equal(found * np.float32(1 / 255) > 0.5, values > 0.5)
+    assert found[[0, 10_000, -3]].tolist() == [0, 255, 127]
+
+
 def test_each_image_of_a_batch_is_treated_as_if_it_were_alone():
     config = PostprocessConfig(score_threshold=0.4, top_k=20, max_detections=7)
     images = [random_predictions(seed) for seed in range(3)]
     batch = Predictions(*(torch.stack(tensors) for tensors in zip(*images, strict=True)))
     together = detect_with_nms.batched_fast_nms(batch, config)
-    masks = cropped_masks(batch.prototypes, together[3], together[0])
+    masks = detect_with_nms.soft_masks(batch.prototypes, together[3], together[0])
     for i, image in enumerate(images):
         alone = batched_fast_nms(image, config)
         for ours, theirs in zip(together, alone, strict=True):

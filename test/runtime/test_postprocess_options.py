@@ -188,12 +188,19 @@ def test_a_graph_with_nms_inside_refuses_another_nms(tiny):
         PostprocessConfig(top_k=100),
         REFERENCE_POSTPROCESS,
     ):
-        with pytest.raises(ConfigError, match="NMS inside its graph.*--nms host"):
+        with pytest.raises(ConfigError, match="it inside its graph.*--nms host"):
             segmenter.segment(image, postprocess=config)
-        with pytest.raises(ConfigError, match="NMS inside its graph.*--nms host"):
+        with pytest.raises(ConfigError, match="it inside its graph.*--nms host"):
             segmenter.stream(postprocess=config)
-        with pytest.raises(ConfigError, match="NMS inside its graph.*--nms host"):
+        with pytest.raises(ConfigError, match="it inside its graph.*--nms host"):
             Segmenter(tiny.FakeBackend(), description, config)
+
+
+def test_a_graph_that_crops_masks_refuses_whole_ones(tiny):
+    description = tiny.describe(tiny.TINY, form="with_masks")
+    message = "crop_masks is False.*with crop_masks True.*--masks host"
+    with pytest.raises(ConfigError, match=message):
+        Segmenter(tiny.FakeBackend(), description, PostprocessConfig(crop_masks=False))
 
 
 def test_candidates_of_a_graph_are_those_that_it_was_exported_with(tiny):

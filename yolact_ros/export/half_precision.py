@@ -16,14 +16,11 @@ import numpy as np
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.bundle import FEATURES
 
-# Inputs and outputs of a half graph that are half: prototypes, whose copy to the host takes half
-# the time, and features, which stay on the device.
-HALF_BORDERS = ("prototypes", *FEATURES)
-
 CONVOLUTIONS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 # Index of the input with the sampling positions.
 POSITIONS = {"GridSample": 1, "DeformConv": 2}
-MOVEMENTS = {"Concat", "Gather", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+# Operators that do not round, so what they make of half values is half.
+EXACT = {"Concat", "Gather", "Relu", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 # Their float values do not come from anything that could be half.
 SOURCES = {"Constant", "ConstantOfShape", "Range"}
 
@@ -34,14 +31,14 @@ FLOAT_INPUTS = {"Resize": (1, 2)}
 
 
 def to_half(
-    content: bytes, *, half_borders: Collection[str], half_sampling: bool = False
+    content: bytes, *, half_borders: Collection[str] = FEATURES, half_sampling: bool = False
 ) -> bytes:
     """Convert a float32 ONNX model.
 
     Args:
         content: serialized model.
         half_borders: inputs and outputs of the graph that become float16; all others keep their
-            types.
+            types, because converting them on the host takes longer than copying twice the bytes.
         half_sampling: whether GridSample computes in half, which halves its memory traffic; its
             positions are computed in float and rounded to half.
 
@@ -114,7 +111,7 @@ def half_nodes(
     half -= {i for i, node in enumerate(nodes) if node.op_type in SOURCES}
     for i, node in enumerate(nodes):  # in order, so that chains are followed
         made = before(i)
-        if node.op_type in MOVEMENTS and node.output[0] in floats and made:
+        if node.op_type in EXACT and node.output[0] in floats and made:
             fed = [name for name in node.input if name in floats]
             if len(made) == len(fed) and all(j in half for j in made):
                 half.add(i)

@@ -10,7 +10,7 @@ import numpy as np
 
 from yolact_ros.config import ModelConfig
 from yolact_ros.errors import BackendError, BundleError
-from yolact_ros.export.half_precision import HALF_BORDERS, to_half
+from yolact_ros.export.half_precision import to_half
 from yolact_ros.export.to_int8 import (
     FLOAT_ABOVE,
     Quantizer,
@@ -88,11 +88,6 @@ def quantize_bundle(
             f"{source} was exported for {description.target}; expected {target}. Export it with: "
             f"yolact export CHECKPOINT -o BUNDLE --target {target}"
         )
-    if description.detect_form == "with_masks":
-        raise BundleError(
-            f"{source} assembles masks inside its graph, where the error of a layer cannot be "
-            "measured; export it with --masks host."
-        )
     contents = {
         name: widen_weights(info.path.read_bytes()) for name, info in bundle.graphs.items()
     }
@@ -119,7 +114,7 @@ def quantize_bundle(
             *(run_graph(expose_raw_outputs(c), measured) for c in (content, contents[name]))
         )
         if target == "tensorrt":
-            content = to_half(content, half_borders=HALF_BORDERS)
+            content = to_half(content)
         sizes = len(contents[name]) / 1e6, len(content) / 1e6
         done.append(QuantizedGraph(name, len(quantizer.layers), errors, kept, error, sizes))
         contents[name] = content

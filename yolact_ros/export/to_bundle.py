@@ -16,7 +16,7 @@ from tqdm import tqdm
 from yolact_ros.errors import BackendError
 from yolact_ros.export.compare import HALF_TOLERANCE, check_errors, relative_errors
 from yolact_ros.export.graphs import Graph, detection_graphs, host_graphs, video_graphs
-from yolact_ros.export.half_precision import HALF_BORDERS, to_half
+from yolact_ros.export.half_precision import to_half
 from yolact_ros.export.options import ExportOptions
 from yolact_ros.export.to_onnx import export_module, halve_weights
 from yolact_ros.model.deform_conv import set_deform_conv_form
@@ -108,7 +108,7 @@ def export_bundle(
                 stored = halve_weights(content)
             elif half:
                 half_sampling = options.sampling == "half"
-                stored = to_half(content, half_borders=HALF_BORDERS, half_sampling=half_sampling)
+                stored = to_half(content, half_sampling=half_sampling)
             bar.update()
             bar.set_postfix_str(f"{graph.name}, compared with torch")
             rows += _compare(graph, content, stored, images=images, half=half)

@@ -23,7 +23,7 @@ TARGETS = ("onnxruntime", "tensorrt")
 FLOAT_ABOVE = 0.05
 
 # Outputs of a graph with NMS that have one row per detection.
-DETECTION_ROWS = ("boxes", "scores", "mask_scores", "class_ids", "coefficients")
+DETECTION_ROWS = ("boxes", "scores", "mask_scores", "class_ids", "coefficients", "masks")
 
 Feed = Mapping[str, np.ndarray]
 
@@ -160,7 +160,7 @@ def expose_raw_outputs(content: bytes) -> bytes:
     """Replace the detections of a graph with NMS by the inputs of its NMS, among the outputs.
 
     Tiny changes of scores reorder the rows of detections, which therefore do not show the error of
-    a layer; the scores, sizes and coefficients of all priors do.
+    a layer; the scores, sizes and coefficients of all priors do, and the prototypes.
     """
     import onnx
 
@@ -168,7 +168,15 @@ def expose_raw_outputs(content: bytes) -> bytes:
     if not any(node.op_type == "TopK" for node in model.graph.node):
         return content
     others = [value for value in model.graph.output if value.name not in DETECTION_ROWS]
-    names = [n.output[0] for n in model.graph.node if n.op_type in ("Softmax", "Exp", "Tanh")]
+    makers = {name: node.op_type for node in model.graph.node for name in node.output}
+    names = {n.output[0] for n in model.graph.node if n.op_type in ("Softmax", "Exp", "Tanh")}
+    if not any(value.name == "prototypes" for value in others):
+        # Masks are a convolution of the prototypes, whose weights are coefficients.
+        names |= {
+            n.input[0]
+            for n in model.graph.node
+            if n.op_type == "Conv" and makers.get(n.input[1]) == "Reshape"
+        }
     raw = [onnx.ValueInfoProto(name=name) for name in sorted(names)]  # in any order of nodes
     del model.graph.output[:]
     model.graph.output.extend([*others, *raw])

@@ -31,13 +31,15 @@ class Dense:
         outputs: outputs of `detect` that post-processing reads.
         graphs: further graphs that a bundle of this form requires.
         on_device: outputs of `detect` that only these graphs read.
-        nms_inside: whether NMS and re-scoring are in the graph, with the settings of the export.
+        nms_inside: whether NMS and re-scoring are in the graph.
+        fixed: settings that are fixed in the graph, at their defaults except for `top_k`.
     """
 
     outputs: tuple[str, ...] = ("boxes", "class_scores", "coefficients", "prototypes")
     graphs: tuple[str, ...] = ()
     on_device: tuple[str, ...] = ()
     nms_inside = False
+    fixed: tuple[str, ...] = ()
 
     def select(
         self,
@@ -121,6 +123,7 @@ class WithNms(Dense):
 
     outputs = ("boxes", "scores", "mask_scores", "class_ids", "coefficients", "prototypes")
     nms_inside = True
+    fixed: tuple[str, ...] = ("nms", "nms_iou_threshold", "top_k", "all_classes")
 
     def select(
         self,
@@ -135,9 +138,14 @@ class WithNms(Dense):
 
 
 class WithMasks(WithNms):
-    """Reads a `detect` that outputs finished detections, best first, with 8-bit soft masks."""
+    """Reads a `detect` that outputs finished detections, best first, with cropped 8-bit masks.
+
+    The host enlarges them to the image, whose size the graph does not know, and applies the
+    threshold then, as the reference does.
+    """
 
     outputs = ("boxes", "scores", "mask_scores", "class_ids", "coefficients", "masks")
+    fixed = (*WithNms.fixed, "crop_masks")
 
     def prototypes(
         self,
@@ -168,7 +176,7 @@ class WithMasks(WithNms):
     ) -> SoftMasks:
         """Return the graph's own masks of the selected detections."""
         masks = outputs["masks"][finished_rows(outputs, config)]
-        return assembled_masks(masks, selection.boxes, crop=config.crop_masks)
+        return assembled_masks(masks, selection.boxes)
 
 
 # By the name that `model.json` uses.

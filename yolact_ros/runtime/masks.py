@@ -56,7 +56,10 @@ def assemble_masks(
         crop: crop each mask at its box, which is how the networks are trained.
     """
     height, width = prototypes.shape[:2]
-    cells = _mask_cells(boxes, (height, width), crop=crop)
+    if crop:
+        cells = box_cells(boxes, (height, width))
+    else:
+        cells = np.tile([0, 0, width, height], (len(boxes), 1))
     heights, widths = cells[:, 3] - cells[:, 1], cells[:, 2] - cells[:, 0]
     ends = np.cumsum(heights * widths)
     flat = np.empty(ends[-1] if len(ends) else 0, np.float32)
@@ -74,27 +77,20 @@ def assemble_masks(
     return SoftMasks(cells, tuple(values), (height, width))
 
 
-def assembled_masks(masks: np.ndarray, boxes: np.ndarray, *, crop: bool = True) -> SoftMasks:
-    """Convert masks that were assembled inside a graph.
+def assembled_masks(masks: np.ndarray, boxes: np.ndarray) -> SoftMasks:
+    """Convert masks that were assembled and cropped inside a graph.
 
     Args:
-        masks: (N, Hp, Wp) uint8, 255 times the soft masks, not cropped.
+        masks: (N, Hp, Wp) uint8, 255 times the soft masks.
         boxes: see `assemble_masks`.
-        crop: see `assemble_masks`.
     """
     height, width = masks.shape[1:]
-    cells = _mask_cells(boxes, (height, width), crop=crop)
+    cells = box_cells(boxes, (height, width))
     values = tuple(
         mask[y1:y2, x1:x2] * np.float32(1 / 255)
         for mask, (x1, y1, x2, y2) in zip(masks, cells, strict=True)
     )
     return SoftMasks(cells, values, (height, width))
-
-
-def _mask_cells(boxes: np.ndarray, size: tuple[int, int], *, crop: bool) -> np.ndarray:
-    if crop:
-        return box_cells(boxes, size)
-    return np.tile([0, 0, size[1], size[0]], (len(boxes), 1))
 
 
 def box_cells(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -17,9 +17,6 @@ from yolact_ros.runtime.detect_forms import DETECT_FORMS
 from yolact_ros.runtime.masks import SoftMasks
 from yolact_ros.runtime.postprocess import Selection
 
-# Settings that are fixed in a graph with NMS inside, at their defaults except for `top_k`.
-FIXED_IN_GRAPH = ("nms", "nms_iou_threshold", "top_k", "all_classes")
-
 
 @dataclass(frozen=True, eq=False)
 class Inference:
@@ -204,19 +201,18 @@ def check_postprocess(config: PostprocessConfig, description: ModelDescription) 
     """Check settings against a model.
 
     Raises:
-        ConfigError: the model has NMS inside its graph, and the settings require a different one.
+        ConfigError: a setting differs from the one that is fixed in the model's graph.
     """
-    if not DETECT_FORMS[description.detect_form].nms_inside:
-        return
     defaults = PostprocessConfig()
-    for name in FIXED_IN_GRAPH:
+    for name in DETECT_FORMS[description.detect_form].fixed:
         value, default = getattr(config, name), getattr(defaults, name)
         built_in = (description.top_k or default) if name == "top_k" else default
         # Default values were not chosen by anybody, so they are compatible with every graph.
         if value not in (built_in, default):
             another = f" with --top-k {value}, or" if name == "top_k" else ""
+            form = "--masks host" if name == "crop_masks" else "for ONNX Runtime with --nms host"
             raise ConfigError(
-                f"{name} is {value!r}, but this model has NMS inside its graph with {name} "
-                f"{built_in!r}. Use that value, or export it again{another} for ONNX Runtime "
-                "with --nms host, where it can be set at run time."
+                f"{name} is {value!r}, but this model has it inside its graph, with {name} "
+                f"{built_in!r}. Use that value, or export it again{another} {form}, where it can "
+                "be set at run time."
             )

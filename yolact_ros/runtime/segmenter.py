@@ -46,7 +46,7 @@ class Segmenter:
 
         Raises:
             BackendError: the model is for video and for batches.
-            ConfigError: the model has NMS inside its graph, and `postprocess` requires another.
+            ConfigError: `postprocess` differs from a setting that is fixed in the model's graph.
         """
         self.network = Network(backend, description)
         self.description = description

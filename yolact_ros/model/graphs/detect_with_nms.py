@@ -50,7 +50,7 @@ class MaskTensors(NamedTuple):
     class_ids: Tensor
     coefficients: Tensor
     masks: Tensor
-    """(N, Hp, Wp) uint8, 255 times the soft mask, not cropped."""
+    """(N, Hp, Wp) uint8, 255 times the soft mask, zero outside the box padded by one cell."""
 
 
 class DetectWithNmsGraph(nn.Module):
@@ -87,12 +87,11 @@ class DetectWithNmsGraph(nn.Module):
         mask_scores, last = scores, predictions.prototypes
         rescoring = self.network.mask_rescoring
         if self.masks or rescoring is not None:
-            masks = soft_masks(predictions.prototypes, coefficients)
+            masks = soft_masks(predictions.prototypes, coefficients, boxes)
         if self.masks:
-            last = (masks * 255).round().to(torch.uint8)
+            last = to_bytes(masks)
         if rescoring is not None:
-            cropped = masks * inside_boxes(boxes, masks.shape[2:]).to(masks.dtype)
-            iou = rescoring(cropped.flatten(0, 1)[:, None])
+            iou = rescoring(masks.flatten(0, 1)[:, None])
             iou = iou.gather(1, class_ids.reshape(-1, 1)).reshape(scores.shape)
             mask_scores = torch.where(scores > 0, scores * iou, scores)
         kind = MaskTensors if self.masks else DetectionTensors
@@ -169,15 +168,16 @@ def take_rows(values: Tensor, rows: Tensor) -> Tensor:
     return taken.reshape(batch, -1, width)
 
 
-def soft_masks(prototypes: Tensor, coefficients: Tensor) -> Tensor:
-    """Combine prototypes (reference: `lincomb_mask_loss`).
+def soft_masks(prototypes: Tensor, coefficients: Tensor, boxes: Tensor) -> Tensor:
+    """Combine prototypes and crop each mask to its box (reference: `lincomb_mask_loss`, `crop`).
 
     Args:
         prototypes: (B, Hp, Wp, K).
         coefficients: (B, N, K), N >= 1, since the number of rows in a graph is fixed.
+        boxes: (B, N, 4) x1 y1 x2 y2 as fractions of the image.
 
     Returns:
-        (B, N, Hp, Wp) in [0, 1].
+        (B, N, Hp, Wp) in [0, 1], zero outside the boxes padded by one cell.
     """
     batch, height, width, depth = prototypes.shape
     # A 1x1 convolution with a group for each image, because TensorRT lacks a matrix product in
@@ -185,7 +185,17 @@ def soft_masks(prototypes: Tensor, coefficients: Tensor) -> Tensor:
     planes = prototypes.permute(0, 3, 1, 2).reshape(1, batch * depth, height, width)
     kernels = coefficients.reshape(-1, depth, 1, 1)
     masks = torch.nn.functional.conv2d(planes, kernels, groups=batch).sigmoid()
-    return masks.reshape(batch, -1, height, width)
+    masks = masks.reshape(batch, -1, height, width)
+    return masks * inside_boxes(boxes, (height, width)).to(masks.dtype)
+
+
+def to_bytes(masks: Tensor) -> Tensor:
+    """Round 255 times masks in [0, 1] to uint8, and halves down.
+
+    A value of 0.5, which cells without any prototype have, then stays at or below the default
+    threshold, and a larger one stays above it.
+    """
+    return (masks * 255 - 0.5).ceil().to(torch.uint8)
 
 
 def inside_boxes(boxes: Tensor, size: Sequence[int]) -> Tensor:
