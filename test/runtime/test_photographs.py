@@ -50,3 +50,12 @@ def test_the_everyday_model_finds_the_astronaut():
     shuttle, sky = mask[20:200, 380:500], mask[20:150, 10:120]
     assert face.mean() > 0.9 and shoulder.mean() > 0.4
     assert shuttle.mean() < 0.1 and sky.mean() < 0.1
+
+
+def test_the_everyday_model_finds_the_cup_of_coffee():
+    with yolact_ros.Segmenter.open("everyday") as segmenter:
+        found = segmenter.segment(photograph("coffee"))
+        names = [segmenter.description.model.classes[i] for i in found.class_ids]
+    assert names.count("cup") == 1
+    x1, y1, x2, y2 = found.boxes[names.index("cup")]
+    assert x1 < 220 and x2 > 380 and y1 < 80 and y2 > 220  # the outline of the cup, measured by hand
