@@ -45,7 +45,13 @@ TABLE = {
         {"numpy", "cv2", "pybullet", "pybullet_data", "pybullet_utils", "pycocotools", "tqdm"},
     ),
     "datasets": (
-        {*BOTTOM, "datasets", "runtime/images/decoding", "runtime/images/headers"},
+        {
+            *BOTTOM,
+            "datasets",
+            "runtime/images/decoding",
+            "runtime/images/encodings",
+            "runtime/images/headers",
+        },
         {"numpy", "cv2", "pycocotools", "yaml", "tqdm"},
     ),
     "train": (

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 rle_masks = pytest.importorskip("pycocotools.mask")
+pytest.importorskip("torch")
 
 from yolact_ros.classes import PASCAL_SBD
 from yolact_ros.datasets.coco import CocoDataset
@@ -50,7 +51,8 @@ def test_counts_that_do_not_fill_the_image_are_a_fault():
     assert segmentation_fault({"size": [10, 10], "counts": [50, 50]}, (10, 10)) is None
     whole = encode(np.eye(10))
     assert segmentation_fault(whole, (10, 10)) is None
-    for counts in ([5, 5], [200], [-5, 105], ["a"], [], "", "garbage!!", "\x7f", "P" * 5, None):
+    lists = ([5, 5], [200], [-5, 105], ["a"], [1, [2]], [])
+    for counts in (*lists, "", "garbage!!", "\x7f", "P" * 5, None):
         fault = segmentation_fault({"size": [10, 10], "counts": counts}, (10, 10))
         assert fault == "with a corrupt run-length mask", counts
     cut = {**whole, "counts": whole["counts"][:-3]}

@@ -15,6 +15,7 @@ import numpy as np
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import read_file, shown
 from yolact_ros.runtime.images.decoding import decode_bgr
+from yolact_ros.runtime.images.encodings import convert_colors
 from yolact_ros.runtime.images.headers import read_header
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -106,7 +107,7 @@ def decode_picture(data: bytes, *, rotate: bool = True, grey: bool = False) -> n
         image = decode_bgr(data, upright=rotate)
     except DatasetError:
         return None
-    return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if grey else image
+    return convert_colors(image, cv2.COLOR_BGR2GRAY) if grey else image
 
 
 class PictureFinder:

@@ -96,12 +96,17 @@ def _corners(points: Any) -> np.ndarray | None:
     if not isinstance(points, list) or len(points) < 6 or len(points) % 2:
         return None
     try:
-        values = np.asarray(points)
+        values = _array(points)
     except (ValueError, OverflowError):
         return None
     if values.ndim != 1 or values.dtype.kind not in "iuf" or not np.isfinite(values).all():
         return None
     return values.astype(np.float64).reshape(-1, 2)
+
+
+def _array(values: list[Any]) -> np.ndarray:
+    """Return a list as an array; of objects if it holds lists, on which NumPy versions differ."""
+    return np.asarray(values, object if any(isinstance(v, list) for v in values) else None)
 
 
 def is_polygon(points: Any) -> bool:
@@ -154,7 +159,7 @@ def run_lengths(counts: list[int] | str | bytes) -> np.ndarray:
             (cocodataset/cocoapi `common/maskApi.c::rleFrString`).
     """
     if isinstance(counts, list):
-        values = np.asarray(counts)
+        values = _array(counts)
         if values.ndim != 1 or values.dtype.kind not in "iu":
             raise ValueError("The counts are not a list of whole numbers.")
         return values.astype(np.int64)

@@ -97,6 +97,8 @@ def _letterbox(image: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarr
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if image.shape[:2] == size:
         return np.ascontiguousarray(image)
+    if image.shape[:2] == (1, 1):  # OpenCV up to 4.5.4 rejects a single pixel
+        return np.tile(image, (*size, 1))
     return cv2.resize(
         np.ascontiguousarray(image), (size[1], size[0]), interpolation=cv2.INTER_LINEAR
     )

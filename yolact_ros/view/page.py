@@ -14,6 +14,7 @@ from yolact_ros.config import SHIPPED_MODELS, BackendConfig, PostprocessConfig
 from yolact_ros.errors import YolactError
 from yolact_ros.evaluate.prototypes import draw_assembly_sheet, take_apart
 from yolact_ros.runtime.images.decoding import read_bgr
+from yolact_ros.runtime.images.encodings import convert_colors
 from yolact_ros.runtime.output.draw import draw_detections
 from yolact_ros.runtime.segmenter import Segmenter
 
@@ -123,4 +124,4 @@ def build_page(models: tuple[str, ...], backend: BackendConfig) -> Any:
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return convert_colors(image, cv2.COLOR_BGR2RGB)

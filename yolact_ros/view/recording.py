@@ -13,6 +13,7 @@ import rerun.blueprint as rrb
 from yolact_ros.errors import ConfigError, MessageError
 from yolact_ros.runtime.depth.objects import DepthView, place_objects, points_of
 from yolact_ros.runtime.detections import Detections
+from yolact_ros.runtime.images.encodings import convert_colors
 from yolact_ros.runtime.output.draw import class_colour
 from yolact_ros.runtime.output.label_images import class_image
 
@@ -108,7 +109,7 @@ class Recording:
 
     def log_image(self, entity: str, image: np.ndarray) -> None:
         """Add an image, (H, W, 3) uint8 BGR."""
-        self._stream.log(entity, rr.Image(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)).compress())
+        self._stream.log(entity, rr.Image(convert_colors(image, cv2.COLOR_BGR2RGB)).compress())
 
     def log_masks(self, entity: str, labels: np.ndarray) -> None:
         """Add the label of each pixel of an image, (H, W) unsigned; 0 is the background."""

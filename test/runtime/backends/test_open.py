@@ -32,7 +32,8 @@ def test_outputs_come_by_name(tiny_bundle):
     image = np.full((1, 32, 40, 3), 110, np.uint8)
     outputs = backend.run("detect", {"image": image}, keep=["prototypes"])
     assert set(outputs) == {"boxes", "class_scores", "coefficients", "prototypes"}
-    np.testing.assert_allclose(outputs["prototypes"], np.ones((8, 10, 1)))  # (110 - 100) / 10
+    prototypes = outputs["prototypes"].numpy()
+    np.testing.assert_allclose(prototypes, np.ones((8, 10, 1)))  # (110 - 100) / 10
 
 
 def test_threads_default_to_the_cores_that_the_process_may_use(tiny_bundle):

@@ -7,7 +7,7 @@ import numpy as np
 
 from yolact_ros.errors import DatasetError, MessageError
 from yolact_ros.runtime.images.decoding import decode_samples
-from yolact_ros.runtime.images.encodings import ENCODINGS, bgr_from_samples
+from yolact_ros.runtime.images.encodings import ENCODINGS, bgr_from_samples, convert_colors
 from yolact_ros.runtime.images.headers import JPEG_START, PNG_START
 
 # What video transports write into `format`; their packets cannot be decoded individually.
@@ -79,5 +79,5 @@ def _as_bgr(image: np.ndarray, encoding: str, stored: str) -> np.ndarray:
             step=width,
         )
     if image.shape[2] == 4:
-        image = cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)
-    return cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if stored.startswith("rgb") else image
+        image = convert_colors(image, cv2.COLOR_BGRA2BGR)
+    return convert_colors(image, cv2.COLOR_RGB2BGR) if stored.startswith("rgb") else image

@@ -118,11 +118,18 @@ def bgr_from_samples(
         samples = np.ascontiguousarray(lines).view("<u2").reshape(rows, width, layout.channels)
         # Scaled first: OpenCV demosaics and reorders 8 bits just as well, and faster.
         pixels = cv2.convertScaleAbs(samples, alpha=255 / 65535).reshape(samples.shape)
-        return pixels if layout.conversion is None else cv2.cvtColor(pixels, layout.conversion)
+        return pixels if layout.conversion is None else convert_colors(pixels, layout.conversion)
     pixels = np.ndarray(
         (rows, width, layout.channels), np.uint8, buffer=data, strides=(step, layout.channels, 1)
     )
-    return pixels if layout.conversion is None else cv2.cvtColor(pixels, layout.conversion)
+    return pixels if layout.conversion is None else convert_colors(pixels, layout.conversion)
+
+
+def convert_colors(image: np.ndarray, conversion: int) -> np.ndarray:
+    """Call `cv2.cvtColor`, which up to OpenCV 4.5.4 rejects a single pixel of three channels."""
+    if image.shape[:2] == (1, 1):
+        return cv2.cvtColor(np.repeat(image, 2, axis=1), conversion)[:, :1]
+    return cv2.cvtColor(image, conversion)
 
 
 def image_fields(message: Any) -> dict[str, Any]:
