@@ -27,7 +27,7 @@ test:
 
 # The node's main tests; set JAZZY_ARGS=test/ros for all that do not require torch.
 JAZZY_ARGS ?= test/ros/test_parameters.py test/ros/test_qos.py test/ros/test_graph.py \
-	test/ros/test_services.py
+	test/ros/test_services.py test/ros/test_lifecycle.py test/ros/test_node.py
 
 test-jazzy:
 	@$(PYTHON) scripts/make_env.py --distro jazzy --use ros-test

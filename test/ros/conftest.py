@@ -252,6 +252,20 @@ class Client:
                 return next(r for r in self.results if r.header == header)
         raise AssertionError("the node did not answer")
 
+    def set_parameters(self, *parameters):
+        """Set parameters of the node atomically, as `ros2 param set` does; returns the answer."""
+        # Humble has the service, but not rclpy's client of it.
+        from rcl_interfaces.srv import SetParametersAtomically
+
+        name = f"{self.namespace}/yolact/set_parameters_atomically"
+        service = self.node.create_client(SetParametersAtomically, name)
+        assert self.spin_until(service.service_is_ready, 20.0)
+        messages = [parameter.to_parameter_msg() for parameter in parameters]
+        answer = service.call_async(SetParametersAtomically.Request(parameters=messages))
+        assert self.spin_until(answer.done, 60.0), "the node did not answer"
+        self.node.destroy_client(service)
+        return answer.result().result
+
 
 @pytest.fixture
 def client_in() -> type[Client]:
@@ -272,13 +286,11 @@ class Manager:
 
     def __init__(self, client: Client) -> None:
         from lifecycle_msgs.srv import ChangeState, GetState
-        from rclpy.parameter_client import AsyncParameterClient
 
         self.client = client
         name = f"{client.namespace}/yolact"
         self.change = client.node.create_client(ChangeState, f"{name}/change_state")
         self.get = client.node.create_client(GetState, f"{name}/get_state")
-        self.parameters = AsyncParameterClient(client.node, name)
 
     def wait(self) -> None:
         """Wait until the node answers."""
@@ -303,9 +315,7 @@ class Manager:
         """Set one parameter; returns the answer with its reason."""
         from rclpy.parameter import Parameter
 
-        assert self.parameters.wait_for_services(20.0)
-        answer = self.parameters.set_parameters([Parameter(name, value=value)])
-        return self._answer(answer).results[0]
+        return self.client.set_parameters(Parameter(name, value=value))
 
     def _answer(self, future):
         assert self.client.spin_until(future.done, 60.0), "the node did not answer"

@@ -20,6 +20,7 @@ pytest.importorskip("rclpy")
 from ament_index_python.packages import get_package_prefix
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -174,6 +175,43 @@ def test_a_message_for_which_there_is_no_memory_is_lost_and_the_next_one_is_take
         time.sleep(0.2)
     assert pipeline.camera.mailbox.counts().failed == (name == "image")
     assert f"Out of memory while receiving a message on /{name}." in capfd.readouterr().err
+    executor.shutdown(5.0)
+    spinner.join(5.0)
+    assert node.trigger_deactivate() == SUCCESS and node.trigger_cleanup() == SUCCESS
+    node.destroy_node()
+
+
+def test_an_image_that_is_destroyed_before_it_is_taken_does_not_end_the_executor(
+    ros, squares_bundle, image_with, monkeypatch
+):
+    """Humble's executor raises where another thread has just unsubscribed; later ones do not."""
+    node = YolactNode()
+    node.set_parameters([Parameter("model", value=str(squares_bundle))])
+    assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+    (pipeline,) = node.pipelines
+    image = message_from_bgr(image_with(GOOD, (64, 64)), Header())
+    camera = node.create_publisher(Image, "image", EVERYTHING)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    take, left = Executor._take_subscription, [1]
+
+    def take_too_late(self, subscription):
+        if left and left.pop():
+            pipeline.camera.unsubscribe()
+            pipeline.camera.subscribe()
+            raise InvalidHandle
+        return take(self, subscription)
+
+    monkeypatch.setattr(Executor, "_take_subscription", take_too_late)
+    events = SimpleNamespace(put=lambda event: pytest.fail(event), ending=False)
+    spinner = threading.Thread(target=process._spin, args=(executor, node, events), daemon=True)
+    spinner.start()
+    deadline = time.monotonic() + 30.0
+    while not pipeline.camera.mailbox.counts().processed:
+        assert time.monotonic() < deadline
+        camera.publish(image)
+        time.sleep(0.2)
+    assert not left
     executor.shutdown(5.0)
     spinner.join(5.0)
     assert node.trigger_deactivate() == SUCCESS and node.trigger_cleanup() == SUCCESS

@@ -16,7 +16,6 @@ pytest.importorskip("rclpy")
 
 from full_masks import full_mask_from_message
 from rclpy.parameter import Parameter
-from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import Image
 
@@ -46,15 +45,6 @@ def corner_cells(box: tuple[int, int, int, int], size: tuple[int, int]) -> np.nd
         for y in (box[1], box[3]):
             near[max(0, y - down) : y + down, max(0, x - right) : x + right] = True
     return near
-
-
-def set_parameters(client, *parameters: Parameter):
-    """Set parameters of the node atomically, as `ros2 param set` does; returns the answer."""
-    service = AsyncParameterClient(client.node, f"{client.namespace}/yolact")
-    assert service.wait_for_services(20.0)
-    answer = service.set_parameters_atomically(list(parameters))
-    assert client.spin_until(answer.done)
-    return answer.result().result
 
 
 def test_known_images_give_the_right_instances(start_node, client, image_with):
@@ -125,8 +115,8 @@ def test_thresholds_and_mask_form_change_while_the_node_runs(start_node, client,
     image = image_with(SQUARE, (256, 256))
     assert names(client.ask(image)) == ["blue", "green", "red"]
 
-    answer = set_parameters(
-        client, Parameter("score_threshold", value=0.75), Parameter("mask_encoding", value="rle")
+    answer = client.set_parameters(
+        Parameter("score_threshold", value=0.75), Parameter("mask_encoding", value="rle")
     )
     assert answer.successful
     result = client.ask(image)
@@ -134,15 +124,15 @@ def test_thresholds_and_mask_form_change_while_the_node_runs(start_node, client,
     assert {i.mask_encoding for i in result.instances} == {Instance.MASK_RLE}
 
     # Of a set with one bad value, nothing is taken.
-    answer = set_parameters(
-        client, Parameter("score_threshold", value=0.1), Parameter("mask_encoding", value="png")
+    answer = client.set_parameters(
+        Parameter("score_threshold", value=0.1), Parameter("mask_encoding", value="png")
     )
     assert not answer.successful and "bits, mono8, rle, none" in answer.reason
     assert names(client.ask(image)) == ["blue", "green"]
 
-    answer = set_parameters(client, Parameter("model", value="another"))
+    answer = client.set_parameters(Parameter("model", value="another"))
     assert not answer.successful and "cleanup" in answer.reason
-    assert set_parameters(client, Parameter("max_detections", value=1)).successful
+    assert client.set_parameters(Parameter("max_detections", value=1)).successful
     assert names(client.ask(image)) == ["blue"]
 
 

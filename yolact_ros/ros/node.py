@@ -121,6 +121,18 @@ class YolactNode(LifecycleNode):
         )
         self._is_broken = False
 
+    def _LifecycleNodeMixin__change_state(self, transition: int) -> TransitionCallbackReturn:
+        """Reject a transition that the state does not allow, as rclpy does since Kilted.
+
+        This method of rclpy serves the triggers and the service. In Humble and Jazzy it lets the
+        error through, which would end the executor or the thread that triggered the transition.
+        """
+        try:
+            return super()._LifecycleNodeMixin__change_state(transition)  # type: ignore[misc]
+        except RuntimeError as error:  # rclpy does not export the class of this error
+            self.get_logger().error(f"Transition {transition} is not possible now: {error}")
+            return ERROR
+
     @explained
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, open the model, run it once, and advertise the results."""

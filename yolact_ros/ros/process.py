@@ -9,6 +9,7 @@ import traceback
 from queue import SimpleQueue
 
 import rclpy
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logger
 
@@ -120,6 +121,8 @@ def _spin(executor: SingleThreadedExecutor, node: YolactNode, events: Events) ->
                 return executor.spin()
             except MemoryError:  # while a message was taken from the middleware
                 node.recover_from_lost_message()
+            except InvalidHandle:  # Humble: a transition in the other thread destroyed the entity
+                continue
     except Exception:  # noqa: BLE001 - without an executor the process must not stay as a shell
         if events.ending:  # it was shut down while it took something from the middleware
             return
