@@ -101,8 +101,8 @@ def generate_launch_description() -> LaunchDescription:
             ),
             argument(
                 "fixed_frame",
-                "RViz's fixed frame: one with z up that TF connects to the camera, or the "
-                "frame_id of the images.",
+                "RViz's fixed frame: one with z up that TF connects to the camera, or, without "
+                "TF, the frame_id of the images (then turn the view towards z).",
                 "camera_link",
             ),
             OpaqueFunction(function=_launch),
