@@ -15,7 +15,7 @@ WORKDIR /workspace
 COPY . src/yolact_ros
 RUN apt-get update && rosdep update --rosdistro ${DISTRIBUTION} \
     && rosdep install --from-paths src --ignore-src -y --rosdistro ${DISTRIBUTION} \
-        --skip-keys python3-onnxruntime-pip \
+        --skip-keys "python3-onnxruntime-pip python3-simplejpeg-pip" \
     && rm -rf /var/lib/apt/lists/*
 RUN . /opt/ros/${DISTRIBUTION}/setup.sh && colcon build --packages-select yolact_ros
 

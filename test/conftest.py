@@ -16,6 +16,8 @@ import pytest
 # Tests that limit the size of files would otherwise leave truncated bytecode for later processes.
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 sys.dont_write_bytecode = True
+# What several tests share and is no fixture; the option `pythonpath` is unknown to pytest 6.2.
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from yolact_ros.config import FlowConfig, ModelConfig
 from yolact_ros.runtime.bundle import ModelDescription

@@ -54,9 +54,9 @@ def test_neither_torch_nor_tensorrt_is_pulled_in_by_ros():
 
 
 # Where a module comes from that has another name than its package in rosdep.
-KEYS = {"cv2": "python3-opencv", "yaml": "python3-yaml"}
-# From pip, or used only where it is installed.
-NO_KEY = {"cv_bridge", "foxglove_msgs", "onnx", "simplejpeg", "supervision"}
+KEYS = {"cv2": "python3-opencv", "simplejpeg": "python3-simplejpeg-pip", "yaml": "python3-yaml"}
+# Used only where it is installed.
+NO_KEY = {"cv_bridge", "foxglove_msgs", "onnx", "supervision"}
 
 
 def test_every_import_of_the_node_is_a_dependency_in_package_xml():
