@@ -242,8 +242,11 @@ def test_results_of_a_model_score_as_the_model_does(folder, tiny_bundle):
 @pytest.mark.parametrize(
     "change, reason",
     [
-        (lambda entries: entries.pop(), "not exactly one entry for 1 of 3 images.*9.png"),
-        (lambda entries: entries.append(entries[0]), "not exactly one entry for 1 of 3.*2.png"),
+        (lambda entries: entries.pop(), "not have exactly one entry for 1 of 3 images.*9.png"),
+        (
+            lambda entries: entries.append(entries[0]),
+            "not have exactly one entry for 1 of 3.*2.png",
+        ),
         (lambda entries: entries[0].pop("height"), "Entry 0 .* is not complete"),
         (lambda entries: entries[0].update(height="80"), "has no name, or no size"),
         (lambda entries: entries[0].update(instances=7), "is not complete"),
