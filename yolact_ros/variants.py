@@ -1,4 +1,4 @@
-"""Define the named networks, derived from each other with `replace`.
+"""Define the named networks, each derived from another one.
 
 Source of the official ones: dbolya/yolact and haotian-liu/yolact_edge `data/config.py`.
 """
@@ -6,6 +6,7 @@ Source of the official ones: dbolya/yolact and haotian-liu/yolact_edge `data/con
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from yolact_ros.classes import COCO, PASCAL_SBD, TABLETOP, YOUTUBE_VIS
 from yolact_ros.config import BackboneConfig, FlowConfig, ModelConfig
@@ -22,109 +23,74 @@ def resized_scales(side: int) -> tuple[tuple[float, ...], ...]:
     return tuple((int(scale / 550 * side),) for scale in (24, 48, 96, 192, 384))
 
 
-def with_resnet50(model: ModelConfig) -> ModelConfig:
-    """Return the same network on ResNet-50, with the authors' name."""
-    return replace(model, name=f"{model.name}_resnet50", backbone=BackboneConfig("resnet50"))
+VARIANTS: dict[str, ModelConfig] = {}
 
 
-YOLACT_BASE = ModelConfig("yolact_base", COCO, BackboneConfig("resnet101"))
-YOLACT_IM400 = replace(
-    YOLACT_BASE, name="yolact_im400", input_size=(400, 400), prior_scales=resized_scales(400)
-)
-YOLACT_IM700 = replace(
-    YOLACT_BASE, name="yolact_im700", input_size=(700, 700), prior_scales=resized_scales(700)
-)
-YOLACT_RESNET50 = replace(YOLACT_BASE, name="yolact_resnet50", backbone=BackboneConfig("resnet50"))
-YOLACT_RESNET152 = replace(
-    YOLACT_BASE, name="yolact_resnet152", backbone=BackboneConfig("resnet152")
-)
-YOLACT_DARKNET53 = replace(
-    YOLACT_BASE,
-    name="yolact_darknet53",
+def _define(name: str, base: ModelConfig, **changes: Any) -> ModelConfig:
+    """Add a network that differs from `base` in its name and in some settings."""
+    VARIANTS[name] = replace(base, name=name, **changes)
+    return VARIANTS[name]
+
+
+RESNET50 = BackboneConfig("resnet50")
+BASE = _define("yolact_base", ModelConfig("", COCO, BackboneConfig("resnet101")))
+_define("yolact_im400", BASE, input_size=(400, 400), prior_scales=resized_scales(400))
+_define("yolact_im700", BASE, input_size=(700, 700), prior_scales=resized_scales(700))
+YOLACT_RESNET50 = _define("yolact_resnet50", BASE, backbone=RESNET50)
+_define("yolact_resnet152", BASE, backbone=BackboneConfig("resnet152"))
+_define(
+    "yolact_darknet53",
+    BASE,
     backbone=BackboneConfig("darknet53"),
     pixel_mean=(0.0, 0.0, 0.0),
     pixel_std=(255.0, 255.0, 255.0),
 )
-YOLACT_RESNET50_PASCAL = replace(
+_define(
+    "yolact_resnet50_pascal",
     YOLACT_RESNET50,
-    name="yolact_resnet50_pascal",
     classes=PASCAL_SBD,
     prior_scales=((32,), (64,), (128,), (256,), (512,)),
     square_priors=False,
 )
 
-YOLACT_PLUS_BASE = replace(
-    YOLACT_BASE,
-    name="yolact_plus_base",
+PLUS_BASE = _define(
+    "yolact_plus_base",
+    BASE,
     backbone=BackboneConfig("resnet101", (0, 4, 23, 3), 3),
     prior_scales=octave_scales((24, 48, 96, 192, 384)),
     square_priors=False,
     mask_rescoring=True,
 )
-YOLACT_PLUS_RESNET50 = replace(
-    YOLACT_PLUS_BASE,
-    name="yolact_plus_resnet50",
-    backbone=BackboneConfig("resnet50", (0, 4, 6, 3), 1),
+YOLACT_PLUS_RESNET50 = _define(
+    "yolact_plus_resnet50", PLUS_BASE, backbone=BackboneConfig("resnet50", (0, 4, 6, 3), 1)
 )
 
 # YolactEdge's single-image networks are YOLACT's; only the runtime differs.
-YOLACT_EDGE = replace(YOLACT_BASE, name="yolact_edge")
-YOLACT_EDGE_MOBILENETV2 = replace(
-    YOLACT_BASE, name="yolact_edge_mobilenetv2", backbone=BackboneConfig("mobilenet_v2")
-)
-YOLACT_EDGE_YOUTUBEVIS = replace(YOLACT_EDGE, name="yolact_edge_youtubevis", classes=YOUTUBE_VIS)
-YOLACT_EDGE_VID = replace(YOLACT_EDGE_YOUTUBEVIS, name="yolact_edge_vid", flow=FlowConfig())
-YOLACT_EDGE_VID_MINIMAL = replace(
-    YOLACT_EDGE_VID, name="yolact_edge_vid_minimal", flow=FlowConfig(spa=False)
-)
+EDGE = _define("yolact_edge", BASE)
+_define("yolact_edge_resnet50", EDGE, backbone=RESNET50)
+_define("yolact_edge_mobilenetv2", EDGE, backbone=BackboneConfig("mobilenet_v2"))
+EDGE_YOUTUBEVIS = _define("yolact_edge_youtubevis", EDGE, classes=YOUTUBE_VIS)
+_define("yolact_edge_youtubevis_resnet50", EDGE_YOUTUBEVIS, backbone=RESNET50)
+EDGE_VID = _define("yolact_edge_vid", EDGE_YOUTUBEVIS, flow=FlowConfig())
+YOLACT_EDGE_VID_RESNET50 = _define("yolact_edge_vid_resnet50", EDGE_VID, backbone=RESNET50)
+_define("yolact_edge_vid_minimal", EDGE_VID, flow=FlowConfig(spa=False))
 # The training stage in which only the flow network learns.
-YOLACT_EDGE_VID_TRAINFLOW = replace(YOLACT_EDGE_VID, name="yolact_edge_vid_trainflow")
-
-YOLACT_EDGE_RESNET50 = with_resnet50(YOLACT_EDGE)
-YOLACT_EDGE_YOUTUBEVIS_RESNET50 = with_resnet50(YOLACT_EDGE_YOUTUBEVIS)
-YOLACT_EDGE_VID_RESNET50 = with_resnet50(YOLACT_EDGE_VID)
-YOLACT_EDGE_VID_TRAINFLOW_RESNET50 = with_resnet50(YOLACT_EDGE_VID_TRAINFLOW)
+_define("yolact_edge_vid_trainflow", EDGE_VID)
+_define("yolact_edge_vid_trainflow_resnet50", EDGE_VID, backbone=RESNET50)
 
 # The shipped demo model: small enough for a CPU, trained on simulated table tops.
-TABLETOP_MODEL = replace(
-    YOLACT_PLUS_BASE,
-    name="tabletop",
+TABLETOP_MODEL = _define(
+    "tabletop",
+    PLUS_BASE,
     classes=TABLETOP,
     backbone=BackboneConfig("efficientnet_lite0"),
     input_size=(320, 320),
     channels=96,
-    num_prototypes=32,
     prior_scales=octave_scales((16, 32, 64, 128, 256)),
     # The network was pretrained on RGB scaled to [-1, 1].
     pixel_mean=(127.0, 127.0, 127.0),
     pixel_std=(128.0, 128.0, 128.0),
 )
-
-VARIANTS: dict[str, ModelConfig] = {
-    model.name: model
-    for model in (
-        YOLACT_BASE,
-        YOLACT_IM400,
-        YOLACT_IM700,
-        YOLACT_RESNET50,
-        YOLACT_RESNET152,
-        YOLACT_DARKNET53,
-        YOLACT_RESNET50_PASCAL,
-        YOLACT_PLUS_BASE,
-        YOLACT_PLUS_RESNET50,
-        YOLACT_EDGE,
-        YOLACT_EDGE_RESNET50,
-        YOLACT_EDGE_MOBILENETV2,
-        YOLACT_EDGE_YOUTUBEVIS,
-        YOLACT_EDGE_YOUTUBEVIS_RESNET50,
-        YOLACT_EDGE_VID,
-        YOLACT_EDGE_VID_RESNET50,
-        YOLACT_EDGE_VID_MINIMAL,
-        YOLACT_EDGE_VID_TRAINFLOW,
-        YOLACT_EDGE_VID_TRAINFLOW_RESNET50,
-        TABLETOP_MODEL,
-    )
-}
 
 
 def variant(name: str) -> ModelConfig:
