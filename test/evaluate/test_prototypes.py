@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from yolact_ros.evaluate.prototypes import (
-    GAP,
-    LABEL,
+    COLUMNS,
+    TERMS,
     TILE,
     MaskAssembly,
     diverging,
     draw_assembly,
     draw_assembly_sheet,
-    draw_prototype_grid,
     heat,
-    stack_rows,
 )
+from yolact_ros.evaluate.tiles import GAP, LABEL, make_tile, stack_rows
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.masks import assemble_masks
 
@@ -40,13 +39,10 @@ def assembly_of(count):
 
 
 def test_the_grid_has_a_tile_for_every_prototype():
-    sheet = draw_prototype_grid(np.ones((20, 30, 10), np.float32), columns=4)
-    rows, columns = 3, 4
-    assert sheet.shape == (
-        GAP + rows * (LABEL + TILE + GAP),
-        GAP + columns * (TILE + GAP),
-        3,
-    )
+    sheet = draw_assembly_sheet(np.zeros((40, 60, 3), np.uint8), assembly_of(0), class_names=[])
+    rows = 2  # of 10 prototypes
+    height, width = GAP + rows * (LABEL + TILE[0] + GAP), GAP + COLUMNS * (TILE[1] + GAP)
+    assert sheet.shape == (height, width, 3)
 
 
 def test_prototypes_of_zeros_are_dark_and_do_not_divide_by_zero():
@@ -61,31 +57,32 @@ def test_red_adds_blue_takes_away_and_white_is_nothing():
 
 
 def test_the_strongest_terms_come_first():
-    prototypes = np.ones((8, 8, 3), np.float32)
-    tiles = draw_assembly(
-        np.zeros((8, 8, 3), np.uint8),
-        prototypes,
-        np.array([0.1, -0.9, 0.5], np.float32),
-        np.ones((8, 8), np.float32),
-        title="mug",
-        terms=2,
-    )
-    assert len(tiles) == 1 + 2 + 2
-    strongest = tiles[1][LABEL + TILE // 2, TILE // 2].tolist()
+    coefficients = np.array([[0.1, -0.9, 0.5, 0.2, 0.3, 0.4]], np.float32)
+    one = assembly_of(1)
+    assembly = MaskAssembly(one.detections, np.ones((8, 8, 6), np.float32), coefficients, one.soft)
+    image = np.zeros((40, 60, 3), np.uint8)
+    tiles = draw_assembly(image, assembly, 0, class_names=["mug"])
+    assert len(tiles) == 1 + TERMS + 2
+    strongest = tiles[1][LABEL + TILE[0] // 2, TILE[1] // 2].tolist()
     assert strongest == [255, 0, 0]  # -0.9 of 0.9: fully blue
 
 
 def test_a_sheet_shows_as_many_masks_as_there_are_up_to_the_limit():
     image = np.zeros((40, 60, 3), np.uint8)
-    row = LABEL + TILE + GAP
+    row = LABEL + TILE[0] + GAP
     heights = [
         draw_assembly_sheet(image, assembly_of(n), class_names=["mug"], instances=2).shape[0]
         for n in (0, 1, 2, 3)
     ]
-    assert [height - heights[0] for height in heights] == [0, row + GAP, 2 * row + GAP] + [
-        2 * row + GAP
-    ]
+    assert [height - heights[0] for height in heights] == [0, row, 2 * row, 2 * row]
 
 
 def test_an_empty_sheet_is_only_a_border():
     assert stack_rows([]).shape == (GAP, GAP, 3)
+
+
+def test_a_tile_has_the_size_that_was_asked_for_whatever_its_picture_and_caption():
+    for side in ((1, 1), (900, 3), (3, 900)):
+        tile = make_tile(np.full((*side, 3), 255, np.uint8), "caption " * 30, (50, 80))
+        assert tile.shape == (LABEL + 50, 80, 3)
+        assert tile[LABEL:].max() == 255

@@ -151,10 +151,11 @@ def test_every_form_of_detect_gives_the_same_masks(passed, crop):
     }
     assert outputs.keys() == DETECT_FORMS.keys()
     masks = {}
-    for name, form in DETECT_FORMS.items():
+    for name, kind in DETECT_FORMS.items():
+        form = kind(MODEL)
         assert set(form.outputs) <= set(outputs[name])
-        chosen = form.select(outputs[name], config, model=MODEL, backend=backend)
-        soft = form.soft_masks(outputs[name], chosen, config, model=MODEL, backend=backend)
+        chosen = form.select(outputs[name], config, backend)
+        soft = form.soft_masks(outputs[name], chosen, config, backend)
         masks[name] = soft.dense()
     assert len(masks["dense"]) > 3
     assert (masks["dense"] == masks["with_nms"]).all()
@@ -174,11 +175,11 @@ def test_a_gpu_computes_all_prototypes_unless_there_is_no_box(passed):
         return backend.run(graph, inputs)
 
     gpu = types.SimpleNamespace(on_gpu=True, run=run)
-    form = DETECT_FORMS["on_demand"]
+    form = DETECT_FORMS["on_demand"](MODEL)
     boxes = np.array([[0.2, 0.2, 0.3, 0.3]], np.float32)
-    prototypes = form.prototypes(found, boxes, model=MODEL, backend=gpu)
+    prototypes = form.prototypes(found, boxes, gpu)
     np.testing.assert_allclose(prototypes, dense["prototypes"], rtol=1e-4, atol=1e-4)
-    assert not form.prototypes(found, boxes[:0], model=MODEL, backend=gpu).any()
+    assert not form.prototypes(found, boxes[:0], gpu).any()
     assert shapes == [found["p3"].shape]
 
 

@@ -356,7 +356,7 @@ def test_only_finished_detections_of_a_device_let_images_overlap(video, tiny):
     assert not segmenter.stream().overlaps, "its backend returns when everything is there"
     segmenter.network.backend.submit = lambda *_, **__: None
     assert not segmenter.stream().overlaps, "box head and prototypes follow on the device"
-    segmenter.network.form = DETECT_FORMS["with_nms"]
+    segmenter.network.form = DETECT_FORMS["with_nms"](segmenter.description.model)
     assert segmenter.stream().overlaps
     assert not segmenter.stream(KeyframeConfig(propagated_frames=1)).overlaps
     segmenter.network.backend.on_gpu = False

@@ -1,8 +1,7 @@
-"""Arrange many small annotated pictures on one sheet."""
+"""Draw many annotated images of a data set on one sheet."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,69 +10,12 @@ import numpy as np
 
 from yolact_ros.datasets.coco import CocoDataset, Sample
 from yolact_ros.errors import DatasetError
+from yolact_ros.evaluate.tiles import TEXT_SCALE, fitting_scale, in_rows, make_tile, stack_rows
 from yolact_ros.runtime.output.draw import FONT, MASK_OPACITY, class_colour
 
 TILE = (240, 320)  # height, width
-GAP = 6
-PAPER = 32  # grey level between the tiles
-CAPTION = 18  # height of the line of text below a tile
-TEXT_SCALE = 0.42
-
-
-def make_sheet(
-    tiles: Sequence[tuple[np.ndarray, str]], *, columns: int = 6, tile: tuple[int, int] = TILE
-) -> np.ndarray:
-    """Arrange pictures in rows, each with a line of text below it.
-
-    Args:
-        tiles: (H, W, 3) uint8 BGR images of any size with their captions; may be empty.
-        columns: maximum number of pictures per row.
-        tile: (height, width) to which larger pictures are shrunk.
-
-    Returns:
-        (H, W, 3) uint8 BGR.
-    """
-    columns = max(1, min(columns, len(tiles)))
-    rows = max(1, math.ceil(len(tiles) / columns))
-    step = tile[0] + CAPTION + GAP, tile[1] + GAP
-    sheet = np.full((rows * step[0] + GAP, columns * step[1] + GAP, 3), PAPER, np.uint8)
-    for number, (image, caption) in enumerate(tiles):
-        top, left = GAP + number // columns * step[0], GAP + number % columns * step[1]
-        small = _shrink(image, _fitting_scale(image, tile))
-        height, width = small.shape[:2]
-        y, x = top + (tile[0] - height) // 2, left + (tile[1] - width) // 2
-        sheet[y : y + height, x : x + width] = small
-        write_on(sheet, _shorten(caption, tile[1]), (left + 2, top + tile[0] + CAPTION - 5))
-    return sheet
-
-
-def draw_sample(sample: Sample, class_names: Sequence[str], *, scale: float = 1.0) -> np.ndarray:
-    """Draw the annotated instances on their image: masks, boxes, class names; crowds in grey.
-
-    Args:
-        sample: sample at its original size.
-        class_names: names by class id.
-        scale: factor by which image and masks are shrunk first, so that lines and text stay sharp.
-
-    Returns:
-        A new (H, W, 3) uint8 BGR image.
-    """
-    canvas = _shrink(sample.image, scale).copy()
-    size = canvas.shape[1], canvas.shape[0]
-    labels = []
-    for i in range(len(sample)):
-        class_id = int(sample.class_ids[i])
-        colour = (128, 128, 128) if sample.crowd[i] else class_colour(class_id)
-        mask = cv2.resize(sample.masks[i], size, interpolation=cv2.INTER_NEAREST)
-        inside = mask.astype(bool)
-        tinted = canvas[inside] * (1 - MASK_OPACITY) + np.array(colour, np.float32) * MASK_OPACITY
-        canvas[inside] = np.rint(tinted).astype(np.uint8)
-        x1, y1, x2, y2 = np.rint(sample.boxes[i] * scale).astype(int).tolist()
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1)
-        labels.append((class_names[class_id], (x1 + 2, max(y1 - 3, 10)), colour))
-    for text, origin, colour in labels:
-        write_on(canvas, text, origin, colour=colour)
-    return canvas
+COLUMNS = 6
+CROWD_COLOUR = (128, 128, 128)
 
 
 def draw_contact_sheet(dataset: CocoDataset, *, count: int = 24, seed: int = 0) -> np.ndarray:
@@ -89,7 +31,7 @@ def draw_contact_sheet(dataset: CocoDataset, *, count: int = 24, seed: int = 0) 
     Returns:
         (H, W, 3) uint8 BGR.
     """
-    tiles: list[tuple[np.ndarray, str]] = []
+    tiles: list[np.ndarray] = []
     for index in _choose(dataset, seed):
         if len(tiles) == count:
             break
@@ -97,52 +39,40 @@ def draw_contact_sheet(dataset: CocoDataset, *, count: int = 24, seed: int = 0) 
             sample = dataset.load(index)
         except DatasetError:
             continue
-        drawn = draw_sample(sample, dataset.classes, scale=_fitting_scale(sample.image, TILE))
-        tiles.append((drawn, f"{Path(sample.file_name).name}: {len(sample)}"))
-    return make_sheet(tiles)
+        caption = f"{Path(sample.file_name).name}: {len(sample)}"
+        tiles.append(make_tile(_draw_sample(sample, dataset.classes), caption, TILE))
+    return stack_rows(in_rows(tiles, COLUMNS))
 
 
-def write_on(
-    canvas: np.ndarray,
-    text: str,
-    origin: tuple[int, int],
-    *,
-    colour: tuple[int, int, int] = (225, 225, 225),
-) -> None:
-    """Write coloured text with a dark outline on a picture, in place; `origin` is x y."""
-    cv2.putText(canvas, text, origin, FONT, TEXT_SCALE, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(canvas, text, origin, FONT, TEXT_SCALE, colour, 1, cv2.LINE_AA)
+def _draw_sample(sample: Sample, class_names: Sequence[str]) -> np.ndarray:
+    """Draw the instances on their image at the size of a tile, so that text stays sharp."""
+    scale = fitting_scale(sample.image, TILE)
+    height, width = (max(1, int(side * scale)) for side in sample.image.shape[:2])
+    canvas = cv2.resize(sample.image, (width, height), interpolation=cv2.INTER_AREA)
+    labels = []
+    for i in range(len(sample)):
+        class_id = int(sample.class_ids[i])
+        colour = CROWD_COLOUR if sample.crowd[i] else class_colour(class_id)
+        mask = cv2.resize(sample.masks[i], (width, height), interpolation=cv2.INTER_NEAREST)
+        tinted = cv2.addWeighted(
+            canvas, 1 - MASK_OPACITY, np.full_like(canvas, colour), MASK_OPACITY, 0
+        )
+        cv2.copyTo(tinted, mask, canvas)
+        x1, y1, x2, y2 = np.rint(sample.boxes[i] * scale).astype(int).tolist()
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1)
+        labels.append((class_names[class_id], (x1 + 2, max(y1 - 3, 10)), colour))
+    for text, origin, colour in labels:
+        for ink, line in (((0, 0, 0), 3), (colour, 1)):  # with a dark outline
+            cv2.putText(canvas, text, origin, FONT, TEXT_SCALE, ink, line, cv2.LINE_AA)
+    return canvas
 
 
 def _choose(dataset: CocoDataset, seed: int) -> list[int]:
-    """Return the positions of all images; those that show a new class come first."""
-    order = np.random.default_rng(seed).permutation(len(dataset)).tolist()
+    """Return the positions of all images: those that show a new class first, empty ones last."""
     seen: set[int] = set()
-    first: list[int] = []
-    full: list[int] = []
-    empty: list[int] = []
-    for index in order:
+    ranked: list[tuple[int, int]] = []
+    for index in np.random.default_rng(seed).permutation(len(dataset)).tolist():
         classes = {annotation["class_id"] for annotation in dataset.annotations(index)}
-        if classes - seen:
-            first.append(index)
-            seen |= classes
-        else:
-            (full if classes else empty).append(index)
-    return first + full + empty
-
-
-def _fitting_scale(image: np.ndarray, tile: tuple[int, int]) -> float:
-    return min(tile[0] / image.shape[0], tile[1] / image.shape[1], 1.0)
-
-
-def _shrink(image: np.ndarray, scale: float) -> np.ndarray:
-    size = max(1, int(image.shape[1] * scale)), max(1, int(image.shape[0] * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def _shorten(text: str, width: int) -> str:
-    """Shorten `text` to `width` pixels."""
-    cut = text
-    while cut and cv2.getTextSize(cut, FONT, TEXT_SCALE, 1)[0][0] > width:
-        cut = f"{cut.removesuffix('...')[:-1]}..." if len(cut) > 4 else ""
-    return cut
+        ranked.append((0 if classes - seen else 1 if classes else 2, index))
+        seen |= classes
+    return [index for _, index in sorted(ranked, key=lambda pair: pair[0])]

@@ -8,19 +8,17 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from yolact_ros.evaluate.tiles import in_rows, make_tile, stack_rows
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.masks import SoftMasks, assemble_masks
-from yolact_ros.runtime.network import Network
 from yolact_ros.runtime.output.draw import draw_detections
 from yolact_ros.runtime.preprocess import prepare_image
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.video.tracking import pairwise_box_iou
 
-TILE = 132  # side of one tile in pixels
-GAP = 6
-LABEL = 18  # height of the line of text above a tile
-BACKGROUND = (32, 32, 32)
-TEXT = (230, 230, 230)
+TILE = (132, 132)  # pixels
+COLUMNS = 8
+TERMS = 5  # strongest terms of a mask that are drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +48,12 @@ def take_apart(segmenter: Segmenter, image: np.ndarray) -> MaskAssembly:
     Raises:
         BackendError: the backend fails.
     """
-    network: Network = segmenter.network
+    network = segmenter.network
     tensor, _ = prepare_image(image, network.description.model)
     config = network.limited(segmenter.postprocess)
     outputs = network.backend.run(network.whole_graph, {"image": tensor})
-    model, backend = network.description.model, network.backend
-    selection = network.form.select(outputs, config, model=model, backend=backend)
-    prototypes = network.form.prototypes(outputs, None, model=model, backend=backend)
+    selection = network.form.select(outputs, config, network.backend)
+    prototypes = network.form.prototypes(outputs, None, network.backend)
     soft = assemble_masks(
         prototypes, selection.coefficients, selection.boxes, crop=config.crop_masks
     )
@@ -72,6 +69,8 @@ def draw_assembly_sheet(
 ) -> np.ndarray:
     """Draw all prototypes and, below them, how the masks of the best instances add up.
 
+    Each prototype is dark where it is zero, and scaled to its own maximum.
+
     Args:
         image: (H, W, 3) uint8 BGR.
         assembly: its assembly.
@@ -81,29 +80,14 @@ def draw_assembly_sheet(
     Returns:
         (height, width, 3) uint8 BGR.
     """
-    grid = draw_prototype_grid(assembly.prototypes)
-    found = assembly.detections
-    dense = assembly.soft.dense()
-    rows = [
-        draw_assembly(
-            draw_detections(image, found[i : i + 1], class_names),
-            assembly.prototypes,
-            assembly.coefficients[i],
-            dense[i],
-            title=f"{class_names[found.class_ids[i]]} {found.scores[i]:.2f}",
-        )
-        for i in range(min(instances, len(found)))
+    planes = np.moveaxis(assembly.prototypes, 2, 0)
+    tiles = [
+        make_tile(heat(plane), f"p{k}  max {plane.max():.1f}", TILE)
+        for k, plane in enumerate(planes)
     ]
-    parts = [grid, stack_rows(rows)] if rows else [grid]
-    width = max(part.shape[1] for part in parts)
-    return np.concatenate(
-        [
-            cv2.copyMakeBorder(
-                part, 0, 0, 0, width - part.shape[1], cv2.BORDER_CONSTANT, value=BACKGROUND
-            )
-            for part in parts
-        ]
-    )
+    shown = range(min(instances, len(assembly.detections)))
+    rows = [draw_assembly(image, assembly, i, class_names=class_names) for i in shown]
+    return stack_rows([*in_rows(tiles, COLUMNS), *rows])
 
 
 def draw_instance(
@@ -127,70 +111,41 @@ def draw_instance(
     if not (chosen and len(alone)):
         return None
     best = int(np.argmax(pairwise_box_iou(chosen[0][None], alone.boxes)))
-    row = draw_assembly(
-        draw_detections(image, alone[best : best + 1], alone.class_names),
-        assembly.prototypes,
-        assembly.coefficients[best],
-        assembly.soft.dense()[best],
-        title=f"{alone[best].class_name} {alone.scores[best]:.2f}",
-    )
-    return stack_rows([row])
-
-
-def draw_prototype_grid(prototypes: np.ndarray, *, columns: int = 8) -> np.ndarray:
-    """Draw one tile per prototype, dark where it is zero and scaled to its own maximum.
-
-    Args:
-        prototypes: (Hp, Wp, K) float32, zero or more.
-        columns: tiles per row.
-
-    Returns:
-        (H, W, 3) uint8 BGR.
-    """
-    tiles = [
-        labelled(heat(prototypes[..., k]), f"p{k}  max {prototypes[..., k].max():.1f}")
-        for k in range(prototypes.shape[2])
-    ]
-    return stack_rows([tiles[i : i + columns] for i in range(0, len(tiles), columns)])
+    return stack_rows([draw_assembly(image, assembly, best, class_names=alone.class_names)])
 
 
 def draw_assembly(
-    thumbnail: np.ndarray,
-    prototypes: np.ndarray,
-    coefficients: np.ndarray,
-    mask: np.ndarray,
-    *,
-    title: str,
-    terms: int = 5,
+    image: np.ndarray, assembly: MaskAssembly, index: int, *, class_names: Sequence[str]
 ) -> list[np.ndarray]:
     """Draw how one mask is assembled, as a row of tiles.
 
     Args:
-        thumbnail: (H, W, 3) uint8 BGR image in which the instance is marked.
-        prototypes: (Hp, Wp, K) float32.
-        coefficients: (K,) float32 in [-1, 1] of the instance.
-        mask: (Hp, Wp) float32 in [0, 1], soft mask cropped to its box.
-        title: label of the first tile.
-        terms: number of strongest terms to show.
+        image: (H, W, 3) uint8 BGR.
+        assembly: its assembly.
+        index: index of the detection.
+        class_names: name of each class id.
 
     Returns:
         Tiles: image, strongest terms (red adds, blue subtracts), sum of all terms, mask.
     """
-    contributions = prototypes * coefficients
-    strength = np.abs(contributions).sum(axis=(0, 1))
-    strongest = np.argsort(-strength, kind="stable")[:terms]
-    limit = float(np.abs(contributions).max(initial=0.0)) or 1.0
-    tiles = [labelled(thumbnail, title)]
-    for k in strongest:
-        tiles.append(
-            labelled(diverging(contributions[..., k], limit), f"{coefficients[k]:+.2f} x p{k}")
-        )
+    found, coefficients = assembly.detections, assembly.coefficients[index]
+    contributions = assembly.prototypes * coefficients
     total = contributions.sum(axis=2)
-    tiles.append(
-        labelled(diverging(total, float(np.abs(total).max(initial=0.0)) or 1.0), "sum of all")
-    )
-    tiles.append(labelled(heat(mask, limit=1.0), "sigmoid, cropped"))
-    return tiles
+    strongest = np.argsort(-np.abs(contributions).sum(axis=(0, 1)), kind="stable")[:TERMS]
+    limit = np.abs(contributions).max(initial=0.0)
+    pictures = [
+        (
+            draw_detections(image, found[index : index + 1], class_names),
+            f"{class_names[found.class_ids[index]]} {found.scores[index]:.2f}",
+        ),
+        *(
+            (diverging(contributions[..., k], limit), f"{coefficients[k]:+.2f} x p{k}")
+            for k in strongest
+        ),
+        (diverging(total, np.abs(total).max(initial=0.0)), "sum of all"),
+        (heat(assembly.soft.dense()[index], limit=1.0), "sigmoid, cropped"),
+    ]
+    return [make_tile(picture, caption, TILE) for picture, caption in pictures]
 
 
 def heat(values: np.ndarray, *, limit: float | None = None) -> np.ndarray:
@@ -202,35 +157,8 @@ def heat(values: np.ndarray, *, limit: float | None = None) -> np.ndarray:
 
 def diverging(values: np.ndarray, limit: float) -> np.ndarray:
     """Colour (H, W) float values: white at zero, red at +limit, blue at -limit; BGR uint8."""
-    scaled = np.clip(values / limit, -1, 1).astype(np.float32)
+    scaled = np.clip(values / (limit or 1.0), -1, 1).astype(np.float32)
     fade = 1 - np.abs(scaled)
     blue = np.where(scaled < 0, 1.0, fade)
     red = np.where(scaled > 0, 1.0, fade)
     return (np.stack([blue, fade, red], axis=-1) * 255).astype(np.uint8)
-
-
-def labelled(picture: np.ndarray, text: str) -> np.ndarray:
-    """Fit a picture into a tile below a line of text, keeping its aspect ratio."""
-    height, width = picture.shape[:2]
-    scale = min(TILE / width, TILE / height)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
-    tile = np.full((LABEL + TILE, TILE, 3), BACKGROUND, np.uint8)
-    x, y = (TILE - size[0]) // 2, LABEL + (TILE - size[1]) // 2
-    tile[y : y + size[1], x : x + size[0]] = cv2.resize(picture, size, interpolation=interpolation)
-    cv2.putText(tile, text, (2, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, TEXT, 1, cv2.LINE_AA)
-    return tile
-
-
-def stack_rows(rows: list[list[np.ndarray]]) -> np.ndarray:
-    """Arrange rows of equal tiles on one sheet."""
-    columns = max((len(row) for row in rows), default=0)
-    height, width = LABEL + TILE, TILE
-    sheet = np.full(
-        (GAP + len(rows) * (height + GAP), GAP + columns * (width + GAP), 3), BACKGROUND, np.uint8
-    )
-    for i, row in enumerate(rows):
-        for j, tile in enumerate(row):
-            y, x = GAP + i * (height + GAP), GAP + j * (width + GAP)
-            sheet[y : y + height, x : x + width] = tile
-    return sheet

@@ -23,6 +23,8 @@ from yolact_ros.runtime.postprocess import (
     select_finished,
 )
 
+Outputs = Mapping[str, Array]
+
 
 class Dense:
     """Reads a `detect` that outputs all priors and all prototypes; base of the other forms.
@@ -33,6 +35,7 @@ class Dense:
         on_device: outputs of `detect` that only these graphs read.
         nms_inside: whether NMS and re-scoring are in the graph.
         fixed: settings that are fixed in the graph, at their defaults except for `top_k`.
+        model: the network.
     """
 
     outputs: tuple[str, ...] = ("boxes", "class_scores", "coefficients", "prototypes")
@@ -41,41 +44,26 @@ class Dense:
     nms_inside = False
     fixed: tuple[str, ...] = ()
 
-    def select(
-        self,
-        outputs: Mapping[str, Array],
-        config: PostprocessConfig,
-        *,
-        model: ModelConfig,
-        backend: Backend,
-    ) -> Selection:
+    def __init__(self, model: ModelConfig) -> None:
+        self.model = model
+
+    def select(self, outputs: Outputs, config: PostprocessConfig, backend: Backend) -> Selection:
         """Choose the detections of one image; `backend` runs the further graphs."""
         return select_detections(outputs, config)
 
     def prototypes(
-        self,
-        outputs: Mapping[str, Array],
-        boxes: np.ndarray | None,
-        *,
-        model: ModelConfig,
-        backend: Backend,
+        self, outputs: Outputs, boxes: np.ndarray | None, backend: Backend
     ) -> np.ndarray:
         """Return (Hp, Wp, K) float32, at least inside `boxes` (N, 4), everywhere if None."""
         # A GPU returns half precision, in which numpy is slow.
         return np.asarray(outputs["prototypes"], np.float32)
 
     def soft_masks(
-        self,
-        outputs: Mapping[str, Array],
-        selection: Selection,
-        config: PostprocessConfig,
-        *,
-        model: ModelConfig,
-        backend: Backend,
+        self, outputs: Outputs, selection: Selection, config: PostprocessConfig, backend: Backend
     ) -> SoftMasks:
         """Assemble the masks of the selected detections."""
         boxes = selection.boxes if config.crop_masks else None
-        prototypes = self.prototypes(outputs, boxes, model=model, backend=backend)
+        prototypes = self.prototypes(outputs, boxes, backend)
         return assemble_masks(
             prototypes, selection.coefficients, selection.boxes, crop=config.crop_masks
         )
@@ -88,34 +76,22 @@ class OnDemand(Dense):
     graphs = ("boxes_and_coefficients", "prototypes")
     on_device = ("head_features",)
 
-    def select(
-        self,
-        outputs: Mapping[str, Array],
-        config: PostprocessConfig,
-        *,
-        model: ModelConfig,
-        backend: Backend,
-    ) -> Selection:
+    def select(self, outputs: Outputs, config: PostprocessConfig, backend: Backend) -> Selection:
         """Compute boxes and coefficients of the priors that enter NMS."""
-        predict = partial(predict_priors, backend, outputs["head_features"], model=model)
+        predict = partial(predict_priors, backend, outputs["head_features"], model=self.model)
         return select_detections(outputs, config, predict=predict)
 
     def prototypes(
-        self,
-        outputs: Mapping[str, Array],
-        boxes: np.ndarray | None,
-        *,
-        model: ModelConfig,
-        backend: Backend,
+        self, outputs: Outputs, boxes: np.ndarray | None, backend: Backend
     ) -> np.ndarray:
         """Compute prototypes in the rectangle around the boxes, on a GPU all; the rest is zero."""
-        height, width = model.prototype_size
+        height, width = self.model.prototype_size
         # On a GPU, preparing for each new shape costs more than the smaller shape saves.
         if boxes is None or (backend.on_gpu and len(boxes)):
             cells = np.array([[0, 0, width, height]])
         else:
             cells = box_cells(boxes, (height, width))
-        return prototypes_inside(backend, outputs["p3"], cells, model=model)
+        return prototypes_inside(backend, outputs["p3"], cells, model=self.model)
 
 
 class WithNms(Dense):
@@ -125,14 +101,7 @@ class WithNms(Dense):
     nms_inside = True
     fixed: tuple[str, ...] = ("nms", "nms_iou_threshold", "top_k", "all_classes")
 
-    def select(
-        self,
-        outputs: Mapping[str, Array],
-        config: PostprocessConfig,
-        *,
-        model: ModelConfig,
-        backend: Backend,
-    ) -> Selection:
+    def select(self, outputs: Outputs, config: PostprocessConfig, backend: Backend) -> Selection:
         """Drop rows that do not exceed the score threshold."""
         return select_finished(outputs, config)
 
@@ -148,12 +117,7 @@ class WithMasks(WithNms):
     fixed = (*WithNms.fixed, "crop_masks")
 
     def prototypes(
-        self,
-        outputs: Mapping[str, Array],
-        boxes: np.ndarray | None,
-        *,
-        model: ModelConfig,
-        backend: Backend,
+        self, outputs: Outputs, boxes: np.ndarray | None, backend: Backend
     ) -> np.ndarray:
         """Raise, because the prototypes stay inside the graph.
 
@@ -161,18 +125,12 @@ class WithMasks(WithNms):
             BackendError: always.
         """
         raise BackendError(
-            f"Model {model.name!r} assembles masks inside its graph and outputs no prototypes; "
-            "export it with --masks host."
+            f"Model {self.model.name!r} assembles masks inside its graph and outputs no "
+            "prototypes; export it with --masks host."
         )
 
     def soft_masks(
-        self,
-        outputs: Mapping[str, Array],
-        selection: Selection,
-        config: PostprocessConfig,
-        *,
-        model: ModelConfig,
-        backend: Backend,
+        self, outputs: Outputs, selection: Selection, config: PostprocessConfig, backend: Backend
     ) -> SoftMasks:
         """Return the graph's own masks of the selected detections."""
         masks = outputs["masks"][finished_rows(outputs, config)]
@@ -180,9 +138,9 @@ class WithMasks(WithNms):
 
 
 # By the name that `model.json` uses.
-DETECT_FORMS = {
-    "on_demand": OnDemand(),
-    "dense": Dense(),
-    "with_nms": WithNms(),
-    "with_masks": WithMasks(),
+DETECT_FORMS: dict[str, type[Dense]] = {
+    "on_demand": OnDemand,
+    "dense": Dense,
+    "with_nms": WithNms,
+    "with_masks": WithMasks,
 }

@@ -55,7 +55,7 @@ class Network:
             )
         self.backend = backend
         self.description = description
-        self.form = DETECT_FORMS[description.detect_form]
+        self.form = DETECT_FORMS[description.detect_form](description.model)
 
     @property
     def whole_graph(self) -> str:
@@ -117,12 +117,12 @@ class Network:
         """
         backend = Stopwatch(self.backend, seconds)
         config = self.limited(config)
-        model = self.description.model
-        selection = self.form.select(outputs, config, model=model, backend=backend)
-        soft = self.form.soft_masks(outputs, selection, config, model=model, backend=backend)
+        selection = self.form.select(outputs, config, backend)
+        soft = self.form.soft_masks(outputs, selection, config, backend)
+        rescores = self.description.model.mask_rescoring and not self.form.nms_inside
         if not config.rescore_masks:
             selection = replace(selection, mask_scores=selection.scores)
-        elif model.mask_rescoring and not self.form.nms_inside and len(selection):
+        elif rescores and len(selection):
             selection = replace(selection, mask_scores=_rescore(backend, selection, soft))
         return Inference(selection, soft, backend.seconds)
 
