@@ -345,7 +345,7 @@ class GpuRun:
         if not self.arguments.annotations:
             return
         from yolact_ros.datasets.coco import CocoDataset
-        from yolact_ros.evaluate.coco_map import evaluate_coco
+        from yolact_ros.evaluate.coco_map import evaluate_dataset
 
         config = dataclasses.replace(segmenter.postprocess, score_threshold=0.05)
         dataset = CocoDataset(
@@ -354,7 +354,7 @@ class GpuRun:
             classes=segmenter.description.model.classes,
         )
         segment = partial(segmenter.segment, postprocess=config)
-        scores = dataclasses.asdict(evaluate_coco(segment, dataset))
+        scores = dataclasses.asdict(evaluate_dataset(segment, dataset).scores)
         row = {kind: scores[kind]["ap"] for kind in ("box", "mask")}
         self.results.setdefault("ap", {})[name] = row
         print(f"{name}: box AP {100 * row['box']:.2f}, mask AP {100 * row['mask']:.2f}")

@@ -13,7 +13,7 @@ pytest.importorskip("pycocotools")
 from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.datasets.coco import CocoDataset  # noqa: E402
 from yolact_ros.errors import DatasetError  # noqa: E402
-from yolact_ros.evaluate.coco_map import evaluate_coco  # noqa: E402
+from yolact_ros.evaluate.coco_map import evaluate_dataset  # noqa: E402
 from yolact_ros.evaluate.results import evaluate_results  # noqa: E402
 from yolact_ros.runtime.detections import Detections  # noqa: E402
 from yolact_ros.runtime.output.entries import describe  # noqa: E402
@@ -84,7 +84,7 @@ def oracle(change=lambda row: row):
 
 
 def test_the_truth_itself_scores_one(dataset):
-    scores = evaluate_coco(oracle(), dataset)
+    scores = evaluate_dataset(oracle(), dataset).scores
     assert scores.box["ap"] == scores.mask["ap"] == scores.mask["ap50"] == pytest.approx(1)
     assert scores.mask["ar_100"] == pytest.approx(1)
     assert scores.mask["ap_large"] is None  # no instance is larger than 96x96
@@ -95,21 +95,21 @@ def test_the_truth_itself_scores_one(dataset):
 
 
 def test_finding_nothing_scores_zero(dataset):
-    scores = evaluate_coco(lambda image: found([]), dataset)
+    scores = evaluate_dataset(lambda image: found([]), dataset).scores
     assert scores.box["ap"] == scores.mask["ap"] == scores.mask["ar_100"] == 0
     assert scores.detections == 0
 
 
 def test_an_iou_of_five_eighths_counts_at_three_of_ten_thresholds(dataset):
     # 25 of 40 columns: more than 0.50, 0.55 and 0.60.
-    scores = evaluate_coco(oracle(lambda r: (r[0], r[1], r[0] + 25, *r[3:])), dataset)
+    scores = evaluate_dataset(oracle(lambda r: (r[0], r[1], r[0] + 25, *r[3:])), dataset).scores
     assert scores.box["ap"] == scores.mask["ap"] == pytest.approx(0.3)
     assert scores.box["ap50"] == pytest.approx(1)
     assert scores.box["ap75"] == 0
 
 
 def test_the_wrong_class_scores_zero(dataset):
-    scores = evaluate_coco(oracle(lambda r: (*r[:4], 1 - r[4], r[5])), dataset)
+    scores = evaluate_dataset(oracle(lambda r: (*r[:4], 1 - r[4], r[5])), dataset).scores
     assert scores.mask["ap"] == 0
 
 
@@ -119,7 +119,7 @@ def test_masks_are_ranked_by_mask_score_and_boxes_by_class_score(dataset):
         ghosts = [(60, 5, 80, 25, 0, 0.9)]  # surer of its class than the true ones
         return found(rows + ghosts, mask_scores=[0.8] * len(rows) + [0.1])
 
-    scores = evaluate_coco(segment, dataset)
+    scores = evaluate_dataset(segment, dataset).scores
     assert scores.classes["cup"].mask_ap == pytest.approx(1)
     # Three ghosts before two cups: precision 1/4, then 2/5, whose later maximum counts: 2/5.
     assert scores.classes["cup"].box_ap == pytest.approx(0.4)
@@ -130,7 +130,7 @@ def test_a_false_detection_in_an_image_without_instances_counts(dataset):
         rows = [(*row, 0.5) for row in TRUTH[int(image[0, 0, 0])]]
         return found(rows or [(0, 0, 10, 10, 1, 0.9)])
 
-    scores = evaluate_coco(segment, dataset)
+    scores = evaluate_dataset(segment, dataset).scores
     assert scores.classes["spoon"].mask_ap == pytest.approx(0.5)
     assert scores.classes["cup"].mask_ap == pytest.approx(1)
 
@@ -141,7 +141,7 @@ def test_crowds_are_neither_found_nor_missed(folder):
     content["annotations"][0]["segmentation"] = {"size": [80, 100], "counts": [0, 3200, 4800]}
     (folder / "truth.json").write_text(json.dumps(content))
     dataset = CocoDataset(folder / "truth.json", folder, classes=("cup", "spoon"))
-    scores = evaluate_coco(oracle(), dataset)
+    scores = evaluate_dataset(oracle(), dataset).scores
     assert scores.mask["ap"] == pytest.approx(1)
     assert scores.classes["cup"].instances == 1
 
@@ -153,7 +153,7 @@ def test_annotations_without_box_area_and_crowd_flag_are_understood(folder):
             del annotation[key]
     (folder / "truth.json").write_text(json.dumps(content))
     dataset = CocoDataset(folder / "truth.json", folder, classes=("cup", "spoon"))
-    assert evaluate_coco(oracle(), dataset).box["ap"] == pytest.approx(1)
+    assert evaluate_dataset(oracle(), dataset).scores.box["ap"] == pytest.approx(1)
 
 
 def test_classes_that_the_file_does_not_know_are_left_out(folder):
@@ -163,28 +163,28 @@ def test_classes_that_the_file_does_not_know_are_left_out(folder):
         rows = [(*row, 0.9) for row in TRUTH[int(image[0, 0, 0])]]
         return found(rows or [(0, 0, 9, 9, 2, 1.0)])
 
-    scores = evaluate_coco(segment, dataset)
+    scores = evaluate_dataset(segment, dataset).scores
     assert scores.mask["ap"] == pytest.approx(1)
     assert set(scores.classes) == {"cup", "spoon"}
     assert scores.detections == 3
 
 
 def test_limit_takes_the_first_images(dataset):
-    scores = evaluate_coco(oracle(), dataset, limit=1)
+    scores = evaluate_dataset(oracle(), dataset, limit=1).scores
     assert (scores.images, scores.classes["cup"].instances) == (1, 1)
 
 
 def test_missing_images_are_named_before_anything_runs(folder, dataset):
     (folder / "5.png").unlink()
     with pytest.raises(DatasetError, match=r"1 of 3 images.*5\.png"):
-        evaluate_coco(lambda image: pytest.fail("an image was segmented"), dataset)
+        evaluate_dataset(lambda image: pytest.fail("an image was segmented"), dataset)
 
 
 def test_a_file_without_images_is_reported(folder):
     path = folder / "empty.json"
     path.write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
     with pytest.raises(DatasetError, match="no images"):
-        evaluate_coco(oracle(), CocoDataset(path, folder))
+        evaluate_dataset(oracle(), CocoDataset(path, folder))
 
 
 def test_the_command_writes_json_and_prints_a_table(folder, tiny_bundle, capsys):

@@ -51,13 +51,9 @@ def test_the_right_class_has_precedence_and_a_second_mask_of_another_class_is_a_
 def test_captions_have_the_file_and_the_class_score():
     image = matched([row(0, 0)], [row(1, 0, score=0.34)])
     (mistake,) = find_mistakes(image)
-    lines = describe_mistake(
-        mistake, image, file_name="IMG_0034.jpg", names=("wrench", "calipers")
-    )
+    lines = describe_mistake(mistake, file_name="IMG_0034.jpg", names=("wrench", "calipers"))
     assert lines == ("wrench detected as calipers 0.34", "IMG_0034.jpg, IoU 1.00")
-    long = describe_mistake(
-        mistake, image, file_name=f"{'x' * 60}_7.jpg", names=("wrench", "calipers")
-    )
+    long = describe_mistake(mistake, file_name=f"{'x' * 60}_7.jpg", names=("wrench", "calipers"))
     assert long[1].startswith("..x") and "_7.jpg, IoU" in long[1] and len(long[1]) < 50
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("pybullet")
 
 from yolact_ros.config import SHIPPED_MODELS, PostprocessConfig  # noqa: E402
 from yolact_ros.datasets.coco import CocoDataset  # noqa: E402
-from yolact_ros.evaluate.coco_map import evaluate_coco  # noqa: E402
+from yolact_ros.evaluate.coco_map import evaluate_dataset  # noqa: E402
 from yolact_ros.runtime.bundle import Bundle  # noqa: E402
 from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
 from yolact_ros.simulate.generate import write_images  # noqa: E402
@@ -37,7 +37,7 @@ def test_things_on_a_simulated_table_are_found(tmp_path):
             tmp_path / "scenes" / "images",
             classes=segmenter.description.model.classes,
         )
-        scores = evaluate_coco(segmenter.segment, dataset)
+        scores = evaluate_dataset(segmenter.segment, dataset).scores
     # models/README.md has the numbers of 300 pictures; these are twelve, so they vary.
     print(scores.mask["ap50"], scores.box["ap"])
     assert scores.mask["ap50"] > 0.7

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from yolact_ros.config import BackendConfig, PostprocessConfig
 from yolact_ros.datasets.coco import CocoDataset
 from yolact_ros.errors import BackendError, ConfigError
-from yolact_ros.evaluate.coco_map import evaluate_coco
+from yolact_ros.evaluate.coco_map import evaluate_dataset
 from yolact_ros.evaluate.speed import WARM_UP, Times
 from yolact_ros.runtime.backends.choice import candidates
 from yolact_ros.runtime.bundle import Bundle
@@ -171,7 +171,7 @@ def with_mask_ap(
             with Segmenter.open(
                 models[row.model], backend=way[1], postprocess=postprocess
             ) as segmenter:
-                known[way] = evaluate_coco(segmenter.segment, dataset).mask["ap"]
+                known[way] = evaluate_dataset(segmenter.segment, dataset).mask.summary["ap"]
     return [replace(r, mask_ap=known[r.model, replace(r.config, threads=0)]) for r in rows]
 
 

@@ -95,16 +95,6 @@ class Evaluation:
         )
 
 
-def evaluate_coco(
-    segment: Callable[[np.ndarray], Detections],
-    dataset: CocoDataset,
-    *,
-    limit: int | None = None,
-) -> CocoScores:
-    """Return the numbers of `evaluate_dataset`."""
-    return evaluate_dataset(segment, dataset, limit=limit).scores
-
-
 def evaluate_dataset(
     segment: Callable[[np.ndarray], Detections],
     dataset: CocoDataset,
@@ -135,8 +125,7 @@ def evaluate_dataset(
         image = dataset.read_image(index)
         found = segment(image)
         image_id = dataset.image_ids[index]
-        tables.add_image(image_id, (image.shape[0], image.shape[1]))
-        tables.add_truth(image_id, dataset.annotations(index))
+        tables.add_image(image_id, image.shape, dataset.annotations(index))
         tables.add_found(image_id, found)
         for stage, value in found.timings.items():
             timings.setdefault(stage, []).append(value)

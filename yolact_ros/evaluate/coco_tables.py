@@ -70,15 +70,20 @@ class CocoTables:
         tables.images, tables.truth = self.images, self.truth
         return tables
 
-    def add_image(self, image_id: int, size: tuple[int, int]) -> None:
-        """Add an image of (height, width) pixels."""
-        self.images[image_id] = {"id": image_id, "height": size[0], "width": size[1]}
+    def add_image(
+        self, image_id: int, size: Sequence[int], annotations: Iterable[Mapping[str, Any]]
+    ) -> None:
+        """Add an image and its annotations; missing boxes and areas are computed from the mask.
 
-    def add_truth(self, image_id: int, annotations: Iterable[Mapping[str, Any]]) -> None:
-        """Add the annotations of one image; missing boxes and areas are computed from the mask."""
-        image = self.images[image_id]
+        Args:
+            image_id: id of the image.
+            size: its height and width in pixels, as the first of any other values.
+            annotations: its true instances, see `CocoDataset.annotations`.
+        """
+        height, width = size[:2]
+        self.images[image_id] = {"id": image_id, "height": height, "width": width}
         for annotation in annotations:
-            rle = segmentation_rle(annotation["segmentation"], image["height"], image["width"])
+            rle = segmentation_rle(annotation["segmentation"], height, width)
             box, area = annotation.get("bbox"), annotation.get("area")
             self.truth.append(
                 {

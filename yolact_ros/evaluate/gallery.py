@@ -9,15 +9,18 @@ import cv2
 import numpy as np
 from pycocotools import mask as rle_masks
 
-from yolact_ros.evaluate.mistakes import INVENTED, MISSED, WRONG_CLASS, MatchedImage, Mistake
+from yolact_ros.evaluate.mistakes import INVENTED, MISSED, WRONG_CLASS, Mistake
+from yolact_ros.evaluate.tiles import GAP, in_rows, stack_rows
+from yolact_ros.runtime.output.draw import FONT
 
 NAME = 36  # characters of a file name that fit into a caption
-PANEL, CAPTION, TITLE, GAP = 200, 40, 46, 10  # pixels
+PANEL, CAPTION, TITLE = 200, 40, 46  # pixels
+COLUMNS = 3
 CONTEXT = 0.6  # margin around the boxes, as a fraction of their longer side
 SMALLEST_WINDOW = 64  # pixels of the image
 
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-PAPER, INK, GREY = (255, 255, 255), (30, 30, 30), (120, 120, 120)
+PAPER, BEYOND = 255, 235  # grey levels around the panels, and outside the image
+INK, GREY = (30, 30, 30), (120, 120, 120)
 TRUE_COLOUR, FALSE_COLOUR, OTHER_COLOUR = (80, 200, 60), (60, 60, 235), (230, 230, 230)  # BGR
 OPACITY = 0.4
 
@@ -25,12 +28,7 @@ Window = tuple[int, int, int, int]
 
 
 def draw_case(
-    image_bgr: np.ndarray,
-    mistake: Mistake,
-    matched: MatchedImage,
-    *,
-    file_name: str,
-    names: Sequence[str],
+    image_bgr: np.ndarray, mistake: Mistake, *, file_name: str, names: Sequence[str]
 ) -> np.ndarray:
     """Draw one mistake, with the ground truth on the left and the detections on the right.
 
@@ -40,101 +38,78 @@ def draw_case(
     Args:
         image_bgr: (H, W, 3) uint8, whole image.
         mistake: mistake to show.
-        matched: instances and detections of the image.
         file_name: file of the image, for the caption.
         names: class names by class id.
 
     Returns:
-        (240, 410, 3) uint8 BGR.
+        (240, 406, 3) uint8 BGR.
     """
-    boxes = []
-    if mistake.truth is not None:
-        boxes.append(matched.truth[mistake.truth]["bbox"])
-    if mistake.found is not None:
-        boxes.append(matched.found[mistake.found]["bbox"])
-    window = choose_window(boxes, (image_bgr.shape[0], image_bgr.shape[1]))
     sides = (
-        (matched.truth, mistake.truth, TRUE_COLOUR),
-        (matched.found, mistake.found, FALSE_COLOUR),
+        (mistake.image.truth, mistake.truth, TRUE_COLOUR),
+        (mistake.image.found, mistake.found, FALSE_COLOUR),
     )
+    window = choose_window([rows[i]["bbox"] for rows, i, _ in sides if i is not None])
+    left, right = (_draw_side(image_bgr, window, *side) for side in sides)
     canvas = np.full((PANEL + CAPTION, 2 * PANEL + GAP, 3), PAPER, np.uint8)
-    for number, (rows, shown, colour) in enumerate(sides):
-        left = number * (PANEL + GAP)
-        canvas[:PANEL, left : left + PANEL] = _draw_side(image_bgr, window, rows, shown, colour)
-    first, second = describe_mistake(mistake, matched, file_name=file_name, names=names)
+    canvas[:PANEL, :PANEL], canvas[:PANEL, -PANEL:] = left, right
+    first, second = describe_mistake(mistake, file_name=file_name, names=names)
     _write(canvas, first, (2, PANEL + 16), 0.45, INK)
     _write(canvas, second, (2, PANEL + 33), 0.38, GREY)
     return canvas
 
 
-def draw_gallery(cases: Sequence[np.ndarray], *, title: str, columns: int = 3) -> np.ndarray:
-    """Arrange cases side by side below a title.
+def draw_gallery(cases: Sequence[np.ndarray], *, title: str) -> np.ndarray:
+    """Arrange cases, at least one, in rows below a title.
 
     Args:
-        cases: results of `draw_case`; at least one.
+        cases: results of `draw_case`.
         title: title of the picture.
-        columns: cases per row.
 
     Returns:
         (H, W, 3) uint8 BGR.
     """
-    height, width = (side + 2 * GAP for side in cases[0].shape[:2])
-    rows = -(-len(cases) // columns)
-    canvas = np.full((TITLE + rows * height, min(columns, len(cases)) * width, 3), PAPER, np.uint8)
-    _write(canvas, title, (GAP, 24), 0.6, INK)
-    _write(canvas, "left: ground truth, right: detected", (GAP, 41), 0.4, GREY)
-    for number, case in enumerate(cases):
-        top = TITLE + number // columns * height + GAP
-        left = number % columns * width + GAP
-        canvas[top : top + case.shape[0], left : left + case.shape[1]] = case
-    return canvas
+    sheet = stack_rows(in_rows(cases, COLUMNS), paper=PAPER)
+    head = np.full((TITLE, *sheet.shape[1:]), PAPER, np.uint8)
+    _write(head, title, (GAP, 24), 0.6, INK)
+    _write(head, "left: ground truth, right: detected", (GAP, 41), 0.4, GREY)
+    return np.concatenate([head, sheet])
 
 
-def describe_mistake(
-    mistake: Mistake, matched: MatchedImage, *, file_name: str, names: Sequence[str]
-) -> tuple[str, str]:
+def describe_mistake(mistake: Mistake, *, file_name: str, names: Sequence[str]) -> tuple[str, str]:
     """Return two lines of text: what is wrong, and where."""
+    image = mistake.image
     true_name = found_name = ""
     if mistake.truth is not None:
-        true_name = names[matched.truth[mistake.truth]["category_id"]]
+        true_name = names[image.truth[mistake.truth]["category_id"]]
     if mistake.found is not None:
-        row = matched.found[mistake.found]
+        row = image.found[mistake.found]
         found_name = f"{names[row['category_id']]} {row['score']:.2f}"
     where = file_name if len(file_name) <= NAME else f"..{file_name[2 - NAME :]}"
     if mistake.kind == MISSED:
-        near = _nearest(matched.iou[:, mistake.truth], matched.found, names)
+        near = _nearest(image.iou[:, mistake.truth], image.found, names)
         return f"{true_name} missed", f"{where}, {mistake.weight:.0f} pixels{near}"
     if mistake.kind == INVENTED:
-        near = _nearest(matched.iou[mistake.found], matched.truth, names)
+        near = _nearest(image.iou[mistake.found], image.truth, names)
         return f"{found_name} is not there", f"{where}{near or ', on background'}"
     if mistake.kind == WRONG_CLASS:
         return f"{true_name} detected as {found_name}", f"{where}, IoU {mistake.iou:.2f}"
     return f"{found_name}, IoU {mistake.iou:.2f}", where
 
 
-def choose_window(boxes: Sequence[Sequence[float]], image_size: tuple[int, int]) -> Window:
+def choose_window(boxes: Sequence[Sequence[float]]) -> Window:
     """Choose a square around boxes, with a margin; it may extend beyond the image.
 
     Args:
         boxes: x y width height in pixels, as in COCO; at least one.
-        image_size: (height, width) of the image.
 
     Returns:
         x1 y1 x2 y2 in pixels, half-open.
     """
-    corners = np.array([[x, y, x + w, y + h] for x, y, w, h in boxes])
-    x1, y1 = corners[:, :2].min(axis=0)
-    x2, y2 = corners[:, 2:].max(axis=0)
-    side = max(SMALLEST_WINDOW, (1 + CONTEXT) * max(x2 - x1, y2 - y1))
-    side = round(min(side, max(image_size)))
-    starts = []
-    for middle, length in (((x1 + x2) / 2, image_size[1]), ((y1 + y2) / 2, image_size[0])):
-        start = round(middle - side / 2)
-        # Inside the image, or with equal borders if the image is smaller than the window.
-        starts.append(
-            min(max(start, 0), length - side) if side <= length else (length - side) // 2
-        )
-    return starts[0], starts[1], starts[0] + side, starts[1] + side
+    starts, sizes = np.split(np.array(boxes, np.float64), 2, axis=1)
+    low, high = starts.min(axis=0), (starts + sizes).max(axis=0)
+    side = round(max(SMALLEST_WINDOW, (1 + CONTEXT) * float((high - low).max())))
+    x, y = np.rint((low + high - side) / 2).astype(int).tolist()
+    return x, y, x + side, y + side
 
 
 def _nearest(iou: np.ndarray, rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
@@ -153,7 +128,7 @@ def _draw_side(
 ) -> np.ndarray:
     side = window[2] - window[0]
     method = cv2.INTER_AREA if side > PANEL else cv2.INTER_CUBIC
-    panel = cv2.resize(_cut(image_bgr, window, fill=235), (PANEL, PANEL), interpolation=method)
+    panel = cv2.resize(_cut(image_bgr, window, fill=BEYOND), (PANEL, PANEL), interpolation=method)
     for number, row in enumerate(rows):
         if number != shown:
             _draw_outline(panel, _panel_mask(row, window), OTHER_COLOUR, 1)

@@ -50,14 +50,14 @@ class MatchedImage:
         return np.array([row["category_id"] for row in self.found], np.int64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mistake:
     """Describes one mistake.
 
     Attributes:
         kind: one of `KINDS`.
-        image_id: id of the image.
-        truth: index of the instance in its `MatchedImage`; None if there is none.
+        image: the image.
+        truth: index of the instance in the image; None if there is none.
         found: index of the detection; None if there is none.
         iou: IoU of the two masks or, if there is only one, with the nearest mask of the other
             side; 0 if there is none.
@@ -66,7 +66,7 @@ class Mistake:
     """
 
     kind: str
-    image_id: int
+    image: MatchedImage
     truth: int | None
     found: int | None
     iou: float
@@ -135,38 +135,37 @@ def find_mistakes(image: MatchedImage) -> list[Mistake]:
     An unmatched detection and an unmatched instance of the same class that overlap a little are
     one poor mask, not a missed and an invented instance.
     """
-    mistakes = []
-    missed = set(range(len(image.truth))) - set(image.matches.tolist())
-    invented = []
     true_classes, found_classes = image.true_classes, image.found_classes
-    for i, match in enumerate(image.matches.tolist()):
-        if match < 0:
-            invented.append(i)
-            continue
-        iou, score = float(image.iou[i, match]), image.found[i]["score"]
-        if true_classes[match] != found_classes[i]:
-            mistakes.append(Mistake(WRONG_CLASS, image.image_id, match, i, iou, score))
+    scores = np.array([row["score"] for row in image.found])
+    mistakes = []
+
+    def poor_mask(found: int, truth: int) -> Mistake:
+        iou = float(image.iou[found, truth])
+        return Mistake(POOR_MASK, image, truth, found, iou, 1 - iou)
+
+    for found in np.flatnonzero(image.matches >= 0).tolist():
+        truth = int(image.matches[found])
+        iou = float(image.iou[found, truth])
+        if true_classes[truth] != found_classes[found]:
+            mistakes.append(Mistake(WRONG_CLASS, image, truth, found, iou, float(scores[found])))
         elif iou < GOOD_IOU:
-            mistakes.append(Mistake(POOR_MASK, image.image_id, match, i, iou, 1 - iou))
-    left, open_truth = np.array(invented, np.int64), np.array(sorted(missed), np.int64)
-    same = found_classes[left][:, None] == true_classes[open_truth]
-    near = np.where(same, image.iou[np.ix_(left, open_truth)], 0.0)
-    scores = np.array([image.found[i]["score"] for i in invented])
-    pairs = match_instances(near, scores, threshold=NEAR_IOU)
-    for i, pair in zip(invented, pairs.tolist(), strict=True):
-        nearest = float(image.iou[i].max(initial=0.0))
-        if pair < 0:
-            score = image.found[i]["score"]
-            mistakes.append(Mistake(INVENTED, image.image_id, None, i, nearest, score))
-            continue
-        match = int(open_truth[pair])
-        missed.discard(match)
-        iou = float(image.iou[i, match])
-        mistakes.append(Mistake(POOR_MASK, image.image_id, match, i, iou, 1 - iou))
-    for match in sorted(missed):
-        nearest = float(image.iou[:, match].max(initial=0.0))
-        area = float(image.truth[match]["area"])
-        mistakes.append(Mistake(MISSED, image.image_id, match, None, nearest, area))
+            mistakes.append(poor_mask(found, truth))
+    left = np.flatnonzero(image.matches < 0)
+    missed = np.setdiff1d(np.arange(len(image.truth)), image.matches)
+    same = found_classes[left][:, None] == true_classes[missed]
+    near = np.where(same, image.iou[np.ix_(left, missed)], 0.0)
+    pairs = match_instances(near, scores[left], threshold=NEAR_IOU)
+    for found, pair in zip(left.tolist(), pairs.tolist(), strict=True):
+        if pair >= 0:
+            mistakes.append(poor_mask(found, int(missed[pair])))
+        else:
+            iou = float(image.iou[found].max(initial=0.0))
+            mistakes.append(Mistake(INVENTED, image, None, found, iou, float(scores[found])))
+    for truth in np.delete(missed, pairs[pairs >= 0]).tolist():
+        iou = float(image.iou[:, truth].max(initial=0.0))
+        mistakes.append(
+            Mistake(MISSED, image, truth, None, iou, float(image.truth[truth]["area"]))
+        )
     return mistakes
 
 

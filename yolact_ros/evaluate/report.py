@@ -99,7 +99,7 @@ def write_report(
             "mistakes": {kind: numbers[kind] for kind in KINDS},
         },
     }
-    galleries = _write_galleries(folder, mistakes, images, dataset)
+    galleries = _write_galleries(folder, mistakes, dataset)
     write_json(folder / "summary.json", summary)
     write_file(folder / "summary.md", format_summary(summary, galleries=galleries))
     return summary
@@ -114,7 +114,8 @@ def format_summary(summary: Mapping[str, Any], *, galleries: Sequence[str] = ())
     """
     lines = [f"# {summary['model']['name']}", ""]
     lines += [f"{summary['images']} images; AP and AR in percent, by COCOeval.", ""]
-    lines += _table(["", *TITLES], [_figures_row(summary, kind) for kind in ("box", "mask")])
+    rows = [[kind, *(_percent(summary[kind][key]) for key in SUMMARY)] for kind in ("box", "mask")]
+    lines += _table(["", *TITLES], rows)
     lines += ["", "![precision and recall](precision_recall.png)", "", "## Time", ""]
     times = {**summary["milliseconds"], "sum": sum(summary["milliseconds"].values())}
     titles = [f"{stage}, ms" for stage in times]
@@ -161,14 +162,8 @@ def _confusions(
     return counts[np.ix_(kept, kept)]
 
 
-def _write_galleries(
-    folder: Path,
-    mistakes: Sequence[Mistake],
-    images: Sequence[MatchedImage],
-    dataset: CocoDataset,
-) -> list[str]:
+def _write_galleries(folder: Path, mistakes: Sequence[Mistake], dataset: CocoDataset) -> list[str]:
     """Draw the worst mistakes; return the kinds that have any."""
-    by_id = {image.image_id: image for image in images}
     index = {image_id: number for number, image_id in enumerate(dataset.image_ids)}
     drawn = []
     for kind in KINDS:
@@ -177,25 +172,16 @@ def _write_galleries(
         if not shown:
             path.unlink(missing_ok=True)  # of an earlier report
             continue
-        cases = [
-            draw_case(
-                dataset.read_image(index[mistake.image_id]),
-                mistake,
-                by_id[mistake.image_id],
-                file_name=dataset.image_path(index[mistake.image_id]).name,
-                names=dataset.classes,
-            )
-            for mistake in shown
-        ]
+        cases = []
+        for mistake in shown:
+            place = index[mistake.image.image_id]
+            image, name = dataset.read_image(place), dataset.image_path(place).name
+            cases.append(draw_case(image, mistake, file_name=name, names=dataset.classes))
         total = sum(mistake.kind == kind for mistake in mistakes)
         title = f"{MEANING[kind]}: {len(shown)} of {total}"
         write_picture(path, draw_gallery(cases, title=title))
         drawn.append(kind)
     return drawn
-
-
-def _figures_row(summary: Mapping[str, Any], kind: str) -> list[str]:
-    return [kind, *(_percent(summary[kind][key]) for key in SUMMARY)]
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

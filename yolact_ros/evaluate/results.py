@@ -29,7 +29,10 @@ def evaluate_results(path: Path, dataset: CocoDataset, *, limit: int | None = No
         DatasetError: the results cannot be read, or have no entry or several for an image.
     """
     entries: dict[str, list[Mapping[str, Any]]] = {}
-    for place, entry in enumerate(_read(path)):
+    content = parse_json(read_file(path), where=path)
+    if not isinstance(content, list):
+        raise DatasetError(f"{path} is not a list; expected output of `yolact predict --json`.")
+    for place, entry in enumerate(content):
         if fault := _fault(entry):
             raise DatasetError(
                 f"Entry {place} of {path} {fault}; expected what `yolact predict --json` writes."
@@ -47,24 +50,17 @@ def evaluate_results(path: Path, dataset: CocoDataset, *, limit: int | None = No
         )
     for index, (entry,) in enumerate(found):
         image_id = dataset.image_ids[index]
-        tables.add_image(image_id, (entry["height"], entry["width"]))
-        tables.add_truth(image_id, dataset.annotations(index))
+        size = entry["height"], entry["width"]
+        tables.add_image(image_id, size, dataset.annotations(index))
         for instance in entry["instances"]:
             tables.add_instance(
                 image_id,
                 class_ids.get(instance["class_name"], -1),
                 instance["box"],
                 (instance["score"], instance["mask_score"]),
-                segmentation_rle(instance["segmentation"], entry["height"], entry["width"]),
+                segmentation_rle(instance["segmentation"], *size),
             )
     return Evaluation(tables, tables.score("bbox"), tables.score("segm"), dataset.classes, {})
-
-
-def _read(path: Path) -> list[Any]:
-    content = parse_json(read_file(path), where=path)
-    if not isinstance(content, list):
-        raise DatasetError(f"{path} is not a list; expected output of `yolact predict --json`.")
-    return content
 
 
 def _entries_of(

@@ -77,8 +77,7 @@ def detect(model: Any, dataset: CocoDataset, positions: Sequence[int], *, show: 
         except DatasetError:  # already logged while computing losses
             continue
         image_id = dataset.image_ids[index]
-        tables.add_image(image_id, (image.shape[0], image.shape[1]))
-        tables.add_truth(image_id, dataset.annotations(index))
+        tables.add_image(image_id, image.shape, dataset.annotations(index))
         found = segmenter.segment(image)
         tables.add_found(image_id, found)
         if len(pictures) < PICTURES:

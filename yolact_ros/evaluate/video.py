@@ -188,8 +188,8 @@ def _run_clip(
     for number, index in enumerate(clip.indices[:limit]):
         truth = clip.dataset.load(index)
         image_id = first_id + number
-        runs[0].tables.add_image(image_id, (truth.image.shape[0], truth.image.shape[1]))
-        runs[0].tables.add_truth(image_id, clip.dataset.annotations(index))
+        annotations = clip.dataset.annotations(index)
+        runs[0].tables.add_image(image_id, truth.image.shape, annotations)
         for turn in range(len(runs)):
             run = runs[(turn + number) % len(runs)]
             found = run.step(segmenter, truth.image)
