@@ -41,6 +41,7 @@ from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.images.files import find_files, read_frames
 from yolact_ros.runtime.preprocess import prepare_image
 from yolact_ros.runtime.segmenter import Segmenter
+from yolact_ros.runtime.video.tracking import pairwise_box_iou
 
 PRECISIONS = ("fp32", "fp16", "int8")
 # Alternative forms of deformable convolution in half precision: TensorRT's plugin, half sampling.
@@ -378,14 +379,11 @@ def agreement(found: Sequence[Detections], expected: Sequence[Detections]) -> Ro
     pixels, overlaps = [0.0], [1.0]
     for ours, theirs in zip(found, expected, strict=True):
         free = set(range(len(ours)))
+        ious = pairwise_box_iou(ours.boxes, theirs.boxes)
         for i in range(len(theirs)):
             candidates = [j for j in free if ours.class_ids[j] == theirs.class_ids[i]]
-            best = max(
-                candidates,
-                key=lambda j: single_box_iou(ours.boxes[j], theirs.boxes[i]),
-                default=None,
-            )
-            if best is None or single_box_iou(ours.boxes[best], theirs.boxes[i]) < SAME_INSTANCE:
+            best = max(candidates, key=ious[:, i].__getitem__, default=None)
+            if best is None or ious[best, i] < SAME_INSTANCE:
                 missed += 1
                 continue
             free.remove(best)
@@ -399,13 +397,6 @@ def agreement(found: Sequence[Detections], expected: Sequence[Detections]) -> Ro
         "box_pixels": max(pixels), "mask_iou": min(overlaps),
         "mean_mask_iou": float(np.mean(overlaps)),
     }  # fmt: skip
-
-
-def single_box_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Compute the IoU of two boxes x1 y1 x2 y2."""
-    sides = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
-    areas = [float(np.prod(box[2:] - box[:2])) for box in (a, b)]
-    return float(np.prod(sides)) / max(sum(areas) - float(np.prod(sides)), 1e-9)
 
 
 def milliseconds(call: Callable[[], Any], runs: int) -> float:
