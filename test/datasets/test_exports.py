@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import random
 
 import cv2
@@ -12,49 +11,9 @@ import pytest
 
 rle_masks = pytest.importorskip("pycocotools.mask")
 
-from yolact_ros.cli.main import main  # noqa: E402
-from yolact_ros.datasets.coco import CocoDataset  # noqa: E402
+from exports import HEIGHT, SQUARE, WIDTH, check_square, picture, text  # noqa: E402
+
 from yolact_ros.datasets.importers.voc import palette  # noqa: E402
-
-HEIGHT, WIDTH = 60, 80
-SQUARE = [20, 15, 60, 15, 60, 45, 20, 45]
-FRACTIONS = " ".join(str(v / (HEIGHT if i % 2 else WIDTH)) for i, v in enumerate(SQUARE))
-
-
-def picture(path, size=(HEIGHT, WIDTH)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), np.full((*size, 3), 128, np.uint8))
-    return path
-
-
-def text(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-
-
-@pytest.fixture
-def bring(tmp_path, capsys):
-    """Imports into a new folder; gives exit status, what was printed and an opener of splits."""
-
-    def run(*words):
-        out = tmp_path / f"out{random.random()}"
-        status = main(["import-dataset", *map(str, words), "-o", str(out)])
-        printed = capsys.readouterr()
-
-        def split(name="train"):
-            return CocoDataset(out / f"{name}.json", out / name)
-
-        return status, printed.out + printed.err, split
-
-    return run
-
-
-def check_square(dataset, *, classes=("bolt",), index=0):
-    sample = dataset.load(index)
-    assert [dataset.classes[c] for c in sample.class_ids] == list(classes)
-    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
-    expected[15:45, 20:60] = 1
-    np.testing.assert_array_equal(np.asarray(sample.masks)[0], expected)
 
 
 def coco(*names, **changes):
@@ -65,99 +24,6 @@ def coco(*names, **changes):
         "annotations": [{**entry, "id": i, "image_id": i, **changes} for i in range(len(names))],
         "categories": [{"id": 0, "name": "parts"}, {"id": 1, "name": "bolt"}],
     }  # fmt: skip
-
-
-def test_roboflow_names_folders_beside_the_yaml_and_a_split_that_is_not_there(tmp_path, bring):
-    root = tmp_path / "robo"
-    for split in ("train", "valid"):
-        picture(root / split / "images" / "a_jpg.rf.1f2e.jpg")
-        text(root / split / "labels" / "a_jpg.rf.1f2e.txt", f"0 {FRACTIONS} \n")
-    text(root / "data.yaml", "train: ../train/images\nval: ../valid/images\n"
-         "test: ../test/images\nnc: 1\nnames: [bolt]\n")  # fmt: skip
-    status, printed, split = bring("yolo", root)
-    assert status == 0 and "split without images" in printed
-    check_square(split("train"))
-    check_square(split("val"))
-
-
-def test_ultralytics_has_a_yaml_of_any_name_and_a_root_relative_to_anywhere(tmp_path, bring):
-    root = tmp_path / "datasets" / "parts"
-    picture(root / "images" / "train" / "cam" / "images" / "a.jpg")
-    text(root / "labels" / "train" / "cam" / "images" / "a.txt", f"0 {FRACTIONS}")
-    text(root / "parts-seg.yaml", "path: ../datasets/parts\ntrain: images/train\nval:\n"
-         "names:\n  0: bolt\n")  # fmt: skip
-    status, _, split = bring("yolo", root)
-    assert status == 0
-    check_square(split())
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["./images/train/a.jpg", "data/images/train/a.jpg", "C:\\x\\images\\train\\a.jpg"],
-)
-def test_lists_of_images_of_cvat_and_ultralytics(tmp_path, bring, line):
-    picture(tmp_path / "set" / "images" / "train" / "a.jpg")
-    text(tmp_path / "set" / "labels" / "train" / "a.txt", f"0 {FRACTIONS}")
-    text(tmp_path / "set" / "train.txt", f"{line}\nimages/train/gone.jpg\n")
-    text(tmp_path / "set" / "data.yaml", "path: .\ntrain: train.txt\nnames:\n  0: bolt\n")
-    status, printed, split = bring("yolo", tmp_path / "set")
-    assert status == 0 and "missing image" in printed
-    check_square(split())
-
-
-def test_label_studio_has_a_list_of_classes_and_no_yaml(tmp_path, bring):
-    picture(tmp_path / "set" / "images" / "0123abcd-a.jpg")
-    text(tmp_path / "set" / "labels" / "0123abcd-a.txt", f"1 {FRACTIONS}")
-    text(tmp_path / "set" / "classes.txt", "nut\nbolt\n")
-    status, _, split = bring("yolo", tmp_path / "set")
-    assert status == 0
-    check_square(split())
-
-
-def yolo_set(root, rows, names="{0: bolt, 2: nut, 5: gear}"):
-    picture(root / "images" / "train" / "a.jpg")
-    (root / "labels" / "train").mkdir(parents=True)
-    (root / "labels" / "train" / "a.txt").write_bytes(rows.encode())
-    text(root / "data.yaml", f"train: images/train\nnames: {names}\n")
-    return root
-
-
-def test_names_are_looked_up_by_their_number(tmp_path, bring):
-    rows = f"\ufeff0 {FRACTIONS}\n2 {FRACTIONS}\n5 {FRACTIONS}\n3 {FRACTIONS}\n"
-    status, printed, split = bring("yolo", yolo_set(tmp_path / "y", rows))
-    assert status == 0 and "unknown class" in printed
-    check_square(split(), classes=("bolt", "nut", "gear"))
-
-
-@pytest.mark.parametrize("names", ["{a: bolt}", "{0: bolt, '0': nut}", "3", "[]", "[[]]"])
-def test_names_without_numbers_are_refused(tmp_path, bring, names):
-    status, printed, _ = bring("yolo", yolo_set(tmp_path / "y", f"0 {FRACTIONS}", names))
-    assert (status, "names" in printed) == (1, True) or names == "[[]]"
-
-
-@pytest.mark.parametrize(
-    ("boxes", "crowd"), [("drop", []), ("rectangle", [0]), ("ignore", [1]), ("keep", [1])]
-)
-def test_boxes_among_polygons_become_what_is_asked_for(tmp_path, bring, boxes, crowd):
-    root = yolo_set(tmp_path / "y", f"0 {FRACTIONS}\n0 0.5 0.5 0.25 0.2\n")
-    status, printed, split = bring("yolo", root, "--boxes", boxes)
-    assert status == 0 and "box without a mask" in printed
-    assert split().load(0).crowd.astype(int).tolist() == [0, *crowd]
-
-
-def test_no_label_file_at_all_is_an_error_that_says_where_they_were_looked_for(tmp_path, bring):
-    picture(tmp_path / "set" / "train" / "a.png")
-    text(tmp_path / "set" / "data.yaml", "train: train\nnames: [bolt]\n")
-    status, printed, _ = bring("yolo", tmp_path / "set")
-    assert status == 1 and "a.txt" in printed
-
-
-def test_labels_and_images_without_each_other_are_counted(tmp_path, bring):
-    root = yolo_set(tmp_path / "y", f"0 {FRACTIONS}\n")
-    picture(root / "images" / "train" / "b.jpg")
-    text(root / "labels" / "train" / "c.txt", f"0 {FRACTIONS}")
-    _, printed, _ = bring("yolo", root)
-    assert "image without labels" in printed and "labels without an image" in printed
 
 
 def labelme(path, *shapes, **changes):
@@ -386,23 +252,6 @@ def test_random_labelme_files_are_reported_or_counted(tmp_path, bring):
             place[draw.choice(list(place))] = draw.choice(ODD)
         text(tmp_path / "set" / "a.json", content)
         assert bring("labelme", tmp_path / "set")[0] in (0, 1)
-
-
-def test_random_yolo_files_are_reported_or_counted(tmp_path, bring):
-    root = yolo_set(tmp_path / "y", f"0 {FRACTIONS}")
-    draw = random.Random(4)
-    words = ["0", "1", "1e9", "nan", "inf", "-3", "x", "0.5", "0.25", "99", "\x00", "1,5"]
-    for number in range(120):
-        row = FRACTIONS.split()
-        row = ["0", *row]
-        for _ in range(draw.randint(1, 4)):
-            row[draw.randrange(len(row))] = draw.choice(words)
-        row = row[: draw.randint(1, len(row))]
-        data = " ".join(row).encode()
-        if number % 10 == 0:
-            data = bytes(draw.randrange(256) for _ in range(40))
-        (root / "labels" / "train" / "a.txt").write_bytes(data)
-        assert bring("yolo", root)[0] in (0, 1)
 
 
 def test_random_voc_masks_are_reported_or_counted(tmp_path, bring):

@@ -8,15 +8,7 @@ comes back has to be bit-equal to what ONNX Runtime gives by itself.
 from __future__ import annotations
 
 import ctypes
-import gc
-import os
-import shutil
-import subprocess
-import threading
 import types
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,38 +16,12 @@ import pytest
 from yolact_ros.config import KeyframeConfig
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from yolact_ros.runtime.backends.tensorrt import driver as driver_module
-from yolact_ros.runtime.backends.tensorrt import gpu as gpu_module
-from yolact_ros.runtime.backends.tensorrt import open as open_module
 from yolact_ros.runtime.backends.tensorrt.backend import DeviceArray, TensorRtBackend
-from yolact_ros.runtime.backends.tensorrt.cuda import Cuda, current_gpu
+from yolact_ros.runtime.backends.tensorrt.cuda import Cuda
 from yolact_ros.runtime.backends.tensorrt.engine import EngineTensor
-from yolact_ros.runtime.backends.tensorrt.gpu import Gpu, default_workspace, find_gpu
-from yolact_ros.runtime.backends.tensorrt.library import TensorRt
 from yolact_ros.runtime.segmenter import Segmenter
 
-SOURCE = Path(__file__).resolve().parents[3] / "support" / "fake_cuda.c"
 CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
-
-@pytest.fixture
-def fake(tmp_path, monkeypatch):
-    """The fake driver, fresh; at the end nothing may be live and nothing violated."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("needs a C compiler")
-    path = tmp_path / "libcuda.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", path, SOURCE], check=True)
-    monkeypatch.setattr(driver_module, "DRIVER", str(path))
-    library = ctypes.CDLL(str(path))
-    library.fake_message.restype = ctypes.c_char_p
-    library.fake_fail.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_int]
-    library.fake_is_device.argtypes = [ctypes.c_uint64, ctypes.c_size_t]
-    library.fake_host_function.argtypes = [ctypes.c_void_p, CALLBACK, ctypes.c_void_p]
-    yield library
-    gc.collect()
-    assert library.fake_violations() == 0, library.fake_message()
-    assert library.fake_live() == 0
 
 
 class OnnxEngine:
@@ -363,105 +329,3 @@ def test_inputs_that_do_not_fit_are_refused(tiny_bundle, backend_of, inputs, wor
 def test_a_graph_that_the_bundle_lacks_is_named(tiny_bundle, backend_of):
     with pytest.raises(BackendError, match="the graph 'keyframe'; it has: detect"):
         backend_of(tiny_bundle).run("keyframe", {})
-
-
-def test_a_gpu_that_is_not_there_is_named(fake):
-    with pytest.raises(BackendError, match="no GPU 2; the driver reports 2, from 0 on"):
-        Cuda(2)
-
-
-@pytest.mark.parametrize("cores, flags", [(6, 4), (7, 0)])
-def test_a_thread_that_waits_sleeps_where_cores_are_few(fake, monkeypatch, cores, flags):
-    """4 is CU_CTX_SCHED_BLOCKING_SYNC; otherwise the driver spins, which answers sooner."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
-    cuda = Cuda()
-    assert fake.fake_context_flags() == flags
-    second = Cuda()  # the context is set up already, which is no error
-    second.close()
-    cuda.close()
-
-
-def test_work_of_another_thread_goes_to_the_gpu_that_was_named(fake):
-    """The current GPU belongs to the thread: a new one has none, which the runtime takes for 0."""
-    seen = []
-
-    def work():
-        with current_gpu(1):
-            seen.append(fake.fake_current_device())
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [1]
-
-
-def test_an_engine_is_built_on_the_gpu_that_it_is_for(fake, tiny_bundle, monkeypatch):
-    description = replace(tiny_bundle.description, target="tensorrt")
-    bundle = replace(tiny_bundle, description=description)
-    built_on = []
-
-    def build(*_, **__):
-        built_on.append(fake.fake_current_device())
-        return b"engine"
-
-    monkeypatch.setattr(open_module, "build_engine", build)
-    work = partial(
-        open_module.open_engine,
-        bundle,
-        "detect",
-        library=TensorRt("tensorrt", "10.3.0", None),
-        gpu=find_gpu(1),
-    )
-    thread = threading.Thread(target=work)  # as `yolact engine` does
-    thread.start()
-    thread.join()
-    assert built_on == [1]
-
-
-def test_engines_are_freed_on_their_own_gpu(fake, tiny_bundle):
-    """By whichever thread closes the backend."""
-    image = EngineTensor((1, 32, 40, 3), np.dtype(np.uint8))
-    freed_on = []
-
-    class IdleEngine:
-        inputs, outputs, memory = {"image": image}, {}, 64
-
-        def bind(self, addresses, workspace):
-            pass
-
-        def enqueue(self, stream):
-            pass
-
-        def __del__(self):
-            freed_on.append(fake.fake_current_device())
-
-    backend = TensorRtBackend(tiny_bundle, {"detect": IdleEngine()}, Cuda(1))
-    thread = threading.Thread(target=backend.close)
-    thread.start()
-    thread.join()
-    assert freed_on == [1]
-
-
-def test_what_an_engine_depends_on_is_read_from_the_driver(fake, tmp_path, monkeypatch):
-    board = tmp_path / "model"
-    board.write_bytes(b"NVIDIA Jetson Orin NX\0")
-    monkeypatch.setattr(gpu_module, "BOARD", board)
-    assert find_gpu(1) == Gpu("Orin (NVIDIA Jetson Orin NX)", "8.7", 8, True, 1)
-    board.unlink()
-    assert find_gpu().name == "Orin"
-
-
-def test_a_build_leaves_the_cpu_half_of_the_memory_that_they_share(tmp_path, monkeypatch):
-    memory = tmp_path / "meminfo"
-    memory.write_text("MemTotal: 8000000 kB\nMemAvailable:    4194304 kB\n")
-    monkeypatch.setattr(gpu_module, "MEMORY", memory)
-    assert default_workspace(Gpu("Orin", "8.7", 8, True)) == 2048
-    assert default_workspace(Gpu("RTX 4090", "8.9", 128, False)) is None
-    memory.write_text("")
-    assert default_workspace(Gpu("Orin", "8.7", 8, True)) is None
-
-
-def test_a_machine_without_a_driver_gets_an_error(monkeypatch):
-    monkeypatch.setattr(driver_module, "DRIVER", "libno-such-driver.so.1")
-    with pytest.raises(BackendError, match="No GPU.*libno-such-driver"):
-        Cuda()
