@@ -261,10 +261,21 @@ class Client:
         service = self.node.create_client(SetParametersAtomically, name)
         assert self.spin_until(service.service_is_ready, 20.0)
         messages = [parameter.to_parameter_msg() for parameter in parameters]
-        answer = service.call_async(SetParametersAtomically.Request(parameters=messages))
-        assert self.spin_until(answer.done, 60.0), "the node did not answer"
+        answer = self.call(service, SetParametersAtomically.Request(parameters=messages))
         self.node.destroy_client(service)
-        return answer.result().result
+        return answer.result
+
+    def call(self, service, request):
+        """Call a service whose repetition changes nothing, again if the answer was lost.
+
+        That happens while the node has not discovered the client yet.
+        """
+        futures: list = []
+        for _ in range(12):
+            futures.append(service.call_async(request))
+            if self.spin_until(lambda: any(f.done() for f in futures), 5.0):
+                return next(f for f in futures if f.done()).result()
+        raise AssertionError("the node did not answer")
 
 
 @pytest.fixture
@@ -303,23 +314,21 @@ class Manager:
         from lifecycle_msgs.srv import ChangeState
 
         request = ChangeState.Request(transition=Transition(id=transition))
-        return self._answer(self.change.call_async(request)).success
+        answer = self.change.call_async(request)
+        assert self.client.spin_until(answer.done, 60.0), "the node did not answer"
+        return answer.result().success
 
     def state(self) -> int:
         """The node's state, one of `State`'s constants."""
         from lifecycle_msgs.srv import GetState
 
-        return self._answer(self.get.call_async(GetState.Request())).current_state.id
+        return self.client.call(self.get, GetState.Request()).current_state.id
 
     def set_parameter(self, name: str, value: object):
         """Set one parameter; returns the answer with its reason."""
         from rclpy.parameter import Parameter
 
         return self.client.set_parameters(Parameter(name, value=value))
-
-    def _answer(self, future):
-        assert self.client.spin_until(future.done, 60.0), "the node did not answer"
-        return future.result()
 
 
 @pytest.fixture

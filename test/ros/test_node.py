@@ -210,7 +210,9 @@ def test_of_an_image_without_a_stamp_nobody_knows_how_old_it_is(start_node, clie
     stats = client.stats[0]
     assert stats.instances == 3
     assert math.isnan(stats.latency_ms) and math.isnan(stats.transport_ms)
-    assert 0 <= stats.wait_ms < 5000 and stats.keyframe_reason == "first"
+    assert 0 <= stats.wait_ms < 5000
+    # The result of the first image is lost if the node had not discovered the client yet.
+    assert stats.keyframe_reason == ("first" if stats.processed == 1 else "interval")
 
 
 def test_the_subscription_obeys_qos_overrides(start, client, squares_bundle):
