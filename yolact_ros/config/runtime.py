@@ -31,8 +31,8 @@ class BackendConfig(Checked):
     provider: str = setting(
         "cpu",
         "Device of the library: cpu; cuda or tensorrt with a build of ONNX Runtime that has it; "
-        "gpu or npu (Intel's) with OpenVINO",
-        choices=("cpu", "cuda", "tensorrt", "gpu", "npu"),
+        "gpu or npu (Intel's) with OpenVINO, or its auto: a GPU if there is one, otherwise cpu",
+        choices=("cpu", "cuda", "tensorrt", "gpu", "npu", "auto"),
     )
     precision: str = setting(
         "f32",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 
 import cv2
@@ -18,6 +19,13 @@ from yolact_ros.runtime.shipped import shipped_file
 openvino = pytest.importorskip("openvino")
 
 from yolact_ros.runtime.backends.openvino import OpenVinoBackend  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Where compiled graphs are stored."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "yolact_ros" / "openvino"
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +79,84 @@ def test_outputs_of_one_run_survive_the_next(tiny_bundle):
         np.testing.assert_array_equal(value, copies[name])
 
 
+def test_outputs_to_be_kept_stay_in_the_library_and_serve_later_runs(tiny_video_bundle):
+    """The graph `non_keyframe_flow` receives the tensors that `keyframe` wrote, not copies."""
+    backend = OpenVinoBackend(tiny_video_bundle)
+    reference = OnnxRuntimeBackend(tiny_video_bundle, threads=1)
+    features = ("x4", "x5")
+    shape = tiny_video_bundle.graphs["keyframe"].inputs["image"].shape
+    image = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+    flow = np.zeros((1, 2, 2, 3), np.float32)
+    found = []
+    for library in (backend, reference):
+        kept = library.run("keyframe", {"image": image}, keep=features)
+        assert not any(isinstance(kept[name], np.ndarray) for name in features)
+        library.run("keyframe", {"image": image // 2}, keep=features)  # leaves them alone
+        given = {"image": image, "flow": flow, **{name: kept[name] for name in features}}
+        found.append(library.run("non_keyframe_flow", given))
+    for name, values in found[1].items():
+        np.testing.assert_allclose(found[0][name], values, atol=1e-5)
+    with pytest.raises(BackendError, match=r"'x4' of graph 'non_keyframe_flow' has shape"):
+        wrong = openvino.Tensor(np.zeros((1, 1, 2, 4), np.float32))
+        backend.run("non_keyframe_flow", {"image": image, "flow": flow, "x4": wrong, "x5": wrong})
+
+
+def test_compiled_graphs_are_stored_and_found_again(tiny_bundle, cache, caplog):
+    """A stored graph gives the same result, also with other threads; damage is compiled again."""
+    caplog.set_level("INFO")
+    shape = tiny_bundle.graphs["detect"].inputs["image"].shape
+    image = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+
+    def run(**settings):
+        backend = OpenVinoBackend(tiny_bundle, **settings)
+        found = backend.run("detect", {"image": image})
+        backend.close()
+        return found
+
+    expected = run(threads=1)
+    (stored,) = cache.iterdir()
+    content = stored.read_bytes()
+    for damaged in (content, content[:-1], content[:10], b"", content[:40] + b"?" + content[41:]):
+        stored.write_bytes(damaged)
+        for name, values in run(threads=2).items():
+            np.testing.assert_array_equal(values, expected[name])
+        written = stored.read_bytes()
+        assert hashlib.sha256(written[32:]).digest() == written[:32]
+    # The content is as it was written, but this version of the library does not read it.
+    stored.write_bytes(hashlib.sha256(b"other").digest() + b"other")
+    run()
+    assert f"Compiling the graph 'detect' again, not reading {stored}" in caplog.text
+    run(precision="f16")
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_stored_graph_is_what_runs(tiny_bundle, tiny_video_bundle, cache):
+    """The file is really read: that of another graph gives the outputs of the other graph."""
+    OpenVinoBackend(tiny_bundle).run("detect", {"image": np.zeros((1, 32, 40, 3), np.uint8)})
+    (ours,) = cache.iterdir()
+    OpenVinoBackend(tiny_video_bundle)._load("keyframe")
+    (other,) = set(cache.iterdir()) - {ours}
+    ours.write_bytes(other.read_bytes())
+    outputs = OpenVinoBackend(tiny_bundle)._load("detect").outputs
+    assert {"x4", "x5"} <= {name for output in outputs for name in output.names}
+
+
+def test_without_a_cache_it_runs_all_the_same(tiny_bundle, cache, caplog):
+    cache.parent.parent.write_text("a file in place of the folder")
+    caplog.set_level("INFO")
+    backend = OpenVinoBackend(tiny_bundle)
+    backend.run("detect", {"image": np.zeros((1, 32, 40, 3), np.uint8)})
+    assert "The compiled graph 'detect' cannot be stored" in caplog.text
+
+
+def test_auto_takes_the_cpu_where_there_is_no_gpu(tiny_bundle):
+    if "GPU" in openvino.Core().available_devices:
+        pytest.skip("this machine has a GPU that OpenVINO finds")
+    backend, _ = open_backend(tiny_bundle.folder, BackendConfig("openvino", provider="auto"))
+    assert not backend.on_gpu
+    assert backend.run("detect", {"image": np.zeros((1, 32, 40, 3), np.uint8)})
+
+
 def test_runs_that_nobody_fetched_yet_survive_the_next_ones(tiny_bundle):
     backend = OpenVinoBackend(tiny_bundle)
     reference = OnnxRuntimeBackend(tiny_bundle, threads=1)
@@ -90,13 +176,13 @@ def test_faults_are_reported(tiny_bundle):
         backend.run("keyframe", {})
     with pytest.raises(BackendError, match="expects image; it received nothing"):
         backend.run("detect", {})
-    with pytest.raises(BackendError, match="OpenVINO runs on: cpu, gpu, npu"):
+    with pytest.raises(BackendError, match="OpenVINO runs on: cpu, gpu, npu, auto"):
         OpenVinoBackend(tiny_bundle, provider="cuda")
     with pytest.raises(BackendError, match="ONNX Runtime runs on: cpu, cuda, tensorrt"):
         OnnxRuntimeBackend(tiny_bundle, provider="npu")
-    if "NPU" not in openvino.Core().available_devices:
-        with pytest.raises(BackendError, match="does not find NPU on this machine"):
-            OpenVinoBackend(tiny_bundle, provider="npu")
+    for device in {"GPU", "NPU"} - set(openvino.Core().available_devices):
+        with pytest.raises(BackendError, match=f"does not find {device} on this machine"):
+            OpenVinoBackend(tiny_bundle, provider=device.lower())
     with pytest.raises(BackendError, match="precision is 'bf16', which only OpenVINO supports"):
         open_backend(tiny_bundle.folder, BackendConfig(precision="bf16"))
 

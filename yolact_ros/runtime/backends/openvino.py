@@ -1,21 +1,31 @@
-"""Run a bundle on OpenVINO: Intel CPUs, GPUs and NPUs, and the CPUs of AMD and ARM."""
+"""Run a bundle on OpenVINO: Intel CPUs, GPUs and NPUs, and the CPUs of AMD and ARM.
+
+Only CPUs have been tested; GPUs and NPUs are experimental.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import hashlib
+import io
+import logging
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from yolact_ros.errors import BackendError
+from yolact_ros.files import replace_file, user_cache
 from yolact_ros.runtime.backends.onnxruntime import check_inputs, physical_cores
 from yolact_ros.runtime.bundle import Bundle
+
+LOG = logging.getLogger(__name__)
 
 INSTALL = "OpenVINO is not installed; install it with: pip install 'yolact_ros[openvino]'"
 
 # Values of the setting `provider` that this backend supports, with OpenVINO's names.
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
-
+AUTO = ("GPU", "CPU")  # `auto` is the first of these on the machine
 
 # Values of the setting `precision`, with the name of the device capability.
 CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
@@ -53,44 +63,51 @@ class OpenVinoBackend:
         Args:
             bundle: an opened bundle.
             threads: threads on a CPU; 0 uses all physical cores available to this process.
-            provider: a key of `DEVICES`.
+            provider: a key of `DEVICES`, or `auto` for a GPU if there is one, otherwise the CPU.
             precision: arithmetic precision: `f32`, `bf16` or `f16`. A device that does not support
                 it, such as a CPU without bfloat16 in hardware, stays at f32.
 
         Raises:
             BackendError: OpenVINO is not installed or has no such device.
         """
-        self._core = _import_library().Core()
+        self._library = _import_library()
+        self._core = self._library.Core()
         self._core.add_extension(_deform_conv())
-        if provider not in DEVICES:
+        if provider not in (*DEVICES, "auto"):
             raise BackendError(
-                f"provider is {provider!r}; OpenVINO runs on: {', '.join(DEVICES)}."
+                f"provider is {provider!r}; OpenVINO runs on: {', '.join(DEVICES)}, auto."
             )
-        self._device = DEVICES[provider]
         available = [name.split(".")[0] for name in self._core.available_devices]
-        if self._device not in available:
+        wanted = AUTO if provider == "auto" else (DEVICES[provider],)
+        found = [device for device in wanted if device in available]
+        if not found:
             raise BackendError(
-                f"OpenVINO does not find {self._device} on this machine; it finds: "
+                f"OpenVINO does not find {' or '.join(wanted)} on this machine; it finds: "
                 f"{', '.join(available)}. A GPU or NPU requires Intel's driver."
             )
-        self.on_gpu = provider != "cpu"
+        self._device = found[0]
+        self.on_gpu = self._device != "CPU"
         self.bundle = bundle
         self.threads = threads or physical_cores()
         self._settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": precision,
         }
-        if provider == "cpu":
+        if not self.on_gpu:
             self._settings["INFERENCE_NUM_THREADS"] = self.threads
             # Other nodes of the robot share the cores.
             self._settings["ENABLE_CPU_PINNING"] = False
+        # Memory for outputs, which an integrated GPU shares with the CPU.
+        self._allocate: Callable[[Any, Any], Any] = self._library.Tensor
+        if self._device == "GPU":
+            self._allocate = self._core.get_default_context("GPU").create_host_tensor
         self._requests: dict[str, Any] = {}
         self._submitted: _SubmittedRun | None = None
 
     def run(
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
     ) -> dict[str, Any]:
-        """Run one graph; all outputs are separate numpy arrays, even those in `keep`."""
+        """Run one graph; outputs in `keep` are tensors of OpenVINO, all others numpy arrays."""
         return self.submit(graph, inputs, keep=keep).fetch()
 
     def submit(
@@ -98,15 +115,25 @@ class OpenVinoBackend:
     ) -> _SubmittedRun:
         """Start running one graph; see `AsyncBackend.submit`."""
         if graph not in self._requests:
-            self._requests[graph] = self._load(graph)
+            self._requests[graph] = self._load(graph).create_infer_request()
         info, request = self.bundle.graphs[graph], self._requests[graph]
-        check_inputs(graph, info, inputs)
+        handle = self._library.Tensor
+        arrays = {n: v.data if isinstance(v, handle) else v for n, v in inputs.items()}
+        check_inputs(graph, info, arrays)
         # An input that the graph does not use no longer exists here.
         known = {name for port in request.model_inputs for name in port.names}
-        arrays = {n: np.ascontiguousarray(value) for n, value in inputs.items() if n in known}
+        tensors = {
+            name: value
+            if isinstance(value, handle)
+            else handle(np.ascontiguousarray(value), shared_memory=False)
+            for name, value in inputs.items()
+            if name in known
+        }
         if self._submitted is not None:
             self._submitted.wait()
-        self._submitted = _SubmittedRun(request, graph, arrays, list(info.outputs))
+        self._submitted = _SubmittedRun(
+            request, graph, tensors, list(info.outputs), keep, self._allocate
+        )
         return self._submitted
 
     def close(self) -> None:
@@ -117,17 +144,56 @@ class OpenVinoBackend:
         self._requests.clear()
 
     def _load(self, graph: str) -> Any:
+        """Return a compiled graph, from the user's cache if it is there, or compile and store it.
+
+        The cache holds one file per graph, OpenVINO version, device and precision; any of them
+        may be deleted.
+        """
         content = self.bundle.read_graph(graph)
+        path = self._cache_file(content)
+        if path is not None and (stored := _read_compiled(path)) is not None:
+            try:
+                return self._core.import_model(io.BytesIO(stored), self._device, self._settings)
+            except Exception as error:  # noqa: BLE001 - the library does not export its types
+                LOG.warning("Compiling the graph %r again, not reading %s: %s", graph, path, error)
         try:
             model = self._core.read_model(model=content, weights=b"")
-            return self._core.compile_model(
-                model, self._device, self._settings
-            ).create_infer_request()
+            compiled = self._core.compile_model(model, self._device, self._settings)
         except Exception as error:  # the library does not export its exception types
             raise BackendError(
-                f"OpenVINO cannot read the graph {graph!r} of {self.bundle.folder}: "
-                f"{str(error).strip().splitlines()[-1]}."
+                f"OpenVINO cannot run the graph {graph!r} of {self.bundle.folder} on "
+                f"{self._device}: {str(error).strip().splitlines()[-1]}."
             ) from error
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                compact = compiled.export_model().getvalue()
+                replace_file(path, hashlib.sha256(compact).digest() + compact)
+            except Exception as error:  # noqa: BLE001 - a full disk, or a device without export
+                LOG.info("The compiled graph %r cannot be stored in %s: %s", graph, path, error)
+        return compiled
+
+    def _cache_file(self, content: bytes) -> Path | None:
+        cache = user_cache()
+        if cache is None:
+            return None
+        made_for = (
+            self._library.__version__,
+            self._core.get_property(self._device, "FULL_DEVICE_NAME"),
+            str(self._settings["INFERENCE_PRECISION_HINT"]),
+            hashlib.sha256(content).hexdigest(),
+        )
+        return cache / "openvino" / f"{hashlib.sha256(repr(made_for).encode()).hexdigest()}.blob"
+
+
+def _read_compiled(path: Path) -> bytes | None:
+    """Return the content of a compiled graph; None if it is absent, incomplete or altered."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, compiled = content[:32], content[32:]
+    return compiled if hashlib.sha256(compiled).digest() == digest else None
 
 
 class _SubmittedRun:
@@ -138,16 +204,27 @@ class _SubmittedRun:
     """
 
     def __init__(
-        self, request: Any, graph: str, inputs: Mapping[str, Any], outputs: list[str]
+        self,
+        request: Any,
+        graph: str,
+        inputs: Mapping[str, Any],
+        outputs: list[str],
+        keep: Collection[str],
+        allocate: Callable[[Any, Any], Any],
     ) -> None:
         self.seconds = 0.0
         self._request = request
         self._graph = graph
         self._names = outputs
+        self._keep = keep
         self._outputs: dict[str, Any] | None = None
         self._error: BackendError | None = None
         try:
-            request.start_async(inputs, share_inputs=False)
+            # Fresh memory, because the next run of this graph overwrites the request's own.
+            for port in request.model_outputs:
+                if port.partial_shape.is_static:
+                    request.set_tensor(port, allocate(port.element_type, port.shape))
+            request.start_async(inputs)
         except Exception as error:  # the library does not export its exception types
             self._error = self._failure(error)
 
@@ -157,11 +234,18 @@ class _SubmittedRun:
             return
         try:
             self._request.wait()
-            # The next run of this graph overwrites the request's tensors.
-            self._outputs = {n: self._request.get_tensor(n).data.copy() for n in self._names}
+            self._outputs = {name: self._output(name) for name in self._names}
             self.seconds = self._request.latency * 1e-3
         except Exception as error:  # the library does not export its exception types
             self._error = self._failure(error)
+
+    def _output(self, name: str) -> Any:
+        """Return a tensor of OpenVINO if it is to be kept, otherwise a numpy array."""
+        tensor = self._request.get_tensor(name)
+        ports = self._request.model_outputs
+        if any(name in port.names and port.partial_shape.is_dynamic for port in ports):
+            tensor = type(tensor)(tensor.data, shared_memory=False)
+        return tensor if name in self._keep else tensor.data
 
     def fetch(self) -> dict[str, Any]:
         """Wait for the run; see `Run.fetch`."""
