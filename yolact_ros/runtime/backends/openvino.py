@@ -78,11 +78,11 @@ class OpenVinoBackend:
                 f"provider is {provider!r}; OpenVINO runs on: {', '.join(DEVICES)}, auto."
             )
         available = [name.split(".")[0] for name in self._core.available_devices]
-        wanted = AUTO if provider == "auto" else (DEVICES[provider],)
-        found = [device for device in wanted if device in available]
+        candidates = AUTO if provider == "auto" else (DEVICES[provider],)
+        found = [device for device in candidates if device in available]
         if not found:
             raise BackendError(
-                f"OpenVINO does not find {' or '.join(wanted)} on this machine; it finds: "
+                f"OpenVINO does not find {' or '.join(candidates)} on this machine; it finds: "
                 f"{', '.join(available)}. A GPU or NPU requires Intel's driver."
             )
         self._device = found[0]
@@ -177,13 +177,13 @@ class OpenVinoBackend:
         cache = user_cache()
         if cache is None:
             return None
-        made_for = (
+        key = (
             self._library.__version__,
             self._core.get_property(self._device, "FULL_DEVICE_NAME"),
             str(self._settings["INFERENCE_PRECISION_HINT"]),
             hashlib.sha256(content).hexdigest(),
         )
-        return cache / "openvino" / f"{hashlib.sha256(repr(made_for).encode()).hexdigest()}.blob"
+        return cache / "openvino" / f"{hashlib.sha256(repr(key).encode()).hexdigest()}.blob"
 
 
 def _read_compiled(path: Path) -> bytes | None:
