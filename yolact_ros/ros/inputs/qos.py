@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rclpy.node import Node
+from rclpy.node import Node, TopicEndpointInfo
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSCompatibility, QoSPolicyKind, QoSProfile, qos_check_compatible
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -37,7 +37,6 @@ except ModuleNotFoundError:  # the module's name in Humble
 if TYPE_CHECKING:
     from rclpy.callback_groups import CallbackGroup
     from rclpy.subscription import Subscription
-    from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 T = TypeVar("T")
 
