@@ -10,13 +10,13 @@ pytest.importorskip("rclpy")
 pytest.importorskip("onnx")
 
 from builtin_interfaces.msg import Time
+from soak_test.images import random_compressed, random_image
+from soak_test.ledger import Ledger
 from std_msgs.msg import Header
 
 from yolact_ros.errors import MessageError
 from yolact_ros.msg import FrameStats, InstanceArray
 from yolact_ros.ros.messages.images import bgr_from_message
-from yolact_ros.ros.soak.images import random_compressed, random_image
-from yolact_ros.ros.soak.ledger import Ledger
 
 
 def result(second, size=(4, 6)):

@@ -21,10 +21,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from soak_test.world import CAMERAS, NAMESPACE, World
 from yolact_ros.errors import YolactError
 from yolact_ros.ros.benchmark.model import write_benchmark_model
 from yolact_ros.ros.demo.child_process import ChildProcess, run_with_node
-from yolact_ros.ros.soak.world import CAMERAS, NAMESPACE, World
 
 SETTLE_S = 10.0  # between two checks of an idle node
 LIFE_S = 600.0  # approximate lifetime of one node process

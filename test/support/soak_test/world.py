@@ -22,14 +22,14 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
+from soak_test.images import random_compressed, random_image
+from soak_test.ledger import Ledger
 from yolact_ros.errors import BackendError
 from yolact_ros.msg import FrameStats, InstanceArray
 from yolact_ros.ros.demo.child_process import ChildProcess
 from yolact_ros.ros.demo.video_camera import IMAGE_QOS
 from yolact_ros.ros.diagnostics.publisher import memory_mb
 from yolact_ros.ros.outputs.topics import image_topics, space_topics
-from yolact_ros.ros.soak.images import random_compressed, random_image
-from yolact_ros.ros.soak.ledger import Ledger
 from yolact_ros.srv import Segment
 
 NAMESPACE = "/soak"
