@@ -18,18 +18,12 @@ from yolact_ros.ros.inputs.transport import loss_advice
 try:
     from rclpy.event_handler import (
         PublisherEventCallbacks,
-        QoSMessageLostInfo,
-        QoSOfferedIncompatibleQoSInfo,
-        QoSRequestedIncompatibleQoSInfo,
         SubscriptionEventCallbacks,
         UnsupportedEventTypeError,
     )
 except ModuleNotFoundError:  # the module's name in Humble
     from rclpy.qos_event import (  # type: ignore[import-not-found, no-redef]
         PublisherEventCallbacks,
-        QoSMessageLostInfo,
-        QoSOfferedIncompatibleQoSInfo,
-        QoSRequestedIncompatibleQoSInfo,
         SubscriptionEventCallbacks,
         UnsupportedEventTypeError,
     )
@@ -66,7 +60,7 @@ class SubscriptionWatch:
         self._name = topic  # unresolved, because remapping must be applied once
         self.lost = 0
         self._node = node
-        self._asked: QoSProfile | None = None
+        self._asked = QoSProfile(depth=1)
         self._clash = ""
 
     def subscribe(
@@ -87,10 +81,6 @@ class SubscriptionWatch:
         """
         self._asked = qos
         self._clash = ""
-        events: dict[str, Callable[[Any], None]] = {
-            "incompatible_qos": self._on_incompatible,
-            "message_lost": self._on_lost,
-        }
         return _with_events(
             lambda callbacks: self._node.create_subscription(
                 kind,
@@ -102,7 +92,7 @@ class SubscriptionWatch:
                 qos_overriding_options=QoSOverridingOptions(OVERRIDABLE["subscription"]),
             ),
             SubscriptionEventCallbacks,
-            events,
+            {"incompatible_qos": self._on_incompatible, "message_lost": self._on_lost},
         )
 
     def clash(self) -> str:
@@ -112,19 +102,20 @@ class SubscriptionWatch:
         return self._clash
 
     def _unheard(self) -> list[TopicEndpointInfo]:
-        assert self._asked is not None
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         return [other for other in publishers if _clash(other.qos_profile, self._asked)]
 
-    def _on_incompatible(self, info: QoSRequestedIncompatibleQoSInfo) -> None:
-        assert self._asked is not None
-        kind = info.last_policy_kind
+    def _on_incompatible(self, info: Any) -> None:
         self._clash = clash_message(
-            self.topic, kind, role="subscription", ours=self._asked, others=self._unheard()
+            self.topic,
+            info.last_policy_kind,
+            role="subscription",
+            ours=self._asked,
+            others=self._unheard(),
         )
         self._node.get_logger().warning(self._clash)
 
-    def _on_lost(self, info: QoSMessageLostInfo) -> None:
+    def _on_lost(self, info: Any) -> None:
         self.lost += info.total_count_change  # a new subscription counts from 0 again
         self._node.get_logger().warning(
             lost_messages_message(self.topic, self.lost), throttle_duration_sec=THROTTLE_S
@@ -153,7 +144,7 @@ def new_publisher(
     offered = copy.copy(qos)  # rclpy writes the overrides into it
     name = node.resolve_topic_name(topic)
 
-    def warn(info: QoSOfferedIncompatibleQoSInfo) -> None:
+    def warn(info: Any) -> None:
         subscribers = node.get_subscriptions_info_by_topic(name)
         unserved = [other for other in subscribers if _clash(offered, other.qos_profile)]
         kind = info.last_policy_kind
@@ -208,25 +199,25 @@ def clash_message(
         ours: this node's QoS.
         others: the incompatible endpoints, if known.
     """
-    policy = _policy(kind)
+    policy = {each.value: each.name.lower() for each in QoSPolicyKind}.get(kind, "policy")
     value = _value(ours, policy)
-    name, theirs = _first_other(others, policy, value)
-    who, what = name or "one", f"{policy} {theirs}" if name else f"another {policy}"
+    who, theirs = "one", ""
+    for other in others:
+        if _value(other.qos_profile, policy) != value:
+            who = f"{other.node_namespace.rstrip('/')}/{other.node_name}"
+            theirs = _value(other.qos_profile, policy)
+            break
+    what = f"{policy} {theirs}" if theirs else f"another {policy}"
     if role == "subscription":
-        words = (
-            f"Nothing arrives from a publisher of {topic}: {who} offers {what}, and this node "
-            f"requests {value}."
-        )
+        problem, they, we = "arrives from a publisher", "offers", "requests"
     else:
-        words = (
-            f"Nothing reaches a subscriber of {topic}: {who} requests {what}, and this node "
-            f"offers {value}."
-        )
+        problem, they, we = "reaches a subscriber", "requests", "offers"
+    message = f"Nothing {problem} of {topic}: {who} {they} {what}, and this node {we} {value}."
     if kind in OVERRIDABLE[role]:
         parameter = override_parameter(topic, policy, role=role)
-        words += f" Start it with the parameter {parameter} set to "
-        words += f"{theirs or 'what the other one has'}."
-    return words
+        message += f" Start it with the parameter {parameter} set to "
+        message += f"{theirs or 'what the other one has'}."
+    return message
 
 
 def lost_messages_message(topic: str, count: int) -> str:
@@ -245,24 +236,6 @@ def override_parameter(topic: str, policy: str, *, role: str = "subscription") -
 
 def _clash(offered: QoSProfile, asked: QoSProfile) -> bool:
     return bool(qos_check_compatible(offered, asked)[0] == QoSCompatibility.ERROR)
-
-
-def _first_other(
-    endpoints: Iterable[TopicEndpointInfo], policy: str, ours: str
-) -> tuple[str, str]:
-    """Return node and value of the first endpoint with another policy; empty if there is none."""
-    for endpoint in endpoints:
-        value = _value(endpoint.qos_profile, policy)
-        if value != ours:
-            return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}", value
-    return "", ""
-
-
-def _policy(kind: int) -> str:
-    try:
-        return QoSPolicyKind(kind).name.lower()
-    except ValueError:
-        return "policy"
 
 
 def _value(profile: QoSProfile, policy: str) -> str:
