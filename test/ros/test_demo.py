@@ -156,12 +156,12 @@ def test_the_demonstration_ends_its_programs_when_it_is_interrupted(
 def test_the_overlay_video_lasts_as_long_as_what_it_shows(tmp_path):
     images = [np.full((48, 64, 3), level, np.uint8) for level in (0, 120, 240)]
     video = OverlayVideo(tmp_path / "overlay.mp4", 10.0)
-    for image, seconds, rank in zip(images, (50.0, 50.1, 50.5), (1.0, 3.0, 2.0), strict=True):
-        video.add(image, seconds, rank=rank)
+    for image, seconds in zip(images, (50.0, 50.1, 50.5), strict=True):
+        video.add(image, seconds)
     assert video.close() == 6
     levels = [image.mean() for image in read_video(str(tmp_path / "overlay.mp4"))]
     assert levels == pytest.approx([0, 120, 120, 120, 120, 240], abs=4)
-    assert np.array_equal(video.best, images[1])
+    assert np.array_equal(video.last, images[2])
 
 
 LIMITED = """
@@ -172,7 +172,7 @@ from yolact_ros.errors import DatasetError
 from yolact_ros.ros.demo.overlay_video import OverlayVideo
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
 video = OverlayVideo(Path(sys.argv[1]), 10.0)
-video.add(np.zeros((48, 64, 3), np.uint8), 1.0, rank=1.0)
+video.add(np.zeros((48, 64, 3), np.uint8), 1.0)
 try:
     video.close()
 except DatasetError as error:
@@ -188,5 +188,5 @@ def test_an_overlay_video_that_a_full_disk_cuts_off_is_reported(tmp_path):
 
 def test_an_overlay_video_of_nothing_writes_nothing(tmp_path):
     video = OverlayVideo(tmp_path / "overlay.mp4", 10.0)
-    assert video.close() == 0 and video.best is None
+    assert video.close() == 0 and video.last is None
     assert not (tmp_path / "overlay.mp4").exists()

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from yolact_ros.errors import ConfigError
+from yolact_ros.errors import ConfigError, YolactError
 
 
 def handle_signals(handler: Callable[..., Any] | signal.Handlers) -> None:
@@ -46,6 +46,36 @@ def run(module: str) -> NoReturn:
     # send one, would then change the exit status.
     handle_signals(signal.SIG_IGN)
     sys.exit(status)
+
+
+def run_ros(
+    name: str,
+    work: Callable[[], int],
+    *,
+    arguments: list[str] | None = None,
+    interrupted: int = 0,
+) -> int:
+    """Do the work of a program that uses ROS; return the exit status.
+
+    Args:
+        name: name of the program, for its messages.
+        work: returns the status; ROS is running meanwhile, and signals raise KeyboardInterrupt.
+        arguments: ROS arguments; defaults to the command line of the process.
+        interrupted: exit status after a signal.
+    """
+    import rclpy
+
+    handle_signals(signal.default_int_handler)  # raises KeyboardInterrupt
+    try:
+        init_ros(arguments)
+        return work()
+    except (YolactError, OSError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return interrupted
+    finally:
+        rclpy.try_shutdown()
 
 
 def init_ros(arguments: list[str] | None = None) -> None:

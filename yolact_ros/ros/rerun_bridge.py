@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -13,22 +12,21 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from visualization_msgs.msg import Marker, MarkerArray
 
-from yolact_ros.errors import MessageError, YolactError
+from yolact_ros.errors import MessageError
 from yolact_ros.msg import FrameStats, InstanceArray
+from yolact_ros.ros.diagnostics.health import STAGES
 from yolact_ros.ros.messages.images import bgr_from_message
 from yolact_ros.ros.messages.points import POINT
-from yolact_ros.ros.program import handle_signals, init_ros
+from yolact_ros.ros.program import run_ros
 from yolact_ros.runtime.stamps import nanoseconds
 from yolact_ros.view.recording import Recording
 
 PICTURE = "picture"
-STAGES = ("transport", "wait", "decode", "preprocess", "inference", "postprocess", "publish")
 LOOK_S = 1.0  # interval of the checks for new topics
 
 
@@ -142,24 +140,10 @@ def main() -> int:
         help="record to this file without a viewer",
     )
     arguments = parser.parse_args(rclpy.utilities.remove_ros_args(sys.argv)[1:])
-    handle_signals(signal.default_int_handler)  # raises KeyboardInterrupt
-    try:
+
+    def work() -> int:
         with contextlib.closing(Recording(arguments.output)) as recording:
-            _bridge(arguments, recording)
-    except YolactError as error:
-        print(f"rerun_bridge: {error}", file=sys.stderr)
-        return 1
-    return 0
+            rclpy.spin(RerunBridge(recording, image=arguments.image, node=arguments.node))
+        return 0
 
-
-def _bridge(arguments: argparse.Namespace, recording: Recording) -> None:
-    try:
-        init_ros()
-        bridge = RerunBridge(recording, image=arguments.image, node=arguments.node)
-        executor = SingleThreadedExecutor()
-        executor.add_node(bridge)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        rclpy.try_shutdown()
+    return run_ros("rerun_bridge", work)

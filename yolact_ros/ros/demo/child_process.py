@@ -10,39 +10,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-import rclpy
 from ament_index_python.packages import get_package_prefix
 
-from yolact_ros.errors import YolactError
 from yolact_ros.ros.inputs.transport import image_profile
-from yolact_ros.ros.program import handle_signals, init_ros
+from yolact_ros.ros.program import run_ros
 
 END_S = 5.0  # grace period for a process that was asked to end
 
 
 def run_with_node(name: str, work: Callable[[], int]) -> int:
-    """Do the work of a program that starts nodes on this machine; return the exit status.
-
-    Args:
-        name: of the program, for its messages.
-        work: returns the status; ROS is running meanwhile, and signals raise KeyboardInterrupt.
-    """
+    """Do the work of a program that starts nodes on this machine; see `run_ros`."""
     # With its default settings, Fast DDS loses most images of a best-effort camera.
     os.environ.setdefault(*image_profile())
     # All traffic stays on this machine.
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    handle_signals(signal.default_int_handler)  # raises KeyboardInterrupt
-    try:
-        init_ros([])
-        return work()
-    except (YolactError, OSError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        return 130
-    finally:
-        rclpy.try_shutdown()
+    return run_ros(name, work, arguments=[], interrupted=130)
 
 
 class ChildProcess:

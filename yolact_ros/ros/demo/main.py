@@ -42,14 +42,13 @@ class Listener(Node):
     def __init__(self, video: OverlayVideo) -> None:
         super().__init__("demo")
         self.stats: list[FrameStats] = []
-        self.classes: list[Counter[str]] = []
         self._video = video
-        self._scores: dict[int, float] = {}
-        # Time of the last printed line, and the lengths of `stats` and `classes` at that time.
-        self._printed: tuple[float, int, int] | None = None
+        # Of the images since the last printed line.
+        self._recent: list[FrameStats] = []
+        self._classes: list[Counter[str]] = []
         self.create_timer(PRINT_S, self._print)
         self.create_subscription(InstanceArray, "/yolact/instances", self._on_instances, QOS)
-        self.create_subscription(FrameStats, "/yolact/stats", self.stats.append, QOS)
+        self.create_subscription(FrameStats, "/yolact/stats", self._on_stats, QOS)
         self.create_subscription(Image, "/yolact/overlay", self._on_overlay, QOS)
 
     def settled(self) -> bool:
@@ -61,37 +60,35 @@ class Listener(Node):
 
     def _print(self) -> None:
         """Print a line about the images since the last one."""
-        now = time.monotonic()
-        if self._printed is not None:
-            then, before, seen = self._printed
-            stats, last = self.stats[before:], self.stats[before - 1]
-            if not stats:
-                print("no results", flush=True)
-                return
-            p50, p95 = np.percentile([message.latency_ms for message in stats], [50, 95])
+        recent, classes = self._recent, self._classes
+        self._recent, self._classes = [], []
+        before = len(self.stats) - len(recent)
+        if not before:
+            if recent:  # the first images; their number depends on when the camera started
+                print(TITLE, flush=True)
+        elif not recent:
+            print("no results", flush=True)
+        else:
+            last, previous = recent[-1], self.stats[before - 1]
+            p50, p95 = np.percentile([message.latency_ms for message in recent], [50, 95])
             print(
-                f"{(stats[-1].received - last.received) / (now - then):5.1f} Hz "
-                f"{len(stats) / (now - then):5.1f} Hz {p50:9.0f} ms {p95:4.0f} ms "
-                f"{stats[-1].dropped - last.dropped:>8}  {_describe(self.classes[seen:])}",
+                f"{(last.received - previous.received) / PRINT_S:5.1f} Hz "
+                f"{len(recent) / PRINT_S:5.1f} Hz {p50:9.0f} ms {p95:4.0f} ms "
+                f"{last.dropped - previous.dropped:>8}  {_describe(classes)}",
                 flush=True,
             )
-        elif self.stats:
-            print(TITLE, flush=True)
-        else:
-            return
-        self._printed = now, len(self.stats), len(self.classes)
 
     def _on_instances(self, message: InstanceArray) -> None:
-        self.classes.append(Counter(instance.class_name for instance in message.instances))
-        stamp = message.header.stamp
-        self._scores[nanoseconds(stamp)] = sum(i.score for i in message.instances)
+        self._classes.append(Counter(instance.class_name for instance in message.instances))
+
+    def _on_stats(self, message: FrameStats) -> None:
+        self.stats.append(message)
+        self._recent.append(message)
 
     def _on_overlay(self, message: Image) -> None:
-        stamp = message.header.stamp
-        rank = self._scores.pop(nanoseconds(stamp), 0.0)
         # A copy, because the array is a view of the message.
         image = bgr_from_message(message).copy()
-        self._video.add(image, nanoseconds(stamp) * 1e-9, rank=rank)
+        self._video.add(image, nanoseconds(message.header.stamp) * 1e-9)
 
 
 def _describe(classes: list[Counter[str]]) -> str:
@@ -141,10 +138,10 @@ def run(clip: Path, model: str, *, output: Path) -> int:
         if node.status is not None or node.end() != 0:
             return _report_end(node)
     video.close()
-    if video.best is None:
+    if video.last is None:
         print("demo: the node published no overlay.", file=sys.stderr)
         return 1
-    if not cv2.imwrite(str(output / "demo.png"), video.best):
+    if not cv2.imwrite(str(output / "demo.png"), video.last):
         raise ConfigError(f"OpenCV cannot write {output / 'demo.png'}; check free disk space.")
     _print_summary(listener.stats)
     print(f"Wrote {output / 'demo.mp4'} and {output / 'demo.png'}")

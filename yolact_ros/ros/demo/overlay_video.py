@@ -1,4 +1,4 @@
-"""Record overlay images as a video, and the best one as a picture."""
+"""Record overlay images as a video."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from yolact_ros.runtime.output.video import VideoFile
 
 
 class OverlayVideo:
-    """Writes images at the times of their stamps, and keeps the best one.
+    """Writes images at the times of their stamps.
 
     The video has a constant frame rate; each image is shown until the time of the next one, so the
     video is as long as the recorded time, however many images were dropped.
+
+    Attributes:
+        last: the latest image; None before the first one.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
@@ -23,21 +26,18 @@ class OverlayVideo:
             path: video file, ending in .mp4.
             rate: images per second.
         """
-        self.best: np.ndarray | None = None
+        self.last: np.ndarray | None = None
         self._path = path
         self._rate = rate
         self._video: VideoFile | None = None
-        self._last: np.ndarray | None = None
-        self._best_rank = -1.0
         self._start = 0.0
 
-    def add(self, image: np.ndarray, seconds: float, *, rank: float) -> None:
+    def add(self, image: np.ndarray, seconds: float) -> None:
         """Show an image from the given time on.
 
         Args:
             image: (H, W, 3) uint8 BGR; all images must have the same size.
             seconds: its stamp; must not precede the previous one.
-            rank: the image with the highest rank is kept in `best`.
 
         Raises:
             DatasetError: OpenCV cannot write the file.
@@ -46,9 +46,7 @@ class OverlayVideo:
             self._video = VideoFile(self._path, self._rate, image)
             self._start = seconds
         self._write_until(round((seconds - self._start) * self._rate))
-        self._last = image
-        if rank > self._best_rank:
-            self.best, self._best_rank = image, rank
+        self.last = image
 
     def close(self) -> int:
         """Finish the file and return its number of images.
@@ -63,5 +61,5 @@ class OverlayVideo:
         return self._video.length
 
     def _write_until(self, length: int) -> None:
-        while self._video is not None and self._last is not None and self._video.length < length:
-            self._video.write(self._last)
+        while self._video is not None and self.last is not None and self._video.length < length:
+            self._video.write(self.last)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,11 +16,11 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from yolact_ros.config import Checked, setting
-from yolact_ros.errors import ConfigError, YolactError
+from yolact_ros.errors import ConfigError
 from yolact_ros.ros.messages.images import message_from_bgr
 from yolact_ros.ros.parameters.declare import declare_constant
 from yolact_ros.ros.parameters.table import parameters_usage
-from yolact_ros.ros.program import handle_signals, init_ros
+from yolact_ros.ros.program import run_ros
 from yolact_ros.runtime.images.files import SourceImage, video_frames
 
 IMAGE = "~/image_raw"
@@ -138,24 +136,13 @@ def usage() -> str:
     return parameters_usage("camera", summary, [CameraSettings()])
 
 
-def main(args: list[str] | None = None) -> int:
-    """Play the video.
+def main() -> int:
+    """Play the video; return the exit status, which is 0 also after SIGINT or SIGTERM."""
 
-    Returns:
-        The exit status: 0 at the end of the video or after SIGINT or SIGTERM, 1 if it cannot be
-        played.
-    """
-    handle_signals(signal.default_int_handler)  # raises KeyboardInterrupt
-    try:
-        init_ros(args)
+    def work() -> int:
         camera = VideoCamera()
         published = camera.play()
         camera.get_logger().info(f"Published {published} images.")
-    except YolactError as error:
-        print(f"camera: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        pass
-    finally:
-        rclpy.try_shutdown()
-    return 0
+        return 0
+
+    return run_ros("camera", work)
