@@ -209,10 +209,15 @@ def clash_message(
             break
     what = f"{policy} {theirs}" if theirs else f"another {policy}"
     if role == "subscription":
-        problem, they, we = "arrives from a publisher", "offers", "requests"
+        message = (
+            f"Nothing arrives from a publisher of {topic}: {who} offers {what}, and this node "
+            f"requests {value}."
+        )
     else:
-        problem, they, we = "reaches a subscriber", "requests", "offers"
-    message = f"Nothing {problem} of {topic}: {who} {they} {what}, and this node {we} {value}."
+        message = (
+            f"Nothing reaches a subscriber of {topic}: {who} requests {what}, and this node "
+            f"offers {value}."
+        )
     if kind in OVERRIDABLE[role]:
         parameter = override_parameter(topic, policy, role=role)
         message += f" Start it with the parameter {parameter} set to "
