@@ -1,4 +1,4 @@
-"""Bags that do not hold what they promise: an error, never fewer results without a word."""
+"""Damaged bags fail with an error; they never silently yield fewer results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged bundles: every one is refused with a sentence, or runs as the undamaged one does."""
+"""A damaged bundle is either refused with a message or runs like the undamaged one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_description(folder, content, *, consistent=True):
 
 
 def replace_graph(bundle, content):
-    """Put another graph in place, with everything that says its hash set right."""
+    """Replace a graph and update every record of its hash."""
     graph = bundle.graphs["detect"]
     graph.path.write_bytes(content)
     text = (bundle.folder / "model.json").read_text()
@@ -42,7 +42,7 @@ def run(folder):
 
 
 def outcome(folder):
-    """Segment with a bundle: None if it is refused with a sentence, else the detections."""
+    """Segment with a bundle; return None if it is refused with a message."""
     try:
         return run(folder)
     except YolactError as error:

@@ -1,4 +1,4 @@
-"""Random command lines: each ends with status 0, 1 or 2 and a sentence, in seconds."""
+"""Every random command line ends within seconds with status 0, 1 or 2 and a message."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SIZES = ["40x40", "64x48", "40000x40000", "0x0", "64", "9999999999x9", "x", "-1x
 
 @pytest.fixture
 def place(tmp_path, tiny_bundle, monkeypatch):
-    """A folder with something of every kind; commands run in it."""
+    """Create a folder with one input of every kind, in which the commands run."""
     monkeypatch.chdir(tmp_path)
     os.mkdir("im")
     for i in range(2):
@@ -111,7 +111,7 @@ VERBS = {
 
 
 def draw_line(random: np.random.Generator) -> list[str]:
-    """Draw a command line."""
+    """Draw a random command line."""
 
     def draw(values):
         return values[int(random.integers(len(values)))]
@@ -135,7 +135,7 @@ def draw_line(random: np.random.Generator) -> list[str]:
 
 
 def status_of(words, seconds=120):
-    """Run a verb in this process; a line that does not end fails the test."""
+    """Run a verb in this process; fail the test if it does not end."""
 
     def late(*_):
         raise AssertionError(f"{words} does not end")
@@ -232,7 +232,7 @@ def test_an_output_that_nobody_reads_is_refused_at_once(place, capsys):
 
 
 def endless_bundle(folder, tiny):
-    """Write a bundle whose graph counts to 2^62 before it gives its detections."""
+    """Write a bundle whose graph counts to 2^62 before it returns its detections."""
     model = onnx.load_from_string((folder / "bundle" / "detect.onnx").read_bytes())
     helper, types = onnx.helper, onnx.TensorProto
 

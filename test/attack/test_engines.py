@@ -1,4 +1,4 @@
-"""Damaged engines and sidecars: no other bytes than those written, and no traceback."""
+"""Only the engine bytes that were written are ever loaded; damage is refused with a message."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def engine(tmp_path):
 
 
 def is_refused(engine):
-    """Whether it is refused with a sentence; otherwise its bytes must be the right ones."""
+    """Return whether the engine is refused with a message; otherwise check its bytes."""
     try:
         assert read_engine(engine, ORIN) == CONTENT
     except BackendError as error:

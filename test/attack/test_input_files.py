@@ -1,4 +1,4 @@
-"""Damaged data sets, results and images: each is used or refused with a message."""
+"""Damaged data sets, results and images are either used or refused with a message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SQUARE = [5, 5, 30, 5, 30, 20, 5, 20]
 
 
 def count_refused(damaged: Iterable, use: Callable) -> int:
-    """Use every damaged input; only an error with a message may keep one from being used."""
+    """Use every damaged input; only an error with a message may prevent that."""
     refused = 0
     for content in damaged:
         try:
@@ -40,7 +40,7 @@ def count_refused(damaged: Iterable, use: Callable) -> int:
 
 @pytest.fixture
 def run(capsys):
-    """Run a verb in this process, and raise its message as an error if it refuses its input."""
+    """Run a verb in this process; raise its error message if it refuses its input."""
 
     def call(*words):
         status = main([str(word) for word in words])
@@ -54,7 +54,7 @@ def run(capsys):
 
 @pytest.fixture
 def import_and_load(tmp_path, run):
-    """Import a data set, and load every sample of what was imported."""
+    """Import a data set and load every sample of the result."""
 
     def call(kind, *words):
         output = tmp_path / "imported"
@@ -74,7 +74,7 @@ def write_picture(path):
 
 @pytest.fixture
 def coco(tmp_path):
-    """A folder of three images, and annotations with every form of a mask."""
+    """Write three images, and annotations with every form of mask."""
     for number in range(3):
         write_picture(tmp_path / "images" / f"{number}.png")
     mask = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
@@ -232,7 +232,7 @@ def test_random_results(tmp_path, coco, tiny_bundle, run):
 
 
 def image_files() -> list[bytes]:
-    """Encode one smooth image in every format that is read."""
+    """Encode one smooth image in every supported format."""
     image = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
     image = cv2.GaussianBlur(image, (9, 9), 0)
     wide = image.astype(np.uint16) * 200

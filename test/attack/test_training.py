@@ -1,4 +1,4 @@
-"""Damaged checkpoints, recipes and folders of runs: a sentence each, or the run they describe."""
+"""Damaged checkpoints, recipes and run folders either work or are refused with a message."""
 
 from __future__ import annotations
 
