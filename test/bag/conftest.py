@@ -1,4 +1,4 @@
-"""A small recorded bag, and the segmenter of the tiny bundle."""
+"""Provide a small recorded bag and the segmenters of the tiny bundles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEPTH_TOPICS = [("/depth", "sensor_msgs/msg/Image"), ("/info", "sensor_msgs/msg/
 
 @pytest.fixture
 def images() -> list[np.ndarray]:
-    """What `record` records: (48, 60, 3) uint8 BGR with a blue rectangle that grows."""
+    """Return the images that `record` writes: a growing blue rectangle, (48, 60, 3) uint8 BGR."""
     made = [np.zeros((*SIZE, 3), np.uint8) for _ in range(6)]
     for number, image in enumerate(made):
         image[10:30, 6 : 20 + 5 * number, 0] = 255
@@ -26,7 +26,7 @@ def images() -> list[np.ndarray]:
 
 
 def calibration(types):
-    """Fields of a CameraInfo: focal length 50, centre 30 24."""
+    """Return the fields of a CameraInfo with focal length 50 and centre (30, 24)."""
     none = {"x_offset": 0, "y_offset": 0, "height": 0, "width": 0, "do_rectify": False}
     k = np.array([50, 0, 30, 0, 50, 24, 0, 0, 1], np.float64)
     return {
@@ -42,7 +42,7 @@ def calibration(types):
 
 @pytest.fixture
 def record(tmp_path: Path, images: list[np.ndarray]) -> Callable[..., Path]:
-    """Writes a bag: six images on /camera/image_raw and as many messages on two other topics."""
+    """Write bags with six images on /camera/image_raw and six messages on each of two topics."""
     pytest.importorskip("rosbags")
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
@@ -54,7 +54,7 @@ def record(tmp_path: Path, images: list[np.ndarray]) -> Callable[..., Path]:
         spoiled: tuple[int, ...] = (),
         depths: tuple[int, ...] = (),
     ) -> Path:
-        """Records; the images `depths` also get depth, everywhere 2 m, and a calibration."""
+        """Record a bag; images in `depths` also get a depth of 2 m and a calibration."""
         store = get_typestore(Stores.ROS2_JAZZY)
         store.register(get_types_from_msg("float32 volts\n", "robot_msgs/msg/Battery"))
         types = store.types
@@ -107,13 +107,13 @@ def record(tmp_path: Path, images: list[np.ndarray]) -> Callable[..., Path]:
 
 @pytest.fixture
 def segmenter(tiny_bundle) -> Iterator[Segmenter]:
-    """Of the tiny bundle."""
+    """Open the tiny bundle."""
     with Segmenter.open(tiny_bundle.folder, backend=BackendConfig(threads=1)) as opened:
         yield opened
 
 
 @pytest.fixture
 def video_segmenter(tiny_video_bundle) -> Iterator[Segmenter]:
-    """Of the tiny bundle for video."""
+    """Open the tiny bundle for video."""
     with Segmenter.open(tiny_video_bundle.folder, backend=BackendConfig(threads=1)) as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""Many inputs over real Ray workers give what one process gives."""
+"""Real Ray workers produce the same results as a single process."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ server.stop()
 
 @pytest.fixture
 def sources(tmp_path: Path, record, images) -> Path:
-    """A bag, a video and three pictures in folders, and one of each that cannot be read."""
+    """Create folders with a bag, a video, three pictures, and an unreadable file of each kind."""
     folder = tmp_path / "sources"
     (folder / "pictures" / "more").mkdir(parents=True)
     for number, image in enumerate(images[:3]):
@@ -113,7 +113,7 @@ def write_clip(path: Path, images: list[np.ndarray]) -> None:
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
-    """Run Python as a process of its own, which also ends whatever Ray starts."""
+    """Run Python code in a separate process, which also ends everything that Ray starts."""
     return subprocess.run(
         [sys.executable, *map(str, words)],
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
@@ -170,7 +170,7 @@ def test_two_workers_give_what_one_process_gives(tmp_path, sources, tiny_bundle,
 
 @pytest.mark.parametrize("remote", [False, True])
 def test_a_table_has_a_row_for_each_instance(tmp_path, images, tiny_bundle, remote):
-    """On this machine's disk, and on a file system where files are copied there and back."""
+    """It holds on a local disk and on a file system that requires copies in both directions."""
     folder, out = tmp_path / "sources", str(tmp_path / "out")
     write_table(tmp_path / "none.parquet", [])
     assert read_table(tmp_path / "none.parquet").num_rows == 0
@@ -232,7 +232,7 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path, images, tiny_bundle, ca
 def test_results_that_only_workers_see_are_failures(
     tmp_path, images, tiny_bundle, capsys, monkeypatch
 ):
-    """A worker that writes to its own memory, or to a disk of its own, reports success."""
+    """A worker that writes to its own memory or disk would report success."""
     monkeypatch.setattr("yolact_ros.batch.pool.connected", lambda config: nullcontext(1))
     monkeypatch.setattr(
         "yolact_ros.batch.pool.run_tasks", lambda tasks, *_: ((task, "") for task in tasks)

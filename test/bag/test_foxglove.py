@@ -1,4 +1,4 @@
-"""Annotations and overlays in bags, decoded by Foxglove's own readers with the bag's schemas."""
+"""Foxglove's own readers decode the annotations and overlays in bags with the bag's schemas."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ mcap = pytest.importorskip("mcap_ros2.reader")
 
 
 def numbers(message) -> tuple:
-    """A decoded message as plain values, in the order of its fields."""
+    """Convert a decoded message to plain values, in the order of its fields."""
     if isinstance(message, list):
         return tuple(map(numbers, message))
     slots = getattr(message, "__slots__", None)
@@ -98,7 +98,7 @@ def test_a_result_topic_with_the_name_of_the_annotations_is_refused(record, caps
 
 
 def test_the_node_publishes_what_a_bag_holds(segmenter, images, monkeypatch):
-    """foxglove_msgs is not in the wheels: types made of its definition, which take no others."""
+    """The wheels lack foxglove_msgs, so strict types are made from its definition."""
     pytest.importorskip("rclpy")
     from yolact_ros.bag.definitions import IMAGE_ANNOTATIONS, typestore
     from yolact_ros.bag.messages import LISTS, serialize_annotations

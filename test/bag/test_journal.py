@@ -26,7 +26,7 @@ def read(path, run=1):
         return [journal[index] for index in range(len(journal))]
 
 
-def test_entries_before_the_last_keyframe_come_back_and_more_can_follow(tmp_path):
+def test_entries_before_the_last_keyframe_are_read_and_more_can_follow(tmp_path):
     fill(tmp_path / "journal")
     assert read(tmp_path / "journal") == ENTRIES[:3]
     fill(tmp_path / "journal", [Entry(KEYFRAME, b"new"), Entry(KEYFRAME, b"")])
@@ -34,7 +34,7 @@ def test_entries_before_the_last_keyframe_come_back_and_more_can_follow(tmp_path
 
 
 @pytest.mark.parametrize("entries", [[], ENTRIES[:1], ENTRIES[1:3]])
-def test_without_two_keyframes_nothing_comes_back(tmp_path, entries):
+def test_nothing_is_read_without_two_keyframes(tmp_path, entries):
     fill(tmp_path / "journal", entries)
     assert read(tmp_path / "journal") == []
 
@@ -45,7 +45,7 @@ def test_the_journal_of_another_run_is_emptied(tmp_path):
     assert read(tmp_path / "journal") == []
 
 
-def test_wherever_a_journal_was_cut_off_or_damaged_its_good_beginning_comes_back(tmp_path):
+def test_the_good_beginning_of_a_truncated_or_damaged_journal_is_read(tmp_path):
     fill(tmp_path / "whole")
     whole = (tmp_path / "whole").read_bytes()
     rng = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from yolact_ros.runtime.detections import Detections
 
 @pytest.mark.parametrize("count", [0, 1, 4])
 @pytest.mark.parametrize("frame_type", ["keyframe", "partial"])
-def test_detections_come_back_unchanged(count, frame_type):
+def test_detections_survive_a_round_trip(count, frame_type):
     rng = np.random.default_rng(count)
     rois = np.int32([[3, 4, 14, 11], [0, 0, 1, 1], [5, 5, 5, 9], [0, 0, 64, 48]])[:count]
     found = Detections(

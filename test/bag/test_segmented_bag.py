@@ -1,4 +1,4 @@
-"""A bag goes through the real segmenter, interrupted at all points and read back."""
+"""A bag is processed by the real segmenter, interrupted at every point, and read back."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SUFFIXES = {"mcap": ".mcap", "sqlite3": ".db3"}
 
 
 def content(path: Path) -> list[tuple[str, str, int, bytes]]:
-    """Topic, type, time and bytes of every message."""
+    """Return topic, type, time and bytes of every message."""
     with Reader(path) as reader:
         messages = list(reader.messages(reader.connections))
         return [(c.topic, c.msgtype, time, bytes(data)) for c, time, data in messages]
@@ -54,7 +54,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def masks_of(message) -> list[np.ndarray]:
-    """The mask of each instance on the whole image, by a loop over the bits of its crop."""
+    """Expand each instance's mask to the whole image, by a loop over the bits of its crop."""
     masks = []
     for instance in message.instances:
         mask, roi = np.zeros((message.height, message.width), bool), instance.roi
@@ -124,7 +124,7 @@ def test_single_files_are_read_and_written(record, segmenter, tmp_path, storage)
 
 
 class Stop(Exception):
-    """Ends a run at an image, as Ctrl-C would."""
+    """Interrupts a run at a chosen image, as Ctrl-C would."""
 
 
 def interrupt(source: Path, target: Path, segmenter: Segmenter, *, after: int, **options) -> None:
@@ -140,7 +140,7 @@ def interrupt(source: Path, target: Path, segmenter: Segmenter, *, after: int, *
 
 
 @pytest.mark.parametrize(("after", "resumed"), [(0, 0), (1, 0), (4, 3), (6, 3)])
-def test_an_interrupted_run_goes_on_and_ends_in_the_same_bytes(
+def test_an_interrupted_run_resumes_and_yields_the_same_bytes(
     record, video_segmenter, tmp_path, after, resumed
 ):
     options = BagOptions(keyframes=KeyframeConfig(keyframe_interval=3, max_feature_age=10))
@@ -166,7 +166,7 @@ def test_results_that_were_cut_off_are_computed_again(record, segmenter, tmp_pat
     assert files(target) == files(tmp_path / "whole" / "out")
 
 
-def test_other_settings_of_the_model_begin_anew(record, segmenter, tmp_path):
+def test_other_settings_of_the_model_start_again(record, segmenter, tmp_path):
     source, target = record(), tmp_path / "out"
     interrupt(source, target, segmenter, after=4)
     segmenter.postprocess = PostprocessConfig(score_threshold=0.85)
@@ -193,7 +193,7 @@ def test_images_that_cannot_be_read_are_named_and_all_others_processed(
     assert sum(topic == "/camera/image_raw" for topic, *_ in content(target)) == 6
 
 
-def test_a_backend_that_breaks_down_loses_nothing_that_was_done(record, tiny, tmp_path):
+def test_a_failing_backend_loses_no_finished_results(record, tiny, tmp_path):
     prototypes = np.ones((8, 10, 1), np.float32)
     answers = tiny.host_outputs([[0, 0, 1, 1]], [[0, 0]], prototypes=prototypes)
     backend = tiny.FakeBackend(detect=answers)
@@ -224,7 +224,7 @@ def test_a_topic_that_the_bag_lacks_is_named_with_those_that_it_has(record, segm
 
 
 def test_images_of_all_publishers_of_a_topic_are_processed(record, segmenter, tmp_path):
-    """Publishers of another QoS have another connection in a bag."""
+    """In a bag, publishers with different QoS have separate connections."""
     whole, split, qos = (
         record(),
         tmp_path / "split" / "recorded",
@@ -268,7 +268,7 @@ def test_a_bag_that_exists_is_never_touched(record, segmenter, tmp_path):
 
 
 @pytest.mark.parametrize("storage", SUFFIXES)
-def test_a_damaged_bag_is_refused_with_words(record, segmenter, tmp_path, storage):
+def test_a_damaged_bag_is_refused_with_a_message(record, segmenter, tmp_path, storage):
     source = record(storage)
     file = source / f"recorded{SUFFIXES[storage]}"
     os.truncate(file, file.stat().st_size // 2)
@@ -279,9 +279,11 @@ def test_a_damaged_bag_is_refused_with_words(record, segmenter, tmp_path, storag
         segment_bag(source, tmp_path / "out", segmenter)
 
 
-@pytest.mark.parametrize(("name", "words"), [("a.mcap", "cannot be read"), ("a.txt", "not a bag")])
-def test_what_is_no_bag_is_refused_with_words(segmenter, tmp_path, name, words):
-    with pytest.raises(DatasetError, match=words):
+@pytest.mark.parametrize(
+    ("name", "message"), [("a.mcap", "cannot be read"), ("a.txt", "not a bag")]
+)
+def test_a_path_that_is_no_bag_is_refused_with_a_message(segmenter, tmp_path, name, message):
+    with pytest.raises(DatasetError, match=message):
         segment_bag(tmp_path / name, tmp_path / "out", segmenter)
 
 
@@ -327,7 +329,7 @@ def test_a_disk_that_fills_up_is_reported_and_loses_nothing(
     assert files(target) == files(tmp_path / "whole" / "out")
 
 
-def test_the_command_says_what_became_of_the_images(record, tiny_bundle, tmp_path, capsys):
+def test_the_command_reports_what_became_of_the_images(record, tiny_bundle, tmp_path, capsys):
     source, target = record(spoiled=(3,)), tmp_path / "out.mcap"
     words = ["bag", str(source), str(target), "--model", str(tiny_bundle.folder), "--threads", "1"]
     words += ["--topic", "camera/image_raw", "--result-topic", "found"]

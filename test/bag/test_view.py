@@ -1,4 +1,4 @@
-"""Bags in recordings for the Rerun viewer."""
+"""Bags are converted to recordings for the Rerun viewer."""
 
 from __future__ import annotations
 
