@@ -1,4 +1,4 @@
-"""`yolact engine` on a bundle of one small graph, with TensorRT-RTX, which needs no GPU."""
+"""`yolact engine` compiles a bundle of one small graph with TensorRT-RTX, which needs no GPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 
 def graph_of(seed):
-    """Return an ONNX model with the tensors of a finished detection, made by one convolution."""
+    """Return an ONNX model that computes the tensors of finished detections by a convolution."""
     weight = np.random.default_rng(seed).normal(size=(4, 3, 32, 40)).astype(np.float32)
     numbers = {"four": [1, 4], "one": [1], "two": [1, 1], "three": [1, 1, 1], "zero": [0]}
     node = helper.make_node

@@ -1,4 +1,4 @@
-"""The command's frame: verbs, missing libraries, and what is packed for installation."""
+"""The command reports unknown verbs and missing libraries, and the package installs completely."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself(verb, capsys):
+def test_every_verb_has_help(verb, capsys):
     if verb == "node":
         pytest.importorskip("rclpy")
     importlib.import_module(f"yolact_ros.cli.{verb.replace('-', '_')}")
@@ -49,7 +49,7 @@ def test_the_example_of_every_verb_is_understood(verb, capsys):
         ("train --epochs 3", "--set epochs=N"),
     ],
 )
-def test_the_words_of_other_programs_and_misspelt_ones_are_understood(words, likely, capsys):
+def test_terms_of_other_programs_and_misspelt_ones_are_recognised(words, likely, capsys):
     with pytest.raises(SystemExit) as ended:
         main(words.split())
     assert ended.value.code == 2

@@ -1,4 +1,4 @@
-"""`yolact predict` on a real bundle: JSON, overlays, videos, and files that cannot be read."""
+"""`yolact predict` writes JSON, overlays and videos, and reports files that it cannot read."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_video(path, frames=3, *, blue=0):
 
 @pytest.fixture
 def predict(tiny_bundle):
-    """Runs `yolact predict` on the tiny bundle and returns its exit status."""
+    """Run `yolact predict` on the tiny bundle and return its exit status."""
 
     def run(*words):
         words = ["predict", *map(str, words), "--model", str(tiny_bundle.folder), "--threads", "1"]
@@ -265,7 +265,7 @@ def test_only_the_chosen_classes_are_found(predict, tmp_path, capsys):
 
 
 def test_text_files_are_a_data_set_of_yolo(predict, tmp_path):
-    """What was written comes back through the importer with the same masks."""
+    """The importer reads the same masks back from the text files."""
     rle = pytest.importorskip("pycocotools.mask")
     folder = tmp_path / "set"
     for name in ("blue.png", "black.png"):
@@ -332,7 +332,7 @@ def test_an_address_that_cannot_be_is_an_error(predict, capsys, address):
 
 
 class Jpegs(BaseHTTPRequestHandler):
-    """A network camera that ends after five images."""
+    """Serves as a network camera that ends after five images."""
 
     def do_GET(self):  # noqa: N802 - the name that http.server calls
         _, jpeg = cv2.imencode(".jpg", np.full((96, 120, 3), (255, 0, 0), np.uint8))

@@ -1,4 +1,4 @@
-"""Images that a bundle is calibrated with."""
+"""Calibration images are spread evenly over all of them, and bad ones are named."""
 
 from __future__ import annotations
 
