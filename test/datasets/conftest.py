@@ -1,4 +1,4 @@
-"""Import an export by the command line."""
+"""Import exported data sets through the command line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def bring(tmp_path, capsys):
-    """Imports into a new folder; gives exit status, what was printed and an opener of splits."""
+    """Import into a new folder; return exit status, output and a function that opens splits."""
     pytest.importorskip("pycocotools.mask")
     from yolact_ros.cli.main import main
     from yolact_ros.datasets.coco import CocoDataset

@@ -29,7 +29,7 @@ def encode(mask):
 
 
 def plain_runs(mask):
-    """Runs of zeros and ones down the columns, by walking over the pixels."""
+    """Compute the column-major runs of zeros and ones by a loop over the pixels."""
     runs, value = [0], 0
     for pixel in mask.T.reshape(-1).tolist():
         if pixel != value:
@@ -96,7 +96,7 @@ def mask_at(left):
 
 @pytest.fixture
 def video_json(images):
-    """A video in which object 40 walks and object 41 hides, and a video with a single frame."""
+    """Describe a video in which object 40 moves and object 41 hides, and a video of one frame."""
     size = {"height": 20, "width": 30}
     seen = [encode(mask_at(left)) for left in (0, 4, 8)]
     plain = {"size": [20, 30], "counts": plain_runs(mask_at(20))}

@@ -1,4 +1,4 @@
-"""COCO files as they come: polygons, run lengths, crowds, odd ids, and broken entries."""
+"""COCO files are read as they occur: polygons, run lengths, crowds, odd ids, broken entries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def annotation(**changes):
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes one 60x40 picture and an annotation file; returns the two paths."""
+    """Write one 60x40 picture and an annotation file; return their paths."""
     cv2.imwrite(str(tmp_path / "a.png"), np.full((40, 60, 3), 7, np.uint8))
 
     def make(annotations, **changes):

@@ -1,4 +1,4 @@
-"""Exports as their programs write them come in whole, with an account of their quirks."""
+"""Exports of labelling programs are imported completely, and their quirks are reported."""
 
 from __future__ import annotations
 

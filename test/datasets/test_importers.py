@@ -1,4 +1,4 @@
-"""Data sets of other programs: each object comes out as the mask that was drawn."""
+"""Every object of another program's data set is imported with the mask that was drawn."""
 
 from __future__ import annotations
 

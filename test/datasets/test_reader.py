@@ -1,4 +1,4 @@
-"""Every statement of a fact is read, and nothing is dropped without being counted."""
+"""Every form of a value is read, and nothing is dropped without being counted."""
 
 from __future__ import annotations
 
@@ -219,9 +219,9 @@ def test_deep_nesting_pipes_and_huge_files_are_reported(tmp_path):
     os.mkfifo(pipe)
     with sparse.open("wb") as file:
         file.truncate(30 * 2**30)
-    for path, words in ((deep, "nested"), (pipe, "regular file"), (sparse, "bytes"),
+    for path, message in ((deep, "nested"), (pipe, "regular file"), (sparse, "bytes"),
                         (tmp_path / ("x" * 300), "cannot be read")):  # fmt: skip
-        with pytest.raises(DatasetError, match=words):
+        with pytest.raises(DatasetError, match=message):
             read_annotation_file(path, tmp_path)
 
 
@@ -252,7 +252,7 @@ ODD = [None, 1, -1, "7", 1e300, float("nan"), 10**20, [], {}, [[1]], "x", True, 
 
 
 def test_four_hundred_random_files_are_reported_or_counted(write, tmp_path):
-    """A value anywhere in the file is replaced by an odd one; check and training agree."""
+    """The check and training agree if any value in the file is replaced by an odd one."""
     draw = random.Random(5)
     for _ in range(400):
         image = {"id": 1, "file_name": "a.png", "height": 60, "width": 80}

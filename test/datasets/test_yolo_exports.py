@@ -1,4 +1,4 @@
-"""YOLO exports as their programs write them come in whole, with an account of their quirks."""
+"""YOLO exports are imported completely, and their quirks are reported."""
 
 from __future__ import annotations
 
