@@ -1,4 +1,4 @@
-"""Which library runs a bundle: measured side by side, stored, and read by `backend: auto`."""
+"""Libraries are compared on a bundle; the best one is stored, and read by `backend: auto`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def rows_of(masks, class_ids):
-    """Detections with one mask for each (x1, x2) of an image one pixel high."""
+    """Return detections with one mask per (x1, x2), in an image one pixel high."""
     n = len(masks)
     scores = np.ones(n, np.float32)
     rois = np.array([(a, 0, b, 1) for a, b in masks], np.int32).reshape(-1, 4)

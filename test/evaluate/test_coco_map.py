@@ -1,4 +1,4 @@
-"""Average precision of results whose AP is known by hand."""
+"""Results whose AP is known by hand get that average precision."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def polygon(x1, y1, x2, y2):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three images of 100x80 pixels, whose first pixel is the image's id, and annotations."""
+    """Write three 100x80 images, each with its id as the first pixel, and their annotations."""
     content = {"images": [], "annotations": [], "categories": []}
     content["categories"] = [{"id": 3, "name": "cup"}, {"id": 7, "name": "spoon"}]
     for image_id, instances in TRUTH.items():
@@ -61,7 +61,7 @@ def dataset(folder):
 
 
 def found(rows, *, mask_scores=None):
-    """Detections of rows (x1, y1, x2, y2, class, score), whose masks fill their boxes."""
+    """Return detections from rows (x1, y1, x2, y2, class, score), whose masks fill their boxes."""
     if not rows:
         return Detections.empty((80, 100), timings={"inference": 2.0})
     boxes = np.array([row[:4] for row in rows], np.int32)
@@ -79,7 +79,7 @@ def found(rows, *, mask_scores=None):
 
 
 def oracle(change=lambda row: row):
-    """Finds the true instances, each changed by a function."""
+    """Return a segmenter that finds the true instances, each changed by a function."""
     return lambda image: found([change((*row, 0.9)) for row in TRUTH[int(image[0, 0, 0])]])
 
 
@@ -203,7 +203,7 @@ def test_the_command_writes_json_and_prints_a_table(folder, tiny_bundle, capsys)
 
 @pytest.fixture
 def results(folder):
-    """What a model that finds the first cup and half of the second one would have written."""
+    """Write the results of a model that finds the first cup and half of the second one."""
     entries = []
     for image_id, rows in {2: [(0, 0, 40, 20, 0, 0.9)], 5: [(10, 10, 30, 30, 0, 0.8)]}.items():
         entries.append(describe(f"some/{image_id}.png", found(rows), ("cup", "spoon"), None))

@@ -1,4 +1,4 @@
-"""Pictures of prototypes: sizes, colours that mean something, and the empty case."""
+"""Pictures of prototypes have the right sizes and colours, even without any instance."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_prototypes_of_zeros_are_dark_and_do_not_divide_by_zero():
     ).all()
 
 
-def test_red_adds_blue_takes_away_and_white_is_nothing():
+def test_red_is_positive_blue_is_negative_and_white_is_zero():
     colours = diverging(np.array([[1.0, -1.0, 0.0, 9.0]]), 1.0)[0].tolist()
     assert colours == [[0, 0, 255], [255, 0, 0], [255, 255, 255], [0, 0, 255]]
 

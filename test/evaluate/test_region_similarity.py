@@ -1,4 +1,4 @@
-"""J of DAVIS on squares whose IoUs are known by hand."""
+"""Squares whose IoUs are known by hand get the J of DAVIS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZE = (60, 80)
 
 
 def truth(*rows, crowd=()):
-    """True instances of rows (x1, y1, x2, y2, class, track), which fill their boxes."""
+    """Return true instances from rows (x1, y1, x2, y2, class, track), which fill their boxes."""
     masks = np.zeros((len(rows), *SIZE), np.uint8)
     for mask, (x1, y1, x2, y2, _, _) in zip(masks, rows, strict=True):
         mask[y1:y2, x1:x2] = 1
@@ -32,7 +32,7 @@ def truth(*rows, crowd=()):
 
 
 def found(*rows):
-    """Detections of rows (x1, y1, x2, y2, class, score), which fill their boxes."""
+    """Return detections from rows (x1, y1, x2, y2, class, score), which fill their boxes."""
     boxes = np.array([row[:4] for row in rows], np.int32).reshape(-1, 4)
     scores = np.array([row[5] for row in rows], np.float32)
     return Detections(

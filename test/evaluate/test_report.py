@@ -1,4 +1,4 @@
-"""Mistakes and confusions, by hand; and a report of a real evaluation."""
+"""Mistakes and confusions match hand-made cases, and a real evaluation yields a report."""
 
 from __future__ import annotations
 

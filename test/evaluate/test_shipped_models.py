@@ -1,4 +1,4 @@
-"""The shipped models find what they were trained for, in pictures that they never saw."""
+"""The shipped models find their classes in pictures that they were not trained on."""
 
 from __future__ import annotations
 

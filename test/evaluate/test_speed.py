@@ -44,7 +44,7 @@ def test_stages_are_summarised_without_the_first_frames():
     assert report.instances == 0
 
 
-def test_images_of_a_folder_come_over_and_over(tmp_path):
+def test_images_of_a_folder_are_repeated(tmp_path):
     for value in (10, 20):
         cv2.imwrite(str(tmp_path / f"{value}.png"), np.full((4, 5, 3), value, np.uint8))
     (tmp_path / "30.png").write_bytes(b"no picture")

@@ -20,14 +20,14 @@ FRAMES = 10
 
 
 def boxes_of(frame: int) -> list[tuple[int, int, int, int]]:
-    """Two objects: one goes right, one stays; the second one is hidden in the last frames."""
+    """Return two objects: one moves right; the other stays and is hidden in the last frames."""
     moving = (5 + 4 * frame, 5, 25 + 4 * frame, 25)
     return [moving] if frame >= 8 else [moving, (50, 40, 70, 55)]
 
 
 @pytest.fixture
 def clip(tmp_path):
-    """A data set whose images carry their number in their first pixel."""
+    """Write a data set whose images carry their number in their first pixel."""
     images, annotations = [], []
     for frame in range(FRAMES):
         image = np.zeros((*SIZE, 3), np.uint8)
@@ -63,7 +63,7 @@ def clip(tmp_path):
 
 
 def segment(image: np.ndarray, seconds: float = 0.0, *, turns_at: int = FRAMES) -> Detections:
-    """Finds all that is there; from the frame `turns_at` on the moving one is a spoon."""
+    """Find every object; from frame `turns_at` on, classify the moving one as a spoon."""
     frame = int(image[0, 0, 0])
     rois = np.array(boxes_of(frame), np.int32)
     return Detections(
@@ -84,8 +84,8 @@ def test_what_is_found_with_its_number_in_every_image_is_perfect(clip):
     assert (scores.objects, scores.sights, scores.images) == (2, 18, 10)
 
 
-def test_a_change_of_number_in_the_middle_is_counted(clip):
-    """Of 18 sights, 5 of the moving object come under its second number."""
+def test_a_change_of_id_in_the_middle_is_counted(clip):
+    """Of 18 appearances, 5 of the moving object have its second id."""
     scores = evaluate_tracks(
         lambda: lambda image, seconds: segment(image, turns_at=5),
         clip(),

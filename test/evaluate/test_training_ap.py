@@ -1,4 +1,4 @@
-"""AP of a network in training: that of `yolact evaluate`, in one part or in several."""
+"""AP during training equals that of `yolact evaluate`, in one part or in several."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def dataset(model, tmp_path_factory):
-    """Three noisy pictures; true are some of the things that the untrained network sees."""
+    """Write three noisy pictures; the truth is part of what the untrained network detects."""
     folder = tmp_path_factory.mktemp("data")
     checkpoint = folder / "model.pth"
     save_checkpoint(checkpoint, model)

@@ -1,4 +1,4 @@
-"""Evaluation on clips, with a model that finds what is blue, and always the same two boxes."""
+"""Clips are evaluated with a model that finds blue pixels, always in the same two boxes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEIGHT, WIDTH, FRAMES = 64, 80, 7
 
 
 def write_clip(folder):
-    """Write a clip of a blue cup in the left half, seen by a camera that does not move."""
+    """Write a clip of a blue cup in the left half, seen by a static camera."""
     (folder / "images").mkdir(parents=True)
     names = [f"{i:06d}.png" for i in range(FRAMES)]
     document = {"images": [], "annotations": [], "categories": []}
@@ -164,13 +164,13 @@ def test_the_command_writes_json_and_prints_a_table(tiny_video_bundle, clip, tmp
         (["--video", "x", "--annotations", "y"], "Both --video and --annotations"),
     ],
 )
-def test_what_does_not_go_together_is_refused(words, message, tiny_video_bundle, capsys):
+def test_incompatible_arguments_are_refused(words, message, tiny_video_bundle, capsys):
     assert main(["evaluate", str(tiny_video_bundle.folder), *words]) == 1
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--intervals", "0,5"], ["--warp", "magic"]])
-def test_values_that_are_none_are_refused(words, tiny_video_bundle, capsys):
+def test_invalid_values_are_refused(words, tiny_video_bundle, capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", str(tiny_video_bundle.folder), "--video", "x", *words])
     assert words[1].split(",")[0] in capsys.readouterr().err
