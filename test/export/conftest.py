@@ -1,4 +1,4 @@
-"""Exported graphs that several tests compile or read."""
+"""Export graphs that several tests compile or read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def graph_of():
-    """The float32 ONNX model of a variant's graph (`small_graphs.GRAPHS`)."""
+    """Return a function that exports a variant's graph as float32 ONNX (`small_graphs.GRAPHS`)."""
     from small_graphs import graph_exporter
 
     return graph_exporter()

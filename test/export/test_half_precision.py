@@ -1,4 +1,4 @@
-"""Half precision where the work is, float where it matters: on graphs small enough to see."""
+"""Small graphs show which nodes compute in half precision and which stay in float."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = {TensorProto.FLOAT: "float", TensorProto.FLOAT16: "half"}
 
 
 def make_model(nodes, inputs, outputs, constants):
-    """A model of nodes `(operator, inputs, output, attributes)`; tensors as name to shape."""
+    """Build a model of nodes `(operator, inputs, output, attributes)` and tensors by name."""
     graph = helper.make_graph(
         [helper.make_node(op, i, [o], name=o, **more) for op, i, o, more in nodes],
         "graph",
@@ -41,7 +41,7 @@ def weights(*shape, seed=0):
 
 
 def detector():
-    """Image, normalisation, a layer, a sampling layer, and two heads, one of them with softmax."""
+    """Build image, normalisation, a layer, a sampling layer, and two heads, one with softmax."""
     return make_model(
         [
             ("Cast", ["image"], "float_image", {"to": TensorProto.FLOAT}),
@@ -75,7 +75,7 @@ def detector():
 
 
 def kinds_of(content):
-    """Node name to the precision of its result."""
+    """Return the precision of each node's result by the node's name."""
     model = onnx.shape_inference.infer_shapes(
         onnx.load_model_from_string(content), strict_mode=True
     )

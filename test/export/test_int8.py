@@ -1,4 +1,4 @@
-"""Quantized graphs: close to float, exact where nothing is quantized, in the forms of targets."""
+"""Quantized graphs stay close to float, and exact where nothing is quantized, for every target."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TINY = replace(
 
 @pytest.fixture(scope="module")
 def convolution() -> bytes:
-    """Two channels to three by a 1x1 convolution with round numbers."""
+    """Build a 1x1 convolution of two channels to three, with round numbers."""
     weight = np.array([[127, 0], [0, -127], [63, 64]], np.float32)[..., None, None] / 127
     bias = np.array([0.25, 0.0, -0.5], np.float32)
     node = helper.make_node("Conv", ["x", "layer.weight", "layer.bias"], ["y"])
@@ -169,7 +169,7 @@ def test_a_bundle_for_video_runs_quantized_and_says_so(bundle, tmp_path):
 
 @pytest.fixture(scope="module")
 def quantized_for_tensorrt(bundle):
-    """Exported for TensorRT and two cameras with masks inside, quantized but for one layer."""
+    """Export for TensorRT, two cameras and masks in the graph; quantize all layers but one."""
     folder = bundle.parent
     export_bundle(
         folder / "model.pth",
@@ -202,7 +202,7 @@ def test_for_tensorrt_what_is_not_quantized_computes_in_half(quantized_for_tenso
 
 
 def test_onnx_runtime_runs_a_bundle_quantized_for_tensorrt_as_it_is(quantized_for_tensorrt):
-    """Its optimiser would fuse half-precision layers into something else."""
+    """ONNX Runtime's optimiser would fuse half-precision layers into something else."""
     import onnxruntime
 
     _, bundle = quantized_for_tensorrt
@@ -276,7 +276,7 @@ def test_a_layer_that_is_not_there_is_named(bundle, tmp_path):
 
 
 def test_each_layer_is_measured_alone():
-    """The second layer is an identity of many channels, which 8 bits carry better than a sum."""
+    """The second layer, an identity of many channels, loses less in 8 bits than a sum does."""
     first = np.array([[1.0, 0.003]], np.float32)[..., None, None]
     second = np.array([[1.0]], np.float32)[..., None, None]
     graph = helper.make_graph(

@@ -1,4 +1,4 @@
-"""GridSample stays bilinear in a parser that knows the mode by its old name only.
+"""GridSample stays bilinear in a parser that knows the mode only by its old name.
 
 TensorRT-RTX 1.5.0 stands for every NVIDIA parser from TensorRT 8.5 to 11.1: it silently samples
 the nearest pixel where a graph of opset 20 says `linear`.
@@ -53,7 +53,7 @@ for path in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def modes_of(tmp_path_factory):
-    """Reads graphs with the old parser: modes of GridSample layers, and those after repair."""
+    """Read a graph with the old parser; return the modes of GridSample before and after repair."""
     if not FOLDER.is_dir():
         scratch = tempfile.mkdtemp(dir=sys.prefix)
         command = [sys.executable, "-m", "pip", "install", "-q", "--target", scratch, OLD]
@@ -108,8 +108,8 @@ def test_every_graph_samples_bilinearly_in_the_old_parser(graph_of, modes_of):
     assert samples["yolact_edge", "non_keyframe"] and samples["yolact_edge", "non_keyframe_flow"]
 
 
-def test_the_old_parser_takes_the_new_name_for_nearest_until_it_is_repaired(graph_of, modes_of):
-    """The fault itself, so that the test above can fail."""
+def test_the_old_parser_reads_the_new_name_as_nearest_until_repaired(graph_of, modes_of):
+    """The old parser has the fault, so the test above can fail."""
     model = onnx.load_from_string(graph_of("yolact_plus", "detect"))
     for node in model.graph.node:
         if node.op_type == "GridSample":

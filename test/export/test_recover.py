@@ -1,4 +1,4 @@
-"""Start from what is shipped: checkpoints from bundles, by name."""
+"""Checkpoints are recovered from shipped bundles by name."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_training_starts_from_a_shipped_model_by_its_name(cache, pictures, tmp
         Trainer(config, tmp_path / "other")
 
 
-def test_a_name_of_nothing_says_what_was_likely_meant(cache):
+def test_an_unknown_name_gets_the_closest_match(cache):
     with pytest.raises(BundleError, match="did you mean 'tools'"):
         find_checkpoint("tool")
 

@@ -1,4 +1,4 @@
-"""The program for owners of a GPU: without torch, and whatever fails on the way."""
+"""The GPU measurement program runs without torch and survives the failure of any part."""
 
 from __future__ import annotations
 

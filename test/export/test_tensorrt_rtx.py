@@ -1,4 +1,4 @@
-"""TensorRT-RTX compiles the graphs of four variants ahead of time, for four generations of GPUs.
+"""TensorRT-RTX compiles the graphs of four variants ahead of time for four GPU generations.
 
 It parses each graph, checks its types and shapes, and compiles it for sm_75, sm_86, sm_89 and
 sm_120. Nothing runs: this says nothing of numbers, of speed, of the last step of compilation,
@@ -48,7 +48,7 @@ def test_a_graph_compiles_for_one_generation_alone(graph_of, library, capability
 
 
 def quantized_convolutions():
-    """Two convolutions with symmetric int8 on both sides, per-channel weights and float biases."""
+    """Build two int8 convolutions: symmetric, with per-channel weights and float biases."""
     generator = np.random.default_rng(0)
     nodes, constants = [], {"zero": np.array(0, np.int8)}
     value = "image"

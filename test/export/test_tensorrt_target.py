@@ -1,4 +1,4 @@
-"""Graphs written for TensorRT, run by ONNX Runtime, give what torch gives."""
+"""Graphs exported for TensorRT give torch's results on ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SMALL = replace(
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Random weights that give a handful of confident detections."""
+    """Write a checkpoint of random weights that give a handful of confident detections."""
     torch.manual_seed(2)
     model = Yolact(SMALL)
     initialise_weights(model)
@@ -68,7 +68,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(checkpoint, tmp_path_factory):
-    """Bundles of the checkpoint by what they were exported with, each made once."""
+    """Export the checkpoint with each set of options only once."""
     made = {}
 
     def export(**options):
@@ -97,7 +97,7 @@ def run(bundle, graph, inputs):
 
 
 def assert_same_rows(ours, theirs, *, boxes, scores):
-    """Rows of nearly equal score may change places: each meets the nearest one of its class."""
+    """Match each row with the nearest one of its class, because nearly equal scores may swap."""
     wanted = np.flatnonzero(theirs["scores"] > 0.1)
     assert len(wanted) > 0
     for row in wanted:
@@ -139,7 +139,7 @@ def test_fewer_candidates_find_the_same_where_classes_have_fewer(exported):
 
 
 def largest_overlap_matrix(bundle):
-    """How many candidates of a class the graph compares with each other."""
+    """Return how many candidates of a class the graph compares with each other."""
     graph = onnx.shape_inference.infer_shapes(onnx.load(bundle.graphs["detect"].path)).graph
     shapes = [
         [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
@@ -231,7 +231,7 @@ def test_masks_of_the_graph_serve_images_between_keyframes(exported):
 
 
 def soft_masks_of(segmenter, image):
-    """What a segmenter finds, and its soft masks at the prototypes' size."""
+    """Return a segmenter's detections and their soft masks at the prototypes' size."""
     from yolact_ros.runtime.preprocess import prepare_image
 
     tensor, _ = prepare_image(image, SMALL)
@@ -242,13 +242,13 @@ def soft_masks_of(segmenter, image):
 
 
 def enlarged(soft, size):
-    """A soft mask at the size of the image, by torch."""
+    """Enlarge a soft mask to the size of the image with torch."""
     return torch.nn.functional.interpolate(
         torch.from_numpy(soft)[None, None], size, mode="bilinear", align_corners=False
     )[0, 0].numpy()
 
 
-def test_prototypes_of_a_graph_that_gives_masks_are_asked_for_in_vain(exported):
+def test_prototypes_of_a_graph_that_outputs_masks_are_refused(exported):
     from yolact_ros.evaluate.prototypes import take_apart
 
     bundle, _ = exported(target="tensorrt", masks="graph", keyframes=True)
@@ -278,7 +278,7 @@ def test_a_batch_finds_what_its_images_find_one_by_one(exported):
 
 
 def test_a_bundle_for_several_images_segments_one_as_well(exported):
-    """The places of the others stay black."""
+    """The unused images of the batch stay black."""
     alone, _ = exported(target="tensorrt")
     together, _ = exported(target="tensorrt", batch=2)
     picture = images(2)[1]

@@ -1,4 +1,4 @@
-"""Bundles on ONNX Runtime give what the checkpoint gives in torch."""
+"""Bundles on ONNX Runtime give the checkpoint's results in torch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TINY_DEFORMABLE = replace(
 
 
 def make_checkpoint(path, config):
-    """A network whose random weights give a handful of confident detections."""
+    """Return a network whose random weights give a handful of confident detections."""
     torch.manual_seed(2)
     model = Yolact(config)
     initialise_weights(model)
@@ -74,7 +74,7 @@ def checkpoint(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def video_bundle(checkpoint, tmp_path_factory):
-    """The checkpoint and its bundle for video."""
+    """Write the checkpoint and its bundle for video."""
     folder = tmp_path_factory.mktemp("video") / "bundle"
     report = export_bundle(checkpoint, folder, ExportOptions(keyframes=True))
     assert max(row.error for row in report.rows) < 1e-3
@@ -87,7 +87,7 @@ def picture(seed):
 
 
 def assert_same_detections(ours, theirs):
-    """Rows of nearly equal score may change places: each meets the nearest one of its class."""
+    """Match each row with the nearest one of its class, because nearly equal scores may swap."""
     assert len(ours) == len(theirs) > 0
     for i in range(len(theirs)):
         distances = np.abs(ours.boxes - theirs.boxes[i]).max(axis=1)
@@ -118,7 +118,7 @@ def test_a_bundle_finds_what_the_checkpoint_finds(checkpoint, tmp_path, nms):
 
 
 def moving_pictures(count):
-    """A camera that moves by 5 pixels between two pictures."""
+    """Draw the view of a camera that moves by 5 pixels between two pictures."""
     scene = picture(3)
     height, width = scene.shape[:2]
     return [scene[10 : height - 10, 5 * i : width - 30 + 5 * i] for i in range(count)]

@@ -1,4 +1,4 @@
-"""Every kind of network leaves torch with its numbers: one variant of each backbone and layout."""
+"""Every kind of network is exported with torch's results: one variant per backbone and layout."""
 
 from __future__ import annotations
 
