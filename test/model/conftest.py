@@ -1,4 +1,4 @@
-"""The reference's numbers, and our networks with the same weights and images."""
+"""Provide the reference's recorded arrays, and our networks with the same weights and images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 @dataclass(frozen=True)
 class Parity:
-    """One recorded case.
+    """Holds one recorded case.
 
     `golden` holds the reference's arrays, `entries` the official state dict, `image` the source
     (h, w, 3) uint8 BGR.
@@ -27,7 +27,7 @@ class Parity:
     image: np.ndarray
 
     def resize(self, image: np.ndarray) -> Any:
-        """The reference's `--image` path: bilinear resize of floats in torch; (1, H, W, 3)."""
+        """Resize bilinearly in torch like the reference's `--image` path: float (1, H, W, 3)."""
         tensor = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
         tensor = torch.nn.functional.interpolate(
             tensor, self.network.config.input_size, mode="bilinear", align_corners=False
@@ -35,7 +35,7 @@ class Parity:
         return tensor.permute(0, 2, 3, 1)
 
     def prepare(self, image: np.ndarray) -> Any:
-        """The network's input: resized and normalised."""
+        """Return the network's input: resized and normalised."""
         from yolact_ros.model.graphs.detect import normalise
 
         return normalise(self.resize(image), self.network.config)
@@ -43,7 +43,7 @@ class Parity:
 
 @pytest.fixture(scope="session")
 def parity():
-    """Loads a case by name, once in a session."""
+    """Return a function that loads a case by name, each once per session."""
     from yolact_ros.model.weights.checkpoint import load_official_weights
     from yolact_ros.model.yolact import Yolact
     from yolact_ros.variants import variant
@@ -60,7 +60,7 @@ def parity():
 
 @pytest.fixture(scope="session")
 def state_dicts():
-    """Entries of every official configuration, as tensors without memory."""
+    """Return the entries of every official configuration, as tensors without memory."""
     return {
         configuration: {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
         for configuration, shapes in recorded.official_shapes().items()

@@ -1,4 +1,4 @@
-"""`yolact convert`, from an official file on the disk to a network that runs."""
+"""`yolact convert` turns an official file on disk into a network that runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOBILENET = "yolact_edge_mobilenetv2"
 
 @pytest.fixture(scope="module")
 def official(parity, tmp_path_factory) -> Path:
-    """YolactEdge on MobileNetV2, the smallest official network, in the file format of 2019."""
+    """Write YolactEdge on MobileNetV2, the smallest official network, in the format of 2019."""
     path = tmp_path_factory.mktemp("official") / "edge.pth"
     torch.save(parity(MOBILENET).entries, path, _use_new_zipfile_serialization=False)
     return path
@@ -64,7 +64,7 @@ def test_the_authors_file_name_decides_between_networks_of_equal_entries(state_d
         assert config == variant(name)
 
 
-def test_the_same_network_under_two_names_asks_nothing(state_dicts):
+def test_the_same_network_under_two_names_is_not_ambiguous(state_dicts):
     config, same = identify(state_dicts["yolact_edge_vid"], source=Path("x.pth"))
     assert config == variant("yolact_edge_vid")
     assert same == ["yolact_edge_vid_trainflow"]
@@ -108,7 +108,7 @@ def test_a_file_that_is_not_a_checkpoint_is_reported(content, reason, tmp_path, 
 
 @pytest.mark.parametrize("legacy", [True, False])
 @pytest.mark.parametrize("kept", [0.2, 0.999])
-def test_a_file_that_is_cut_off_says_so(legacy, kept, tmp_path):
+def test_a_truncated_file_is_reported(legacy, kept, tmp_path):
     path = tmp_path / "x.pth"
     entries = {"a": torch.zeros(30_000), "b": torch.zeros(500)}
     torch.save(entries, path, _use_new_zipfile_serialization=not legacy)

@@ -1,4 +1,4 @@
-"""Deformable convolution against a slow loop of its definition, and its two export forms."""
+"""Deformable convolution, in both export forms, matches a slow loop of its definition."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from yolact_ros.model.deform_conv import (  # noqa: E402
 
 
 def naive_deform_conv(x, offsets, mask, weight, bias, stride):
-    """The definition, tap by tap, in float64 (reference: DCNv2's `modulated_deform_conv`)."""
+    """Compute the definition tap by tap in float64 (DCNv2's `modulated_deform_conv`)."""
     channels, height, width = x.shape
     out_channels = weight.shape[0]
     _, out_height, out_width = offsets.shape

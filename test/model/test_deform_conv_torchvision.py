@@ -1,4 +1,4 @@
-"""Deformable convolution and ImageNet backbones against torchvision, where it imports."""
+"""Deformable convolution and ImageNet backbones match torchvision, where it can be imported."""
 
 from __future__ import annotations
 

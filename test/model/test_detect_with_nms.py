@@ -1,4 +1,4 @@
-"""Fast NMS inside the graph against a slow loop, and cropped soft masks against hand numbers."""
+"""Fast NMS inside the graph matches a slow loop, and cropped soft masks match hand numbers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from yolact_ros.model.graphs.detect import Predictions  # noqa: E402
 
 
 def batched_fast_nms(predictions, config):
-    """Of one image."""
+    """Run the graph's Fast NMS on one image."""
     batch = Predictions(*(tensor[None] for tensor in predictions))
     return [tensor[0] for tensor in detect_with_nms.batched_fast_nms(batch, config)]
 
 
 def soft_masks(prototypes, coefficients, boxes):
-    """Of one image."""
+    """Compute the graph's soft masks of one image."""
     return detect_with_nms.soft_masks(prototypes[None], coefficients[None], boxes[None])[0]
 
 
@@ -31,7 +31,7 @@ def iou(a, b):
 
 
 def slow_fast_nms(boxes, class_scores, config):
-    """YOLACT section 3.3 pair by pair: a box falls to any better one of its class, kept or not."""
+    """Compare all pairs (YOLACT section 3.3): any better box of a class suppresses a worse one."""
     found = []
     for class_id in range(class_scores.shape[1]):
         order = np.argsort(-class_scores[:, class_id], kind="stable")[: config.top_k]

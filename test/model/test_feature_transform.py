@@ -1,4 +1,4 @@
-"""Moving features: the warp against a slow loop, and the pass between keyframes."""
+"""The warp of features matches a slow loop, and frames between keyframes reuse them correctly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BACKBONES = (
 
 
 def slow_warp(features: np.ndarray, displacement: np.ndarray) -> np.ndarray:
-    """The definition, cell by cell: (C, h, w) and (2, h, w) x, y in cells."""
+    """Warp cell by cell, as defined: (C, h, w) features by (2, h, w) x, y in cells."""
     channels, height, width = features.shape
     result = np.zeros_like(features)
     for row in range(height):
@@ -92,7 +92,7 @@ def test_a_fresh_transform_repeats_the_keyframe_on_the_same_image(backbone, size
 
 @pytest.fixture
 def trained():
-    """A small network whose transform is not the identity."""
+    """Return a small network whose transform is not the identity."""
     torch.manual_seed(1)
     network = Yolact(replace(SMALL, backbone=BackboneConfig("mobilenet_v2"), input_size=(96, 64)))
     for parameter in network.feature_transform.parameters():

@@ -1,4 +1,4 @@
-"""`yolact fetch` and the download below it, against a server on this machine."""
+"""`yolact fetch` and its downloads work against a server on this machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ETAG = '"version 2"'
 
 
 class Files(BaseHTTPRequestHandler):
-    """The first part of the path says how the server behaves; see the tests."""
+    """Serves files; the first part of the path selects the server's behaviour."""
 
     def do_GET(self):  # noqa: N802 - the name that http.server calls
         self.server.ranges.append(self.headers.get("Range"))
@@ -117,7 +117,7 @@ def test_the_progress_goes_to_stderr(server, path, capsys):
     assert captured.out == ""
 
 
-def test_a_broken_connection_keeps_what_came_and_the_next_attempt_goes_on(server, path):
+def test_a_broken_connection_keeps_its_part_and_the_next_attempt_resumes(server, path):
     with pytest.raises(WeightsError, match=str(HALF)):
         download(f"{server.url}/breaking/weights.pth", path)
     assert not path.exists()
@@ -127,7 +127,7 @@ def test_a_broken_connection_keeps_what_came_and_the_next_attempt_goes_on(server
     assert server.ranges == [None, f"bytes={HALF}-"]
 
 
-def test_a_part_that_is_whole_already_is_checked_and_taken(server, path):
+def test_a_part_that_is_already_complete_is_checked_and_used(server, path):
     path.parent.mkdir()
     path.with_name("weights.pth.part").write_bytes(CONTENT)
     download(f"{server.url}/good/weights.pth", path)
@@ -167,7 +167,7 @@ def test_a_part_of_another_file_is_found_out_by_its_hash(server, path):
     assert not part.exists() and not path.exists()
 
 
-def test_the_hash_that_a_hub_promises_in_its_redirect_is_held_against_the_file(server, path):
+def test_the_hash_stated_in_a_redirect_is_checked_against_the_file(server, path):
     assert download(f"{server.url}/hub/weights.pth", path) == SHA256
     with pytest.raises(WeightsError, match="0" * 64):
         download(f"{server.url}/lying-hub/weights.pth", path.with_name("other.pth"))

@@ -1,4 +1,4 @@
-"""Boxes, coefficients and prototypes computed where they are needed, against the whole network."""
+"""Boxes, coefficients and prototypes computed on demand equal those of the whole network."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MODEL = ModelConfig(
 
 @pytest.fixture(scope="module")
 def passed(tmp_path_factory):
-    """A network's checkpoint in the backend, with what it and the whole network say."""
+    """Run a checkpoint through the backend and through the whole network."""
     torch.manual_seed(0)
     network = Yolact(MODEL)
     initialise_weights(network)

@@ -1,4 +1,4 @@
-"""Every backbone in a network: sizes that fit, at any input; where deformable layers sit."""
+"""Every backbone yields the right sizes at any input, and the right blocks are deformable."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_networks_have_as_many_weights_as_the_reference(name, entries, values):
 
 
 def deformable_places(name: str) -> list[tuple[int, int]]:
-    """(stage, block) of every deformable convolution of a variant; stage 1 is C3."""
+    """Return (stage, block) of every deformable convolution of a variant; stage 1 is C3."""
     words = [entry.split(".") for entry in entry_shapes(variant(name))]
     return sorted(
         {(int(w[2]), int(w[3])) for w in words if w[0] == "backbone" and "offset_mask" in w}
@@ -156,7 +156,7 @@ def test_a_backbone_without_known_imagenet_weights_is_refused():
 
 @torch.no_grad()
 def test_a_fresh_deformable_level_of_the_neck_is_half_a_plain_one():
-    """At the start no tap moves and each weighs sigmoid(0) = 1/2."""
+    """Initially no tap moves, and each has weight sigmoid(0) = 1/2."""
     config = replace(SMALL, backbone=CONFIGS["efficientnet_lite0"], input_size=(64, 96))
     plain = Yolact(config).eval()
     deformable = Yolact(replace(config, deformable_levels=(4, 5))).eval()

@@ -1,4 +1,4 @@
-"""Official state dicts: all entries accounted for, all variants recognised, all faults listed."""
+"""Official state dicts are recognised, every entry is accounted for, and every fault is listed."""
 
 from __future__ import annotations
 

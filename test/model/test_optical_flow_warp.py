@@ -1,4 +1,4 @@
-"""From two images to moved features: optical flow and warp agree on units and directions."""
+"""Optical flow and the warp of features agree on units and directions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODEL = ModelConfig(
 
 
 def seen(dx, dy):
-    """(1, 256, 320, 3) uint8, what a camera sees that stands at (dx, dy) pixels of a scene."""
+    """Render (256, 320, 3) uint8 views of a scene from a camera at (dx, dy) pixels."""
     noise = np.random.default_rng(0).uniform(0, 255, (13, 16, 3)).astype(np.float32)
     scene = cv2.resize(noise, (480, 400), interpolation=cv2.INTER_CUBIC).clip(0, 255)
     return np.ascontiguousarray(scene[60 + dy : 316 + dy, 70 + dx : 390 + dx].astype(np.uint8))[
@@ -44,7 +44,7 @@ def network():
 
 
 def look(image, stride):
-    """What a layer of this stride sees: cell i is the mean around pixel stride * i."""
+    """Return what a layer of this stride sees: cell i is the mean around pixel stride * i."""
     pixels = torch.from_numpy(image).permute(0, 3, 1, 2).float()
     return torch.nn.functional.avg_pool2d(
         pixels, 2 * stride + 1, stride, padding=stride, count_include_pad=False

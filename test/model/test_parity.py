@@ -1,4 +1,4 @@
-"""Our networks against what the public reference computed with the same weights and images.
+"""Our networks match the public reference, computed with the same weights and images.
 
 Errors are the largest difference over the largest value of the reference's array. Two float32
 programs that sum in another order differ by about 1e-6 here; 1e-4 leaves room for other CPUs.
@@ -30,7 +30,7 @@ def relative_error(ours, golden: np.ndarray) -> float:
 
 
 def subsampled(images, output, priors) -> dict[str, np.ndarray]:
-    """Our arrays under the names, and with the steps, of the recorded ones."""
+    """Return our arrays with the names and steps of the recorded ones."""
     return {
         "input__every22": images[0, :, ::22, ::22],
         "loc__every230": output.box_offsets[0, ::230],
@@ -44,7 +44,7 @@ def subsampled(images, output, priors) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def passes(parity):
-    """Runs a case's network on its image; video cases run their keyframe and non-keyframe pass."""
+    """Run a case's network on its image; video cases run their keyframe and non-keyframe pass."""
 
     @functools.cache
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Detections, masks and mask scores against what the public reference found.
+"""Detections, masks and mask scores match those of the public reference.
 
 Two programs that round differently may rank two candidates of nearly equal score the other way
 round, which matters at the two limits, top-k and the IoU threshold. So a detection is *certain* if
@@ -29,7 +29,7 @@ REFERENCE = PostprocessConfig(score_threshold=0.05)
 
 
 class Raw(NamedTuple):
-    """A case with our network's predictions of its image."""
+    """Holds a case with our network's predictions for its image."""
 
     case: object
     predictions: dict[str, np.ndarray]
@@ -50,7 +50,7 @@ def raw(request, parity) -> Raw:
 
 
 def rows_of(boxes, class_ids, wanted_boxes, wanted_ids):
-    """For each wanted detection the row that equals it, or -1."""
+    """Return the row that equals each wanted detection, or -1."""
     distance = np.abs(wanted_boxes[:, None] - boxes[None]).max(axis=2)
     distance[wanted_ids[:, None] != class_ids[None]] = np.inf
     return np.where(distance.min(axis=1) < 1e-4, distance.argmin(axis=1), -1)
@@ -75,7 +75,7 @@ def test_the_same_detections_as_the_reference(raw):
 
 
 def near_tie(raw, kept, row) -> bool:
-    """Whether the reference could rank another candidate of the class as the 200th."""
+    """Return whether the reference could rank another candidate of the class 200th."""
     scores = raw.predictions["class_scores"][:, kept.class_ids[row]]
     rank_200, rank_201 = -np.sort(-scores)[199:201]
     return rank_200 - rank_201 < 1e-5 and abs(kept.scores[row] - rank_200) < 1e-5

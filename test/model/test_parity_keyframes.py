@@ -1,4 +1,4 @@
-"""The exported graphs of video on ONNX Runtime against the reference's recorded passes."""
+"""The exported video graphs on ONNX Runtime match the reference's recorded passes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def softmax(logits):
 
 
 def errors(outputs, golden, prefix, priors):
-    """Relative errors of one pass under the names of our outputs."""
+    """Return the relative errors of one pass under the names of our outputs."""
     offsets = golden[f"{prefix}_loc__every230"]
     expected = {
         "boxes": decode_boxes(*map(torch.from_numpy, (offsets, priors[::230]))).numpy(),
