@@ -1,4 +1,4 @@
-"""A tiny bundle that finds coloured rectangles, and programs of the package as processes."""
+"""Provide a tiny bundle that finds coloured rectangles, and run the package's programs."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(REPOSITORY / "config" / "fastd
 
 
 def heed_signals() -> None:
-    """Undo what `nohup` and a shell's background do: ignored signals are inherited."""
+    """Restore signals that `nohup` or a shell's background job made the test ignore."""
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
 def squares_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real bundle whose network finds one rectangle of each of three colours."""
+    """Write a real bundle whose network finds one rectangle of each of three colours."""
     return write_squares(tmp_path_factory.mktemp("models") / "squares", SQUARES_GRAPH)
 
 
 @pytest.fixture(scope="session")
 def fragile_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, but an image whose first sample is 255 makes the network fail.
+    """Write a variant whose network fails on an image whose first sample is 255.
 
     It looks the sample up in a table of 255 entries.
     """
@@ -57,14 +57,14 @@ def fragile_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def slow_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, but an image whose first sample is 255 takes many seconds."""
+    """Write a variant that takes many seconds for an image whose first sample is 255."""
     graph = slow_graph("is_slow = Div (first_sample, largest)")
     return write_squares(tmp_path_factory.mktemp("models") / "slow", graph)
 
 
 @pytest.fixture(scope="session")
 def slow_to_open_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, but the black image that a model is warmed up with takes many seconds."""
+    """Write a variant that takes many seconds for the black warm-up image."""
     graph = slow_graph(
         """at_most_one = Min (first_sample, one_int)
     is_slow = Sub (one_int, at_most_one)"""
@@ -74,7 +74,7 @@ def slow_to_open_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def image_with() -> Callable[..., np.ndarray]:
-    """Makes a grey BGR image with rectangles; class name -> x1 y1 x2 y2 half-open, in pixels."""
+    """Return a grey BGR image with rectangles: class name to x1 y1 x2 y2, half-open, in pixels."""
 
     def make(
         rectangles: dict[str, tuple[int, int, int, int]], size: tuple[int, int]
@@ -88,7 +88,7 @@ def image_with() -> Callable[..., np.ndarray]:
 
 
 class Program:
-    """A program of the package in its own process, with its output."""
+    """Runs a program of the package in its own process and collects its output."""
 
     def __init__(self, name: str, *arguments: str, ros_arguments: tuple[str, ...] = ()) -> None:
         from ament_index_python.packages import get_package_prefix
@@ -111,24 +111,24 @@ class Program:
         return "".join(self.lines)
 
     def wait(self, timeout: float = 60.0) -> int:
-        """Exit status, once the process has ended by itself."""
+        """Wait until the process ends by itself; return its exit status."""
         status = self.process.wait(timeout)
         self._reader.join(5.0)
         return status
 
     def end(self, number: int = signal.SIGINT) -> tuple[int, float]:
-        """Exit status after a signal, and the seconds that the process took to end."""
+        """Send a signal; return the exit status and the seconds that the process took to end."""
         started = time.monotonic()
         self.process.send_signal(number)
         status = self.wait(20.0)
         return status, time.monotonic() - started
 
-    def wait_for(self, words: str, timeout: float = 60.0) -> None:
-        """Wait until the process has written `words`."""
+    def wait_for(self, text: str, timeout: float = 60.0) -> None:
+        """Wait until the process has written `text`."""
         deadline = time.monotonic() + timeout
-        while words not in self.output:
+        while text not in self.output:
             ended = self.process.poll() is not None
-            assert not ended and time.monotonic() < deadline, f"no {words!r} in:\n{self.output}"
+            assert not ended and time.monotonic() < deadline, f"no {text!r} in:\n{self.output}"
             time.sleep(0.02)
 
     def kill(self) -> None:
@@ -146,7 +146,7 @@ class Program:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Program]]:
-    """Start programs; whatever still runs at the end of the test is killed."""
+    """Start programs; kill those that still run at the end of the test."""
     programs: list[Program] = []
 
     def start_program(name: str, *arguments: str, ros_arguments: tuple[str, ...] = ()) -> Program:
@@ -174,7 +174,7 @@ def ros() -> Iterator[None]:
 
 
 class Client:
-    """A camera and a planner in one: sends images to a node in a namespace, takes its results.
+    """Sends images to a node in a namespace and receives its results, like camera and planner.
 
     Attributes:
         period_ms: milliseconds from the stamp of each image to that of the next.
@@ -208,7 +208,7 @@ class Client:
         return bool(condition())
 
     def connect(self) -> None:
-        """Wait until node and client have found each other, in both directions."""
+        """Wait until node and client have discovered each other in both directions."""
         topics = [f"{self.namespace}/yolact/instances", f"{self.namespace}/yolact/stats"]
         assert self.spin_until(
             lambda: (
@@ -245,7 +245,7 @@ class Client:
         return header
 
     def ask(self, image: np.ndarray, encoding: str = "bgr8"):
-        """Publish an image until its result has come; images may be lost on the way."""
+        """Publish an image until its result arrives, because images may be lost on the way."""
         for _ in range(5):
             header = self.send(image, encoding)
             if self.spin_until(lambda h=header: any(r.header == h for r in self.results), 4.0):
@@ -253,7 +253,7 @@ class Client:
         raise AssertionError("the node did not answer")
 
     def set_parameters(self, *parameters):
-        """Set parameters of the node atomically, as `ros2 param set` does; returns the answer."""
+        """Set parameters of the node atomically, as `ros2 param set` does; return the response."""
         # Humble has the service, but not rclpy's client of it.
         from rcl_interfaces.srv import SetParametersAtomically
 
@@ -266,7 +266,7 @@ class Client:
         return answer.result
 
     def call(self, service, request):
-        """Call a service whose repetition changes nothing, again if the answer was lost.
+        """Call an idempotent service, again if the response was lost.
 
         That happens while the node has not discovered the client yet.
         """
@@ -280,13 +280,13 @@ class Client:
 
 @pytest.fixture
 def client_in() -> type[Client]:
-    """The class of clients, for one in another namespace."""
+    """Return the client class, for a client in another namespace."""
     return Client
 
 
 @pytest.fixture
 def client(ros: None) -> Iterator[Client]:
-    """A client in a namespace of its own."""
+    """Create a client in a namespace of its own."""
     made = Client(f"/test{time.monotonic_ns() % 10**9}")
     yield made
     made.node.destroy_node()
@@ -309,7 +309,7 @@ class Manager:
         assert self.client.spin_until(self.get.service_is_ready, 20.0)
 
     def set(self, transition: int) -> bool:
-        """Ask for a transition, one of `Transition`'s constants; whether it succeeded."""
+        """Request a transition, one of `Transition`'s constants; return whether it succeeded."""
         from lifecycle_msgs.msg import Transition
         from lifecycle_msgs.srv import ChangeState
 
@@ -319,13 +319,13 @@ class Manager:
         return answer.result().success
 
     def state(self) -> int:
-        """The node's state, one of `State`'s constants."""
+        """Return the node's state, one of `State`'s constants."""
         from lifecycle_msgs.srv import GetState
 
         return self.client.call(self.get, GetState.Request()).current_state.id
 
     def set_parameter(self, name: str, value: object):
-        """Set one parameter; returns the answer with its reason."""
+        """Set one parameter; return the response with its reason."""
         from rclpy.parameter import Parameter
 
         return self.client.set_parameters(Parameter(name, value=value))
@@ -333,7 +333,7 @@ class Manager:
 
 @pytest.fixture
 def manager(client: Client) -> Manager:
-    """Who leads the node through its states."""
+    """Create a manager of the node's life cycle."""
     return Manager(client)
 
 
@@ -341,7 +341,7 @@ def manager(client: Client) -> Manager:
 def start_node(
     start: Callable[..., Program], client: Client, squares_bundle: Path
 ) -> Callable[..., Program]:
-    """Start the node in the client's namespace and wait until both have found each other."""
+    """Start the node in the client's namespace and wait until they have discovered each other."""
 
     def start_connected(**parameters: object) -> Program:
         values = {"model": squares_bundle, "threads": 1} | parameters

@@ -1,4 +1,4 @@
-"""What `yolact bag` writes is what the node publishes."""
+"""`yolact bag` writes the messages that the node publishes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several cameras on one model, one of them far faster than the network."""
+"""Several cameras share one model, one of them far faster than the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The camera and the demonstration, as processes over real DDS."""
+"""The camera and the demonstration run as processes over real DDS."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_video(path: Path, images: list[np.ndarray]) -> Path:
 
 @pytest.fixture
 def clip(tmp_path, image_with) -> Path:
-    """Three seconds: a blue rectangle that moves, on grey."""
+    """Write a clip of three seconds with a blue rectangle that moves on grey."""
     places = [(4 * i, 32, 4 * i + 64, 96) for i in range(30)]
     return write_video(
         tmp_path / "clip.mp4", [image_with({"blue": place}, (192, 256)) for place in places]

@@ -1,4 +1,4 @@
-"""Depth and calibration of one camera, in this process."""
+"""The depth and calibration of one camera are received and matched, in this process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AT_ONCE = DepthSettings(depth_wait=0.0)
 
 @pytest.fixture
 def camera(ros):
-    """A depth camera named front beside a `DepthInput`, which wants what `wanted` says."""
+    """Create a depth camera named front, and a `DepthInput` that needs what `wanted` returns."""
     node = rclpy.create_node("depth_input", namespace=f"/test{time.monotonic_ns() % 10**9}")
     wanted = SimpleNamespace(depth=True, info=True)
     depth = DepthInput(
@@ -68,7 +68,7 @@ def info_message(**fields) -> CameraInfo:
     return CameraInfo(**{k: np.array(v, float) if k in "kp" else v for k, v in values.items()})
 
 
-def test_depth_is_found_by_its_stamp_and_words_say_what_is_missing(camera):
+def test_depth_is_found_by_its_stamp_and_a_message_says_what_is_missing(camera):
     find = camera.depth.find
     camera.spin_until(lambda: all(p.get_subscription_count() for p in camera.publishers))
     with pytest.raises(MessageError, match="front/depth/image has the stamp.*1 publishers"):
@@ -101,7 +101,7 @@ def test_depth_is_found_by_its_stamp_and_words_say_what_is_missing(camera):
         find(STAMP, (4, 6), settings=AT_ONCE)
 
 
-def test_compressed_depth_is_found_on_the_plugins_topic_and_named_where_it_is_not_heard(camera):
+def test_compressed_depth_is_found_on_the_plugins_topic_or_the_message_names_it(camera):
     node, wanted = camera.node, {"needs_depth": lambda: True, "needs_info": lambda: True}
     name = f"{node.get_namespace()}/rear/depth/image"
     plugin = node.create_publisher(CompressedImage, f"{name}/compressedDepth", 1)
@@ -153,7 +153,7 @@ def test_who_waits_for_depth_is_let_go_when_the_node_ends(camera):
     closing.join()
 
 
-def test_nothing_is_taken_when_nobody_wants_it_any_more(camera):
+def test_nothing_is_received_without_demand(camera):
     depth, info = camera.publishers
     camera.spin_until(lambda: depth.get_subscription_count() and info.get_subscription_count())
     camera.wanted.depth = False
@@ -163,7 +163,7 @@ def test_nothing_is_taken_when_nobody_wants_it_any_more(camera):
     camera.spin_until(lambda: not info.get_subscription_count())
 
 
-def test_calibration_that_was_latched_before_is_heard(camera):
+def test_calibration_that_was_latched_earlier_is_received(camera):
     _, volatile = camera.publishers
     camera.wanted.info = False
     camera.spin_until(lambda: not volatile.get_subscription_count())

@@ -1,4 +1,4 @@
-"""/diagnostics of the node in its own process; what levels mean is in test_health.py."""
+"""The node publishes /diagnostics from its own process; test_health.py covers the levels."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_simulated_time_that_does_not_run_is_explained(start_node, client, image
 
 
 def test_losses_add_up_over_subscriptions(client):
-    """A new subscription counts from 0 again; the node's counts never decrease."""
+    """A new subscription counts from 0 again, but the node's counts never decrease."""
     watch = SubscriptionWatch(client.node, "/image")
     for change, total in ((120, 120), (1, 121), (1, 1), (2, 3)):
         watch._on_lost(types.SimpleNamespace(total_count=total, total_count_change=change))

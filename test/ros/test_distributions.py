@@ -1,4 +1,4 @@
-"""The package's use of rclpy, against the recorded names and signatures of each distribution.
+"""The package uses only rclpy names and signatures that each distribution has.
 
 `test/support/record_rclpy.py` made the record from the distributions' own sources.
 """
@@ -22,7 +22,7 @@ METHODS = ("create_subscription", "create_publisher", "create_service", "create_
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, list[str], bool]]:
-    """Module, names, and whether another import stands in for it where it is missing."""
+    """Return module, names, and whether another import replaces it where it is missing."""
     guarded = {
         id(node)
         for block in ast.walk(tree)
@@ -81,7 +81,7 @@ def test_every_call_of_a_node_passes_known_arguments(distro):
 
 
 def test_the_record_tells_the_distributions_apart():
-    """The differences that the package has to bridge."""
+    """The record contains the differences that the package has to bridge."""
     assert "rclpy.event_handler" not in RECORD["humble"]
     assert "add_post_set_parameters_callback" not in RECORD["humble"]["rclpy.node"]["Node"]
     for distro in ("jazzy", "kilted", "lyrical"):

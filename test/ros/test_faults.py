@@ -1,4 +1,4 @@
-"""What goes wrong on robots: models that fail, cameras that come and go, nodes side by side."""
+"""The node survives failing models, cameras that come and go, and other nodes beside it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ BAD = {"blue": (0, 0, 64, 64)}  # the first sample is 255
 
 
 def send_until(client, image, condition) -> bool:
-    """Publish an image again and again."""
+    """Publish an image repeatedly until a condition holds."""
     deadline = time.monotonic() + 30.0
     while not condition() and time.monotonic() < deadline:
         client.send(image)
@@ -99,10 +99,10 @@ def test_a_managed_node_whose_model_keeps_failing_goes_back_to_unconfigured(
     assert status == 0 and seconds < END_S
 
 
-def test_an_image_is_accounted_for_once_whatever_breaks_down_behind_it(
+def test_an_image_is_accounted_for_once_whatever_fails_afterwards(
     ros, squares_bundle, image_with, monkeypatch, capfd
 ):
-    """Defects of our own, in the worker's thread: it must go on with the next image."""
+    """After a defect in the package itself, the worker thread continues with the next image."""
     node = YolactNode()
     node.set_parameters([Parameter("model", value=str(squares_bundle))])
     assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
@@ -184,7 +184,7 @@ def test_a_message_for_which_there_is_no_memory_is_lost_and_the_next_one_is_take
 def test_an_image_that_is_destroyed_before_it_is_taken_does_not_end_the_executor(
     ros, squares_bundle, image_with, monkeypatch
 ):
-    """Humble's executor raises where another thread has just unsubscribed; later ones do not."""
+    """Humble's executor raises if another thread has just unsubscribed; later ones do not."""
     node = YolactNode()
     node.set_parameters([Parameter("model", value=str(squares_bundle))])
     assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
@@ -252,7 +252,7 @@ EVERYTHING = QoSProfile(
 
 
 def camera_that_loses_nothing(client):
-    """A publisher whose images all arrive at a node with queue_policy all."""
+    """Create a publisher whose images all reach a node with queue_policy all."""
     camera = client.node.create_publisher(Image, "image", EVERYTHING)
     assert client.spin_until(lambda: camera.get_subscription_count())
     client.spin_until(lambda: False, 0.5)
@@ -260,7 +260,7 @@ def camera_that_loses_nothing(client):
 
 
 def random_image(draw: random.Random) -> Image:
-    """An image message whose fields have nothing to do with each other."""
+    """Return an image message whose fields are random and unrelated to each other."""
     encodings = ["bgr8", "rgba8", "mono16", "bayer_rggb8", "yuv422", "nv12", "16UC1", "8UC7", ""]
     message = Image(
         height=draw.choice([0, 1, 7, 64, 2**32 - 1]),
@@ -294,7 +294,7 @@ def test_a_thousand_malformed_images_are_counted_and_survived(start_node, client
 
 @pytest.mark.skipif(not memory_mb(), reason="how much memory a process holds is not known here")
 def test_memory_does_not_grow_with_the_images(start_node, client):
-    """A few hundred; more are for `soak`."""
+    """This sends a few hundred images; `soak` is for more."""
     node = start_node(queue_policy="all")
     camera = camera_that_loses_nothing(client)
     image = np.zeros((320, 320, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Which images are worked on: not those that are too old, or else every single one."""
+"""Images that are too old are dropped, or else every single image is processed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why no image arrives, from real publishers over DDS."""
+"""The node explains why no image arrives, from real publishers over DDS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from std_msgs.msg import String
 
 from yolact_ros.ros.inputs.graph import count_namesakes, explain_silence, name_image_topics
 
-# Published type, published name, subscribed name, subscribed type, words (empty: nothing wrong).
+# Published type, published name, subscribed name, subscribed type, message (empty: nothing wrong).
 CASES = {
     "right": (Image, "/image", "/image", Image, ""),
     "raw on a compressed topic": (
@@ -46,14 +46,14 @@ def node(ros):
 
 @pytest.mark.parametrize("case", CASES)
 def test_silence_is_explained_by_the_parameter_to_change(node, case):
-    kind, published, subscribed, expected, words = CASES[case]
+    kind, published, subscribed, expected, message = CASES[case]
     prefix = node.get_namespace()
     node.create_publisher(kind, prefix + published, 1)
     deadline = time.monotonic() + 10.0
     while not node.count_publishers(prefix + published) and time.monotonic() < deadline:
         time.sleep(0.02)
     found = explain_silence(node, prefix + subscribed, expected)
-    assert words in found and bool(words) == bool(found)
+    assert message in found and bool(message) == bool(found)
 
 
 def test_topics_with_images_of_others_are_named(node):

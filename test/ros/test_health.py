@@ -1,4 +1,4 @@
-"""Readings of a moment against the levels and words that operators see."""
+"""Readings are mapped to the levels and messages that operators see."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_the_model_is_judged_with_a_message(changes, level, message):
     assert (status.level, status.message, status.name) == (level, message, "yolact: model")
 
 
-def test_the_models_values_tell_it_from_all_others():
+def test_the_models_values_identify_it():
     values = {e.key: e.value for e in model_status("yolact", **MODEL).values}
     assert values == {
         "state": "active",

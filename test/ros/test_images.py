@@ -110,7 +110,7 @@ def test_a_compressed_image_is_decoded():
 
 
 class WideBridge:
-    """Stands for a cv_bridge that knows one more encoding; the real one is a C++ extension."""
+    """Replaces a cv_bridge with one more encoding, because the real one is a C++ extension."""
 
     def imgmsg_to_cv2(self, message, encoding):
         assert encoding == "bgr8"
@@ -130,11 +130,11 @@ def test_cv_bridge_serves_encodings_that_are_not_ours(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "words"), [("16UC1", "is not a color format"), ("32FC3", "it returned float32")]
+    ("encoding", "message"), [("16UC1", "is not a color format"), ("32FC3", "it returned float32")]
 )
-def test_what_cv_bridge_cannot_do_is_refused_with_its_words(monkeypatch, encoding, words):
+def test_what_cv_bridge_cannot_do_is_refused_with_its_message(monkeypatch, encoding, message):
     monkeypatch.setattr(images, "_cv_bridge", WideBridge)
-    with pytest.raises(MessageError, match=f"(?s){words}.*bgr8, 8UC3, rgb8"):
+    with pytest.raises(MessageError, match=f"(?s){message}.*bgr8, 8UC3, rgb8"):
         bgr_from_message(image_message(encoding, channels=12))
 
 

@@ -1,4 +1,4 @@
-"""The node with a bundle that reuses features between keyframes."""
+"""The node runs a bundle that reuses features between keyframes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from yolact_ros.variants import TABLETOP_MODEL
 
 @pytest.fixture(scope="module")
 def video_bundle(tmp_path_factory):
-    """A small network with random weights, exported for video."""
+    """Export a small network with random weights for video."""
     folder = tmp_path_factory.mktemp("video")
     torch.manual_seed(0)
     config = replace(

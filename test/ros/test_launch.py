@@ -1,4 +1,4 @@
-"""The launch files; where ROS 2's launch system is installed, they are run."""
+"""The launch files are checked, and run where ROS 2's launch system is installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The node's transitions, asked for through its lifecycle services from another process."""
+"""The node's transitions are requested through its lifecycle services from another process."""
 
 from __future__ import annotations
 
@@ -159,10 +159,10 @@ def test_the_build_of_an_engine_shows_on_diagnostics_and_stops_with_the_node(
     node.destroy_node()
 
 
-def test_a_transition_that_breaks_down_says_why_and_the_node_recovers(
+def test_a_transition_that_fails_says_why_and_the_node_recovers(
     ros, squares_bundle, monkeypatch, capfd
 ):
-    """A defect in our own code, which rclpy would pass over without a word."""
+    """rclpy would silently ignore a defect in the package's own code."""
 
     def break_down(self):
         raise ZeroDivisionError("a defect")
@@ -236,7 +236,7 @@ def test_a_node_that_starts_by_itself_goes_on_if_a_manager_was_faster(ros, squar
 def test_a_transition_that_fails_at_the_start_is_named_and_ends_the_process(
     start, client, squares_bundle
 ):
-    """An override of a QoS that does not exist is noticed by `activate` only."""
+    """Only `activate` detects an override of a QoS that does not exist."""
     topic = f"{client.namespace}/image"
     node = start(
         "yolact_node",

@@ -1,4 +1,4 @@
-"""Records of the package's loggers reach the node's log, with their severity."""
+"""Records of the package's loggers reach the node's log with their severity."""
 
 from __future__ import annotations
 

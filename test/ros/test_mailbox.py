@@ -112,7 +112,7 @@ def test_a_mailbox_that_keeps_all_serves_in_order_and_says_when_it_is_full():
 
 
 def test_a_fast_camera_and_busy_slow_ones_are_served_in_turn():
-    """The fast one's image is always the youngest, and still its turn comes."""
+    """The fast camera's image is always the newest, yet it is served in its turn."""
     inbox: Inbox[str] = Inbox()
     fast, slow, slower = (inbox.new_mailbox() for _ in range(3))
     served = []

@@ -1,4 +1,4 @@
-"""The topics for Nav2's semantic segmentation layer, checked as the layer itself checks them.
+"""The topics for Nav2's semantic segmentation layer pass the checks of the layer itself.
 
 docs/nav2.md configures kiwicampus/semantic_segmentation_layer (branch jazzy). What follows
 plays its subscriptions, size checks and choice of one observation for each tile, in slow loops.
@@ -31,7 +31,7 @@ RESOLUTION = 0.05  # of the costmap, in metres
 
 @pytest.fixture
 def triples(start_node, client, image_with):
-    """Messages of one stamp, a dictionary by topic, for each of several images."""
+    """Return the messages of one stamp by topic, for each of several images."""
     start_node(depth_wait=3.0, score_threshold=0.3)
     received = {name: {} for name in TOPICS}
     for name, kind in TOPICS.items():
@@ -59,7 +59,7 @@ def triples(start_node, client, image_with):
 
 
 def coordinates(cloud: PointCloud2) -> list[tuple[float, float, float]]:
-    """x y z of every point in the order of the bytes, as a PointCloud2ConstIterator reads them."""
+    """Return x y z of every point in byte order, as a PointCloud2ConstIterator reads them."""
     fields = {field.name: field for field in cloud.fields}
     assert all(fields[axis].datatype == PointField.FLOAT32 for axis in "xyz")
     order = ">" if cloud.is_bigendian else "<"
@@ -72,7 +72,7 @@ def coordinates(cloud: PointCloud2) -> list[tuple[float, float, float]]:
 
 
 def observations(triple, *, costs: dict[int, int] | None) -> dict[tuple[int, int], tuple]:
-    """(class id, confidence) of each tile: of the greatest cost, or of the greatest confidence."""
+    """Return (class id, confidence) per tile, by the greatest cost or confidence."""
     segmentation, cloud = triple["class_image"], triple["cloud"]
     confidence = triple["confidence_image"].data
     best: dict[tuple[int, int], int] = {}

@@ -1,4 +1,4 @@
-"""The node in its own process, over real DDS, with a real network (conftest.py)."""
+"""The node runs in its own process, over real DDS, with a real network (conftest.py)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def names(result: InstanceArray) -> list[str]:
 
 
 def corner_cells(box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
-    """Pixels within half a cell of the corners, which bilinear enlargement rounds off."""
+    """Return the pixels near the corners, which bilinear enlargement rounds off."""
     near = np.zeros(size, bool)
     down, right = size[0] // 32, size[1] // 32
     for x in (box[0], box[2]):
@@ -240,7 +240,7 @@ def test_a_signal_ends_the_node_cleanly(start_node, client, image_with, number):
 
 
 def test_signals_one_after_another_end_the_node_cleanly(start_node):
-    """As when both the terminal and launch pass Ctrl-C on."""
+    """Both the terminal and launch may pass Ctrl-C on."""
     node = start_node()
     while node.process.poll() is None:
         node.process.send_signal(signal.SIGINT)
@@ -330,7 +330,7 @@ def test_the_shipped_model_finds_objects_in_the_shipped_clip(start_node, client)
 
 
 def test_a_node_that_cannot_write_its_log_names_the_variable_to_set(start, monkeypatch):
-    """As in a container whose user has no home directory."""
+    """A container's user may have no home directory."""
     monkeypatch.setenv("HOME", "/proc/no_home")
     for name in ("ROS_LOG_DIR", "ROS_HOME"):
         monkeypatch.delenv(name, raising=False)

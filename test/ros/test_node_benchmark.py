@@ -1,4 +1,4 @@
-"""The node's benchmark: what it calculates, and that it runs."""
+"""The node's benchmark runs and computes the right figures."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ STATS = FrameStats(
 )
 
 
-def test_age_and_overhead_are_sums_of_what_the_statistics_tell():
+def test_age_and_overhead_are_sums_of_the_statistics():
     assert age_at_inference_ms(STATS) == 20.0
     assert overhead_ms(STATS) == 2.5
 
 
-def test_percentiles_are_told_in_words():
+def test_percentiles_are_formatted():
     assert percentiles(range(101)) == "p50 50.0 ms, p95 95.0 ms"
     assert percentiles([]) == "no results"
 

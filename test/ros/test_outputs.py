@@ -1,4 +1,4 @@
-"""The topics beside `~/instances`, from a node in its own process."""
+"""The topics other than `~/instances` are published by a node in its own process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SIZE = (256, 256)
 
 @pytest.fixture
 def collect(client):
-    """Subscribe to topics of the node, NAME=TYPE; gives lists that fill."""
+    """Subscribe to topics of the node, NAME=TYPE; return lists that fill with their messages."""
 
     def subscribe(qos=10, **topics):
         messages = {name: [] for name in topics}

@@ -1,4 +1,4 @@
-"""While a device computes, the worker prepares the next image and publishes the last one."""
+"""While a device computes, the worker prepares the next image and publishes the previous one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IMAGES = 8
 
 
 class Device(OnnxRuntimeBackend):
-    """ONNX Runtime in a thread of its own, as a GPU computes while the CPU goes on."""
+    """Runs ONNX Runtime in its own thread, so that the CPU continues as it does beside a GPU."""
 
     def __init__(self, bundle, broken=()):
         super().__init__(bundle, threads=1)
@@ -66,7 +66,7 @@ class Submitted:
 
 @pytest.fixture
 def client(ros, client_in):
-    """Who hears what a node without a namespace publishes."""
+    """Create a client of what a node without a namespace publishes."""
     made = client_in("")
     yield made
     made.node.destroy_node()
@@ -74,7 +74,7 @@ def client(ros, client_in):
 
 @pytest.fixture
 def node_on(tmp_path, monkeypatch, client):
-    """Makes an active node on a device, in this process, whose images are put by hand."""
+    """Create active nodes on a device, in this process; tests put their images by hand."""
     nodes = []
 
     def make(*, broken=(), batch=1, on_gpu=True, **parameters):
@@ -107,7 +107,7 @@ def header_of(number):
 
 @pytest.fixture
 def put(image_with):
-    """Puts an image with a blue square at column `x` into a node's mailbox; returns its header."""
+    """Put an image with a blue square at column `x` into a node's mailbox; return its header."""
 
     def put_image(node, number, x=0, camera=0):
         header = header_of(number)
@@ -120,7 +120,7 @@ def put(image_with):
 
 
 def journal(monkeypatch):
-    """Steps of the worker with the number of their image, as they begin."""
+    """Record the worker's steps, with the number of their image, as they begin."""
     steps = []
 
     def note(step, number_of, original, self, argument, *others, **options):

@@ -1,4 +1,4 @@
-"""What package.xml, setup.cfg, CMake and the sources say about each other."""
+"""package.xml, setup.cfg, CMake and the sources agree with each other."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_without_values_of_its_own_a_node_has_the_defaults(make_node):
     assert isinstance(FrameSettings(), PostprocessConfig)
 
 
-def test_values_given_at_the_start_hold(make_node):
+def test_values_given_at_the_start_apply(make_node):
     node = make_node(
         model="here", threads=2, cameras=["front", "rear"], score_threshold=0.7, warp="none"
     )
@@ -149,7 +149,7 @@ def test_a_bad_change_is_refused_with_a_reason(make_node, name, value, reason):
 
 
 @pytest.mark.parametrize("names", [("top_k", "mask_encoding"), ("keyframe_interval", "nms")])
-def test_of_an_atomic_set_with_one_bad_value_nothing_is_taken(make_node, names):
+def test_an_atomic_set_with_one_bad_value_changes_nothing(make_node, names):
     node = make_node()
     live = NodeParameters(node, Settings())
     good, bad = names
@@ -209,7 +209,7 @@ def test_other_parameters_of_the_node_may_change(make_node):
 
 
 def test_a_change_during_configure_is_checked_before_images_are_taken(make_node):
-    """`ros2 param set` while another thread opens the model."""
+    """`ros2 param set` arrives while another thread opens the model."""
 
     def check(settings):
         if settings.frames.nms == "greedy":
@@ -248,7 +248,7 @@ def test_the_readme_has_the_table_of_parameters():
 
 
 def test_a_node_that_reads_the_parameter_file_has_the_defaults(ros):
-    """Types included: a whole number would not do for a threshold."""
+    """The types must agree as well, because a threshold does not accept an integer."""
     node = rclpy.create_node(
         "parameters",
         cli_args=["--ros-args", "--params-file", str(REPOSITORY / "config/yolact_node.yaml")],

@@ -1,4 +1,4 @@
-"""Words about publishers that do not fit, from real mismatches over DDS."""
+"""Incompatible publishers are reported, from real mismatches over DDS."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def spin(nodes, condition, timeout=20.0):
 
 
 @pytest.mark.parametrize("policy", CLASHES)
-def test_a_publisher_that_does_not_fit_is_named_with_what_to_change(make_node, policy):
-    asked, offered, words, remedy = CLASHES[policy]
+def test_an_incompatible_publisher_is_named_with_what_to_change(make_node, policy):
+    asked, offered, message, remedy = CLASHES[policy]
     topic = f"/qos{time.monotonic_ns()}/image_raw"
     parameters = {f"qos_overrides.{topic}.subscription.{k}": v for k, v in asked.items()}
     node, camera = make_node("yolact", f"image:={topic}", **parameters), make_node("usb_cam")
@@ -96,17 +96,17 @@ def test_a_publisher_that_does_not_fit_is_named_with_what_to_change(make_node, p
     assert spin([node], watched.watch.clash)
     assert watched.watch.clash() == (
         f"Nothing arrives from a publisher of {topic}: {camera.get_fully_qualified_name()} "
-        f"{words}. Start it with the parameter qos_overrides.{topic}.subscription.{policy} set "
+        f"{message}. Start it with the parameter qos_overrides.{topic}.subscription.{policy} set "
         f"to {remedy}."
     )
     camera.destroy_publisher(publisher)
     assert spin([node], lambda: not watched.watch.clash())
 
 
-def test_publishers_that_are_not_known_yet_are_spoken_of_in_general():
+def test_unknown_publishers_get_a_general_message():
     given = {"role": "subscription", "ours": image_qos(keeps_all=True), "others": []}
-    words = clash_message("/image", QoSPolicyKind.RELIABILITY, **given)
-    assert words == (
+    message = clash_message("/image", QoSPolicyKind.RELIABILITY, **given)
+    assert message == (
         "Nothing arrives from a publisher of /image: one offers another reliability, and "
         "this node requests reliable. Start it with the parameter "
         "qos_overrides./image.subscription.reliability set to what the other one has."
@@ -115,16 +115,16 @@ def test_publishers_that_are_not_known_yet_are_spoken_of_in_general():
         assert "qos_overrides" not in clash_message("/image", kind, **given)
 
 
-def test_a_subscriber_that_does_not_fit_is_named_with_what_to_change(make_node):
+def test_an_incompatible_subscriber_is_named_with_what_to_change(make_node):
     topic = f"/qos{time.monotonic_ns()}/results"
-    words = []
+    messages = []
     node, planner = make_node("yolact"), make_node("planner")
-    node.get_logger = lambda: types.SimpleNamespace(warning=words.append)
+    node.get_logger = lambda: types.SimpleNamespace(warning=messages.append)
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     new_publisher(node, Image, topic, RESULT_QOS)
     planner.create_subscription(Image, topic, print, latched)
-    assert spin([node], lambda: words)
-    assert words == [
+    assert spin([node], lambda: messages)
+    assert messages == [
         f"Nothing reaches a subscriber of {topic}: {planner.get_fully_qualified_name()} requests "
         "durability transient_local, and this node offers volatile. Start it with the parameter "
         f"qos_overrides.{topic}.publisher.durability set to transient_local."
@@ -138,17 +138,17 @@ def test_a_subscriber_that_does_not_fit_is_named_with_what_to_change(make_node):
     assert DurabilityPolicy.TRANSIENT_LOCAL in [info.qos_profile.durability for info in infos]
 
 
-def test_lost_images_are_counted_in_words():
+def test_lost_images_are_counted_in_the_message():
     assert lost_messages_message("/image", 1).startswith(
         "The middleware has lost 1 message of /image. "
     )
-    words = lost_messages_message("/image", 27)
-    assert "lost 27 messages" in words
-    assert loss_advice(get_rmw_implementation_identifier()) in words
-    assert "qos_overrides./image.subscription.reliability" in words
+    message = lost_messages_message("/image", 27)
+    assert "lost 27 messages" in message
+    assert loss_advice(get_rmw_implementation_identifier()) in message
+    assert "qos_overrides./image.subscription.reliability" in message
 
 
-def test_the_advice_on_lost_images_follows_what_is_set(tmp_path):
+def test_the_advice_on_lost_images_depends_on_the_settings(tmp_path):
     shipped = REPOSITORY / "config" / "fastdds_shm.xml"
     fast = "rmw_fastrtps_cpp"
     assert "Set FASTDDS_DEFAULT_PROFILES_FILE to config/fastdds_shm.xml" in loss_advice(fast, {})
@@ -166,8 +166,8 @@ def test_the_advice_on_lost_images_follows_what_is_set(tmp_path):
     found = loss_advice(fast, {"FASTDDS_DEFAULT_PROFILES_FILE": str(other)})
     assert "does not set segment_size" in found
     for rmw in ("rmw_cyclonedds_cpp", "rmw_zenoh_cpp"):
-        words = loss_advice(rmw, {"FASTDDS_DEFAULT_PROFILES_FILE": str(shipped)})
-        assert rmw in words and "fastdds" not in words.lower()
+        advice = loss_advice(rmw, {"FASTDDS_DEFAULT_PROFILES_FILE": str(shipped)})
+        assert rmw in advice and "fastdds" not in advice.lower()
 
 
 def test_the_profiles_differ_in_the_size_of_shared_memory_alone():

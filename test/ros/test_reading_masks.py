@@ -1,4 +1,4 @@
-"""The code of docs/reading_masks.md, taken from the page, on the bytes of real messages."""
+"""The code on docs/reading_masks.md decodes the bytes of real messages."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def code(language: str) -> str:
 
 
 def messages(encoding: int) -> tuple[list[Instance], list[np.ndarray]]:
-    """Instances that have gone through the middleware's own bytes, and their true masks."""
+    """Return instances that have been serialized by the middleware, and their true masks."""
     random = np.random.default_rng(7)
     masks = [random.random(shape) < 0.6 for shape in SHAPES]
     masks[6][:], masks[7][:] = True, False
@@ -87,7 +87,7 @@ ENCODINGS = (Instance.MASK_BITS, Instance.MASK_MONO8, Instance.MASK_RLE)
 
 
 def all_messages() -> tuple[list[Instance], list[np.ndarray]]:
-    """Instances in every form, and the masks that a reader should find in them.
+    """Return instances in every encoding, and the masks that a reader should find in them.
 
     Among them are instances without masks, and some whose mask is cut, too long, or in a form
     that does not exist.

@@ -1,4 +1,4 @@
-"""~/segment, ~/force_keyframe and ~/set_enabled of the node in its own process."""
+"""The services of the node answer from its own process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RED = {"red": (0, 128, 80, 256)}
 
 @pytest.fixture
 def call(client):
-    """Calls a service of the node and gives its answer; several at once for several requests."""
+    """Call a service of the node and return its response; several at once for several requests."""
 
     def ask(kind, name, *requests):
         service = client.node.create_client(kind, f"{client.namespace}/yolact/{name}")

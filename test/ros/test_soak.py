@@ -1,4 +1,4 @@
-"""The soak: that each kind of fault would be seen, and a short run of it."""
+"""The soak detects each kind of fault, and a short run of it finds none."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def result(second, size=(4, 6)):
 
 @pytest.fixture
 def ledger():
-    """Four images at 1, 2, 3 and 0 s, of which the second is damaged."""
+    """Record four images at 1, 2, 3 and 0 s, the second of which is damaged."""
     made = Ledger("front")
     for second, size in ((1, (4, 6)), (2, None), (3, (4, 6)), (0, (8, 6))):
         made.send(Time(sec=second), size)

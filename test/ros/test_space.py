@@ -1,4 +1,4 @@
-"""The topics in space, from a node in its own process, with depth images that are known."""
+"""The 3-D topics are published by a node in its own process, from known depth images."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_objects_are_placed_in_space_while_somebody_listens(start_node, client, 
 
 
 def has(header: Header, messages: list) -> bool:
-    """Whether one of the messages is about the image with this header."""
+    """Return whether one of the messages has this image's header."""
     headers = [m.markers[0].header if isinstance(m, MarkerArray) else m.header for m in messages]
     return header.stamp in [found.stamp for found in headers]
 
@@ -118,7 +118,7 @@ def check_detections(array) -> None:
 
 
 def test_images_do_not_wait_for_the_depth_of_the_image_before(start_node, client, image_with):
-    """Depth that never comes would otherwise take depth_wait from every image."""
+    """Missing depth would otherwise delay every image by depth_wait."""
     start_node(depth_wait=5.0)
     camera = DepthCamera(client)
     clouds = []
@@ -139,7 +139,7 @@ def test_images_do_not_wait_for_the_depth_of_the_image_before(start_node, client
 
 
 def test_depth_is_subscribed_as_soon_as_somebody_listens(start_node, client):
-    """Matched events tell; the timer, for Humble, would take up to half a second each time."""
+    """Matched events trigger it; Humble's timer would take up to half a second each time."""
     start_node()
     camera = DepthCamera(client)
     took = []
@@ -153,7 +153,7 @@ def test_depth_is_subscribed_as_soon_as_somebody_listens(start_node, client):
     assert sorted(took)[2] < 0.2, took
 
 
-def test_with_every_image_of_a_bag_goes_its_depth(start_node, client, image_with):
+def test_every_image_of_a_bag_is_matched_with_its_depth(start_node, client, image_with):
     """The camera is faster than the node, and the depth of all images comes before the images."""
     start_node(depth_wait=5.0, queue_policy="all", queue_size=2)
     client.camera = client.node.create_publisher(Image, "image", QoSProfile(depth=100))

@@ -1,4 +1,4 @@
-"""The messages of vision_msgs, which the wheels lack: strict ones from its recorded fields.
+"""Detections are converted to vision_msgs, with strict types made from its recorded fields.
 
 A record has the fields and types of vision_msgs 4.1.1; where that is installed, it is compared.
 """
@@ -29,7 +29,7 @@ NUMBERS = {"double": float, "float": float, "uint16": int, "string": str}
 
 
 def strict_class(name: str, classes: dict[str, type]) -> type:
-    """A message that accepts its recorded fields with values of their types, as rosidl's do."""
+    """Create a type that accepts only its recorded fields with values of their types."""
     fields = RECORD[name]
 
     def kind_of(declared: str) -> type:
@@ -63,7 +63,7 @@ def strict_class(name: str, classes: dict[str, type]) -> type:
 
 @pytest.fixture
 def vision(monkeypatch):
-    """Our module of conversions on strict messages."""
+    """Return our conversion module on strict message types."""
     classes: dict[str, type] = {}
     for name in RECORD:
         classes[name] = strict_class(name, classes)
@@ -78,7 +78,7 @@ def vision(monkeypatch):
 
 
 def result(view: DepthView | None = None, track_ids=None) -> Result:
-    """A weak object of class 3 and a strong one of class 1 before it, the left one nearer."""
+    """Return a weak object of class 3 on the left, which is nearer, and a strong one, class 1."""
     rois = np.array([[0, 0, 20, 20], [20, 10, 40, 30]], np.int32)
     found = Detections(
         boxes=rois + np.float32(0.5),
