@@ -181,14 +181,14 @@ def test_a_folder_that_is_not_a_bundle_is_left_alone(tiny_bundle, tiny, tmp_path
     assert (folder / "thesis.txt").read_text() == "years"
 
 
-def test_a_graph_that_is_no_onnx_leaves_nothing_behind(tiny_bundle, tiny, tmp_path):
+def test_a_graph_that_is_not_onnx_leaves_no_files(tiny_bundle, tiny, tmp_path):
     with pytest.raises(BackendError, match="rejects"):
         rewrite(tiny_bundle, tiny, tmp_path / "other", graphs={"detect": b"no model"})
     assert not (tmp_path / "other").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_is_bundle_tells_a_bundle_from_other_things(tiny_bundle, tmp_path):
+def test_is_bundle_recognises_only_bundles(tiny_bundle, tmp_path):
     assert is_bundle(tiny_bundle.folder)
     assert not is_bundle(tmp_path)
     assert not is_bundle(tiny_bundle.folder / "detect.onnx")

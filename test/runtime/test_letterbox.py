@@ -1,4 +1,4 @@
-"""Letterboxing: the aspect ratio is kept, and boxes and masks come back to their pixels."""
+"""Letterboxing keeps the aspect ratio, and boxes and masks map back to their pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks inside their boxes against the reference's formula on the whole image."""
+"""Masks inside their boxes match the reference's formula on the whole image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from yolact_ros.runtime.preprocess import Placement
 
 
 def soft_on_the_grid(prototypes, coefficients, boxes):
-    """Sigmoid of the linear combination, cropped cell by cell; (N, Hp, Wp) float64."""
+    """Apply the sigmoid to the linear combination and crop cell by cell; (N, Hp, Wp) float64."""
     height, width = prototypes.shape[:2]
     masks = np.zeros((len(boxes), height, width))
     for mask, box, weights in zip(masks, boxes, coefficients, strict=True):
@@ -26,7 +26,7 @@ def soft_on_the_grid(prototypes, coefficients, boxes):
 
 
 def bilinear(mask, rows, columns):
-    """The value of `mask` between its cells, at float64 positions, clamped at its borders."""
+    """Interpolate `mask` at float64 positions, clamped at its borders."""
     height, width = mask.shape
     rows, columns = np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)
     y, x = np.floor(rows).astype(int), np.floor(columns).astype(int)
@@ -38,7 +38,7 @@ def bilinear(mask, rows, columns):
 
 
 def full_frames(soft, size):
-    """Every soft mask enlarged to the whole image, `align_corners=False`, float64."""
+    """Enlarge every soft mask to the whole image, `align_corners=False`, float64."""
     height, width = size
     rows = (np.arange(height) + 0.5) * soft.shape[1] / height - 0.5
     columns = (np.arange(width) + 0.5) * soft.shape[2] / width - 0.5
@@ -46,7 +46,7 @@ def full_frames(soft, size):
 
 
 def scene(seed, *, count=12, size=(23, 31), prototypes=5):
-    """Smooth prototypes, and boxes of which some leave the image and one is inverted."""
+    """Return smooth prototypes, and boxes of which some leave the image and one is inverted."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: size[0], : size[1]] / 9.0
     phases = rng.uniform(0, 6, (4, prototypes))
@@ -59,7 +59,7 @@ def scene(seed, *, count=12, size=(23, 31), prototypes=5):
 
 
 def painted(regions, masks, size):
-    """Regions and masks put on whole images, (N, H, W) bool."""
+    """Paint masks into their regions of whole images, (N, H, W) bool."""
     frames = np.zeros((len(masks), *size), bool)
     for frame, (x1, y1, x2, y2), mask in zip(frames, regions, masks, strict=True):
         frame[y1:y2, x1:x2] = mask

@@ -1,4 +1,4 @@
-"""Every shipped model on three photographs, which test/data/README.md describes."""
+"""Every shipped model is run on three photographs, which test/data/README.md describes."""
 
 from __future__ import annotations
 

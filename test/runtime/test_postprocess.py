@@ -1,4 +1,4 @@
-"""Fast NMS against a slow loop that follows the reference step by step."""
+"""Fast NMS matches a slow loop that follows the reference step by step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def slow_iou(a, b):
 
 
 def reference_fast_nms(boxes, class_scores, *, iou_threshold=0.5, top_k=200, limit=100):
-    """Fast NMS as the reference runs it: over all priors, thresholds only afterwards.
+    """Run Fast NMS as the reference does: over all priors, with thresholds applied afterwards.
 
     Returns (score, class, prior) of all detections, best first.
     """
@@ -40,7 +40,7 @@ def reference_fast_nms(boxes, class_scores, *, iou_threshold=0.5, top_k=200, lim
 
 
 def predictions(boxes, class_scores):
-    """Predictions whose coefficient is the prior's number."""
+    """Return predictions whose coefficient is the number of the prior."""
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
     return {
         "boxes": boxes,
@@ -51,7 +51,7 @@ def predictions(boxes, class_scores):
 
 
 def random_predictions(seed, *, priors=120, classes=4):
-    """Clustered boxes, scores with many ties, some boxes without width or without any area."""
+    """Return clustered boxes, some without width or area, with many tied scores."""
     rng = np.random.default_rng(seed)
     centres = rng.choice(rng.uniform(0, 1, (12, 2)), priors) + rng.normal(0, 0.02, (priors, 2))
     sizes = rng.uniform(0.05, 0.3, (priors, 2))

@@ -1,4 +1,4 @@
-"""The other ways to choose detections, against slow loops."""
+"""The other ways to select detections match slow loops."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from yolact_ros.runtime.segmenter import Segmenter
 
 
 def random_predictions(seed, *, priors=100, classes=3):
-    """Clustered boxes; scores all differ, half of them low: no order is left to chance."""
+    """Return clustered boxes whose scores all differ, half of them low, so the order is unique."""
     rng = np.random.default_rng(seed)
     centres = rng.choice(rng.uniform(0, 1, (8, 2)), priors) + rng.normal(0, 0.03, (priors, 2))
     sizes = rng.uniform(0.05, 0.3, (priors, 2))
@@ -38,7 +38,7 @@ def iou(a, b):
 
 
 def fast(boxes, ranked):
-    """Kept unless any better one overlaps."""
+    """Keep a box unless any better one overlaps it."""
     return [
         prior
         for rank, prior in enumerate(ranked)
@@ -47,7 +47,7 @@ def fast(boxes, ranked):
 
 
 def greedy(boxes, ranked):
-    """Kept unless a kept one overlaps."""
+    """Keep a box unless a kept one overlaps it."""
     kept = []
     for prior in ranked:
         if all(iou(boxes[q], boxes[prior]) <= 0.5 for q in kept):
@@ -158,7 +158,7 @@ def test_a_mask_that_is_not_cropped_covers_the_image():
 
 @pytest.fixture
 def one_cup(tiny):
-    """A cup in the upper left part, whose predicted mask IoU is 0.5."""
+    """Return a cup in the upper left part, whose predicted mask IoU is 0.5."""
     outputs = tiny.host_outputs(
         [[0.1, 0.1, 0.255, 0.255]], [[0.8, 0.0]], prototypes=np.full((64, 64, 1), 5.0)
     )

@@ -30,7 +30,7 @@ def test_an_image_of_the_input_size_passes_unchanged():
 
 
 def blended(image: np.ndarray, y: float, x: float) -> np.ndarray:
-    """The pixel at a position, from the four around it; the border repeats."""
+    """Interpolate the pixel at a position from the four around it; the border repeats."""
     height, width, _ = image.shape
     total = np.zeros(3)
     for row in (math.floor(y), math.floor(y) + 1):
@@ -42,7 +42,7 @@ def blended(image: np.ndarray, y: float, x: float) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(11, 7), (33, 49), (97, 150), (64, 96), (480, 641)])
 def test_resizing_blends_the_four_nearest_pixels_at_every_pixel(size):
-    """Some builds of OpenCV give other pixels on one kind of processor; see setup.cfg."""
+    """Some builds of OpenCV differ on one kind of processor; see setup.cfg."""
     image = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
     tensor, _ = prepare_image(image, MODEL)
     expected = [

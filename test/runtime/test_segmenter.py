@@ -1,4 +1,4 @@
-"""The pipeline on a backend of plain arrays, and on a real bundle."""
+"""The pipeline works on a backend of plain arrays and on a real bundle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEFT, RIGHT = [0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]
 
 @pytest.fixture
 def two_halves(tiny):
-    """A cup fills the left half of every image and a spoon the right half."""
+    """Return outputs with a cup in the left half of every image and a spoon in the right half."""
     return tiny.host_outputs(
         [LEFT, RIGHT, LEFT],
         [[0.9, 0.0], [0.0, 0.8], [0.7, 0.1]],

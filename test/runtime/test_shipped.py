@@ -1,4 +1,4 @@
-"""Where a model's name leads."""
+"""A model's name leads to the right file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams on a backend of plain arrays: what runs on which image, and with what."""
+"""Streams run the right graph on each image, with a backend of plain arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from yolact_ros.runtime.segmenter import Segmenter
 
 @pytest.fixture
 def video(tiny):
-    """Builds a segmenter for video whose keyframes leave their numbers as features."""
+    """Build a segmenter for video whose keyframes store their numbers as features."""
 
     def build(*warps, fail_at=(), on_gpu=False):
         answer = tiny.host_outputs([[0, 0, 0.5, 1]], [[0.9, 0]], prototypes=np.ones((8, 10, 1)))
@@ -44,7 +44,7 @@ def black(height=64, width=80):
 
 
 def texture(dx=0, seed=0):
-    """A picture of the network's size of which the columns from `dx` on are seen."""
+    """Return the visible part of a texture, from column `dx` on, at the network's size."""
     noise = np.random.default_rng(seed).integers(0, 255, (16, 40, 3)).astype(np.uint8)
     scene = np.kron(noise, np.ones((4, 4, 1), np.uint8))
     return np.ascontiguousarray(scene[16:48, 40 + dx : 80 + dx])
@@ -115,7 +115,7 @@ def test_another_scene_is_a_keyframe(video, warp):
     assert stream.detect(texture(seed=5)).frame_type == "partial"
 
 
-def test_images_of_another_size_begin_anew(video):
+def test_images_of_another_size_start_again(video):
     segmenter, _ = video("none")
     stream = segmenter.stream()
     images = [black(), black(), black(60, 80), black(60, 80)]
@@ -133,7 +133,7 @@ def test_a_keyframe_can_be_requested_once(video):
 
 
 def test_a_request_that_comes_while_an_image_is_planned_holds_for_the_next_one(video):
-    """The stream looks for a request, finds none, and one comes before it has gone on."""
+    """The request arrives just after the stream has looked for one."""
 
     class Late(threading.Event):
         is_late = True
@@ -243,7 +243,7 @@ def test_images_of_one_pixel_are_a_stream_too(video):
         ((), 2, 4, ["detect", None, "detect", None, "detect"]),
     ],
 )
-def test_detections_are_moved_to_images_on_which_nothing_runs(
+def test_detections_are_propagated_to_images_without_inference(
     video, warps, interval, propagated_frames, expected
 ):
     segmenter, runs = video(*warps)
@@ -282,7 +282,7 @@ def test_detections_are_moved_to_images_on_which_nothing_runs(
         (("none",), True, (0, 0.1, 0.2), ["keyframe", "non_keyframe_flow", "non_keyframe_flow"]),
     ],
 )
-def test_unless_told_a_stream_moves_detections_where_that_pays(
+def test_by_default_a_stream_propagates_detections_where_that_pays(
     video, warps, on_gpu, stamps, expected
 ):
     segmenter, runs = video(*warps, on_gpu=on_gpu)
@@ -294,14 +294,14 @@ def test_unless_told_a_stream_moves_detections_where_that_pays(
         assert (found.frame_type == "keyframe") == (graph in ("keyframe", "detect"))
 
 
-def test_images_that_come_too_late_to_be_moved_to_are_keyframes_in_their_turn(video):
+def test_images_that_come_too_late_for_propagation_are_keyframes(video):
     segmenter, _ = video()
     stream = segmenter.stream(KeyframeConfig(propagated_frames=-1))
     found = [stream.detect(black(), i / 5) for i in range(3)]
     assert [d.keyframe_reason for d in found] == ["first", "interval", "interval"]
 
 
-def test_after_a_failure_nothing_is_moved(video):
+def test_nothing_is_propagated_after_a_failure(video):
     segmenter, runs = video("none", fail_at=(1,))
     stream = segmenter.stream(KeyframeConfig(propagated_frames=1))
     for _ in range(2):
@@ -334,7 +334,7 @@ def test_an_image_that_was_planned_on_features_that_never_came_is_a_keyframe(vid
 
 
 def test_what_an_image_reuses_is_what_it_was_planned_with(video):
-    """The image after it may be planned as a keyframe before it is finished."""
+    """The next image may be planned as a keyframe before this one is finished."""
     segmenter, runs = video("learned")
     stream = segmenter.stream(KeyframeConfig(keyframe_interval=2, change_threshold=1.0))
     frames = [stream.prepare(black(), i / 10, source=i) for i in (0, 1)]

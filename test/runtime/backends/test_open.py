@@ -80,7 +80,7 @@ def test_without_onnx_runtime_the_error_names_the_extra(tiny_bundle, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "settings, words",
+    "settings, message",
     [
         ({"backend": "abacus"}, "auto, onnxruntime, openvino, tensorrt, torch"),
         ({"provider": "abacus"}, "cpu, cuda, tensorrt"),
@@ -88,8 +88,8 @@ def test_without_onnx_runtime_the_error_names_the_extra(tiny_bundle, monkeypatch
         ({"build_engine": "perhaps"}, "never, if_missing, always"),
     ],
 )
-def test_unusable_settings_get_the_list_of_usable_ones(settings, words):
-    with pytest.raises(ConfigError, match=words):
+def test_unusable_settings_get_the_list_of_usable_ones(settings, message):
+    with pytest.raises(ConfigError, match=message):
         BackendConfig(**settings)
 
 

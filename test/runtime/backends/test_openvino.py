@@ -1,4 +1,4 @@
-"""OpenVINO gives what ONNX Runtime gives."""
+"""OpenVINO gives the results of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_shipped_model_finds_the_same_on_both(model, frame):
 
 
 def test_streams_of_two_cameras_keep_their_features_apart(tiny_video_bundle):
-    """Features of one camera survive keyframes of the other, which the same graph runs."""
+    """Features of one camera survive keyframes of the other, which run the same graph."""
     backends = OpenVinoBackend(tiny_video_bundle), OnnxRuntimeBackend(tiny_video_bundle)
     images = np.random.default_rng(0).integers(0, 255, (8, 48, 64, 3)).astype(np.uint8)
     config = KeyframeConfig(keyframe_interval=2, warp="none", change_threshold=1.0)

@@ -1,4 +1,4 @@
-"""That a robot reports to nobody."""
+"""The libraries that run a model send no reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Depth images against numbers by hand and an encoder by image_transport's formula."""
+"""Depth images match hand numbers and an encoder that follows image_transport's formula."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_bad_depth_images_are_reported():
 
 
 def compress(samples: np.ndarray, prefix: tuple[int, float, float] = (0, 0.0, 0.0)) -> bytes:
-    """The prefix of compressedDepth and a PNG."""
+    """Encode an image with the prefix of compressedDepth and a PNG."""
     return struct.pack("<iff", *prefix) + cv2.imencode(".png", samples)[1].tobytes()
 
 
@@ -83,7 +83,7 @@ def test_compressed_integers_are_millimetres(form):
 
 
 def test_compressed_floats_are_quantized_by_inverse_depth():
-    """depth_image_transport's defaults: quantization 100, largest depth 10 m."""
+    """The defaults of depth_image_transport are quantization 100 and largest depth 10 m."""
     a = 100.0 * 101.0
     b = 1.0 - a / 10.0
     metres = [[0.5, 1.25, np.nan], [9.9, 12.0, 2.0]]
@@ -108,7 +108,7 @@ PNG = compress(np.array([[7, 0]], np.uint16))
 
 
 @pytest.mark.parametrize(
-    "data, form, words",
+    "data, form, message",
     [
         (PNG, "16UC1; compressedDepth rvl", "is RVL, which is not supported; .* png"),
         (PNG, "8UC1; compressedDepth png", "publish 16UC1 or 32FC1"),
@@ -129,6 +129,6 @@ PNG = compress(np.array([[7, 0]], np.uint16))
         ),
     ],
 )
-def test_data_other_than_compressed_depth_is_reported(data, form, words):
-    with pytest.raises(MessageError, match=words):
+def test_data_other_than_compressed_depth_is_reported(data, form, message):
+    with pytest.raises(MessageError, match=message):
         compressed_depth_in_metres(data, form)

@@ -78,7 +78,7 @@ def test_a_camera_without_calibration_or_with_an_unknown_model_is_reported():
 
 
 def sphere_before_a_wall(centre, radius) -> tuple[DepthView, np.ndarray]:
-    """Depth of a sphere before a wall at 2 m by solving the quadratic equation; and its mask."""
+    """Solve for the depth of a sphere in front of a wall at 2 m; return it with the mask."""
     rays = pixel_rays(PINHOLE)
     directions = np.dstack([rays, np.ones(SIZE)]).astype(np.float64)
     a = (directions**2).sum(axis=2)
@@ -126,7 +126,7 @@ def test_a_crop_gives_the_same_place_as_the_whole_mask():
 
 
 def test_a_large_object_is_where_all_of_its_points_are():
-    """Of 350000 points 2500 are looked at; it is 78 cm wide."""
+    """Only 2500 of 350000 points are used; the object is 78 cm wide."""
     rays = pixel_rays(Intrinsics((600, 800), (900.0, 0, 400, 0, 900, 300, 0, 0, 1)))
     metres = (1.0 + 0.1 * rays[..., 0] + 0.05 * np.sin(50 * rays[..., 1])).astype(np.float32)
     mask = np.ones((500, 700), bool)

@@ -9,7 +9,7 @@ from yolact_ros.runtime.images.compressed import bgr_from_compressed
 
 
 def smooth_image() -> np.ndarray:
-    """(40, 60, 3) uint8 BGR that JPEG hardly changes: blue grows to the right, red downwards."""
+    """Return (40, 60, 3) uint8 BGR that JPEG hardly changes: two linear gradients."""
     image = np.full((40, 60, 3), 60, np.uint8)
     image[..., 0] += np.arange(60, dtype=np.uint8)
     image[..., 2] += np.arange(40, dtype=np.uint8)[:, None]
@@ -84,7 +84,7 @@ def test_an_image_of_one_pixel_is_read():
 
 
 @pytest.mark.parametrize("padding", [b"", b"\0" * 100, b"more"])
-def test_bytes_behind_the_end_of_a_jpeg_do_not_matter(padding):
+def test_bytes_after_the_end_of_a_jpeg_do_not_matter(padding):
     data = encode(smooth_image(), ".jpg")
     expected = bgr_from_compressed(data, "jpeg")
     assert np.array_equal(bgr_from_compressed(data + padding, "jpeg"), expected)
@@ -99,18 +99,18 @@ def test_a_file_that_ends_early_is_refused(suffix):
 
 
 @pytest.mark.parametrize(
-    ("data", "form", "words"),
+    ("data", "form", "message"),
     [
         (b"", "jpeg", "neither JPEG nor PNG"),
         (b"\0" * 12 + b"\x89PNG\r\n\x1a\n", "16UC1; compressedDepth png", "is a depth format"),
     ],
 )
-def test_other_data_are_rejected_with_a_message(data, form, words):
-    with pytest.raises(MessageError, match=words):
+def test_other_data_are_rejected_with_a_message(data, form, message):
+    with pytest.raises(MessageError, match=message):
         bgr_from_compressed(data, form)
 
 
-def test_damaged_files_give_an_image_or_an_error_in_words():
+def test_damaged_files_give_an_image_or_an_error_message():
     rng = np.random.default_rng(3)
     files = [encode(smooth_image(), ".jpg"), encode(smooth_image(), ".png")]
     refused = 0

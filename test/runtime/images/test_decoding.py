@@ -17,7 +17,7 @@ from yolact_ros.runtime.shipped import shipped_file
 
 
 def noisy_image(height: int = 60, width: int = 80) -> np.ndarray:
-    """(H, W, 3) uint8 BGR with detail everywhere, so that JPEG has many bytes of it."""
+    """Return (H, W, 3) uint8 BGR with detail everywhere, which makes its JPEG large."""
     coarse = np.random.default_rng(5).integers(0, 255, (height // 4, width // 4, 3), np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
@@ -27,7 +27,7 @@ def encode(image: np.ndarray, suffix: str) -> bytes:
 
 
 def with_orientation(jpeg: bytes, value: int) -> bytes:
-    """A JPEG with an EXIF segment of one entry."""
+    """Insert an EXIF segment of one entry into a JPEG."""
     tiff = b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHII", 274, 3, 1, value) + bytes(4)
     segment = b"Exif\0\0" + tiff
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
@@ -61,7 +61,7 @@ def test_grey_and_16_bits_keep_their_samples(suffix):
 
 
 def damaged(data: bytes, kind: str, random: np.random.Generator) -> bytes:
-    """A JPEG whose markers are whole and whose scan is not."""
+    """Return a JPEG with intact markers and a damaged scan."""
     start, end = data.rfind(b"\xff\xda") + 14, len(data) - 2
     place = int(random.integers(start, end - 50))
     length = int(random.integers(20, 400))
@@ -98,7 +98,7 @@ def test_padding_that_cameras_put_before_the_end_mark_is_no_damage(padding):
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A PNG that claims a size and has next to no data."""
+    """Return a PNG that states a size and has hardly any data."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(name + content))

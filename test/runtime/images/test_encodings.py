@@ -14,7 +14,7 @@ NV = {"nv12": "UV", "nv21": "VU"}
 
 
 def bgr_by_hand(y: int, u: int, v: int) -> np.ndarray:
-    """ITU-R BT.601, brightness 16 to 235: the colour of one sample of each."""
+    """Convert one sample by ITU-R BT.601 with brightness 16 to 235."""
     luma = 1.164 * (y - 16)
     blue = luma + 2.018 * (u - 128)
     green = luma - 0.813 * (v - 128) - 0.391 * (u - 128)
@@ -23,7 +23,7 @@ def bgr_by_hand(y: int, u: int, v: int) -> np.ndarray:
 
 
 def padded(rows: np.ndarray, padding: int) -> tuple[bytes, int]:
-    """(h, bytes) uint8 rows with other bytes behind each; and the step."""
+    """Return (h, bytes) uint8 rows, each padded with other bytes, and their step."""
     tail = np.full((len(rows), padding), 0xA5, np.uint8)
     return np.concatenate([rows, tail], axis=1).tobytes(), rows.shape[1] + padding
 
@@ -126,7 +126,7 @@ def test_the_byte_order_has_no_meaning_for_single_bytes(encoding):
 
 
 @pytest.mark.parametrize(
-    ("encoding", "height", "width", "words"),
+    ("encoding", "height", "width", "message"),
     [
         ("yuv422", 2, 3, "3x2 pixels; yuv422 requires an even width"),
         ("nv12", 2, 3, "3x2 pixels; nv12 requires an even width and height"),
@@ -135,8 +135,8 @@ def test_the_byte_order_has_no_meaning_for_single_bytes(encoding):
         ("nv12", 0, 2, "is empty: 2x0"),
     ],
 )
-def test_a_size_that_an_encoding_cannot_have_is_refused(encoding, height, width, words):
-    with pytest.raises(MessageError, match=words):
+def test_a_size_that_an_encoding_cannot_have_is_refused(encoding, height, width, message):
+    with pytest.raises(MessageError, match=message):
         bgr_from_samples(bytes(1000), encoding, height=height, width=width, step=16)
 
 
@@ -146,7 +146,7 @@ def test_nv12_without_its_rows_of_colour_is_refused():
 
 
 def spoil(image: dict, rng: np.random.Generator) -> dict:
-    """Give an image one fault."""
+    """Introduce one fault into an image message."""
     choice = int(rng.integers(6))
     if choice == 0:
         return image | {"data": image["data"][: int(rng.integers(len(image["data"])))]}
@@ -165,7 +165,7 @@ def spoil(image: dict, rng: np.random.Generator) -> dict:
     return image | {"encoding": "mono16", "is_bigendian": True}
 
 
-def test_a_thousand_malformed_images_each_give_an_error_in_words():
+def test_a_thousand_malformed_images_each_give_an_error_message():
     rng = np.random.default_rng(7)
     for _ in range(1000):
         encoding = str(rng.choice(list(ENCODINGS)))
@@ -199,7 +199,7 @@ def test_random_sizes_steps_and_lengths_give_an_image_or_an_error():
 
 @pytest.mark.parametrize("encoding", ["rgb8", "rgba8", "bgr8", "bgra8"])
 def test_one_pixel_keeps_its_colours(encoding):
-    """OpenCV 4.5.4, that of Ubuntu 22.04, takes one pixel of three channels for a row."""
+    """OpenCV 4.5.4 (Ubuntu 22.04) takes one pixel of three channels for a row."""
     data = bytes([1, 2, 3, 4])
     found = bgr_from_samples(data, encoding, height=1, width=1, step=4)
     assert found.tolist() == [[[1, 2, 3]] if encoding.startswith("bgr") else [[3, 2, 1]]]

@@ -43,7 +43,7 @@ def test_the_best_instance_comes_out_on_top():
 
 
 def test_labels_do_not_hide_each_other():
-    """Eight objects in one place: every label has its tag, until there is no room."""
+    """Eight objects overlap: every label has its own tag until there is no room."""
     image = np.zeros((240, 320, 3), np.uint8)
     many = detections([[40, 60, 200, 230]] * 8, class_ids=range(8), size=(240, 320))
     drawn = draw_detections(image, many, [f"class {i}" for i in range(8)])

@@ -1,4 +1,4 @@
-"""Run lengths against pycocotools, and by hand."""
+"""Run lengths match pycocotools and hand-made cases."""
 
 from __future__ import annotations
 

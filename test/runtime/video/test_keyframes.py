@@ -1,4 +1,4 @@
-"""Every reason for a keyframe, its bounds, and their order."""
+"""Every reason for a keyframe applies within its bounds, in the right order."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_with_an_age_bound_of_zero_no_image_lives_on_another():
     ]
 
 
-def test_images_of_another_size_begin_anew():
+def test_images_of_another_size_start_again():
     chosen = policy()
     sizes = [(480, 640), (480, 640), (640, 480), (640, 480)]
     assert [chosen.decide(None, size) for size in sizes] == [
@@ -161,7 +161,7 @@ def test_settings_out_of_bounds_are_reported(settings, message):
         KeyframeConfig(**settings)
 
 
-def test_an_image_that_nothing_can_serve_has_its_turn_and_its_change_is_not_measured():
+def test_an_image_that_nothing_can_serve_is_a_keyframe_and_its_change_is_not_measured():
     chosen = policy(keyframe_interval=10)
     chosen.decide(0.0, SIZE)
 

@@ -1,4 +1,4 @@
-"""Optical flow against known shifts, and its form for the graph."""
+"""Optical flow matches known shifts and has the form that the graph requires."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ MODEL = replace(YOLACT_RESNET50, input_size=(320, 480))
 
 
 def texture(height, width, seed=0):
-    """Smooth random grey."""
+    """Return smooth random grey."""
     noise = np.random.default_rng(seed).uniform(0, 255, (height // 8 + 2, width // 8 + 2))
     large = cv2.resize(noise.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     return large.clip(0, 255).astype(np.uint8)
 
 
 def shifted_pair(dx, dy, size=(80, 120)):
-    """A current image whose pixel (x, y) was at (x + dx, y + dy) of the keyframe."""
+    """Return an image and its keyframe, where pixel (x, y) was at (x + dx, y + dy)."""
     scene = texture(size[0] + 40, size[1] + 40)
     keyframe = scene[20 : 20 + size[0], 20 : 20 + size[1]]
     current = scene[20 + dy : 20 + dy + size[0], 20 + dx : 20 + dx + size[1]]

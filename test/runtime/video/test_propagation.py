@@ -1,4 +1,4 @@
-"""Detections that are carried along follow a motion that is known."""
+"""Propagated detections follow a known motion."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def selection(boxes):
 
 
 def ellipse(x1, y1, x2, y2):
-    """(80, 120) of 0 and 1: what fills a box given in cells."""
+    """Return (80, 120) of 0 and 1 with an ellipse that fills a box given in cells."""
     x, y = np.meshgrid(np.arange(SIZE[1]) + 0.5, np.arange(SIZE[0]) + 0.5)
     u, v = (2 * x - x1 - x2) / (x2 - x1), (2 * y - y1 - y2) / (y2 - y1)
     return (u**2 + v**2 <= 1).astype(np.float32)
 
 
 def found():
-    """Three ellipses, and the scene that they are seen in."""
+    """Return three ellipses and the scene that contains them."""
     boxes = [np.array(m) / np.tile(SIZE[::-1], 2) for m in MASKS]
     values = tuple(
         np.ascontiguousarray(ellipse(*m)[m[1] : m[3], m[0] : m[2]]) * np.float32(0.9)
@@ -49,7 +49,7 @@ def scene():
 
 
 def moving(image, step):
-    """The image after `step` steps of a slow zoom with rotation and drift, and its (2, 3) map."""
+    """Return image number `step` of a slow zoom with rotation and drift, and its (2, 3) map."""
     motion = cv2.getRotationMatrix2D((60, 40), 0.8 * step, 1 + 0.008 * step)
     motion[:, 2] += 0.9 * step, -0.5 * step
     moved = cv2.warpAffine(image, motion, SIZE[::-1], borderMode=cv2.BORDER_REFLECT)
@@ -102,7 +102,7 @@ def test_of_what_leaves_the_image_hardly_a_mask_is_left():
 
 
 @pytest.mark.parametrize("cells", [np.zeros((0, 4)), [[7, 7, 7, 9]]], ids=["none", "no area"])
-def test_nothing_and_masks_without_area_are_carried(cells):
+def test_no_detections_and_masks_without_area_are_propagated(cells):
     cells = np.array(cells, np.int64)
     values = tuple(np.zeros((y2 - y1, x2 - x1), np.float32) for x1, y1, x2, y2 in cells)
     chosen = selection(np.zeros((len(cells), 4)))

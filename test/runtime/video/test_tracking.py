@@ -14,7 +14,7 @@ SIZE = (240, 320)
 
 
 def discs(*places, class_ids=None, scores=None, size=SIZE, radius=15):
-    """Detections of discs with the centres (x, y), in pixels."""
+    """Return detections of discs with the centres (x, y), in pixels."""
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     disc = np.hypot(y, x) <= radius
     rois, masks = [], []
@@ -39,7 +39,7 @@ def discs(*places, class_ids=None, scores=None, size=SIZE, radius=15):
 
 
 def follow(tracker, frames, *, start=0.0, rate=20.0):
-    """Track ids of each image."""
+    """Return the track ids of each image."""
     return [tracker.update(f, start + i / rate).tolist() for i, f in enumerate(frames)]
 
 
@@ -57,8 +57,8 @@ def test_images_without_objects_and_without_stamps_are_followed():
     assert tracker.update(discs((58, 90)), None).tolist() == [1]
 
 
-def test_an_object_that_crosses_another_one_unseen_comes_out_with_its_number():
-    """Two of one class meet head on; while they overlap, only the front one is found."""
+def test_an_object_keeps_its_id_while_another_one_hides_it():
+    """Two objects of one class meet head on; only the front one is found while they overlap."""
     tracker = Tracker(TrackerConfig())
     ids = []
     for i in range(40):
@@ -87,7 +87,7 @@ def test_tracks_end_also_where_the_stamp_stands_still():
     assert not tracker._tracks
 
 
-def test_a_number_never_goes_to_another_class_or_to_something_weak():
+def test_an_id_never_goes_to_another_class_or_to_a_weak_detection():
     tracker = Tracker(TrackerConfig())
     ids = follow(tracker, [discs((100, 100), class_ids=[0])] * 4)
     ids += follow(tracker, [discs((100, 100), class_ids=[1])] * 3, start=0.2)
@@ -99,12 +99,12 @@ def test_a_number_never_goes_to_another_class_or_to_something_weak():
     assert follow(Tracker(TrackerConfig()), faded)[-1] == [1]
 
 
-def test_a_mistake_of_a_single_image_takes_no_number():
+def test_a_mistake_in_a_single_image_gets_no_id():
     frames = [discs((100, 100)), discs()] * 5
     assert follow(Tracker(TrackerConfig()), frames) == [[0], []] * 5
 
 
-def test_when_time_jumps_back_or_the_size_changes_all_numbers_are_new():
+def test_all_ids_are_new_after_time_jumps_back_or_the_size_changes():
     tracker = Tracker(TrackerConfig())
     frames = [discs((100, 100))] * 4
     assert follow(tracker, frames, start=10.0)[-1] == [1]
@@ -122,8 +122,8 @@ def test_irregular_times_do_not_break_tracks():
     assert ids[3:] == [[1]] * 6
 
 
-def test_a_camera_in_motion_carries_new_objects_along():
-    """All gather speed; one comes late, and its own motion is not known yet."""
+def test_a_new_object_starts_with_the_motion_of_the_camera():
+    """All objects accelerate; one appears late, before its own motion is known."""
     tracker = Tracker(TrackerConfig(track_iou=0.5))
     way = np.cumsum(np.minimum(2.0 * np.arange(18), 16.0))
     ids = []
@@ -134,7 +134,7 @@ def test_a_camera_in_motion_carries_new_objects_along():
 
 
 def test_a_crowd_with_noise_and_misses_keeps_its_identities():
-    """Twelve objects of two classes on straight ways, a tenth of them missed in each image."""
+    """Twelve objects of two classes move straight; a tenth of them is missed in each image."""
     random = np.random.default_rng(5)
     starts = random.uniform((40, 40), (280, 200), (12, 2))
     speeds = random.normal(0, 1.0, (12, 2))

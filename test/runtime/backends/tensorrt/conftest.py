@@ -1,4 +1,4 @@
-"""The strict stand-in for the NVIDIA driver."""
+"""Provide the strict fake of the NVIDIA driver."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """The fake driver, fresh; at the end nothing may be live and nothing violated."""
+    """Provide a fresh fake driver; at the end, nothing may be allocated and no rule violated."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("needs a C compiler")

@@ -1,4 +1,4 @@
-"""The TensorRT backend's order of work, on a strict stand-in for the NVIDIA driver.
+"""The TensorRT backend orders its work correctly, on a strict fake of the NVIDIA driver.
 
 `fake_cuda.c` is compiled and loaded as the driver: work is deferred, freed memory poisoned, every
 copy checked. The engine is ONNX Runtime on the same graph, enqueued as a host function, so what
@@ -25,7 +25,7 @@ CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 class OnnxEngine:
-    """The interface of `TensorRtEngine`, computed by ONNX Runtime on the fake's memory."""
+    """Implements the interface of `TensorRtEngine` by ONNX Runtime on the fake's memory."""
 
     memory = 64
 
@@ -70,7 +70,7 @@ class OnnxEngine:
 
 @pytest.fixture
 def backend_of(fake):
-    """Makes backends on the fake driver; closes them at the end, and looks for errors."""
+    """Open backends on the fake driver; close them at the end and check for errors."""
     made, engines = [], []
 
     def make(bundle):
@@ -149,7 +149,7 @@ def test_interleaved_cameras_get_what_onnx_runtime_gives(
 
 @pytest.mark.parametrize("warp", ["learned", "dis", "none"])
 def test_steps_of_two_images_interleave_without_mixing(tiny_learned_bundle, backend_of, warp):
-    """Between `submit` and `fetch` the driver has done nothing yet: buffers must stay as they are.
+    """The driver does nothing between `submit` and `fetch`, so buffers must not change meanwhile.
 
     The next image is of another camera or of the same one.
     """
@@ -206,7 +206,7 @@ def test_the_error_of_a_run_goes_to_who_fetches_it(tiny_bundle, backend_of, fake
 
 
 def features_that_depend_on_the_image(onnx):
-    """A keyframe's feature is the mean of the image; the other graph returns it, doubled."""
+    """Make the mean of a keyframe its feature, which the other graph returns doubled."""
     from onnx import TensorProto, helper
 
     def model(nodes, inputs, outputs):
@@ -314,15 +314,15 @@ def test_a_broken_context_says_that_the_process_has_to_restart(tiny_bundle, back
 
 
 @pytest.mark.parametrize(
-    "inputs, words",
+    "inputs, message",
     [
         ({}, "expects image; it received nothing"),
         ({"image": np.zeros((1, 32, 40, 3), np.float32)}, "type float32; expected .* uint8"),
         ({"image": np.zeros((1, 40, 32, 3), np.uint8)}, r"shape \(1, 40, 32, 3\)"),
     ],
 )
-def test_inputs_that_do_not_fit_are_refused(tiny_bundle, backend_of, inputs, words):
-    with pytest.raises(BackendError, match=words):
+def test_inputs_that_do_not_fit_are_refused(tiny_bundle, backend_of, inputs, message):
+    with pytest.raises(BackendError, match=message):
         backend_of(tiny_bundle).run("detect", inputs)
 
 

@@ -1,4 +1,4 @@
-"""What the code uses of TensorRT and of the driver is there, according to NVIDIA's own wheels.
+"""NVIDIA's own wheels contain everything that the code uses of TensorRT and of the driver.
 
 The Python bindings of several versions of TensorRT are real; the libraries that they load are
 stubs whose functions return nothing, as on a machine where CUDA does not start. Of the driver
@@ -122,7 +122,7 @@ def compiler():
 
 
 def installed(wheel):
-    """The folder of a wheel without what it depends on."""
+    """Install a wheel without its dependencies and return its folder."""
     folder = FOLDER / wheel
     if not folder.is_dir():
         FOLDER.mkdir(exist_ok=True)
@@ -140,7 +140,7 @@ def installed(wheel):
 
 @pytest.fixture(scope="module")
 def stubs(tmp_path_factory, compiler):
-    """A folder with stubs of TensorRT's libraries."""
+    """Write a folder with stubs of TensorRT's libraries."""
     folder = tmp_path_factory.mktemp("stubs")
     (folder / "stub.c").write_text(STUB)
     for library in ("nvinfer", "nvonnxparser", "nvinfer_plugin"):
@@ -168,7 +168,7 @@ def test_the_bindings_have_what_is_used(version, stubs):
 
 
 def kind_of(parameter):
-    """The type of a parameter of a C declaration, as ctypes passes it."""
+    """Return the ctypes type of a parameter of a C declaration."""
     words = parameter.replace("const", "").split()[:-1]
     if "*" in parameter or words[0] in (
         "CUcontext",

@@ -1,4 +1,4 @@
-"""Engines of TensorRT-RTX, built without a GPU, and what is said when one cannot be built."""
+"""TensorRT-RTX builds engines without a GPU, and failed builds explain themselves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 
 def make_model(operator, *, weight_shape, shape=(1, 4, 8, 8), outputs=(1, 4, 8, 8), **attributes):
-    """One node with a weight, of shapes that fit; serialised."""
+    """Serialize a model of one node with a weight, whose shapes fit."""
     weight = np.random.default_rng(0).normal(size=weight_shape).astype(np.float32)
     graph = helper.make_graph(
         [helper.make_node(operator, ["x", "w"], ["y"], name="layer7", **attributes)],
@@ -126,7 +126,7 @@ def test_rtx_has_no_timing_cache(rtx, tmp_path):
 
 @pytest.fixture
 def tensorrt10(rtx):
-    """The path of TensorRT 10, on the bindings of TensorRT-RTX, which are nearly the same."""
+    """Emulate TensorRT 10 with the bindings of TensorRT-RTX, which are nearly the same."""
     return replace(rtx, name="tensorrt", version="10.3.0")
 
 
@@ -140,7 +140,7 @@ def test_a_timing_cache_is_made_and_used_again(tensorrt10, tmp_path):
 
 
 def grid_sample(mode: str, opset: int) -> bytes:
-    """One GridSample; serialised."""
+    """Serialize a model of one GridSample."""
     graph = helper.make_graph(
         [helper.make_node("GridSample", ["x", "grid"], ["y"], mode=mode, padding_mode="zeros")],
         "graph",

@@ -1,4 +1,4 @@
-"""An engine is built once, however many processes want it, and a bad one is never handed out."""
+"""Concurrent processes build an engine only once, and a bad engine is never returned."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def load(folder, *arguments, **more):
 
 
 class Builder:
-    """Counts its builds; each gives other bytes."""
+    """Counts its builds, each of which yields different bytes."""
 
     def __init__(self):
         self.count = 0
@@ -75,7 +75,7 @@ def forget_sidecar(path):
 
 
 def put_foreign_one(path):
-    """One for another GPU, sidecar and all, under the name of ours."""
+    """Store an engine of another GPU, with its sidecar, under the name of ours."""
     other = replace(ORIN, gpu="Xavier", compute_capability="7.2")
     write_engine(path, b"foreign", other, seconds=0)
 

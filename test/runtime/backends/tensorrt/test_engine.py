@@ -1,4 +1,4 @@
-"""What a loaded engine asks of TensorRT, on a strict stand-in for its Python module."""
+"""A loaded engine makes the right calls to a strict fake of TensorRT's Python module."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Logger:
 
 
 class RuntimeCache:
-    """Knows the kernels of one GPU; a run compiles one."""
+    """Holds the kernels of one GPU; a run compiles one."""
 
     def __init__(self):
         self.kernels = b""

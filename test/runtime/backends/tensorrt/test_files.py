@@ -1,4 +1,4 @@
-"""Engines are loaded only if their sidecar, ours, vouches for every byte and for this GPU."""
+"""An engine is loaded only if its sidecar vouches for every byte and for this GPU."""
 
 from __future__ import annotations
 

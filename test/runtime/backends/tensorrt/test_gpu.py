@@ -1,4 +1,4 @@
-"""The GPU that was named is the one that is used, and what is known of it is true."""
+"""The selected GPU is the one that is used, and its description is correct."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_gpu_that_is_not_there_is_named(fake):
 
 @pytest.mark.parametrize("cores, flags", [(6, 4), (7, 0)])
 def test_a_thread_that_waits_sleeps_where_cores_are_few(fake, monkeypatch, cores, flags):
-    """4 is CU_CTX_SCHED_BLOCKING_SYNC; otherwise the driver spins, which answers sooner."""
+    """4 is CU_CTX_SCHED_BLOCKING_SYNC; otherwise the driver spins, which responds sooner."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
     cuda = Cuda()
     assert fake.fake_context_flags() == flags
@@ -38,7 +38,7 @@ def test_a_thread_that_waits_sleeps_where_cores_are_few(fake, monkeypatch, cores
 
 
 def test_work_of_another_thread_goes_to_the_gpu_that_was_named(fake):
-    """The current GPU belongs to the thread: a new one has none, which the runtime takes for 0."""
+    """A new thread has no current GPU, which the runtime takes for GPU 0."""
     seen = []
 
     def work():
@@ -75,7 +75,7 @@ def test_an_engine_is_built_on_the_gpu_that_it_is_for(fake, tiny_bundle, monkeyp
 
 
 def test_engines_are_freed_on_their_own_gpu(fake, tiny_bundle):
-    """By whichever thread closes the backend."""
+    """This holds whichever thread closes the backend."""
     image = EngineTensor((1, 32, 40, 3), np.dtype(np.uint8))
     freed_on = []
 
