@@ -1,4 +1,4 @@
-"""Simulated data: the same seed gives the same bytes, and annotations say what is seen."""
+"""The same seed simulates the same bytes, and annotations describe what is visible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects placed by depth, against where the physics engine says that they are."""
+"""Objects are located by depth where the physics engine has placed them."""
 
 from __future__ import annotations
 
