@@ -1,4 +1,4 @@
-"""A depth camera beside the client's camera, and a scene whose depth is known."""
+"""Provide a depth camera for the client's camera, and a scene of known depth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOCAL, CENTRE = 250.0, 128.0
 
 
 class DepthCamera:
-    """Publishes depth and calibration beside the client's images."""
+    """Publishes depth and calibration along with the client's images."""
 
     def __init__(self, client) -> None:
         self.client = client

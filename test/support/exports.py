@@ -1,4 +1,4 @@
-"""Pictures and files of a small export: one square, in every form."""
+"""Write the pictures and files of a small export: one square, in every form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The masks of messages on their whole image."""
+"""Expand the masks of messages to their whole image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from yolact_ros.ros.messages.masks import mask_from_message
 
 
 def full_mask_from_message(instance: Instance, height: int, *, width: int) -> np.ndarray:
-    """(height, width) bool; a region that reaches beyond the image does not fit."""
+    """Return the (height, width) bool mask; fail if its region exceeds the image."""
     roi = instance.roi
     full = np.zeros((height, width), bool)
     rows = slice(roi.y_offset, roi.y_offset + roi.height)

@@ -1,4 +1,4 @@
-"""Damage to files, drawn with a seed: what the tests of `test/attack` feed to the readers."""
+"""Damage files at random, from a seed, for the tests in `test/attack`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VALUES: list[Any] = [
 
 
 def places(value: Any, path: tuple = ()) -> list[tuple]:
-    """Every place in nested lists and mappings, the outermost left out."""
+    """Return every position in nested lists and mappings, except the outermost."""
     items = (
         value.items()
         if isinstance(value, dict)
@@ -58,7 +58,7 @@ def mutate_json(value: Any, random: np.random.Generator, *, changes: int = 2) ->
 
 
 def mutate_bytes(content: bytes, random: np.random.Generator) -> bytes:
-    """Copy bytes with some flipped, zeroed, removed, inserted, or with the end cut off."""
+    """Copy bytes with some flipped, zeroed, removed or inserted, or with the end cut off."""
     data = bytearray(content)
     for _ in range(int(random.integers(1, 4))):
         place = int(random.integers(max(len(data), 1)))

@@ -31,13 +31,13 @@ def main() -> None:
 
 
 def name_of(path: Path) -> str:
-    """`lifecycle/__init__.py` to `rclpy.lifecycle`."""
+    """Return the module of a file: `rclpy.lifecycle` for `lifecycle/__init__.py`."""
     parts = [part for part in path.with_suffix("").parts if part != "__init__"]
     return ".".join(["rclpy", *parts])
 
 
 def names_of(tree: ast.Module) -> dict[str, Any]:
-    """Public names of a module."""
+    """Return the public names of a module."""
     names: dict[str, Any] = {}
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)) and node in tree.body:
@@ -59,7 +59,7 @@ def names_of(tree: ast.Module) -> dict[str, Any]:
 
 
 def parameters_of(function: ast.FunctionDef) -> list[str]:
-    """Names of a function's parameters; `*` and `**` stand for any."""
+    """Return the names of a function's parameters; `*` and `**` accept any."""
     given = function.args
     names = [a.arg for a in [*given.posonlyargs, *given.args, *given.kwonlyargs]]
     names += ["*"] if given.vararg else []

@@ -1,4 +1,4 @@
-"""What the authors' programs computed: `test/data`, which its README explains."""
+"""Read what the authors' programs computed: `test/data`, which its README explains."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ DATA = Path(__file__).resolve().parents[1] / "data"
 
 
 def description(case: str) -> dict[str, Any]:
-    """How the weights of a case are drawn, and which picture it saw."""
+    """Return how the weights of a case are drawn, and which picture it uses."""
     return json.loads((DATA / "parity" / f"{case}.json").read_text())
 
 
 def arrays(case: str) -> dict[str, np.ndarray]:
-    """The recorded arrays; each name ends in the steps by which it was subsampled."""
+    """Return the recorded arrays; each name ends in the steps by which it was subsampled."""
     with np.load(DATA / "parity" / f"{case}.npz") as file:
         return dict(file)
 
 
 def picture(case: str) -> np.ndarray:
-    """The picture of a case, (height, width, 3) uint8 BGR."""
+    """Return the picture of a case, (height, width, 3) uint8 BGR."""
     return cv2.imread(str(DATA / "parity" / description(case)["image"]))
 
 
 @functools.cache
 def official_shapes() -> dict[str, dict[str, list[int]]]:
-    """Of each configuration of the authors: the names and shapes of its state dict."""
+    """Return the names and shapes of the state dict of each official configuration."""
     return json.loads(gzip.decompress((DATA / "official_entries.json.gz").read_bytes()))
 
 
 def official_weights(case: str) -> dict[str, Any]:
-    """The state dict that the authors' program loaded in a case."""
+    """Return the state dict that the authors' program loaded in a case."""
     from seeded_weights import seeded_weights
 
     facts = description(case)

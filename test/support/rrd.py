@@ -1,4 +1,4 @@
-"""Recordings of the Rerun viewer, read by its own program."""
+"""Read recordings of the Rerun viewer with its own program."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def show(recording: Path, entity: str = "") -> str:
-    """Everything that a recording holds so far, or what it holds of one entity, as text."""
+    """Return as text everything that a recording contains so far, optionally of one entity."""
     return _rerun("print", "-vvv", *(["--entity", entity] if entity else []), recording).stdout
 
 
 def verify(recording: Path) -> None:
-    """Fail unless the recording is sound."""
+    """Fail unless the recording is valid."""
     result = _rerun("verify", recording)
     assert result.returncode == 0, result.stderr
 

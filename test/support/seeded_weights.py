@@ -1,4 +1,4 @@
-"""Checkpoints in the authors' layout with seeded values, for the recorded parity cases.
+"""Create checkpoints in the authors' layout with seeded values, for the recorded parity cases.
 
 The authors' programs ran once with these weights, and `test/data/parity` holds what they computed.
 Each entry has its own generator, seeded with its name, so the order of entries has no effect; a

@@ -1,4 +1,4 @@
-"""Graphs of four variants, small enough to export and compile in a test; needs torch and onnx."""
+"""Export graphs of four variants, small enough for a test; requires torch and onnx."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ GRAPHS = [
 
 
 def graph_exporter() -> Callable[[str, str], bytes]:
-    """Return a function from a variant and a graph's name to its float32 ONNX model.
+    """Return a function that exports a graph of a variant as a float32 ONNX model.
 
     Each graph is exported once. Offsets of deformable layers are not zero.
     """

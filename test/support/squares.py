@@ -1,4 +1,4 @@
-"""A tiny bundle whose network finds coloured rectangles, and variants that fail or take long."""
+"""Write a tiny bundle that finds coloured rectangles, and variants that fail or take long."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def write_squares(folder: Path, graph: str, *, form: str = "dense", batch: int =
 
 
 def for_batches(model, count: int):
-    """The model of one image as often as a batch has images; every output has them in front."""
+    """Repeat the model for each image of a batch; every output gets a batch dimension."""
     import numpy as np
     from onnx import compose, helper, numpy_helper
 
@@ -121,7 +121,7 @@ def for_batches(model, count: int):
 
 
 def graph_that_looks_at_its_first_sample(nodes: str) -> str:
-    """`SQUARES_GRAPH` with nodes that make the number `nothing` of `first_sample`, an int64."""
+    """Add nodes that compute the int64 `nothing` from `first_sample` to `SQUARES_GRAPH`."""
     return SQUARES_GRAPH.replace(
         "boxes = Div (corners_by_prior, side)",
         f"""flat_shape = Constant <value_ints = [-1]> ()
@@ -136,7 +136,7 @@ def graph_that_looks_at_its_first_sample(nodes: str) -> str:
 
 
 def slow_graph(is_slow: str) -> str:
-    """A network that multiplies large matrices where `is_slow` makes 1 of `first_sample`."""
+    """Add a product of large matrices where `is_slow` makes 1 of `first_sample`."""
     return graph_that_looks_at_its_first_sample(
         f"""one_int = Constant <value_int = 1> ()
     largest = Constant <value_int = 255> ()
