@@ -1,4 +1,4 @@
-"""Random changes of samples: boxes and masks move with the pixels."""
+"""Boxes and masks move with the pixels when samples are augmented."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUIET = AugmentConfig(
 
 
 def sample_of(*rectangles, size=(120, 160)):
-    """Red rectangles on black, each an instance."""
+    """Return red rectangles on black, each an instance."""
     image = np.zeros((*size, 3), np.uint8)
     masks = np.zeros((len(rectangles), *size), np.uint8)
     for mask, (x1, y1, x2, y2) in zip(masks, rectangles, strict=True):

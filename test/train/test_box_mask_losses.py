@@ -1,4 +1,4 @@
-"""Masks learnt from boxes: hand numbers, slow loops, and a disc found inside its box."""
+"""Losses for boxes without masks match hand numbers and slow loops, and a disc is learnt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped recipes, and how a recipe follows the size of the batch."""
+"""The shipped recipes are valid, and recipes adapt to the batch size."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_small_recipe_learns_from_a_pretrained_backbone():
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    """Of a small network of one's own."""
+    """Save a checkpoint of a small custom network."""
     path = tmp_path_factory.mktemp("own") / "last.pth"
     config = replace(TABLETOP_MODEL, classes=("bolt", "nut"), channels=8, num_prototypes=4)
     save_checkpoint(path, Yolact(config))

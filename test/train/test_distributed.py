@@ -1,4 +1,4 @@
-"""Two processes under torchrun, on one node or two, train as one does with the same batches."""
+"""Two torchrun processes, on one node or two, train as one process does with the same batches."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TINY = replace(
 
 
 def start(options: list[str], words: list[str]) -> subprocess.Popen[bytes]:
-    """Start `yolact train` under torchrun, as the leader of its processes."""
+    """Start `yolact train` under torchrun, in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *options]
         + ["-m", "yolact_ros.cli.main", "train", *words],
@@ -63,7 +63,7 @@ def start_two_nodes(words: list[str]) -> list[subprocess.Popen[bytes]]:
 
 
 def wait(*agents: subprocess.Popen[bytes]) -> list[int]:
-    """Wait until all have ended by themselves; gives their exit statuses."""
+    """Wait until all have ended by themselves; return their exit statuses."""
     try:
         return [agent.wait(timeout=300) for agent in agents]
     finally:
@@ -71,7 +71,7 @@ def wait(*agents: subprocess.Popen[bytes]) -> list[int]:
 
 
 def end(*agents: subprocess.Popen[bytes]) -> None:
-    """Kill agents and their processes, which torchrun puts into groups of their own."""
+    """Kill the agents and their processes, which torchrun puts into groups of their own."""
     for agent in agents:
         groups = [agent.pid]
         for task in Path(f"/proc/{agent.pid}/task").glob("*/children"):

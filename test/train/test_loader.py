@@ -1,4 +1,4 @@
-"""The sequence of training samples: seeded, the same from any place on, fair to rare classes."""
+"""Training samples come in a seeded order that can start anywhere and favours rare classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLAIN = AugmentConfig(expand_probability=0.0, crop_probability=0.0)
 
 @pytest.fixture
 def stream_of(tmp_path):
-    """Makes the stream of pictures that show the given categories (1 bolt, 2 nut)."""
+    """Create the stream of pictures that show the given categories (1 bolt, 2 nut)."""
 
     def make(*shown, threshold=0.0, seed=0, keep_empty=False):
         images, annotations = [], []

@@ -1,4 +1,4 @@
-"""The losses: against the reference's numbers, slow loops, and the empty case."""
+"""The losses match the reference's numbers and slow loops, even without any instance."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LETTERS = dict(zip(LOSS_NAMES, "BCMSI", strict=False))  # the reference has no b
 
 @pytest.fixture(scope="module")
 def reference():
-    """Runs a recorded case once: golden arrays, our losses and the norms of our gradients."""
+    """Run a recorded case once: return its arrays, our losses and the norms of our gradients."""
 
     @functools.cache
     def run(case):

@@ -1,4 +1,4 @@
-"""Matching of instances to priors: a hand-made case, the rules one by one, and the reference."""
+"""Instances are matched to priors as by hand, by each rule alone, and as in the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's folder: nobody's work is overwritten, and a run goes on as if nothing had happened."""
+"""A run never overwrites other results, and resumes as if it had not been interrupted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def recipe(pictures, tmp_path):
-    """Writes a recipe of a tiny network; gives its path."""
+    """Write a recipe of a tiny network; return its path."""
 
     def write(**changes):
         annotations, images = map(str, pictures)
@@ -204,7 +204,7 @@ def test_a_full_disk_is_reported_and_keeps_earlier_files(recipe, tmp_path):
 
 
 def test_a_picture_of_twelve_megapixels_and_many_objects_stays_small(tmp_path):
-    """Peak memory of loading and augmenting one, in a process of its own."""
+    """Peak memory is measured while one sample is loaded and augmented in its own process."""
     cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((3000, 4000, 3), np.uint8))
     angles = np.linspace(0, 2 * np.pi, 30, endpoint=False)
     circle = np.stack([np.cos(angles), np.sin(angles)], 1) * 200

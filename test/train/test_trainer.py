@@ -1,4 +1,4 @@
-"""The training loop: it learns, resumes to the same numbers, and stops when it must."""
+"""The training loop learns, resumes to the same numbers, and stops when it must."""
 
 from __future__ import annotations
 
@@ -340,9 +340,9 @@ def test_parts_that_are_not_trained_have_to_come_from_the_checkpoint(config, tmp
     other = replace(TINY, classes=("square", "cup"))
     Trainer(replace(config, model=other), tmp_path / "first").run(until=1)
     config = replace(config, start_from=str(first))
-    words = r"head\.class_logits\.weight.*would stay random.*variant: checkpoint"
+    message = r"head\.class_logits\.weight.*would stay random.*variant: checkpoint"
     for settings in ({"frozen": ("head",)}, {"trained": ("protonet",)}):
-        with pytest.raises(ConfigError, match=words):
+        with pytest.raises(ConfigError, match=message):
             Trainer(replace(config, **settings), tmp_path / "second")
     Trainer(replace(config, frozen=("protonet",)), tmp_path / "third")
     Trainer(replace(config, model=other, frozen=("head",)), tmp_path / "fourth")

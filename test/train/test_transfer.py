@@ -1,4 +1,4 @@
-"""A run that starts from a checkpoint of a like network: what it takes, and what it says."""
+"""A run that starts from another network's checkpoint takes what fits and reports the rest."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def checkpoint(tmp_path_factory):
 
 
 def filled(config, checkpoint):
-    """A network started from the checkpoint, its values before, and the account."""
+    """Return a network started from the checkpoint, its earlier values, and the account."""
     torch.manual_seed(2)
     model = Yolact(config)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

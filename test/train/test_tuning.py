@@ -1,4 +1,4 @@
-"""What is found out before a run: precision, batch size and learning rate."""
+"""Precision, batch size and learning rate are tuned before a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keyframes made from stills: the true motion leads from each pixel to where it was."""
+"""The true motion of keyframes made from stills leads from each pixel to where it was."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STILL = MotionConfig(shift=0, rotation=0, zoom=0, tilt=0, instance_probability=0
 
 
 def smooth_sample(masks: int = 2) -> Sample:
-    """A smooth picture with two rectangles of other colours."""
+    """Return a smooth picture with two rectangles of other colours."""
     rows, columns = np.mgrid[0:90, 0:120]
     image = np.stack([2 * columns, 2 * rows, columns + rows], axis=-1).astype(np.uint8)
     boxes = np.array([[15, 20, 45, 50], [70, 30, 100, 70]], np.float32)[:masks]
@@ -35,7 +35,7 @@ def smooth_sample(masks: int = 2) -> Sample:
 
 
 def fetch(still, sample):
-    """The keyframe's colours where the flow says that each pixel was, float32."""
+    """Sample the keyframe's colours where the flow says that each pixel was, float32."""
     height, width = sample.image.shape[:2]
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height))).astype(np.float32)
     x, y = still.flow + grid
