@@ -1,4 +1,4 @@
-"""The page, asked over HTTP as a browser asks it."""
+"""The page answers HTTP requests like those of a browser."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def picture(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page():
-    """Address of a page in a process of its own: Gradio leaves its event loops open."""
+    """Serve a page in a separate process, because Gradio leaves its event loops open."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -76,7 +76,7 @@ def _post(url, body, kind="application/json"):
 
 
 def _ask(page, name, picture, *values):
-    """Send a picture to one function of the page; what it gives, as a browser receives it."""
+    """Send a picture to one function of the page; return the answer as a browser receives it."""
     part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
     body = part + picture.read_bytes() + b"\r\n--x--\r\n"
     (path,) = _post(f"{page}/gradio_api/upload", body, "multipart/form-data; boundary=x")

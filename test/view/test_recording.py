@@ -1,4 +1,4 @@
-"""Recordings for the Rerun viewer."""
+"""Results are recorded for the Rerun viewer."""
 
 from __future__ import annotations
 
