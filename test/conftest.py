@@ -1,4 +1,4 @@
-"""What several tests need: a backend of plain arrays, a tiny bundle."""
+"""Provide fixtures for several test folders: a backend of plain arrays and tiny bundles."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TINY_RESCORED = ModelConfig(
 
 
 class FakeBackend:
-    """Answers with arrays, or with what a function makes of the inputs; remembers its inputs."""
+    """Returns given arrays, or computes them from the inputs by a function; records its inputs."""
 
     on_gpu = False
 
@@ -57,7 +57,7 @@ class FakeBackend:
 
 
 def host_outputs(boxes, class_scores, *, prototypes, coefficients=None):
-    """What the graph `detect` gives; coefficients are 1 unless given."""
+    """Return the outputs of the graph `detect`; coefficients default to 1."""
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
     if coefficients is None:
         coefficients = np.ones((len(boxes), prototypes.shape[2]))
@@ -75,7 +75,7 @@ def describe(model, *, form="dense", max_detections=100):
 
 @pytest.fixture
 def tiny_bundle(tmp_path):
-    """A bundle whose `detect` finds one cup and one spoon; its prototype is the blue channel.
+    """Write a bundle that finds one cup and one spoon; its prototype is the blue channel.
 
     The mask is set where the image is blue: sigmoid((blue - 100) / 10).
     """
@@ -94,7 +94,7 @@ def tiny_bundle(tmp_path):
 
 @pytest.fixture
 def tiny_video_bundle(tmp_path):
-    """`tiny_bundle` for video; its features, which are all 1, have no part in the result."""
+    """Write `tiny_bundle` for video; its features are all 1 and do not affect the result."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     features = {"x4": [1, 1, 2, 3], "x5": [1, 1, 1, 2]}
@@ -115,7 +115,7 @@ def tiny_video_bundle(tmp_path):
 
 @pytest.fixture
 def tiny_learned_bundle(tmp_path):
-    """`tiny_video_bundle` with a learned warp as well."""
+    """Write `tiny_video_bundle` with a learned warp as well."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     features = {"x4": [1, 1, 2, 3], "x5": [1, 1, 1, 2], "lateral": [1, 1, 4, 5]}
@@ -137,7 +137,7 @@ def tiny_learned_bundle(tmp_path):
 
 
 def detect_model(onnx, *, takes=types.MappingProxyType({}), leaves=types.MappingProxyType({})):
-    """The graph `detect`, with more inputs, or with more outputs of ones; name to shape."""
+    """Build the graph `detect`, optionally with further inputs, and outputs of ones, by shape."""
     from onnx import TensorProto, helper, numpy_helper
 
     constants = {
@@ -182,7 +182,7 @@ def detect_model(onnx, *, takes=types.MappingProxyType({}), leaves=types.Mapping
 
 @pytest.fixture
 def tiny():
-    """Fakes and descriptions of this module; tests cannot import their neighbours."""
+    """Return this module's fakes and descriptions, because tests cannot import a conftest."""
     return types.SimpleNamespace(
         TINY=TINY,
         TINY_RESCORED=TINY_RESCORED,
@@ -194,7 +194,7 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory) -> tuple[Path, Path]:
-    """Twelve pictures with a red square and a blue disc each: annotation file and folder."""
+    """Write twelve pictures, each with a red square and a blue disc, and their annotations."""
     folder = tmp_path_factory.mktemp("data")
     random = np.random.default_rng(0)
     images, annotations = [], []

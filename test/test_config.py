@@ -1,4 +1,4 @@
-"""Configuration: what is refused and with which words, and the round trip through plain values."""
+"""Configurations refuse bad values with clear messages and survive a round trip through JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""README and documentation: code runs as it stands, commands exist, links lead somewhere."""
+"""The documentation is correct: its code runs, its commands exist, its links lead somewhere."""
 
 from __future__ import annotations
 

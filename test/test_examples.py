@@ -1,4 +1,4 @@
-"""The programs of `examples/`, each run as a user runs it."""
+"""The programs in `examples/` run as a user runs them."""
 
 from __future__ import annotations
 

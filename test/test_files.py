@@ -1,4 +1,4 @@
-"""Files that take their names in one step, and what killed processes leave."""
+"""Files get their names atomically, and killed processes leave nothing that does harm."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ with scratch_beside(Path(sys.argv[1])):
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that writes `tmp_path / "a"`, and its folder, which looks old."""
+    """Start a process that writes `tmp_path / "a"`; return it and its folder, made to look old."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path / "a")], stdout=subprocess.PIPE
     )

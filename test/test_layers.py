@@ -1,4 +1,4 @@
-"""Imports go in one direction only: the sources follow the table of ARCHITECTURE.md."""
+"""Imports go in one direction: the sources follow the table in ARCHITECTURE.md."""
 
 from __future__ import annotations
 
@@ -98,12 +98,12 @@ def sources() -> list[Path]:
 
 
 def name_of(path: Path) -> str:
-    """`runtime/masks` for the module's file; `runtime` for the file of its package."""
+    """Return `runtime/masks` for the module's file, and `runtime` for its package's."""
     return path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("__init__").strip("/")
 
 
 def imports_of(path: Path, *, module_level: bool = False) -> Iterator[str]:
-    """Dotted names that a file imports; `a.b` for `from a import b` in case b is a module."""
+    """Return the imported dotted names; `a.b` for `from a import b` in case b is a module."""
     tree = ast.parse(path.read_text())
     for node in tree.body if module_level else ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -115,7 +115,7 @@ def imports_of(path: Path, *, module_level: bool = False) -> Iterator[str]:
 
 
 def split(names: Iterator[str]) -> tuple[set[str], set[str]]:
-    """Imported modules of the package as paths, and the top names of third parties."""
+    """Split imports into modules of the package, as paths, and top names of third parties."""
     ours, others = set(), set()
     for name in names:
         top, _, rest = name.partition(".")

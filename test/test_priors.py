@@ -1,4 +1,4 @@
-"""Prior boxes against hand-made numbers, and the coding of boxes as a round trip."""
+"""Priors match hand-made numbers, and encoded boxes survive a round trip."""
 
 from __future__ import annotations
 
