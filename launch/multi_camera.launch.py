@@ -1,4 +1,4 @@
-"""Launch one node with one model for several cameras, e.g. with results on /yolact/front/...
+"""Launch one node with one model for several cameras, e.g. with results on `/yolact/front/...`.
 
 ros2 launch yolact_ros multi_camera.launch.py cameras:='[front, rear]' images:={camera}/image_raw
 """

@@ -1,4 +1,4 @@
-"""The node: instances of the objects in a camera's images.
+"""Launch the node for one camera.
 
 ros2 launch yolact_ros yolact.launch.py camera:=realsense
 ros2 launch yolact_ros yolact.launch.py image:=/camera/image_raw

@@ -284,12 +284,12 @@ def build_env():
     return env
 
 
-def digest(files, words):
-    """Return the SHA-256 of the names and content of `files` and of `words`."""
+def digest(files, extra):
+    """Return the SHA-256 of the names and content of `files` and of the strings `extra`."""
     total = hashlib.sha256()
     for path in files:
         total.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
-    for word in words:
+    for word in extra:
         total.update(f"{word}\0".encode())
     return total.hexdigest()
 

@@ -146,7 +146,7 @@ def replace_file(path: Path, content: bytes | Callable[[IO[bytes]], Any]) -> Non
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Write a file, whose folder is made if necessary.
+    """Write a file and create its folder if necessary.
 
     Raises:
         DatasetError: it cannot be written.

@@ -55,7 +55,7 @@ class Stream:
         tracker: TrackerConfig,
         postprocess: PostprocessConfig,
     ) -> None:
-        """Create a stream without memory.
+        """Create a stream that has not seen any images.
 
         Raises:
             ConfigError: the model does not support these settings.

@@ -230,7 +230,7 @@ def _video_length(path: Path) -> int:
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write an image file in the format of its suffix; its folder is made if necessary.
+    """Write an image file in the format of its suffix; create its folder if necessary.
 
     Raises:
         DatasetError: it cannot be written.
