@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -114,6 +115,39 @@ def test_messages_that_troubleshooting_quotes_are_those_of_the_node():
     for message in quoted:
         for part in message.split("…"):
             assert part.strip(" ,;:.") in source, message
+
+
+def logged_by_the_node():
+    """Yield file and text of each literal warning, error and finding; "…" replaces values."""
+    others = {"soak", "benchmark", "demo", "rerun_bridge.py"}
+    for path in (ROOT / "yolact_ros").rglob("*.py"):
+        parts = path.relative_to(ROOT / "yolact_ros").parts
+        if parts[0] not in ("ros", "runtime") or others & {*parts}:
+            continue  # not in the node
+        for node in ast.walk(ast.parse(path.read_text())):
+            message = None
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                if node.func.attr in ("warning", "error", "fatal") and node.args:
+                    message = node.args[0]
+            elif isinstance(node, ast.Tuple) and len(node.elts) == 2:
+                if getattr(node.elts[0], "id", "") in ("WARN", "ERROR", "STALE", "level"):
+                    message = node.elts[1]
+            values = message.values if isinstance(message, ast.JoinedStr) else [message]
+            texts = [each.value for each in values if isinstance(each, ast.Constant)]
+            text = " ".join(re.sub(r"%[sr]", "…", "…".join(texts)).split())
+            if re.search(r"\w", text):
+                yield path.name, text
+
+
+def test_troubleshooting_has_an_entry_for_every_warning_and_error_of_the_node():
+    page = " ".join((ROOT / "docs" / "troubleshooting.md").read_text().split())
+    entries = [
+        ".*".join(re.escape(part.strip(" ,;:.")) for part in entry.split("…"))
+        for entry in re.findall(r'\*\*"([^"]+)"', page)
+    ]
+    messages = list(logged_by_the_node())
+    assert len(messages) > 20
+    assert not [each for each in messages if not any(re.search(e, each[1]) for e in entries)]
 
 
 def test_every_file_that_states_the_version_states_the_same():
