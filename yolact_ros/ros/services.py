@@ -143,8 +143,10 @@ class Services:
             name = self._node.get_fully_qualified_name()
             return Segment.Response(success=False, message=NOT_ACTIVE.format(name=name))
         if mailbox.is_full:
-            words = f"{MOST_WAITING} images are already waiting; retry when one has been answered."
-            return Segment.Response(success=False, message=words)
+            message = (
+                f"{MOST_WAITING} images are already waiting; retry when one has been answered."
+            )
+            return Segment.Response(success=False, message=message)
         question = SegmentRequest(request.image, partial(wake_executor, self._node))
         self._waiting.add(question)
         try:

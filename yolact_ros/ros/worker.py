@@ -253,8 +253,10 @@ class Worker:
             try:
                 job.pipeline.publish_stats(result, times, counts=counts)
             except Exception:  # noqa: BLE001 - the image itself was published
-                words = f"Statistics could not be published:\n{traceback.format_exc()}"
-                self._logger.error(words, throttle_duration_sec=THROTTLE_S)
+                self._logger.error(
+                    f"Statistics could not be published:\n{traceback.format_exc()}",
+                    throttle_duration_sec=THROTTLE_S,
+                )
 
     @contextlib.contextmanager
     def _counting(self, mailbox: Mailbox[CameraFrame], pipeline: Pipeline) -> Iterator[None]:
@@ -290,11 +292,12 @@ class Worker:
 
     def _note_failure(self, error: Exception, limit: int) -> None:
         known = isinstance(error, YolactError)
-        words = str(error) if known else traceback.format_exc()
+        reason = str(error) if known else traceback.format_exc()
         self._failures += 1
         if limit and self._failures >= limit:
             self._on_broken(
-                f"The model failed on {self._failures} consecutive images. The last error: {words}"
+                f"The model failed on {self._failures} consecutive images. The last error: "
+                f"{reason}"
             )
             return
-        self._logger.error(f"An image failed: {words}", throttle_duration_sec=THROTTLE_S)
+        self._logger.error(f"An image failed: {reason}", throttle_duration_sec=THROTTLE_S)
