@@ -279,8 +279,6 @@ def plan(*addresses: object, out: Path, settings=None):
 @pytest.mark.parametrize(
     "words, reason",
     [
-        (["--gpus", "nan"], "must be 0 to 10000"),
-        (["--workers", "9" * 20], "must be 0 to 10000"),
         (["--address", "127.0.0.1:1"], "cannot be reached at 127.0.0.1:1"),
         (["--address", "x"], "cannot be reached at x"),
     ],
@@ -292,6 +290,14 @@ def test_workers_that_cannot_be_had_are_refused(
     start = ["batch", str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
     assert main([*start, "--model", str(tiny_bundle.folder), *words]) == 1
     assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--gpus", "nan"], ["--workers", "9" * 20]])
+def test_impossible_numbers_of_workers_are_refused(capsys, words):
+    with pytest.raises(SystemExit) as ended:
+        main(["batch", "a.png", "-o", "out", *words])
+    assert ended.value.code == 2
+    assert "from 0 to 10000" in capsys.readouterr().err
 
 
 def test_a_place_where_nothing_can_be_written_is_named_before_the_work(

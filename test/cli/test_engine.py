@@ -128,7 +128,6 @@ def test_a_tampered_engine_is_built_again(bundle, capsys):
     [
         (["--target", "8.7"], "does not support compute capability 8.7; expected some of: 7.5"),
         (["--target", ","], "expected some of"),
-        (["--workspace", "0"], "--workspace is 0"),
     ],
 )
 def test_impossible_options_are_reported(bundle, capsys, options, message):
@@ -136,6 +135,13 @@ def test_impossible_options_are_reported(bundle, capsys, options, message):
     error = capsys.readouterr().err
     assert re.search(message, error), error
     assert list(bundle.folder.glob("*.engine")) == []
+
+
+def test_a_workspace_of_no_memory_is_refused(bundle, capsys):
+    with pytest.raises(SystemExit) as ended:
+        engine(bundle, "--workspace", "0")
+    assert ended.value.code == 2
+    assert "--workspace: '0' is not an integer" in capsys.readouterr().err
 
 
 def test_a_machine_without_a_gpu_gets_an_error(bundle, capsys, monkeypatch):

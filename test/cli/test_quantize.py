@@ -41,8 +41,10 @@ def test_a_folder_without_images_is_refused(tiny, tmp_path):
 )
 def test_a_number_out_of_range_is_named(tmp_path, capsys, flag, value):
     words = ["--images", str(tmp_path), "-o", str(tmp_path / "int8"), f"--{flag}={value}"]
-    assert main(["quantize", "tabletop", *words]) == 1
-    assert f"--{flag} is {value}; expected" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["quantize", "tabletop", *words])
+    assert ended.value.code == 2
+    assert f"--{flag}: '{value}' is not a" in capsys.readouterr().err
 
 
 def test_the_shipped_model_is_quantized_where_torch_is_not_installed(tmp_path):

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from yolact_ros.cli.settings import add_postprocess_arguments, read_postprocess_settings
+from yolact_ros.cli.inference import add_segmenter_arguments, read_postprocess
 from yolact_ros.config import REFERENCE_POSTPROCESS, PostprocessConfig
 from yolact_ros.errors import ConfigError
 
@@ -13,8 +13,8 @@ DEFAULTS = PostprocessConfig(score_threshold=0.2)
 
 def settings(*words):
     parser = argparse.ArgumentParser()
-    add_postprocess_arguments(parser, DEFAULTS)
-    return read_postprocess_settings(parser.parse_args(words), DEFAULTS)
+    add_segmenter_arguments(parser, DEFAULTS)
+    return read_postprocess(parser.parse_args(words), DEFAULTS)
 
 
 def test_without_flags_the_defaults_hold():

@@ -130,5 +130,7 @@ def test_the_command_measures_post_processing_without_a_model(tmp_path, capsys):
 
 
 def test_no_frames_are_reported(capsys):
-    assert main(["benchmark", "--frames", "0"]) == 1
-    assert "--frames is 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["benchmark", "--frames", "0"])
+    assert ended.value.code == 2
+    assert "--frames: '0' is not an integer from 1 to 1000000" in capsys.readouterr().err

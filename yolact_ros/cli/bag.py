@@ -8,18 +8,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_ros.cli.inference import (
-    add_model_argument,
-    add_segmenter_arguments,
-    add_stream_arguments,
-    open_segmenter,
-)
+from yolact_ros.cli.inference import add_inference_arguments, open_segmenter
 from yolact_ros.cli.settings import read_settings
+from yolact_ros.cli.values import FLAG
 from yolact_ros.config import KeyframeConfig, TrackerConfig
 from yolact_ros.errors import ConfigError
 
 if TYPE_CHECKING:
-    from yolact_ros.bag.segmented_bag import BagOptions, BagReport
+    from yolact_ros.bag.segmented_bag import BagOptions
 
 SHOWN_FAILURES = 5
 
@@ -37,39 +33,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "storage of IN",
     )
     add_bag_arguments(parser)
-    add_model_argument(parser)
-    add_segmenter_arguments(parser)
-    add_stream_arguments(parser)
+    add_inference_arguments(parser)
 
 
 def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that `read_bag_options` reads, except those of `add_stream_arguments`."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--topic",
         metavar="NAME",
-        help="topic of the images, raw or compressed (default: the only one in the bag)",
+        help="topic of the images, raw or compressed (default: if only one)",
     )
-    parser.add_argument(
+    add(
         "--result-topic",
         default="/yolact/instances",
         metavar="NAME",
         help="topic of the yolact_ros/InstanceArray messages (default: %(default)s)",
     )
-    parser.add_argument(
+    add(
         "--mask-encoding",
         choices=("bits", "mono8", "rle", "none"),
         default="bits",
         help="encoding of the masks (default: %(default)s)",
     )
-
-    parser.add_argument(
-        "--annotations",
-        action="store_true",
-        help="add outlines and names as foxglove_msgs/ImageAnnotations",
-    )
-    parser.add_argument(
-        "--overlay", action="store_true", help="add JPEG images with the instances drawn on them"
-    )
+    add("--annotations", **FLAG, help="add outlines and names as foxglove_msgs/ImageAnnotations")
+    add("--overlay", **FLAG, help="add JPEG images with the instances drawn on them")
 
 
 def read_bag_options(arguments: argparse.Namespace) -> BagOptions:
@@ -130,15 +118,11 @@ def run(arguments: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
             raise
-    return _report(report, arguments.target)
-
-
-def _report(report: BagReport, target: Path) -> int:
-    """Print how many images have results; return the exit status."""
-    text = f"{report.images - len(report.failures)} of {report.images} images of {report.topic}"
+    done = report.images - len(report.failures)
+    text = f"{done} of {report.images} images of {report.topic}"
     if report.resumed:
         text += f" ({report.resumed} reused from an interrupted run)"
-    print(f"{target}: instances of {text}.")
+    print(f"{arguments.target}: instances of {text}.")
     for number, reason in list(report.failures.items())[:SHOWN_FAILURES]:
         print(f"yolact bag: image {number}: {reason}", file=sys.stderr)
     if len(report.failures) > SHOWN_FAILURES:

@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from yolact_ros import __version__
 from yolact_ros.cli.bag import add_bag_arguments, read_bag_options
-from yolact_ros.cli.inference import (
-    add_model_argument,
-    add_segmenter_arguments,
-    add_stream_arguments,
-    open_segmenter,
-)
-from yolact_ros.cli.settings import read_backend_settings
-from yolact_ros.errors import ConfigError, DatasetError
+from yolact_ros.cli.inference import add_inference_arguments, open_segmenter
+from yolact_ros.cli.settings import read_settings
+from yolact_ros.cli.values import number
+from yolact_ros.config import BackendConfig
+from yolact_ros.errors import DatasetError
 from yolact_ros.files import parse_json, write_json
 
 if TYPE_CHECKING:
     from yolact_ros.batch.plan import Task
     from yolact_ros.batch.storage import Storage
     from yolact_ros.batch.worker import Settings
+
+MOST = 10_000  # workers, CPUs and GPUs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,33 +50,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write instances to one file as `yolact predict --json` does, or to a folder of "
         "Parquet files with one row per instance (default: %(default)s)",
     )
-    add_model_argument(parser)
-    workers = parser.add_argument_group("workers")
-    workers.add_argument(
-        "--address",
-        metavar="HOST:PORT",
-        help="address of a Ray cluster (default: this machine only)",
-    )
-    workers.add_argument(
-        "--workers",
-        type=int,
-        default=0,
-        metavar="N",
-        help="number of workers (default: as many as fit)",
-    )
-    workers.add_argument(
-        "--cpus", type=int, default=1, metavar="N", help="CPUs per worker (default: %(default)s)"
-    )
-    workers.add_argument(
-        "--gpus",
-        type=float,
-        default=0.0,
-        metavar="X",
-        help="GPUs per worker; with 0.5, two share one (default: %(default)g)",
+    add = parser.add_argument_group("workers").add_argument
+    add("--address", metavar="HOST:PORT", help="a Ray cluster (default: this machine only)")
+    add("--workers", **number(0, MOST, 0), help="number of workers (default: as many as fit)")
+    add("--cpus", **number(1, MOST, 1), help="CPUs per worker (default: %(default)s)")
+    add(
+        "--gpus", **number(0.0, MOST, 0.0), help="GPUs per worker, e.g. 0.5 (default: %(default)g)"
     )
     add_bag_arguments(parser)
-    add_segmenter_arguments(parser)
-    add_stream_arguments(parser)
+    add_inference_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -89,18 +70,11 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.batch.storage import Storage, locate
     from yolact_ros.batch.worker import Settings
 
-    most = 10_000  # for every number; NaN is not in a range
-    if not (
-        0 <= arguments.workers <= most
-        and 1 <= arguments.cpus <= most
-        and 0 <= arguments.gpus <= most
-    ):
-        raise ConfigError(f"--workers and --gpus must be 0 to {most}, --cpus 1 to {most}.")
     if os.path.exists(arguments.model):  # workers may have another working directory
         arguments.model = os.path.abspath(arguments.model)
     with open_segmenter(arguments) as segmenter:  # reports errors before the workers start
         description, postprocess = segmenter.description, segmenter.postprocess
-    backend = read_backend_settings(arguments)
+    backend = read_settings(arguments, BackendConfig())
     settings = Settings(
         model=arguments.model,
         backend=dataclasses.replace(backend, threads=backend.threads or arguments.cpus),
@@ -125,15 +99,13 @@ def run(arguments: argparse.Namespace) -> int:
     )
     names = settings.storage.names()
     left = [task for task in tasks if not task.is_done(names, table=settings.table)]
+    complete = len(sources) - sum(len(task.sources) for task in left)
     failures: list[str] = []
     ended: list[Task] = []
-    with tqdm(
-        total=len(sources), initial=len(sources) - _count(left), desc="batch", unit="file"
-    ) as bar:
+    with tqdm(total=len(sources), initial=complete, desc="batch", unit="file") as bar:
         if left:
-            config = PoolConfig(
-                arguments.address, arguments.workers, arguments.cpus, arguments.gpus
-            )
+            pool = arguments.address, arguments.workers, arguments.cpus, arguments.gpus
+            config = PoolConfig(*pool)
             with connected(config) as workers:
                 for task, fault in run_tasks(left, settings, config, workers):
                     bar.update(len(task.sources))
@@ -146,23 +118,14 @@ def run(arguments: argparse.Namespace) -> int:
         if not task.is_done(names, table=settings.table):
             lost = f"its result cannot be found in {arguments.output}; do all workers reach that?"
             failures += [f"{source.name}: {lost}" for source in task.sources]
-    _print_faults(failures)
     images, faults = _join(tasks, settings)
-    _print_faults(faults)
-    words = f"{images} images of {len(sources)} files"
-    if len(left) < len(tasks):
-        words += f" ({len(sources) - _count(left)} of them already complete)"
-    print(f"{arguments.output}: {words}, {len(failures) + len(faults)} failures.")
-    return 1 if failures or faults else 0
-
-
-def _print_faults(faults: list[str]) -> None:
-    for fault in faults:
+    for fault in (*failures, *faults):
         print(f"yolact batch: {fault}", file=sys.stderr)
-
-
-def _count(tasks: list[Task]) -> int:
-    return sum(len(task.sources) for task in tasks)
+    done = f"{images} images of {len(sources)} files"
+    if complete:
+        done += f" ({complete} of them already complete)"
+    print(f"{arguments.output}: {done}, {len(failures) + len(faults)} failures.")
+    return 1 if failures or faults else 0
 
 
 def _join(tasks: list[Task], settings: Settings) -> tuple[int, list[str]]:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_ros.cli.inference import (
-    DETECTIONS,
     MODEL,
     add_segmenter_arguments,
     add_stream_arguments,
     open_segmenter,
+    read_postprocess,
 )
-from yolact_ros.cli.settings import read_postprocess_settings, read_settings
+from yolact_ros.cli.settings import read_settings
+from yolact_ros.cli.table import format_machine, format_table, percent
+from yolact_ros.cli.values import FILE, FLAG, JSON, number
 from yolact_ros.config import DEFAULT_MODEL, KeyframeConfig
 from yolact_ros.errors import BundleError, ConfigError
 from yolact_ros.files import write_json
@@ -26,32 +28,31 @@ if TYPE_CHECKING:
     import numpy as np
 
     from yolact_ros.evaluate.backend_comparison import ComparisonRow
-    from yolact_ros.evaluate.speed import SpeedReport, Times
+    from yolact_ros.evaluate.speed import Times
 
 CLIP = Path("models") / "demo" / "tabletop.mp4"
 SYNTHETIC_SIZE = (720, 1280)
 SCENES = (0, 20, 100)  # instances
+TITLES = [
+    *("model", "weights", "backend", "threads"),
+    *("p50 ms", "least", "ratio", "agreement", "mask AP"),
+]
+NO_IMAGE = "a synthetic picture"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact benchmark`."""
-    parser.add_argument(
-        "model",
-        nargs="?",
-        default=DEFAULT_MODEL,
-        help=f"{MODEL} (default: %(default)s)",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("model", nargs="?", default=DEFAULT_MODEL, help=f"{MODEL} (default: %(default)s)")
+    add(
         "--images",
         type=Path,
         metavar="FOLDER|VIDEO",
         help="images to segment (default: the demo clip of the package)",
     )
-    parser.add_argument(
-        "--frames", type=int, default=100, metavar="N", help="frames to measure (%(default)s)"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
-    parser.add_argument(
+    add("--frames", **number(1, 1_000_000, 100), help="frames to measure (%(default)s)")
+    add("--json", **FILE, help="write all figures to this file")
+    add(
         "--compare",
         type=Path,
         nargs="*",
@@ -59,19 +60,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare all libraries and precisions on this machine, also with these other "
         "bundles of the model, e.g. in int8",
     )
-    parser.add_argument(
-        "--annotations",
-        type=Path,
-        metavar="JSON",
-        help="with --compare and --images: annotations in COCO format, to add the mask AP",
-    )
-    parser.add_argument(
+    add("--annotations", **JSON, help="with --compare and --images: add the mask AP on these")
+    add(
         "--store",
-        action="store_true",
+        **FLAG,
         help="with --compare: make `backend: auto` choose the fastest on this machine that loses "
         "at most 0.5 mask AP, or without --annotations the fastest in float32",
     )
-    parser.add_argument(
+    add(
         "--postprocess",
         metavar="VARIANT",
         help="measure only post-processing, on synthetic 1280x720 scenes for this network, e.g. "
@@ -83,18 +79,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure the speed and print it."""
-    if not 1 <= arguments.frames <= 1_000_000:
-        raise ConfigError(f"--frames is {arguments.frames}; expected 1 to 1000000.")
     if arguments.compare is None and (arguments.annotations or arguments.store):
         raise ConfigError("--annotations and --store require --compare.")
     if arguments.annotations and not arguments.images:
         raise ConfigError("--annotations requires --images, the folder of its images.")
     if arguments.postprocess:
-        content = _measure_postprocess(arguments)
-    elif arguments.compare is not None:
-        content = _compare(arguments)
+        measure = _measure_postprocess
     else:
-        content = _measure_model(arguments)
+        measure = _measure_model if arguments.compare is None else _compare
+    content = measure(arguments)
+    print(format_machine(content["machine"]))
     if arguments.json:
         write_json(arguments.json, content)
     return 0
@@ -112,11 +106,12 @@ def _measure_model(arguments: argparse.Namespace) -> dict[str, Any]:
         segment = stream.detect if stream else segmenter.segment
         report = measure_speed(segment, images, frames=arguments.frames)
         name = segmenter.description.model.name
-    print(
-        f"{name} ({arguments.model}) on {source or 'a synthetic picture'}, {report.frames} frames"
-    )
+    print(f"{name} ({arguments.model}) on {source or NO_IMAGE}, {report.frames} frames")
     print(format_times(report.stages))
-    print(format_report(report))
+    print(
+        f"{report.frames_per_second:.1f} frames/s, {report.instances:.1f} instances per frame, "
+        f"peak memory {report.peak_memory_mb:.0f} MB"
+    )
     return {"model": name, "input": str(source or "synthetic"), **dataclasses.asdict(report)}
 
 
@@ -141,11 +136,7 @@ def _input(arguments: argparse.Namespace) -> tuple[Path | None, Iterator[np.ndar
 
 
 def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
-    from yolact_ros.evaluate.backend_comparison import (
-        best_choice,
-        compare_backends,
-        with_mask_ap,
-    )
+    from yolact_ros.evaluate.backend_comparison import best_choice, compare_backends, with_mask_ap
     from yolact_ros.evaluate.machine import describe_machine
     from yolact_ros.runtime.backends.choice import label, store_choice
     from yolact_ros.runtime.backends.onnxruntime import physical_cores
@@ -160,7 +151,7 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
         images,
         frames=arguments.frames,
         threads=sorted({arguments.threads or 1, most}),
-        postprocess=read_postprocess_settings(arguments, DETECTIONS),
+        postprocess=read_postprocess(arguments),
     )
     rows: Sequence[ComparisonRow] = comparison.rows
     if arguments.annotations:
@@ -169,11 +160,9 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
 
         classes = Bundle.open(models[rows[0].model]).description.model.classes
         dataset = CocoDataset(arguments.annotations, arguments.images, classes=classes)
-        settings = read_postprocess_settings(arguments, DEFAULTS)
-        rows = with_mask_ap(rows, models, dataset, settings)
-    machine = describe_machine()
-    print(f"{rows[0].model} on {source or 'a synthetic picture'}, {arguments.frames} frames")
-    print("\n".join((format_comparison(rows), *comparison.failures, format_machine(machine))))
+        rows = with_mask_ap(rows, models, dataset, read_postprocess(arguments, DEFAULTS))
+    print(f"{rows[0].model} on {source or NO_IMAGE}, {arguments.frames} frames")
+    print("\n".join((format_comparison(rows), *comparison.failures)))
     if arguments.store:
         best = best_choice([row for row in rows if row.config.threads == most])
         path = store_choice(Bundle.open(models[rows[0].model]).description.identity, best)
@@ -182,7 +171,7 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
         "input": str(source or "synthetic"),
         "rows": [dataclasses.asdict(row) for row in rows],
         "failures": comparison.failures,
-        "machine": machine,
+        "machine": describe_machine(),
     }
 
 
@@ -190,19 +179,12 @@ def format_comparison(rows: Sequence[ComparisonRow]) -> str:
     """Format a table with the milliseconds and accuracy (%) of each way to run a model."""
     from yolact_ros.runtime.backends.choice import label
 
-    width = max(len("model"), *(len(row.model) for row in rows))
-    lines = [
-        f"{'model':<{width}}  {'weights':<7}  {'backend':<20}{'threads':>7}{'p50 ms':>9}"
-        f"{'least':>9}{'ratio':>7}{'agreement':>11}{'mask AP':>9}"
-    ]
+    table = [TITLES]
     for row in rows:
-        ap = "-" if row.mask_ap is None else f"{100 * row.mask_ap:.2f}"
-        lines.append(
-            f"{row.model:<{width}}  {row.weights:<7}  {label(row.config):<20}"
-            f"{row.config.threads:>7}{row.times.p50:>9.2f}{row.times.least:>9.2f}"
-            f"{row.ratio:>7.2f}{100 * row.agreement:>11.2f}{ap:>9}"
-        )
-    return "\n".join(lines)
+        how = [row.model, row.weights, label(row.config), str(row.config.threads)]
+        speed = [f"{value:.2f}" for value in (row.times.p50, row.times.least, row.ratio)]
+        table.append([*how, *speed, percent(row.agreement), percent(row.mask_ap)])
+    return format_table(table)
 
 
 def _measure_postprocess(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -210,45 +192,20 @@ def _measure_postprocess(arguments: argparse.Namespace) -> dict[str, Any]:
     from yolact_ros.evaluate.speed import measure_postprocess
 
     model = variant(arguments.postprocess)
-    scenes = {
-        f"{instances} instances": measure_postprocess(
+    scenes = {}
+    for instances in SCENES:
+        times = measure_postprocess(
             model, instances=instances, image_size=SYNTHETIC_SIZE, repetitions=arguments.frames
         )
-        for instances in SCENES
-    }
-    for title, times in scenes.items():
-        print(f"{title} at 1280x720")
-        print(format_times(times) + "\n")
-    machine = describe_machine()
-    print(format_machine(machine))
-    return {
-        "variant": model.name,
-        "scenes": {
-            title: {stage: dataclasses.asdict(value) for stage, value in times.items()}
-            for title, times in scenes.items()
-        },
-        "machine": machine,
-    }
+        title = f"{instances} instances"
+        scenes[title] = {stage: dataclasses.asdict(value) for stage, value in times.items()}
+        print(f"{title} at 1280x720\n{format_times(times)}\n")
+    return {"variant": model.name, "scenes": scenes, "machine": describe_machine()}
 
 
 def format_times(stages: Mapping[str, Times]) -> str:
     """Format a table of milliseconds, one line per stage."""
-    lines = [f"{'ms':<14}{'p50':>9}{'p95':>9}{'mean':>9}{'least':>9}"]
-    lines += [
-        f"{stage:<14}{t.p50:>9.2f}{t.p95:>9.2f}{t.mean:>9.2f}{t.least:>9.2f}"
-        for stage, t in stages.items()
-    ]
-    return "\n".join(lines)
-
-
-def format_report(report: SpeedReport) -> str:
-    """Format the rest of a report."""
-    return (
-        f"{report.frames_per_second:.1f} frames/s, {report.instances:.1f} instances per frame, "
-        f"peak memory {report.peak_memory_mb:.0f} MB\n{format_machine(report.machine)}"
-    )
-
-
-def format_machine(machine: Mapping[str, str]) -> str:
-    """Format the machine on one line."""
-    return ", ".join(f"{key} {value}" for key, value in machine.items())
+    rows = [["ms", "p50", "p95", "mean", "least"]]
+    for stage, t in stages.items():
+        rows.append([stage, *(f"{value:.2f}" for value in (t.p50, t.p95, t.mean, t.least))])
+    return format_table(rows)

@@ -7,6 +7,8 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yolact_ros.cli.table import format_table
+from yolact_ros.cli.values import FILE, FOLDER, JSON
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import write_json
 
@@ -18,42 +20,31 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = f"{parser.description} The exit status is 1 if there are errors."
-    parser.add_argument(
-        "annotations", type=Path, metavar="JSON", help="annotations in COCO or YouTube-VIS format"
-    )
-    parser.add_argument("--images", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument(
+    add = parser.add_argument
+    add("annotations", **JSON, help="annotations in COCO or YouTube-VIS format")
+    add("--images", **FOLDER, required=True)
+    add(
         "--against",
-        type=Path,
+        **JSON,
         action="append",
         default=[],
-        metavar="JSON",
         help="another split to check and to compare with the others; can be repeated",
     )
-    parser.add_argument(
+    add(
         "--against-images",
-        type=Path,
+        **FOLDER,
         action="append",
         default=[],
-        metavar="FOLDER",
         help="images of each --against, in the same order (default: the folder of --images)",
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        help="write contact sheets (PNG) to this folder",
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write all findings to this file"
-    )
+    add("-o", "--output", **FOLDER, help="write contact sheets (PNG) to this folder")
+    add("--json", **FILE, help="write all findings to this file")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the splits and print the findings; return 1 if there are errors."""
     from yolact_ros.datasets.checks.split import check_split, check_unlisted, compare_splits
-    from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, format_findings
+    from yolact_ros.datasets.findings import SEVERITIES, format_findings
     from yolact_ros.runtime.images.files import unique_names
 
     folders = arguments.against_images or [arguments.images] * len(arguments.against)
@@ -80,9 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
         sections[title] = compare_splits(reports[i], reports[j])
         print(f"{title}\n{format_findings(sections[title])}\n")
     print(format_classes(labels, reports))
-    errors = sum(findings.count(ERROR) for findings in sections.values())
-    warnings = sum(findings.count(WARNING) for findings in sections.values())
-    notes = sum(findings.count(NOTE) for findings in sections.values())
+    errors, warnings, notes = (
+        sum(findings.count(severity) for findings in sections.values()) for severity in SEVERITIES
+    )
     print(f"\n{errors} errors, {warnings} warnings, {notes} notes")
     if arguments.json:
         classes = {
@@ -112,20 +103,16 @@ def format_classes(labels: list[str], reports: list[SplitReport]) -> str:
     """Format a table of the instances and images of each class, most frequent first."""
     names = list(dict.fromkeys(name for report in reports for name in report.instances))
     names.sort(key=lambda name: -reports[0].instances[name])
-    width = max([len("class"), *map(len, names)])
-    columns = [max(18, len(label) + 2) for label in labels]
-    head = "".join(f"{label:>{c}}" for label, c in zip(labels, columns, strict=True))
-    units = "".join(f"{'instances, images':>{c}}" for c in columns)
-    lines = [f"{'class':<{width}}{head}", f"{'':<{width}}{units}"]
+    rows = [["class", *labels], ["", *["instances, images"] * len(labels)]]
     for name in names:
-        cells = "".join(
-            f"{report.instances[name]:>{c - 8}}{report.images_with[name]:>8}"
+        cells = (
+            f"{report.instances[name]}{report.images_with[name]:>8}"
             if name in report.instances
-            else f"{'-':>{c}}"
-            for c, report in zip(columns, reports, strict=True)
+            else "-"
+            for report in reports
         )
-        lines.append(f"{name:<{width}}{cells}")
-    return "\n".join(lines)
+        rows.append([name, *cells])
+    return format_table(rows)
 
 
 def write_sheets(folder: Path, labels: list[str], reports: list[SplitReport]) -> None:

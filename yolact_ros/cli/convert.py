@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolact_ros.cli.parser import distinct_names
+from yolact_ros.cli.values import distinct_names
 from yolact_ros.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact convert`."""
-    parser.add_argument("checkpoint", type=Path, help="official .pth file (`yolact fetch NAME`)")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="checkpoint to write")
-    parser.add_argument(
+    add = parser.add_argument
+    add("checkpoint", type=Path, help="official .pth file (`yolact fetch NAME`)")
+    add("-o", "--output", type=Path, required=True, help="checkpoint to write")
+    add(
         "--variant",
         metavar="NAME",
         help="network in the file; needed only if several networks have the same entries",
     )
-    parser.add_argument(
+    add(
         "--classes",
         type=distinct_names,
         metavar="A,B,C",
@@ -35,12 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Convert the checkpoint and print a summary."""
     start = time.perf_counter()
+    from yolact_ros.files import file_sha256
     from yolact_ros.model.weights.checkpoint import (
         load_official_weights,
         read_entries,
         save_checkpoint,
     )
-    from yolact_ros.model.weights.download import file_sha256
     from yolact_ros.model.weights.official import identify, official_entries
     from yolact_ros.model.yolact import Yolact
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yolact_ros.cli.values import FILE, FLAG, number
 from yolact_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,40 +27,35 @@ STOP_SECONDS = 2.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact engine`."""
-    parser.add_argument(
-        "bundle", type=Path, help="bundle of: yolact export CHECKPOINT --target tensorrt"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("bundle", type=Path, help="bundle of: yolact export CHECKPOINT --target tensorrt")
+    add(
         "--library",
         choices=("auto", "tensorrt", "tensorrt_rtx"),
         default="auto",
         help="TensorRT, or TensorRT-RTX for GeForce and RTX GPUs (default: the installed one)",
     )
-    parser.add_argument(
+    add(
         "--target",
         default="this",
         metavar="this|8.9,12.0,...",
         help="the GPU of this machine or, with TensorRT-RTX, compute capabilities, which require "
         "no GPU (default: %(default)s)",
     )
-    parser.add_argument(
-        "--device", type=int, default=0, metavar="N", help="index of the GPU (%(default)s)"
-    )
-    parser.add_argument(
+    add("--device", **number(0, 1000, 0), help="index of the GPU (%(default)s)")
+    add(
         "--workspace",
-        type=int,
-        metavar="MiB",
-        help="maximum GPU memory for the build (default: all; half of the free memory if the CPU "
-        "shares it, as on a Jetson)",
+        **number(1, 10**9),
+        help="maximum GPU memory for the build in MiB (default: all; half of the free memory if "
+        "the CPU shares it, as on a Jetson)",
     )
-    parser.add_argument(
+    add(
         "--timing-cache",
-        type=Path,
-        metavar="FILE",
+        **FILE,
         help="file that stores kernel timings, so that the next build is faster (default: beside "
         "the engines)",
     )
-    parser.add_argument("--rebuild", action="store_true", help="rebuild existing engines")
+    add("--rebuild", **FLAG, help="rebuild existing engines")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,8 +66,6 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.runtime.backends.tensorrt.open import check_target, open_engine
     from yolact_ros.runtime.bundle import Bundle
 
-    if arguments.workspace is not None and arguments.workspace < 1:
-        raise ConfigError(f"--workspace is {arguments.workspace}; expected 1 MiB or more.")
     bundle = Bundle.open(arguments.bundle)
     check_target(bundle)
     library = import_tensorrt(arguments.library)
@@ -128,8 +123,7 @@ def _with_bar(open_one: Callable[..., Engine], title: str) -> Engine:
     from tqdm import tqdm
 
     fraction = 0.0
-    result: list[Engine] = []
-    errors: list[BaseException] = []
+    done: Future[Engine] = Future()
     stop = threading.Event()
 
     def progress(value: float) -> bool:
@@ -139,10 +133,11 @@ def _with_bar(open_one: Callable[..., Engine], title: str) -> Engine:
 
     def work() -> None:
         try:
-            result.append(open_one(progress=progress))
+            done.set_result(open_one(progress=progress))
         except BaseException as error:
-            errors.append(error)
+            done.set_exception(error)
 
+    # Not an executor, whose thread would delay the end of an interrupted program.
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
@@ -155,6 +150,4 @@ def _with_bar(open_one: Callable[..., Engine], title: str) -> Engine:
             stop.set()
             thread.join(STOP_SECONDS)
             raise
-    if errors:
-        raise errors[0]
-    return result[0]
+    return done.result()

@@ -7,8 +7,15 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolact_ros.cli.inference import MODEL, add_segmenter_arguments, open_segmenter
-from yolact_ros.cli.settings import read_backend_settings, read_postprocess_settings
+from yolact_ros.cli.inference import (
+    MODEL,
+    add_segmenter_arguments,
+    open_segmenter,
+    read_postprocess,
+)
+from yolact_ros.cli.settings import read_settings
+from yolact_ros.cli.table import format_table, percent
+from yolact_ros.cli.values import FILE, FOLDER, JSON, number
 from yolact_ros.cli.video_evaluation import (
     add_video_arguments,
     check_video_arguments,
@@ -16,7 +23,7 @@ from yolact_ros.cli.video_evaluation import (
     is_results,
 )
 from yolact_ros.config import BackendConfig, PostprocessConfig
-from yolact_ros.errors import ConfigError, DatasetError
+from yolact_ros.errors import ConfigError
 from yolact_ros.files import write_json
 
 if TYPE_CHECKING:
@@ -28,42 +35,36 @@ if TYPE_CHECKING:
 # `nms_conf_thresh`).
 DEFAULTS = PostprocessConfig(score_threshold=0.05)
 
-COLUMNS = (
-    *(("AP", "ap"), ("AP50", "ap50"), ("AP75", "ap75")),
-    *(("small", "ap_small"), ("medium", "ap_medium"), ("large", "ap_large")),
-    *(("AR1", "ar_1"), ("AR10", "ar_10"), ("AR100", "ar_100")),
-    *(("small", "ar_small"), ("medium", "ar_medium"), ("large", "ar_large")),
-)
+COLUMNS = {
+    **{"AP": "ap", "AP50": "ap50", "AP75": "ap75"},
+    **{f"AP {size}": f"ap_{size}" for size in ("small", "medium", "large")},
+    **{"AR1": "ar_1", "AR10": "ar_10", "AR100": "ar_100"},
+    **{f"AR {size}": f"ar_{size}" for size in ("small", "medium", "large")},
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact evaluate`."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "model",
         help=f"{MODEL}; or a .json file written by `yolact predict --json` or `yolact batch` "
         "with --score-threshold 0.05, to compare it with --annotations",
     )
-    parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO annotations")
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="images of the annotations")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
-    parser.add_argument(
-        "--limit",
-        type=int,
-        metavar="N",
-        help="evaluate only the first N images, or the first N frames of each clip",
-    )
-    parser.add_argument(
+    add("--annotations", **JSON, help="COCO annotations")
+    add("--images", **FOLDER, help="images of the annotations")
+    add("--json", **FILE, help="write all figures to this file")
+    text = "evaluate only the first N images, or the first N frames of each clip"
+    add("--limit", **number(1, 10**9), help=text)
+    add(
         "--report",
-        type=Path,
-        metavar="FOLDER",
+        **FOLDER,
         help="write a summary, precision-recall curves, the confusion matrix and pictures of the "
         "worst mistakes to this folder",
     )
-    parser.add_argument(
+    add(
         "--report-score",
-        type=float,
-        default=PostprocessConfig().score_threshold,
-        metavar="S",
+        **number(0.0, 1.0, PostprocessConfig().score_threshold),
         help="minimum class score of the detections in the report's confusion matrix and mistakes "
         "(default: %(default)s, as in the node)",
     )
@@ -74,11 +75,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate and print the results."""
     check_video_arguments(arguments)
-    if arguments.limit is not None and arguments.limit < 1:
-        raise DatasetError(f"--limit is {arguments.limit}; expected 1 or more.")
-    _check_report(arguments)
-    if not 0 <= arguments.report_score <= 1:
-        raise ConfigError(f"--report-score is {arguments.report_score}; expected 0 to 1.")
+    if arguments.report:
+        if arguments.video:
+            raise ConfigError("--report is for images; it cannot be combined with --video.")
+        import matplotlib  # noqa: F401  # fails before the evaluation if the report cannot be drawn
     if is_results(arguments.model):
         content = _evaluate_results(arguments)
     else:
@@ -88,15 +88,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_json(arguments.json, content)
     return 0
-
-
-def _check_report(arguments: argparse.Namespace) -> None:
-    """Fail before the evaluation if the report cannot be written."""
-    if arguments.report is None:
-        return
-    if arguments.video:
-        raise ConfigError("--report is for images; it cannot be combined with --video.")
-    import matplotlib  # noqa: F401
 
 
 def _evaluate_images(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
@@ -121,7 +112,8 @@ def _evaluate_results(arguments: argparse.Namespace) -> dict[str, Any]:
     from yolact_ros.datasets.coco import CocoDataset
     from yolact_ros.evaluate.results import evaluate_results
 
-    settings = read_postprocess_settings(arguments, DEFAULTS), read_backend_settings(arguments)
+    backend = read_settings(arguments, BackendConfig())
+    settings = read_postprocess(arguments, DEFAULTS), backend
     if arguments.video or settings != (DEFAULTS, BackendConfig()):
         raise ConfigError(
             f"{arguments.model} contains results: --video, and flags of detections and of the "
@@ -147,35 +139,22 @@ def _report(
     if arguments.report:
         from yolact_ros.evaluate.report import write_report
 
-        write_report(
-            arguments.report,
-            evaluation,
-            dataset,
-            content=content,
-            score_threshold=arguments.report_score,
-        )
+        score = arguments.report_score
+        write_report(arguments.report, evaluation, dataset, content=content, score_threshold=score)
         print(f"Report: {arguments.report / 'summary.md'}")
     return content
 
 
 def format_scores(scores: CocoScores) -> str:
-    """Format a table in percent."""
-    lines = [" " * 6 + "".join(f"{title:>8}" for title, _ in COLUMNS)]
+    """Format tables in percent."""
+    overall = [["", *COLUMNS]]
     for kind, values in (("box", scores.box), ("mask", scores.mask)):
-        cells = "".join(f"{_percent(values[key]):>8}" for _, key in COLUMNS)
-        lines.append(f"{kind:<6}{cells}")
-    width = max([len("class"), *map(len, scores.classes)])
-    lines += ["", f"{'class':<{width}}{'instances':>11}{'box AP':>9}{'mask AP':>9}"]
+        overall.append([kind, *(percent(values[key]) for key in COLUMNS.values())])
+    classes = [["class", "instances", "box AP", "mask AP"]]
     for name, row in scores.classes.items():
-        lines.append(
-            f"{name:<{width}}{row.instances:>11}{_percent(row.box_ap):>9}{_percent(row.mask_ap):>9}"
-        )
-    lines += ["", f"{scores.images} images, {scores.detections} detections"]
+        classes.append([name, str(row.instances), percent(row.box_ap), percent(row.mask_ap)])
+    summary = f"{scores.images} images, {scores.detections} detections"
     if scores.milliseconds:
         times = [f"{stage} {value:.1f} ms" for stage, value in scores.milliseconds.items()]
-        lines[-1] += f"; mean {', '.join(times)}"
-    return "\n".join(lines)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"
+        summary += f"; mean {', '.join(times)}"
+    return "\n\n".join([format_table(overall), format_table(classes), summary])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 
 from yolact_ros.cli.inference import (
     MODEL,
@@ -14,24 +13,25 @@ from yolact_ros.cli.inference import (
     open_stream,
 )
 from yolact_ros.cli.settings import read_settings
+from yolact_ros.cli.values import FILE, FOLDER, JSON, number
 from yolact_ros.config import TrackerConfig
-from yolact_ros.errors import DatasetError
 from yolact_ros.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact evaluate-tracks`."""
-    parser.add_argument("model", help=MODEL)
-    parser.add_argument(
-        "--annotations", type=Path, required=True, metavar="JSON",
+    add = parser.add_argument
+    add("model", help=MODEL)
+    add(
+        "--annotations",
+        **JSON,
+        required=True,
         help="COCO annotations with track_id, as written by `yolact simulate clip`, or "
         "YouTube-VIS annotations",
-    )  # fmt: skip
-    parser.add_argument("--images", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument(
-        "--rate", type=float, default=20.0, help="images per second (default: %(default)s)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
+    add("--images", **FOLDER, required=True)
+    add("--rate", **number(0.01, 1e4, 20.0), help="images per second (default: %(default)s)")
+    add("--json", **FILE, help="write all figures to this file")
     add_segmenter_arguments(parser)
     add_stream_arguments(parser)
 
@@ -41,8 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.datasets.coco import CocoDataset
     from yolact_ros.evaluate.tracks import evaluate_tracks
 
-    if not 0.01 <= arguments.rate <= 1e4:
-        raise DatasetError(f"--rate is {arguments.rate}; expected 0.01 to 10000 frames a second.")
     with open_segmenter(arguments) as segmenter:
         classes = segmenter.description.model.classes
         scores = evaluate_tracks(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from yolact_ros.cli.settings import add_settings, read_settings
+from yolact_ros.cli.table import format_table
+from yolact_ros.cli.values import FLAG
 
 if TYPE_CHECKING:
     from yolact_ros.export.to_bundle import OutputError
@@ -19,14 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     from yolact_ros.export.options import ExportOptions
 
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "checkpoint",
         help="checkpoint (official ones too), or a shipped model or bundle to export again",
     )
-    parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="folder to write")
-    parser.add_argument(
+    add("-o", "--output", required=True, metavar="BUNDLE", help="folder to write")
+    add(
         "--compare",
-        action="store_true",
+        **FLAG,
         help="compare with torch on more images, and print the largest difference of each output",
     )
     add_settings(parser, ExportOptions())
@@ -56,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_rows(rows: Sequence[OutputError]) -> None:
-    print(f"{'graph':<19}{'output':<16}{'relative error':>16}{'stored weights':>16}")
+    table = [["graph and output", "relative error", "stored weights"]]
     for row in rows:
         stored = "" if row.stored_error is None else f"{row.stored_error:.1e}"
-        print(f"{row.graph:<19}{row.output:<16}{row.error:>16.1e}{stored:>16}")
+        table.append([f"{row.graph} {row.output}", f"{row.error:.1e}", stored])
+    print(format_table(table))

@@ -5,24 +5,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from yolact_ros.cli.values import FLAG
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact fetch`."""
-    parser.add_argument(
-        "name",
-        nargs="?",
-        metavar="NAME",
-        help="variant, e.g. yolact_plus_base; without it, all are listed",
-    )
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="BUNDLE", help="folder to write instead of the cache"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    text = "variant, e.g. yolact_plus_base; without it, all are listed"
+    add("name", nargs="?", metavar="NAME", help=text)
+    add("-o", "--output", type=Path, metavar="BUNDLE", help="write to this folder, not the cache")
+    add(
         "--mirror",
         metavar="URL",
         help="address of a folder with copies of the authors' files, to use instead",
     )
-    parser.add_argument("--yes", action="store_true", help="download without asking")
+    add("--yes", **FLAG, help="download without asking")
 
 
 def run(arguments: argparse.Namespace) -> int:

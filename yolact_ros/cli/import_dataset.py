@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from yolact_ros.cli.parser import distinct_names
+from yolact_ros.cli.values import FLAG, FOLDER, distinct_names
 from yolact_ros.errors import ConfigError, DatasetError
 
-if TYPE_CHECKING:
-    from yolact_ros.datasets.importers.coco_writer import ImportReport
-
-FORMATS = ("coco", "yolo", "labelme", "voc")
 BOXES = ("ignore", "rectangle", "keep", "drop")
+# Options of one format, and which.
+OPTIONS = {"images": "coco", "crowd_as_objects": "coco", "boxes": "yolo"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "format",
-        choices=FORMATS,
+        choices=("coco", "yolo", "labelme", "voc"),
         help="coco: JSON from CVAT, Roboflow, Label Studio and others, merged, split and with "
         "repaired paths; yolo: YAML file with polygons; labelme: folder of JSON files; voc: "
         "Pascal VOC or CVAT, with PNGs of classes and objects",
     )
-    parser.add_argument(
-        "source", type=Path, nargs="+", help="folder or file of the data set; several are merged"
-    )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--copy", action="store_true", help="copy the images instead of linking")
-    parser.add_argument(
+    add("source", type=Path, nargs="+", help="folder or file of the data set; several are merged")
+    add("-o", "--output", **FOLDER, required=True)
+    add("--copy", **FLAG, help="copy the images instead of linking")
+    add(
         "--classes",
         type=distinct_names,
         default=(),
@@ -38,28 +34,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="voc: names of the class ids from 1 on (default: from labelmap.txt, or Pascal's); "
         "labelme, coco: order of the classes",
     )
-    parser.add_argument(
+    add(
         "--validation",
         type=float,
         default=0.0,
         metavar="FRACTION",
         help="fraction of the training images to move to the split val (default: none)",
     )
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="coco: folder of the images")
-    parser.add_argument(
+    add("--images", **FOLDER, help="coco: folder of the images")
+    add(
         "--boxes",
         choices=BOXES,
         help="yolo: use boxes among polygons as neither object nor background, as rectangular "
         "masks, as boxes for training.learn_boxes, or as background (default: ignore)",
     )
-    parser.add_argument(
+    add(
         "--crowd-as-objects",
-        action="store_true",
+        **FLAG,
         help="coco: treat annotations with iscrowd 1 as objects, for painted masks from CVAT",
     )
-    parser.add_argument(
-        "--strict", action="store_true", help="stop at the first error instead of counting errors"
-    )
+    add("--strict", **FLAG, help="stop at the first error instead of counting errors")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from yolact_ros.classes import PASCAL_SBD
-    from yolact_ros.datasets.findings import Findings
+    from yolact_ros.datasets.findings import Findings, format_findings
     from yolact_ros.datasets.importers.coco import read_coco
     from yolact_ros.datasets.importers.coco_writer import write_coco
     from yolact_ros.datasets.importers.labelme import read_labelme
@@ -78,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not 0 <= arguments.validation < 1:
         raise ConfigError(f"--validation is {arguments.validation}; expected 0 to below 1.")
-    for option, format_ in (("images", "coco"), ("crowd_as_objects", "coco"), ("boxes", "yolo")):
+    for option, format_ in OPTIONS.items():
         if getattr(arguments, option) and arguments.format != format_:
             flag = option.replace("_", "-")
             raise ConfigError(f"--{flag} is for {format_}, not for {arguments.format}.")
@@ -116,16 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         validation=arguments.validation,
         strict=arguments.strict,
     )
-    print(format_report(report))
+    for split, path in report.files.items():
+        print(f"{path}: {report.images[split]} images, {report.instances[split]} instances")
+    print(format_findings(findings))
     return 0
-
-
-def format_report(report: ImportReport) -> str:
-    """Format the counts of each split, and the findings."""
-    from yolact_ros.datasets.findings import format_findings
-
-    lines = [
-        f"{path}: {report.images[split]} images, {report.instances[split]} instances"
-        for split, path in report.files.items()
-    ]
-    return "\n".join([*lines, format_findings(report.findings)])

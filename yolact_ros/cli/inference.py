@@ -8,15 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_ros.cli.settings import (
-    add_backend_arguments,
-    add_postprocess_arguments,
-    add_settings,
-    read_backend_settings,
-    read_postprocess_settings,
-    read_settings,
+from yolact_ros.cli.settings import add_settings, read_settings
+from yolact_ros.config import (
+    DEFAULT_MODEL,
+    REFERENCE_POSTPROCESS,
+    BackendConfig,
+    KeyframeConfig,
+    PostprocessConfig,
+    TrackerConfig,
 )
-from yolact_ros.config import DEFAULT_MODEL, KeyframeConfig, PostprocessConfig, TrackerConfig
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
 
@@ -28,23 +28,6 @@ if TYPE_CHECKING:
 
 MODEL = "shipped model, bundle folder or checkpoint file"
 DETECTIONS = PostprocessConfig()
-
-
-def add_images_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the images and videos that `segment_files` reads."""
-    parser.add_argument(
-        "images",
-        nargs="+",
-        type=_source,
-        metavar="SOURCE",
-        help="image, folder, video, quoted pattern, index of a webcam, or address of a stream, "
-        "e.g. rtsp://HOST/PATH",
-    )
-
-
-def _source(text: str) -> Path | str:
-    """Keep addresses as text, because a path would merge their slashes."""
-    return text if "://" in text else Path(text)
 
 
 def check_sources(names: Sequence[Path | str]) -> None:
@@ -60,6 +43,13 @@ def check_sources(names: Sequence[Path | str]) -> None:
     sources = find_sources(names)
     if all(isinstance(source, Path) and not source.exists() for source in sources):
         raise DatasetError(f"{shown(sources[0])} cannot be read: it does not exist.")
+
+
+def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--model` and the flags that `open_segmenter` and `open_stream` read."""
+    add_model_argument(parser)
+    add_segmenter_arguments(parser)
+    add_stream_arguments(parser)
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
@@ -78,8 +68,15 @@ def add_segmenter_arguments(
         parser: parser of the verb.
         detections: the verb's defaults.
     """
-    add_backend_arguments(parser)
-    add_postprocess_arguments(parser, detections)
+    add_settings(parser.add_argument_group("backend"), BackendConfig())
+    group = parser.add_argument_group("detections")
+    group.add_argument(
+        "--reference",
+        action="store_true",
+        help="select detections exactly like the authors' evaluation; the flags below override "
+        "individual settings",
+    )
+    add_settings(group, detections)
 
 
 def add_stream_arguments(parser: argparse.ArgumentParser, *, tracker: bool = True) -> None:
@@ -88,6 +85,17 @@ def add_stream_arguments(parser: argparse.ArgumentParser, *, tracker: bool = Tru
     add_settings(parser.add_argument_group(title), KeyframeConfig())
     if tracker:
         add_settings(parser.add_argument_group("tracking, in videos"), TrackerConfig())
+
+
+def read_postprocess(
+    arguments: argparse.Namespace, detections: PostprocessConfig = DETECTIONS
+) -> PostprocessConfig:
+    """Return the settings of detections that `add_segmenter_arguments` declared.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    return read_settings(arguments, REFERENCE_POSTPROCESS if arguments.reference else detections)
 
 
 def open_segmenter(
@@ -106,8 +114,8 @@ def open_segmenter(
 
     return Segmenter.open(
         arguments.model,
-        postprocess=read_postprocess_settings(arguments, detections),
-        backend=read_backend_settings(arguments),
+        postprocess=read_postprocess(arguments, detections),
+        backend=read_settings(arguments, BackendConfig()),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import io
 import logging
@@ -14,6 +13,7 @@ from yolact_ros import __version__
 from yolact_ros.cli.interrupts import Terminated, stoppable
 from yolact_ros.cli.outputs import check_outputs
 from yolact_ros.cli.parser import EXAMPLES, Parser
+from yolact_ros.cli.values import number
 from yolact_ros.errors import YolactError
 from yolact_ros.files import LIMIT_VARIABLE
 
@@ -63,13 +63,6 @@ EXTRAS = {
 }
 
 
-def _megapixels(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1e5:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 100000")
-    return value
-
-
 def make_parser(words: Sequence[str]) -> Parser:
     """Build the parser for a call; verbs that it does not name only get their summary."""
     parser = Parser(
@@ -78,8 +71,7 @@ def make_parser(words: Sequence[str]) -> Parser:
     parser.add_argument("--version", action="version", version=f"yolact_ros {__version__}")
     parser.add_argument(
         "--max-megapixels",
-        type=_megapixels,
-        metavar="N",
+        **number(1e-6, 1e5),
         help="largest image to decode, in millions of pixels (default: 64)",
     )
     parser.known = list(VERBS)
@@ -135,30 +127,22 @@ def main(argv: Sequence[str] | None = None) -> int:
                     check_sources(arguments.images)
                 arguments.model = prepare_model(arguments.model, yes=arguments.yes)
             return int(arguments.run(arguments) or 0)
-    except YolactError as error:
-        print(f"yolact {arguments.verb}: {error}", file=sys.stderr)
-        return 1
-    except (OSError, MemoryError) as error:  # not caught by any check
-        reason = f"{error}" or "out of memory"
-        print(f"yolact {arguments.verb}: {reason}", file=sys.stderr)
-        return 1
+    except Terminated:
+        status, message = 143, "terminated"
+    except KeyboardInterrupt:
+        status, message = 130, "interrupted"
     except ImportError as error:
         extras = EXTRAS.get(error.name or "")
         if extras is None:
             raise
         extra = arguments.verb if arguments.verb in extras else extras[0]
-        print(
-            f"yolact {arguments.verb}: requires {error.name}, which is not installed; install it "
-            f"with: pip install 'yolact_ros[{extra}]'",
-            file=sys.stderr,
-        )
-        return 1
-    except Terminated:
-        print(f"yolact {arguments.verb}: terminated", file=sys.stderr)
-        return 143
-    except KeyboardInterrupt:
-        print(f"yolact {arguments.verb}: interrupted", file=sys.stderr)
-        return 130
+        command = f"pip install 'yolact_ros[{extra}]'"
+        status = 1
+        message = f"requires {error.name}, which is not installed; install it with: {command}"
+    except (YolactError, OSError, MemoryError) as error:
+        status, message = 1, str(error) or "out of memory"
+    print(f"yolact {arguments.verb}: {message}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

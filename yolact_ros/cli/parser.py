@@ -54,20 +54,6 @@ WORDS = {
 }
 
 
-def distinct_names(text: str) -> tuple[str, ...]:
-    """Split A,B,C, the type of arguments with class names.
-
-    Raises:
-        ArgumentTypeError: a name is empty or repeated.
-    """
-    names = tuple(" ".join(name.split()) for name in text.split(","))
-    if "" in names or len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} has an empty name, or one twice; expected distinct names, such as bolt,nut"
-        )
-    return names
-
-
 class Parser(argparse.ArgumentParser):
     """Suggests what was probably meant.
 

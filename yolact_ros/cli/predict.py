@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolact_ros.cli.inference import (
-    add_images_argument,
-    add_model_argument,
-    add_segmenter_arguments,
-    add_stream_arguments,
+    add_inference_arguments,
     open_segmenter,
     report_faults,
     segment_files,
 )
+from yolact_ros.cli.values import FILE, FLAG, FOLDER
 from yolact_ros.cli.window import Window
 from yolact_ros.errors import ConfigError
 from yolact_ros.files import write_json
@@ -28,32 +26,26 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact predict`."""
-    add_images_argument(parser)
-    parser.add_argument(
-        "--json",
-        type=Path,
-        metavar="FILE",
-        help="write boxes, scores and masks (COCO RLE) to this file",
+    add = parser.add_argument
+    add(
+        "images",
+        nargs="+",
+        # Addresses stay text, because a path would merge their slashes.
+        type=lambda text: text if "://" in text else Path(text),
+        metavar="SOURCE",
+        help="image, folder, video, quoted pattern, index of a webcam, or address of a stream, "
+        "e.g. rtsp://HOST/PATH",
     )
-    parser.add_argument(
-        "--overlay",
-        type=Path,
-        metavar="FOLDER",
-        help="write images and videos with masks to this folder",
-    )
-    parser.add_argument(
+    add("--json", **FILE, help="write boxes, scores and masks (COCO RLE) to this file")
+    add("--overlay", **FOLDER, help="write images and videos with masks to this folder")
+    add(
         "--save-txt",
-        type=Path,
-        metavar="FOLDER",
+        **FOLDER,
         help="write a text file of polygons in the YOLO format for each image to this folder",
     )
-    parser.add_argument("--show", action="store_true", help="show the images in a window")
-    parser.add_argument(
-        "--classes", metavar="A,B,C", help="only find these classes, e.g. mug,duck"
-    )
-    add_model_argument(parser)
-    add_segmenter_arguments(parser)
-    add_stream_arguments(parser)
+    add("--show", **FLAG, help="show the images in a window")
+    add("--classes", metavar="A,B,C", help="only find these classes, e.g. mug,duck")
+    add_inference_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,18 +6,18 @@ import argparse
 from pathlib import Path
 
 from yolact_ros.cli.inference import add_model_argument
+from yolact_ros.cli.values import number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact prototypes`."""
-    parser.add_argument("image", type=Path, help="image file")
+    add = parser.add_argument
+    add("image", type=Path, help="image file")
     add_model_argument(parser)
-    parser.add_argument("--backend", default="auto", help="auto, onnxruntime or torch")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="PNG")
-    parser.add_argument(
-        "--instances", type=int, default=4, metavar="N", help="number of masks to explain"
-    )
-    parser.add_argument("--score-threshold", type=float, default=0.3, metavar="SCORE")
+    add("--backend", default="auto", help="auto, onnxruntime or torch")
+    add("-o", "--output", type=Path, required=True, metavar="PNG")
+    add("--instances", **number(1, 100, 4), help="number of masks to explain")
+    add("--score-threshold", type=float, default=0.3, metavar="SCORE")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,8 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             f"{arguments.output} is not a picture file name; expected one that ends in .png."
         )
-    if not 1 <= arguments.instances <= 100:
-        raise ConfigError(f"--instances is {arguments.instances}; expected 1 to 100.")
     image = read_bgr(arguments.image)
     with Segmenter.open(
         arguments.model,

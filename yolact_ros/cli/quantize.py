@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_ros.errors import BundleError, ConfigError
+from yolact_ros.cli.values import number
+from yolact_ros.errors import BundleError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,9 +21,10 @@ SHOWN_LAYERS = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("bundle", help="shipped model or bundle folder, in float32")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE")
-    parser.add_argument(
+    add = parser.add_argument
+    add("bundle", help="shipped model or bundle folder, in float32")
+    add("-o", "--output", type=Path, required=True, metavar="BUNDLE")
+    add(
         "--images",
         type=Path,
         required=True,
@@ -31,28 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="images, folders or videos for calibration, similar to those to be segmented",
     )
-    parser.add_argument(
-        "--count",
-        type=int,
-        default=100,
-        metavar="N",
-        help="number of images to use, evenly spaced (default: %(default)s)",
-    )
-    parser.add_argument(
+    text = "number of images to use, evenly spaced (default: %(default)s)"
+    add("--count", **number(1, 10**9, 100), help=text)
+    add(
         "--target",
         choices=("onnxruntime", "tensorrt"),
         default="onnxruntime",
         help="runtime of the bundle; TensorRT accepts only symmetric int8 (default: %(default)s)",
     )
-    parser.add_argument(
+    add(
         "--float-above",
-        type=float,
-        default=0.05,
-        metavar="ERROR",
+        **number(0.0, 1e9, 0.05),
         help="keep a layer in float if quantizing it alone changes an output by more than this "
         "fraction (default: %(default)s)",
     )
-    parser.add_argument(
+    add(
         "--float-layers",
         nargs="*",
         metavar="LAYER",
@@ -66,10 +60,6 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.runtime.bundle import Bundle
     from yolact_ros.runtime.shipped import find_model
 
-    if arguments.count < 1:
-        raise ConfigError(f"--count is {arguments.count}; expected at least 1.")
-    if not 0 <= arguments.float_above < math.inf:  # NaN is not in a range
-        raise ConfigError(f"--float-above is {arguments.float_above}; expected 0 or more.")
     source = find_model(arguments.bundle)
     model = Bundle.open(source).description.model
     images = calibration_images(arguments.images, model, count=arguments.count)
@@ -108,8 +98,8 @@ def calibration_images(
     wanted = {round(i * (total - 1) / max(count - 1, 1)) for i in range(count)}
     frames = tqdm(read_frames(files), total=total, desc="read", unit="image", leave=False)
     tensors = []
-    for number, frame in enumerate(frames):
-        if number not in wanted:
+    for index, frame in enumerate(frames):
+        if index not in wanted:
             continue
         if frame.image is None:
             raise BundleError(f"{frame.fault} Remove it from the calibration images.")

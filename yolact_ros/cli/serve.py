@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from yolact_ros.cli.settings import add_backend_arguments, read_backend_settings
+from yolact_ros.cli.settings import add_settings, read_settings
+from yolact_ros.cli.values import number
+from yolact_ros.config import BackendConfig
 from yolact_ros.errors import ConfigError
 
 
@@ -16,16 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="bundles or checkpoints to offer in addition to the shipped models",
     )
-    parser.add_argument(
-        "--port", type=_port, default=7860, metavar="N", help="port on 127.0.0.1 (%(default)s)"
-    )
-    add_backend_arguments(parser)
-
-
-def _port(text: str) -> int:
-    if not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a port; expected 1 to 65535")
-    return int(text)
+    parser.add_argument("--port", **number(1, 65535, 7860), help="port on 127.0.0.1 (%(default)s)")
+    add_settings(parser.add_argument_group("backend"), BackendConfig())
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.runtime.segmenter import Segmenter
     from yolact_ros.view.page import MAX_FILE_SIZE, build_page
 
-    backend = read_backend_settings(arguments)
+    backend = read_settings(arguments, BackendConfig())
     for model in arguments.models:  # report missing libraries now, not in the browser
         Segmenter.open(model, backend=backend).close()
     page = build_page(tuple(arguments.models), backend)

@@ -6,48 +6,7 @@ import argparse
 import dataclasses
 from typing import Any, TypeVar
 
-from yolact_ros.config import REFERENCE_POSTPROCESS, BackendConfig, PostprocessConfig
-
 T = TypeVar("T")
-
-
-def add_postprocess_arguments(
-    parser: argparse.ArgumentParser, defaults: PostprocessConfig
-) -> None:
-    """Add one flag per setting that selects detections, and `--reference`."""
-    group = parser.add_argument_group("detections")
-    group.add_argument(
-        "--reference",
-        action="store_true",
-        help="select detections exactly like the authors' evaluation; the flags below override "
-        "individual settings",
-    )
-    add_settings(group, defaults)
-
-
-def read_postprocess_settings(
-    arguments: argparse.Namespace, defaults: PostprocessConfig
-) -> PostprocessConfig:
-    """Return the settings given by the flags of `add_postprocess_arguments`.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-    return read_settings(arguments, REFERENCE_POSTPROCESS if arguments.reference else defaults)
-
-
-def add_backend_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add one flag per setting of the library that runs the model."""
-    add_settings(parser.add_argument_group("backend"), BackendConfig())
-
-
-def read_backend_settings(arguments: argparse.Namespace) -> BackendConfig:
-    """Return the settings given by the flags of `add_backend_arguments`.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-    return read_settings(arguments, BackendConfig())
 
 
 def add_settings(group: Any, defaults: Any) -> None:

@@ -4,66 +4,43 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
+
+from yolact_ros.cli.values import FLAG, FOLDER, number
 
 LARGEST_SIDE = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact simulate`."""
-    parser.add_argument(
-        "what",
-        choices=("images", "clip"),
-        help="single pictures, or a video from a moving camera",
-    )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--frames", type=_positive, default=100, metavar="N")
-    parser.add_argument(
-        "--seed", type=_seed, default=0, help="the same seed yields the same bytes"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    text = "single pictures, or a video from a moving camera"
+    add("what", choices=("images", "clip"), help=text)
+    add("-o", "--output", **FOLDER, required=True)
+    add("--frames", **number(1, 1_000_000, 100))
+    add("--seed", **number(0, 2**31 - 1, 0), help="the same seed yields the same bytes")
+    add(
         "--size",
         type=_size,
         default=(480, 640),
         metavar="WIDTHxHEIGHT",
         help="size of the pictures in pixels (default: 640x480)",
     )
-    parser.add_argument(
-        "--fps", type=_rate, default=20.0, help="frame rate of a clip (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--processes",
-        type=_positive,
-        default=1,
-        metavar="N",
-        help="number of processes; does not affect the result (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--depth", action="store_true", help="also write depth images (always for a clip)"
-    )
+    add("--fps", **number(0.1, 1000, 20.0), help="frame rate of a clip (default: %(default)s)")
+    text = "number of processes; does not affect the result (default: %(default)s)"
+    add("--processes", **number(1, 1_000_000, 1), help=text)
+    add("--depth", **FLAG, help="also write depth images (always for a clip)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Render the data and print where they are."""
     from yolact_ros.simulate.generate import write_clip, write_images
 
+    common = {name: getattr(arguments, name) for name in ("seed", "frames", "size")}
     if arguments.what == "clip":
-        write_clip(
-            arguments.output,
-            seed=arguments.seed,
-            frames=arguments.frames,
-            size=arguments.size,
-            fps=arguments.fps,
-        )
+        write_clip(arguments.output, **common, fps=arguments.fps)
     else:
-        write_images(
-            arguments.output,
-            seed=arguments.seed,
-            frames=arguments.frames,
-            size=arguments.size,
-            processes=arguments.processes,
-            depth=arguments.depth,
-        )
+        how = {name: getattr(arguments, name) for name in ("processes", "depth")}
+        write_images(arguments.output, **common, **how)
     print(f"{arguments.frames} frames, instances.json and cameras.json in {arguments.output}")
     return 0
 
@@ -77,22 +54,3 @@ def _size(text: str) -> tuple[int, int]:
         )
     width, height = (int(side) for side in match.groups())
     return height, width
-
-
-def _positive(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,7}", text) or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not an integer from 1 to 1000000")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,10}", text) or int(text) >= 2**31:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not an integer from 0 to 2^31 - 1")
-    return int(text)
-
-
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0.1 <= value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number from 0.1 to 1000")
-    return value

@@ -9,59 +9,58 @@ import os
 from pathlib import Path
 from typing import Any
 
+from yolact_ros.cli.values import FLAG, FOLDER
+from yolact_ros.errors import ConfigError, DatasetError
+
 DEFAULT_RECIPE = "config/train_small.yaml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact train`."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "config",
         type=Path,
         nargs="?",
         help=f"YAML file, e.g. config/train_tabletop.yaml (default with --data: {DEFAULT_RECIPE}; "
         "with --resume: that of the run)",
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        help="new folder for checkpoints and logs (default: out/train/CONFIG)",
-    )
-    parser.add_argument(
+    text = "new folder for checkpoints and logs (default: out/train/CONFIG)"
+    add("-o", "--output", **FOLDER, help=text)
+    add(
         "--resume",
         type=Path,
         metavar="RUN",
         help="continue the run in this folder, or with this last.pth",
     )
-    parser.add_argument(
+    add(
         "--data",
-        type=Path,
-        metavar="FOLDER",
+        **FOLDER,
         help="folder from import-dataset, with train.json and train/, and optionally val.json and "
         "val/; classes without instances are left out",
     )
-    parser.add_argument(
+    add(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="change a setting, e.g. optimizer.learning_rate=0.001; can be repeated",
     )
-    parser.add_argument(
+    add(
         "--memory",
         type=float,
         metavar="GB",
         help="choose the largest batch_size whose steps take at most this much memory, of the GPU "
         "or of this process",
     )
-    parser.add_argument(
+    add(
         "--find-rate",
-        action="store_true",
+        **FLAG,
         help="suggest a learning rate after 100 steps at growing rates, without training",
     )
-    parser.add_argument(
+    add(
         "--settings",
-        action="store_true",
+        **FLAG,
         help="print all settings of the run as YAML with comments, without training",
     )
 
@@ -73,7 +72,6 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     from yolact_ros.cli.models import find_checkpoint
-    from yolact_ros.errors import ConfigError
     from yolact_ros.runtime.shipped import shipped_file
     from yolact_ros.train.config import read_train_config
     from yolact_ros.train.config_text import commented_yaml
@@ -132,8 +130,6 @@ def data_changes(folder: Path | None) -> dict[str, Any]:
     """
     if folder is None:
         return {}
-    from yolact_ros.errors import DatasetError
-
     if not (folder / "train.json").is_file():
         raise DatasetError(
             f"{folder / 'train.json'} does not exist; name a folder that `yolact import-dataset` "
@@ -156,8 +152,6 @@ def parse_change(text: str) -> tuple[str, Any]:
         ConfigError: there is no equals sign, or the value is not YAML.
     """
     import yaml
-
-    from yolact_ros.errors import ConfigError
 
     key, equals, value = text.partition("=")
     if not equals or not key:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yolact_ros.cli.table import format_machine, format_table, percent
+from yolact_ros.cli.values import numbers
 from yolact_ros.config import WARPS
 from yolact_ros.errors import ConfigError
 
@@ -16,12 +18,16 @@ if TYPE_CHECKING:
     from yolact_ros.runtime.segmenter import Segmenter
 
 INTERVALS = (1, 2, 3, 5, 8)
+TITLES = (
+    *("interval", "warp", "propagated", "mask AP", "AP50", "box AP", "non-key", "(full)", "J"),
+    *("ms", "key", "non-key", "relative", "p50"),
+)
 
 
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the evaluation on clips."""
-    group = parser.add_argument_group("clips")
-    group.add_argument(
+    add = parser.add_argument_group("clips").add_argument
+    add(
         "--video",
         nargs="+",
         type=Path,
@@ -29,35 +35,27 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         help="folders of `yolact simulate clip`, or YouTube-VIS annotations with --images; "
         "replaces --annotations",
     )
-    group.add_argument(
+    add(
         "--intervals",
-        type=_intervals,
-        metavar="N,N,...",
+        **numbers(1, 1000),
         help="keyframe intervals; 1, the full pass, is always measured "
         f"(default: {','.join(map(str, INTERVALS))} with a model that was exported with "
         "--keyframes, otherwise 1)",
     )
-    group.add_argument(
+    add(
         "--warp",
         action="extend",
         type=_warps,
         metavar="W,W,...",
         help=f"how features are warped: {', '.join(WARPS)} (default: all that the model supports)",
     )
-    group.add_argument(
+    add(
         "--propagated-frames",
-        type=_counts,
-        default=(0,),
-        metavar="N,N,...",
+        **numbers(0, 100, (0,)),
         help="images after each inference to which detections are propagated (default: 0)",
     )
-    group.add_argument(
-        "--change-threshold",
-        type=float,
-        default=1.0,
-        metavar="X",
-        help="change of the image that forces a keyframe (default: 1 = never)",
-    )
+    text = "change of the image that forces a keyframe (default: 1 = never)"
+    add("--change-threshold", type=float, default=1.0, metavar="X", help=text)
 
 
 def evaluate_clips(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
@@ -79,10 +77,7 @@ def evaluate_clips(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[
     )
     print(format_rows(rows))
     machine = describe_machine()
-    print(
-        f"{rows[0].frames} frames of {len(clips)} clips; "
-        + ", ".join(f"{key} {value}" for key, value in machine.items())
-    )
+    print(f"{rows[0].frames} frames of {len(clips)} clips; {format_machine(machine)}")
     return {
         "model": {"name": description.model.name, "identity": description.identity},
         "settings": {
@@ -97,46 +92,28 @@ def evaluate_clips(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[
 
 def format_rows(rows: Sequence[VideoRow]) -> str:
     """Format a table with AP and J in percent; the full pass appears once."""
-    lines = [
-        f"{'interval':>8}  {'warp':<8}{'propagated':>10}{'mask AP':>8}{'AP50':>8}{'box AP':>8}"
-        f"{'non-key':>9}{'(full)':>8}{'J':>7}{'ms':>9}{'key':>8}{'non-key':>9}"
-        f"{'relative':>9}{'p50':>6}"
-    ]
+    table: list[Sequence[str]] = [TITLES]
     for row in rows:
         if row.interval == 1 and row is not rows[0]:
             continue
-        warp = "-" if row.interval == 1 else row.warp or "-"
-        between = "-" if row.non_keyframe_ms is None else f"{row.non_keyframe_ms:.1f}"
-        lines.append(
-            f"{row.interval:>8}  {warp:<8}{row.propagated_frames:>10}"
-            f"{_percent(row.mask_ap):>8}{_percent(row.mask_ap50):>8}"
-            f"{_percent(row.box_ap):>8}{_percent(row.mask_ap_non_key):>9}"
-            f"{_percent(row.full_pass_ap_non_key):>8}{_percent(row.region_similarity):>7}"
-            f"{row.mean_ms:>9.1f}{row.keyframe_ms:>8.1f}{between:>9}"
-            f"{row.relative_ms:>9.2f}{row.relative_p50:>6.2f}"
+        fractions = (
+            *(row.mask_ap, row.mask_ap50, row.box_ap, row.mask_ap_non_key),
+            *(row.full_pass_ap_non_key, row.region_similarity),
         )
-    return "\n".join(lines)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _intervals(text: str) -> tuple[int, ...]:
-    return _numbers(text, 1, 1000)
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    return _numbers(text, 0, 100)
-
-
-def _numbers(text: str, low: int, high: int) -> tuple[int, ...]:
-    words = text.split(",")
-    if not all(word.strip().isdigit() and low <= int(word) <= high for word in words):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a list of integers from {low} to {high}, e.g. 1,2"
+        table.append(
+            [
+                str(row.interval),
+                "-" if row.interval == 1 else row.warp or "-",
+                str(row.propagated_frames),
+                *(percent(value, 1) for value in fractions),
+                f"{row.mean_ms:.1f}",
+                f"{row.keyframe_ms:.1f}",
+                "-" if row.non_keyframe_ms is None else f"{row.non_keyframe_ms:.1f}",
+                f"{row.relative_ms:.2f}",
+                f"{row.relative_p50:.2f}",
+            ]
         )
-    return tuple(dict.fromkeys(int(word) for word in words))
+    return format_table(table)
 
 
 def _warps(text: str) -> list[str]:

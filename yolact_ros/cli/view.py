@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolact_ros.cli.inference import (
-    add_model_argument,
-    add_segmenter_arguments,
-    add_stream_arguments,
+    add_inference_arguments,
     open_segmenter,
     open_stream,
     report_faults,
     segment_files,
 )
+from yolact_ros.cli.values import FLAG, number
 from yolact_ros.errors import ConfigError, MessageError
 
 if TYPE_CHECKING:
@@ -30,39 +29,27 @@ PICTURE = "picture"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact view`."""
-    parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE|FOLDER|VIDEO|BAG", help="what to segment"
-    )
-    parser.add_argument(
-        "--topic", metavar="NAME", help="topic of a bag's images (default: the only one)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    text = "what to segment"
+    add("images", nargs="+", type=Path, metavar="IMAGE|FOLDER|VIDEO|BAG", help=text)
+    add("--topic", metavar="NAME", help="topic of a bag's images (default: the only one)")
+    add(
         "--depth",
         metavar="NAME",
         help="topic of a bag's depth images, registered to the images and with their stamps: adds "
         "3-D points and boxes; requires --camera-info",
     )
-    parser.add_argument("--camera-info", metavar="NAME", help="topic of a bag's calibration")
-    parser.add_argument(
-        "--rectified", action="store_true", help="a bag's images are rectified (default: raw)"
-    )
-    parser.add_argument(
+    add("--camera-info", metavar="NAME", help="topic of a bag's calibration")
+    add("--rectified", **FLAG, help="a bag's images are rectified (default: raw)")
+    add(
         "--instance",
-        type=int,
-        metavar="N",
+        **number(-(2**31), 2**31),
         help="draw which prototypes add up to the mask of the object with track id N; for single "
         "pictures, of the N-th best instance",
     )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FILE.rrd",
-        help="record to this file without a viewer",
-    )
-    add_model_argument(parser)
-    add_segmenter_arguments(parser)
-    add_stream_arguments(parser)
+    text = "record to this file without a viewer"
+    add("-o", "--output", type=Path, metavar="FILE.rrd", help=text)
+    add_inference_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 ERROR = "error"  # something is lost or wrong in training
 WARNING = "warning"  # may be intended
 NOTE = "note"  # read as intended, but not as an ordinary object
-ORDER = (ERROR, WARNING, NOTE)
+SEVERITIES = (ERROR, WARNING, NOTE)
 EXAMPLES = 3
 WIDEST = 70  # length of a kind up to which the counts are aligned
 
@@ -52,7 +52,7 @@ class Findings:
     def ordered(self) -> list[tuple[str, str, list[str]]]:
         """Return severity, kind and places; errors first."""
         rows = [(severity, kind, places) for (severity, kind), places in self.places.items()]
-        return sorted(rows, key=lambda row: ORDER.index(row[0]))
+        return sorted(rows, key=lambda row: SEVERITIES.index(row[0]))
 
     def to_mapping(self) -> list[dict[str, Any]]:
         """Return all findings as JSON values."""
