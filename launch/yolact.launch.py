@@ -67,7 +67,7 @@ def generate_launch_description() -> LaunchDescription:
             argument(
                 "camera",
                 "Driver of the camera: sets its topics and parameters (config/cameras/*.yaml); "
-                "arguments below override them.",
+                "these override params_file, and the arguments below override both.",
                 choices=["", *cameras],
             ),
             argument("image", "Topic of the images."),
@@ -133,6 +133,7 @@ def _parameter_argument(name: str) -> DeclareLaunchArgument:
 def _launch(context: LaunchContext) -> list[SetEnvironmentVariable | LifecycleNode | Node]:
     """Check all arguments before anything starts."""
     share = Path(get_package_share_directory("yolact_ros"))
+    _check_file(context, "params_file", "a YAML file of parameters")
     given = {name: _text(context, name) for name in (*PARAMETERS, *TOPICS)}
     driver = _driver(share, _text(context, "camera"))
     several = bool(given["cameras"])
@@ -146,10 +147,11 @@ def _launch(context: LaunchContext) -> list[SetEnvironmentVariable | LifecycleNo
         name: _value(name, given[name], kind) for name, kind in PARAMETERS.items() if given[name]
     }
     actions: list[SetEnvironmentVariable | LifecycleNode | Node] = []
-    profile = _profile(_text(context, "dds_profile"))
+    profile = _profile(context)
     if profile:
         actions.append(SetEnvironmentVariable(image_profile()[0], profile))
     if _text(context, "rviz") == "true":
+        _check_file(context, "rviz_config", "a configuration of RViz")
         actions.append(_rviz())
     actions.append(
         LifecycleNode(
@@ -202,18 +204,23 @@ def _value(name: str, text: str, kind: type) -> object:
     return value
 
 
-def _profile(chosen: str) -> str:
+def _check_file(context: LaunchContext, name: str, expected: str) -> None:
+    """Report a missing file by the name of its argument."""
+    if not Path(_text(context, name)).is_file():
+        raise RuntimeError(
+            f"Launch argument {name} is {_text(context, name)!r}, not a file; expected {expected}."
+        )
+
+
+def _profile(context: LaunchContext) -> str:
     """Return the Fast DDS profile to set; empty to leave the environment unchanged."""
+    chosen = _text(context, "dds_profile")
     variable, shipped = image_profile()
     if chosen == "off" or (chosen == "auto" and os.environ.get(variable)):
         return ""
     if chosen == "auto":
         return shipped
-    if not Path(chosen).is_file():
-        raise RuntimeError(
-            f"Launch argument dds_profile is {chosen!r}, not a file; expected auto, off or "
-            "an XML file of Fast DDS."
-        )
+    _check_file(context, "dds_profile", "auto, off or an XML file of Fast DDS")
     return chosen
 
 

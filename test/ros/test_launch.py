@@ -173,6 +173,7 @@ def test_lifecycle_events_of_a_launch_file_lead_the_node(
         ("yolact.launch.py", ["cameras:=front"], "cameras is 'front'; expected a list of names"),
         ("yolact.launch.py", ["cameras:=[1, 2]"], "cameras is '[1, 2]'; expected a list of na"),
         ("yolact.launch.py", ["dds_profile:=/no/file"], "dds_profile is '/no/file', not a"),
+        ("yolact.launch.py", ["params_file:=/no/file"], "params_file is '/no/file', not a file"),
         ("yolact.launch.py", ["camera:=kinect"], 'Argument "camera"'),
         ("multi_camera.launch.py", ["cameras:=front"], "cameras is 'front'; expected a list"),
     ],
