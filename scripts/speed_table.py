@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def main() -> None:
     parts = [
         comparison_table([content for content in contents if "rows" in content]),
         postprocess_table([content for content in contents if "scenes" in content]),
-        "\n".join(sorted({machine_line(content["machine"]) for content in contents})),
+        "\n\n".join(sorted({machine_line(content["machine"]) for content in contents})),
     ]
     text = "\n\n".join(part for part in parts if part)
     if not arguments.write:
@@ -86,7 +87,7 @@ def table(lines: list[list[str]]) -> str:
 def machine_line(machine: dict[str, str]) -> str:
     """Describe the machine in one sentence."""
     named = (f"{key} {value}" for key, value in machine.items() if key != "load")
-    return f"Measured on {', '.join(named)}."
+    return textwrap.fill(f"Measured on: {', '.join(named)}.", 100, break_on_hyphens=False)
 
 
 if __name__ == "__main__":

@@ -94,6 +94,14 @@ def test_links_to_files_lead_to_files(page):
             assert (page.parent / target).exists(), target
 
 
+def test_lines_of_prose_have_at_most_100_characters():
+    for page in PAGES:
+        prose = BLOCK.sub("", page.read_text())
+        for line in prose.splitlines():
+            shown = re.sub(r"`[^`]*`|\]\([^)]*\)|^\[.*", "", line)
+            assert len(shown) <= 100 or line.lstrip().startswith("|"), (page.name, line)
+
+
 def test_the_readme_is_short_and_its_picture_small():
     readme = (ROOT / "README.md").read_text()
     assert len(readme.splitlines()) <= 130
