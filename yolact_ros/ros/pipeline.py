@@ -69,7 +69,7 @@ class Pipeline:
         started = time.perf_counter()
         header = frame.message.header
         self._depth.expect(header.stamp, settings=settings.depth)
-        image = bgr_from_message(frame.message, max_megapixels=settings.work.max_megapixels)
+        image = bgr_from_message(frame.message, max_megapixels=settings.limits.max_megapixels)
         decoded = time.perf_counter()
         stream = self._stream_of(segmenter, settings)
         prepared = stream.prepare(image, seconds_of(header.stamp), source=header.stamp)

@@ -214,7 +214,7 @@ class Worker:
     ) -> Job | None:
         pipeline, settings = self._pipelines[mailbox], self._settings()
         with self._counting(mailbox, pipeline):
-            if self._is_stale(frame, settings.work.max_frame_age):
+            if self._is_stale(frame, settings.limits.max_frame_age):
                 mailbox.finish("stale")
                 return None
             work = pipeline.prepare(frame, segmenter, settings=settings)
@@ -272,7 +272,7 @@ class Worker:
             self._logger.error(str(error), throttle_duration_sec=THROTTLE_S)
         else:
             pipeline.reset()
-            self._note_failure(error, self._settings().work.max_failures)
+            self._note_failure(error, self._settings().limits.max_failures)
         mailbox.finish("failed")
 
     def _is_stale(self, frame: CameraFrame, limit: float) -> bool:

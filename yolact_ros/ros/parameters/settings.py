@@ -78,8 +78,8 @@ class InputSettings(Checked):
 
 
 @dataclass(frozen=True)
-class WorkSettings(Checked):
-    """Limits the images and the failures of the model."""
+class LimitSettings(Checked):
+    """Limits the images and the failures that are accepted."""
 
     max_frame_age: float = setting(
         0.0,
@@ -172,7 +172,7 @@ class Settings:
 
     model: ModelSettings = ModelSettings()
     inputs: InputSettings = InputSettings()
-    work: WorkSettings = WorkSettings()
+    limits: LimitSettings = LimitSettings()
     frames: FrameSettings = FrameSettings()
     keyframes: KeyframeConfig = KeyframeConfig(propagated_frames=PROPAGATE_AUTO)
     diagnostics: DiagnosticSettings = DiagnosticSettings()

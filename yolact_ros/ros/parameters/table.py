@@ -27,12 +27,13 @@ WIDTH = 96
 
 
 def tables() -> list[tuple[str, Any]]:
-    """Return when each group of settings is read, with its defaults."""
-    found: list[tuple[str, Any]] = [("when the node starts", StartSettings())]
+    """Return a title for each group of settings, which says when it is read, and its defaults."""
+    found: list[tuple[str, Any]] = [("Start (read when the node starts)", StartSettings())]
     for field in dataclasses.fields(Settings):
         configured = field.name in READ_BY_CONFIGURE
         when = "by the transition configure" if configured else "before every image"
-        found.append((when, getattr(Settings(), field.name)))
+        title = f"{field.name.capitalize()} (read {when})"
+        found.append((title, getattr(Settings(), field.name)))
     return found
 
 
@@ -81,9 +82,8 @@ def parameter_file() -> str:
         "/**:",
         "  ros__parameters:",
     ]
-    for when, defaults in tables():
-        title = (type(defaults).__doc__ or "").splitlines()[0].rstrip(".")
-        lines += ["", *_comment(f"{title} (read {when})")]
+    for title, defaults in tables():
+        lines += ["", *_comment(title)]
         for field in parameter_fields(defaults):
             lines += _comment(field.metadata["doc"] + _bounds(field))
             lines.append(f"    {field.name}: {json.dumps(_plain(getattr(defaults, field.name)))}")
