@@ -72,6 +72,16 @@ def test_iterating_gives_instances_with_their_names_and_masks():
         three()[3]
 
 
+def test_representations_are_short():
+    assert repr(Detections.empty((480, 640))) == "Detections(0 instances, 640x480)"
+    found = three()
+    assert repr(found) == "Detections(3 instances, 8x6: spoon 0.90, cup 0.80, spoon 0.70)"
+    assert "True" not in repr(found[0])  # the mask
+    many = found[[0] * 100]
+    assert repr(many).startswith("Detections(100 instances, ") and repr(many).endswith(", ...)")
+    assert len(repr(many)) < 100
+
+
 @pytest.mark.parametrize(
     "key, expected",
     [

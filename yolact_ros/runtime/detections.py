@@ -11,6 +11,7 @@ import numpy as np
 
 KEYFRAME = "keyframe"  # every layer ran on this image
 PARTIAL = "partial"  # it reuses deep features or detections of an earlier image
+SHOWN_INSTANCES = 5  # by `repr`
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class Instance:
     mask_score: float
     box: np.ndarray
     mask_roi: np.ndarray
-    crop: np.ndarray
+    crop: np.ndarray = field(repr=False)
     image_size: tuple[int, int]
     track_id: int | None = None
 
@@ -124,6 +125,14 @@ class Detections:
             image_size=image_size,
             timings=timings or {},
         )
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        shown = [f"{i.class_name or i.class_id} {i.score:.2f}" for i in self[:SHOWN_INSTANCES]]
+        if len(self) > len(shown):
+            shown.append("...")
+        instances = f"{len(self)} instances, {width}x{height}"
+        return f"Detections({instances}{': ' if shown else ''}{', '.join(shown)})"
 
     def __len__(self) -> int:
         return len(self.scores)
