@@ -90,7 +90,12 @@ class NoPackages(Failure):
 def main():
     """Run the script and return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--use", choices=list(EXTRAS), default="run", help="what it is for")
+    parser.add_argument(
+        "--use",
+        choices=list(EXTRAS),
+        default="run",
+        help="intended use, which determines what is installed (default: %(default)s)",
+    )
     parser.add_argument(
         "--distro",
         choices=list(ROS_WHEELS),

@@ -63,8 +63,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path, nargs="?", help="needs torch")
-    parser.add_argument("--bundles", type=Path, nargs="+", default=[], help="made on a PC")
+    parser.add_argument(
+        "checkpoint", type=Path, nargs="?", help="checkpoint to export here; requires torch"
+    )
+    parser.add_argument(
+        "--bundles", type=Path, nargs="+", default=[], help="bundles that were exported on a PC"
+    )
     parser.add_argument(
         "--images",
         type=Path,
@@ -77,9 +81,11 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, default=Path("out/gpu"))
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--runs", type=int, default=200, help="of each timing")
+    parser.add_argument("--runs", type=int, default=200, help="number of runs per timing")
     parser.add_argument(
-        "--quick", action="store_true", help="one bundle in fp16, no keyframes, no batches"
+        "--quick",
+        action="store_true",
+        help="measure only one bundle in fp16, without keyframes and batches",
     )
     arguments = parser.parse_args()
     if (arguments.checkpoint is None) == (not arguments.bundles):

@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument(
-        "--write", type=Path, metavar="PAGE", help="put the tables between its marks"
+        "--write", type=Path, metavar="PAGE", help="replace the tables of this page"
     )
     arguments = parser.parse_args()
     contents = [json.loads(path.read_text()) for path in arguments.files]

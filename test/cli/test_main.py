@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -26,6 +28,19 @@ def test_every_verb_has_help(verb, capsys):
         main([verb, "--help"])
     assert ended.value.code == 0
     assert verb.replace("-", "_") in capsys.readouterr().out.replace("-", "_")
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "node"])
+def test_every_option_has_help_which_states_its_default_in_one_way(verb, capsys):
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"yolact_ros.cli.{verb.replace('-', '_')}").add_arguments(parser)
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for action in parser._actions:
+        assert action.help and not re.search(r"\([0-9.]+\)|%\(default", action.help), action.dest
+        if isinstance(action.default, (int, float)) and action.default is not False:
+            assert "(default" in action.help or f"(default: {action.default})" in shown
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "node"])  # ROS has its words

@@ -39,9 +39,9 @@ def test_a_value_out_of_range_is_reported():
         settings("--top-k", "0")
 
 
-def test_every_setting_has_a_flag_with_its_words_and_default(capsys):
+def test_every_setting_has_a_flag_with_its_description_and_default(capsys):
     with pytest.raises(SystemExit):
         settings("--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert "Minimum class score of a detection, 0 to 1 (default: 0.2)" in text
+    assert "minimum class score of a detection, 0 to 1 (default: 0.2)" in text
     assert "--no-rescore-masks" in text

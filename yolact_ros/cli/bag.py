@@ -42,19 +42,19 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--topic",
         metavar="NAME",
-        help="topic of the images, raw or compressed (default: if only one)",
+        help="topic of the images, raw or compressed (default: the only one of the bag)",
     )
     add(
         "--result-topic",
         default="/yolact/instances",
         metavar="NAME",
-        help="topic of the yolact_ros/InstanceArray messages (default: %(default)s)",
+        help="topic of the yolact_ros/InstanceArray messages",
     )
     add(
         "--mask-encoding",
         choices=("bits", "mono8", "rle", "none"),
         default="bits",
-        help="encoding of the masks (default: %(default)s)",
+        help="encoding of the masks",
     )
     add("--annotations", **FLAG, help="add outlines and names as foxglove_msgs/ImageAnnotations")
     add("--overlay", **FLAG, help="add JPEG images with the instances drawn on them")

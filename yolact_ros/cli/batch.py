@@ -40,23 +40,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         required=True,
         metavar="FOLDER",
-        help="destination, a path or a URL that every worker can reach; complete results "
-        "there are kept",
+        help="folder to write, a path or a URL that every worker can reach; complete results in "
+        "it are kept",
     )
     parser.add_argument(
         "--format",
         choices=("json", "parquet"),
         default="json",
         help="write instances to one file as `yolact predict --json` does, or to a folder of "
-        "Parquet files with one row per instance (default: %(default)s)",
+        "Parquet files with one row per instance",
     )
     add = parser.add_argument_group("workers").add_argument
-    add("--address", metavar="HOST:PORT", help="a Ray cluster (default: this machine only)")
-    add("--workers", **number(0, MOST, 0), help="number of workers (default: as many as fit)")
-    add("--cpus", **number(1, MOST, 1), help="CPUs per worker (default: %(default)s)")
     add(
-        "--gpus", **number(0.0, MOST, 0.0), help="GPUs per worker, e.g. 0.5 (default: %(default)g)"
+        "--address",
+        metavar="HOST:PORT",
+        help="address of a Ray cluster (default: use this machine only)",
     )
+    add("--workers", **number(0, MOST, 0), help="number of workers (default: as many as fit)")
+    add("--cpus", **number(1, MOST, 1), help="CPUs per worker")
+    add("--gpus", **number(0.0, MOST, 0.0), help="GPUs per worker, e.g. 0.5")
     add_bag_arguments(parser)
     add_inference_arguments(parser)
 

@@ -43,14 +43,14 @@ NO_IMAGE = "a synthetic picture"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact benchmark`."""
     add = parser.add_argument
-    add("model", nargs="?", default=DEFAULT_MODEL, help=f"{MODEL} (default: %(default)s)")
+    add("model", nargs="?", default=DEFAULT_MODEL, help=MODEL)
     add(
         "--images",
         type=Path,
         metavar="FOLDER|VIDEO",
         help="images to segment (default: the demo clip of the package)",
     )
-    add("--frames", **number(1, 1_000_000, 100), help="frames to measure (%(default)s)")
+    add("--frames", **number(1, 1_000_000, 100), help="number of frames to measure")
     add("--json", **FILE, help="write all figures to this file")
     add(
         "--compare",
@@ -60,12 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare all libraries and precisions on this machine, also with these other "
         "bundles of the model, e.g. in int8",
     )
-    add("--annotations", **JSON, help="with --compare and --images: add the mask AP on these")
+    text = "measure the mask AP on these COCO annotations, too; requires --compare and --images"
+    add("--annotations", **JSON, help=text)
     add(
         "--store",
         **FLAG,
-        help="with --compare: make `backend: auto` choose the fastest on this machine that loses "
-        "at most 0.5 mask AP, or without --annotations the fastest in float32",
+        help="make `backend: auto` choose the fastest on this machine that loses at most 0.5 mask "
+        "AP, or without --annotations the fastest in float32; requires --compare",
     )
     add(
         "--postprocess",

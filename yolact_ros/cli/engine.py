@@ -28,7 +28,7 @@ STOP_SECONDS = 2.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact engine`."""
     add = parser.add_argument
-    add("bundle", type=Path, help="bundle of: yolact export CHECKPOINT --target tensorrt")
+    add("bundle", type=Path, help="bundle from `yolact export --target tensorrt`")
     add(
         "--library",
         choices=("auto", "tensorrt", "tensorrt_rtx"),
@@ -40,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="this",
         metavar="this|8.9,12.0,...",
         help="the GPU of this machine or, with TensorRT-RTX, compute capabilities, which require "
-        "no GPU (default: %(default)s)",
+        "no GPU",
     )
-    add("--device", **number(0, 1000, 0), help="index of the GPU (%(default)s)")
+    add("--device", **number(0, 1000, 0), help="index of the GPU")
     add(
         "--workspace",
         **number(1, 10**9),
@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--timing-cache",
         **FILE,
-        help="file that stores kernel timings, so that the next build is faster (default: beside "
-        "the engines)",
+        help="file that stores kernel timings, so that the next build is faster (default: a "
+        "file beside the engines)",
     )
     add("--rebuild", **FLAG, help="rebuild existing engines")
 

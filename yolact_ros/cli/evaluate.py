@@ -65,8 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--report-score",
         **number(0.0, 1.0, PostprocessConfig().score_threshold),
-        help="minimum class score of the detections in the report's confusion matrix and mistakes "
-        "(default: %(default)s, as in the node)",
+        help="minimum class score of the detections in the report's confusion matrix and mistakes",
     )
     add_video_arguments(parser)
     add_segmenter_arguments(parser, DEFAULTS)

@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="COCO annotations with track_id, as written by `yolact simulate clip`, or "
         "YouTube-VIS annotations",
     )
-    add("--images", **FOLDER, required=True)
-    add("--rate", **number(0.01, 1e4, 20.0), help="images per second (default: %(default)s)")
+    add("--images", **FOLDER, required=True, help="images of the annotations")
+    add("--rate", **number(0.01, 1e4, 20.0), help="images per second")
     add("--json", **FILE, help="write all figures to this file")
     add_segmenter_arguments(parser)
     add_stream_arguments(parser)

@@ -11,13 +11,19 @@ from yolact_ros.cli.values import FLAG
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact fetch`."""
     add = parser.add_argument
-    text = "variant, e.g. yolact_plus_base; without it, all are listed"
+    text = "variant, e.g. yolact_plus_base (default: list all variants)"
     add("name", nargs="?", metavar="NAME", help=text)
-    add("-o", "--output", type=Path, metavar="BUNDLE", help="write to this folder, not the cache")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="BUNDLE",
+        help="write to this folder instead of the cache",
+    )
     add(
         "--mirror",
         metavar="URL",
-        help="address of a folder with copies of the authors' files, to use instead",
+        help="download the authors' files from the folder at this address instead",
     )
     add("--yes", **FLAG, help="download without asking")
 

@@ -24,15 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Pascal VOC or CVAT, with PNGs of classes and objects",
     )
     add("source", type=Path, nargs="+", help="folder or file of the data set; several are merged")
-    add("-o", "--output", **FOLDER, required=True)
+    add("-o", "--output", **FOLDER, required=True, help="folder to write")
     add("--copy", **FLAG, help="copy the images instead of linking")
     add(
         "--classes",
         type=distinct_names,
         default=(),
         metavar="A,B,C",
-        help="voc: names of the class ids from 1 on (default: from labelmap.txt, or Pascal's); "
-        "labelme, coco: order of the classes",
+        help="voc: names of the class ids from 1 on (default: those of labelmap.txt, or "
+        "Pascal's); labelme, coco: order of the classes",
     )
     add(
         "--validation",

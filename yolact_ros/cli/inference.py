@@ -54,9 +54,7 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
     """Add `--model`."""
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="MODEL", help=f"{MODEL} (default: %(default)s)"
-    )
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="MODEL", help=MODEL)
 
 
 def add_segmenter_arguments(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from yolact_ros import __version__
 from yolact_ros.cli.interrupts import Terminated, stoppable
 from yolact_ros.cli.outputs import check_outputs
-from yolact_ros.cli.parser import EXAMPLES, Parser
+from yolact_ros.cli.parser import EXAMPLES, HelpFormatter, Parser
 from yolact_ros.cli.values import number
 from yolact_ros.errors import YolactError
 from yolact_ros.files import LIMIT_VARIABLE
@@ -82,6 +82,7 @@ def make_parser(words: Sequence[str]) -> Parser:
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
             epilog=f"Example: yolact {verb} {EXAMPLES[verb]}",
+            formatter_class=HelpFormatter,
         )
         if verb in words[:3]:  # import only the module of the verb
             module = importlib.import_module(f"yolact_ros.cli.{verb.replace('-', '_')}")

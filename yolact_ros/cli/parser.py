@@ -54,6 +54,17 @@ WORDS = {
 }
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """Show the default of every option that has one, unless its help explains it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        none = action.default in (None, [], (), argparse.SUPPRESS) or action.default is False
+        if none or "(default" in text:
+            return text
+        return f"{text} (default: %(default)s)"
+
+
 class Parser(argparse.ArgumentParser):
     """Suggests what was probably meant.
 

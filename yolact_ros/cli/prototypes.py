@@ -14,10 +14,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("image", type=Path, help="image file")
     add_model_argument(parser)
-    add("--backend", default="auto", help="auto, onnxruntime or torch")
-    add("-o", "--output", type=Path, required=True, metavar="PNG")
+    add(
+        "--backend",
+        default="auto",
+        help="library that runs the network: auto, onnxruntime or torch",
+    )
+    add("-o", "--output", type=Path, required=True, metavar="PNG", help="picture to write")
     add("--instances", **number(1, 100, 4), help="number of masks to explain")
-    add("--score-threshold", type=float, default=0.3, metavar="SCORE")
+    add("--score-threshold", **number(0.0, 1.0, 0.3), help="minimum class score of a detection")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     add = parser.add_argument
     add("bundle", help="shipped model or bundle folder, in float32")
-    add("-o", "--output", type=Path, required=True, metavar="BUNDLE")
+    add("-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder to write")
     add(
         "--images",
         type=Path,
@@ -32,19 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="images, folders or videos for calibration, similar to those to be segmented",
     )
-    text = "number of images to use, evenly spaced (default: %(default)s)"
-    add("--count", **number(1, 10**9, 100), help=text)
+    add("--count", **number(1, 10**9, 100), help="number of images to use, evenly spaced")
     add(
         "--target",
         choices=("onnxruntime", "tensorrt"),
         default="onnxruntime",
-        help="runtime of the bundle; TensorRT accepts only symmetric int8 (default: %(default)s)",
+        help="runtime of the bundle; TensorRT accepts only symmetric int8",
     )
     add(
         "--float-above",
         **number(0.0, 1e9, 0.05),
         help="keep a layer in float if quantizing it alone changes an output by more than this "
-        "fraction (default: %(default)s)",
+        "fraction",
     )
     add(
         "--float-layers",

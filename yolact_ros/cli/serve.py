@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="bundles or checkpoints to offer in addition to the shipped models",
     )
-    parser.add_argument("--port", **number(1, 65535, 7860), help="port on 127.0.0.1 (%(default)s)")
+    parser.add_argument("--port", **number(1, 65535, 7860), help="port on 127.0.0.1")
     add_settings(parser.add_argument_group("backend"), BackendConfig())
 
 

@@ -18,6 +18,8 @@ def add_settings(group: Any, defaults: Any) -> None:
         default = getattr(defaults, field.name)
         flag = f"--{field.name.replace('_', '-')}"
         text = field.metadata["doc"]
+        if text[1].islower():  # not an abbreviation
+            text = text[0].lower() + text[1:]
         if isinstance(default, bool):
             group.add_argument(
                 flag,

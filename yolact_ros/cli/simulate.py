@@ -15,9 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "single pictures, or a video from a moving camera"
     add("what", choices=("images", "clip"), help=text)
-    add("-o", "--output", **FOLDER, required=True)
-    add("--frames", **number(1, 1_000_000, 100))
-    add("--seed", **number(0, 2**31 - 1, 0), help="the same seed yields the same bytes")
+    add("-o", "--output", **FOLDER, required=True, help="folder to write")
+    add("--frames", **number(1, 1_000_000, 100), help="number of pictures to render")
+    add(
+        "--seed",
+        **number(0, 2**31 - 1, 0),
+        help="seed of the random scenes; the same seed yields the same bytes",
+    )
     add(
         "--size",
         type=_size,
@@ -25,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WIDTHxHEIGHT",
         help="size of the pictures in pixels (default: 640x480)",
     )
-    add("--fps", **number(0.1, 1000, 20.0), help="frame rate of a clip (default: %(default)s)")
-    text = "number of processes; does not affect the result (default: %(default)s)"
+    add("--fps", **number(0.1, 1000, 20.0), help="frame rate of a clip")
+    text = "number of processes that render images; the result does not depend on it"
     add("--processes", **number(1, 1_000_000, 1), help=text)
     add("--depth", **FLAG, help="also write depth images (always for a clip)")
 

@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "config",
         type=Path,
         nargs="?",
-        help=f"YAML file, e.g. config/train_tabletop.yaml (default with --data: {DEFAULT_RECIPE}; "
-        "with --resume: that of the run)",
+        help=f"YAML file, e.g. config/train_tabletop.yaml (default: {DEFAULT_RECIPE} with "
+        "--data, the file of the run with --resume)",
     )
     text = "new folder for checkpoints and logs (default: out/train/CONFIG)"
     add("-o", "--output", **FOLDER, help=text)
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume",
         type=Path,
         metavar="RUN",
-        help="continue the run in this folder, or with this last.pth",
+        help="continue the run in this folder, or from this last.pth",
     )
     add(
         "--data",
@@ -50,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory",
         type=float,
         metavar="GB",
-        help="choose the largest batch_size whose steps take at most this much memory, of the GPU "
-        "or of this process",
+        help="choose the largest batch_size whose steps take at most this much memory of the GPU "
+        "or, on a CPU, of the process",
     )
     add(
         "--find-rate",

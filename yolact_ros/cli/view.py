@@ -30,24 +30,28 @@ PICTURE = "picture"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact view`."""
     add = parser.add_argument
-    text = "what to segment"
-    add("images", nargs="+", type=Path, metavar="IMAGE|FOLDER|VIDEO|BAG", help=text)
-    add("--topic", metavar="NAME", help="topic of a bag's images (default: the only one)")
+    text = "images, folders, videos or recorded bags to segment"
+    add("images", nargs="+", type=Path, metavar="SOURCE", help=text)
+    add(
+        "--topic",
+        metavar="NAME",
+        help="topic of a bag's images (default: the only one of the bag)",
+    )
     add(
         "--depth",
         metavar="NAME",
-        help="topic of a bag's depth images, registered to the images and with their stamps: adds "
-        "3-D points and boxes; requires --camera-info",
+        help="topic of a bag's depth images, which have the size, view and stamps of the images; "
+        "adds 3-D points and boxes; requires --camera-info",
     )
     add("--camera-info", metavar="NAME", help="topic of a bag's calibration")
-    add("--rectified", **FLAG, help="a bag's images are rectified (default: raw)")
+    add("--rectified", **FLAG, help="the images of the bags are rectified")
     add(
         "--instance",
         **number(-(2**31), 2**31),
-        help="draw which prototypes add up to the mask of the object with track id N; for single "
-        "pictures, of the N-th best instance",
+        help="draw which prototypes add up to the mask of the object with track id N or, in "
+        "single pictures, of the Nth best instance",
     )
-    text = "record to this file without a viewer"
+    text = "write the recording to this file instead of opening the viewer"
     add("-o", "--output", type=Path, metavar="FILE.rrd", help=text)
     add_inference_arguments(parser)
 

@@ -137,7 +137,7 @@ def main() -> int:
         "--output",
         type=Path,
         metavar="FILE.rrd",
-        help="record to this file without a viewer",
+        help="write the recording to this file instead of opening the viewer",
     )
     arguments = parser.parse_args(rclpy.utilities.remove_ros_args(sys.argv)[1:])
 

@@ -132,7 +132,10 @@ def main() -> int:
         prog="node_benchmark", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        "--seconds", type=float, default=10.0, help="duration of each measurement (%(default)s)"
+        "--seconds",
+        type=float,
+        default=10.0,
+        help="duration of each measurement (default: %(default)s)",
     )
     parser.add_argument("--only", choices=ROWS, help="measure only the age or only the costs")
     arguments = parser.parse_args()
