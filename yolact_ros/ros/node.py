@@ -228,7 +228,7 @@ class YolactNode(LifecycleNode):
         self.diagnostics.state = "unconfigured"
         self.parameters.thaw()
         if not ended:
-            self.get_logger().error("The backend does not return from the current image.")
+            self.get_logger().error("The backend does not return.")
         return ended
 
     def recover_from_lost_message(self) -> None:

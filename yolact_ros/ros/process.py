@@ -77,7 +77,7 @@ def main(args: list[str] | None = None) -> int:
     spinner.join(JOIN_S)
     if spinner.is_alive() or not node.release():
         # A thread is inside the backend, which cannot be interrupted; nothing remains to be saved.
-        node.get_logger().warning("Exiting without waiting for the current image.")
+        node.get_logger().warning("Exiting without waiting for the backend.")
         sys.stderr.flush()
         os._exit(status)
     node.destroy_node()
