@@ -25,14 +25,14 @@ def test_every_variant_survives_json(name):
     assert model_from_plain(json.loads(json.dumps(to_mapping(model)))) == model
 
 
-def test_more_classes_than_their_ids_can_number_are_refused():
+def test_more_classes_than_ids_are_refused():
     names = tuple(map(str, range(2**15 + 1)))
     with pytest.raises(ConfigError, match="32769 classes"):
         ModelConfig("huge", names)
     assert ModelConfig("large", names[:-1]).num_classes == 2**15
 
 
-def test_an_unknown_key_is_refused_with_near_ones():
+def test_an_unknown_key_is_refused_with_similar_ones():
     with pytest.raises(ConfigError, match="score_threshold"):
         override(PostprocessConfig(), {"score_treshold": 0.5})
 
@@ -52,7 +52,7 @@ def test_a_boolean_is_not_a_number():
         override(PostprocessConfig(), {"top_k": True})
 
 
-def test_an_integer_serves_as_a_float():
+def test_an_integer_is_accepted_as_a_float():
     assert override(PostprocessConfig(), {"score_threshold": 1}).score_threshold == 1.0
 
 
@@ -66,7 +66,7 @@ def test_nan_is_outside_every_range():
         PostprocessConfig(score_threshold=float("nan"))
 
 
-def test_a_choice_that_does_not_exist_lists_those_that_do():
+def test_an_invalid_choice_lists_the_valid_ones():
     with pytest.raises(ConfigError, match="squash"):
         replace(variant("yolact_base"), resize="stretch")
 
@@ -97,7 +97,7 @@ def test_an_unknown_variant_lists_the_known_ones():
         variant("yolact_minus")
 
 
-def test_a_flow_network_can_be_added_changed_and_taken_away():
+def test_a_flow_network_can_be_added_changed_and_removed():
     image = variant("yolact_base")
     assert image.flow is None
     video = override(image, {"flow": {"spa": False}})
@@ -108,7 +108,7 @@ def test_a_flow_network_can_be_added_changed_and_taken_away():
     assert override(image, {"flow": {}}).flow == FlowConfig()
 
 
-def test_a_flow_network_that_is_no_mapping_is_refused():
+def test_a_flow_network_that_is_not_a_mapping_is_refused():
     with pytest.raises(ConfigError, match="flow"):
         override(variant("yolact_base"), {"flow": True})
 

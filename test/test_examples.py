@@ -46,7 +46,7 @@ def test_the_instances_of_a_picture_are_printed_and_drawn(tmp_path):
     assert (tmp_path / "drawn.png").read_bytes() != (tmp_path / "picture.png").read_bytes()
 
 
-def test_a_picture_without_instances_and_one_that_is_none(tmp_path):
+def test_a_picture_without_instances_and_an_invalid_one(tmp_path):
     coffee = recorded.DATA / "parity" / "coffee.webp"
     done = run("picture.py", coffee, "--model", "tools", folder=tmp_path)
     assert done.returncode == 0 and done.stdout == "0 instances\n"

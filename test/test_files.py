@@ -45,7 +45,7 @@ def age(folder):
     os.utime(folder, (hour_ago, hour_ago))
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next_writer(holder, tmp_path):
+def test_files_of_a_killed_process_are_removed_by_the_next_writer(holder, tmp_path):
     process, folder = holder
     process.kill()
     process.wait()
@@ -55,13 +55,13 @@ def test_what_a_killed_process_left_is_removed_by_the_next_writer(holder, tmp_pa
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_what_another_process_still_writes_stays(holder, tmp_path):
+def test_files_that_another_process_writes_stay(holder, tmp_path):
     _, folder = holder
     replace_file(tmp_path / "a", b"content")
     assert (folder / "part").read_bytes() == b"x"
 
 
-def test_a_folder_that_was_just_made_stays(tmp_path):
+def test_a_new_folder_stays(tmp_path):
     fresh = tmp_path / ".a.new-12345678"
     fresh.mkdir()
     replace_file(tmp_path / "a", b"content")
@@ -77,7 +77,7 @@ def test_a_link_with_such_a_name_is_not_followed(tmp_path):
     assert (tmp_path / "kept" / "file").exists()
 
 
-def test_an_error_while_writing_keeps_the_old_file_and_leaves_nothing(tmp_path):
+def test_an_error_while_writing_keeps_the_old_file_and_leaves_no_other(tmp_path):
     def fail(file):
         file.write(b"half")
         raise RuntimeError("full")
@@ -91,7 +91,7 @@ def test_an_error_while_writing_keeps_the_old_file_and_leaves_nothing(tmp_path):
     assert (tmp_path / "a").read_bytes() == b""
 
 
-def test_the_folder_is_removed_with_what_is_in_it(tmp_path):
+def test_the_folder_is_removed_with_its_contents(tmp_path):
     with scratch_beside(tmp_path / "a") as folder:
         (folder / "new").mkdir()
     assert list(tmp_path.iterdir()) == []

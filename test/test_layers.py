@@ -155,7 +155,7 @@ def test_a_file_imports_only_what_its_layer_may(path):
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=name_of)
-def test_a_verb_imports_at_its_top_only_what_is_light(path):
+def test_a_verb_imports_only_light_modules_at_its_top(path):
     ours, others = split(imports_of(path, module_level=True))
     assert not others
     assert all(
@@ -169,7 +169,7 @@ def test_a_backend_imports_its_library_on_demand(path):
     assert others <= {"numpy"}
 
 
-def test_only_the_ros_layer_knows_ros():
+def test_only_the_ros_layer_imports_ros():
     for path in sources():
         _, others = split(imports_of(path))
         known = lies_in(name_of(path), "ros") or name_of(path) == "cli/node"

@@ -15,7 +15,7 @@ def test_yolact_has_the_published_number_of_priors():
     assert make_priors(YOLACT_PLUS_RESNET50).shape == (57744, 4)
 
 
-def test_first_cell_of_yolact_holds_three_squares_at_its_centre():
+def test_first_cell_of_yolact_has_three_squares_at_its_centre():
     expected_centre = 0.5 / 69
     sides = np.array([24, 24 * 0.5**0.5, 24 * 2**0.5]) / 550
     first = make_priors(YOLACT_RESNET50)[:3]

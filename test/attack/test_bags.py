@@ -61,7 +61,7 @@ def segmenter(tiny_bundle):
         (r"relative_file_paths:\n(\s*)- (.*)\n", r"relative_file_paths:\n\1- \2\n\1- \2\n"),
     ],
 )
-def test_metadata_that_promise_something_else(bag, segmenter, tmp_path, pattern, text):
+def test_metadata_that_contradict_the_messages(bag, segmenter, tmp_path, pattern, text):
     path = bag / "metadata.yaml"
     before = path.read_text()
     after = re.sub(pattern, text, before)
@@ -110,7 +110,7 @@ def test_damaged_files_give_every_image_or_an_error(segmenter, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["results", "results.mcap"])
-def test_the_name_of_the_journal_is_a_name_like_any_other(bag, segmenter, tmp_path, name):
+def test_a_bag_may_have_the_name_of_the_journal(bag, segmenter, tmp_path, name):
     segment_bag(bag, tmp_path / name, segmenter)
     with Reader(tmp_path / name) as reader:
         assert reader.message_count == 2 * COUNT

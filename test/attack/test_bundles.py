@@ -112,7 +112,7 @@ def test_a_description_of_another_graph_is_refused(tiny_bundle, entry, value, wo
 @pytest.mark.parametrize(
     "entry, value", [("resize", "letterbox"), ("classes", ["spoon", "cup"]), ("name", "x")]
 )
-def test_an_edit_that_no_graph_contradicts_is_seen(tiny_bundle, entry, value):
+def test_an_edit_that_fits_the_graphs_is_detected(tiny_bundle, entry, value):
     description = json.loads((tiny_bundle.folder / "model.json").read_text())
     description["model"][entry] = value
     write_description(tiny_bundle.folder, description, consistent=False)
@@ -121,7 +121,7 @@ def test_an_edit_that_no_graph_contradicts_is_seen(tiny_bundle, entry, value):
 
 
 @pytest.mark.parametrize("content", [b"[" * 200_000, b"", b"\xff\xfe", b'{"format": Infinity}'])
-def test_what_is_no_description_is_refused(tiny_bundle, content):
+def test_anything_but_a_description_is_refused(tiny_bundle, content):
     (tiny_bundle.folder / "model.json").write_bytes(content)
     with pytest.raises(BundleError, match="model.json"):
         Bundle.open(tiny_bundle.folder)
@@ -143,7 +143,7 @@ def test_a_fifo_and_a_sparse_file_are_refused_at_once(tiny_bundle, name):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("where", ["initializer", "constant"])
-def test_weights_that_are_no_numbers_are_refused(tiny_bundle, value, where):
+def test_weights_that_are_not_finite_are_refused(tiny_bundle, value, where):
     model = onnx.load_from_string(tiny_bundle.graphs["detect"].path.read_bytes())
     tensor = onnx.numpy_helper.from_array(np.array([1, value], np.float32), "weights")
     if where == "initializer":
@@ -156,7 +156,7 @@ def test_weights_that_are_no_numbers_are_refused(tiny_bundle, value, where):
         Bundle.open(tiny_bundle.folder)
 
 
-def test_a_single_infinite_bound_is_no_weight(tiny_bundle):
+def test_a_single_infinite_bound_is_not_a_weight(tiny_bundle):
     model = onnx.load_from_string(tiny_bundle.graphs["detect"].path.read_bytes())
     bound = onnx.numpy_helper.from_array(np.array(-np.inf, np.float32), "bound")
     model.graph.initializer.append(bound)
@@ -173,7 +173,7 @@ def test_weights_in_another_file_are_refused(tiny_bundle):
         Bundle.open(tiny_bundle.folder)
 
 
-def test_a_graph_that_is_exchanged_after_the_check_does_not_run(tiny_bundle):
+def test_a_graph_that_is_replaced_after_the_check_does_not_run(tiny_bundle):
     with Segmenter.open(tiny_bundle.folder) as segmenter:
         path = tiny_bundle.graphs["detect"].path
         path.write_bytes(path.read_bytes() + b"\x1a\0")
@@ -182,7 +182,7 @@ def test_a_graph_that_is_exchanged_after_the_check_does_not_run(tiny_bundle):
 
 
 @pytest.mark.parametrize("in_one_step", [True, False])
-def test_exchanged_folders_are_whole(tmp_path, monkeypatch, in_one_step):
+def test_exchanged_folders_are_complete(tmp_path, monkeypatch, in_one_step):
     if not in_one_step:
         monkeypatch.setattr("yolact_ros.runtime.bundle_writer.RENAME_EXCHANGE", 1 << 30)
     for name in ("scratch/new", "bundle"):

@@ -226,7 +226,7 @@ def test_an_output_of_another_kind_is_refused_before_the_work(place, capsys, wor
     assert Path("/dev/null").is_char_device()
 
 
-def test_an_output_that_nobody_reads_is_refused_at_once(place, capsys):
+def test_an_output_without_a_reader_is_refused_at_once(place, capsys):
     assert status_of(["check-dataset", "a.json", "--images", "im", "--json", "fifo"]) == 1
     assert "fifo" in capsys.readouterr().err
 

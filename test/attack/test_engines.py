@@ -73,7 +73,7 @@ SIDECARS = {
 
 
 @pytest.mark.parametrize("kind", [*SIDECARS, "fifo", "folder", "sparse"])
-def test_a_neighbour_of_any_kind_does_not_keep_an_engine_from_being_written(engine, kind):
+def test_other_files_in_the_folder_do_not_prevent_writing_an_engine(engine, kind):
     neighbour = engine_path(engine.parent, "detect", replace(ORIN, precision="fp32"))
     neighbour.write_bytes(b"x")
     where = sidecar_path(neighbour)

@@ -134,7 +134,7 @@ def test_random_recipes(tmp_path):
     "content",
     [b"[" * 100_000, b"\xff\xfe", b"a: 2020-13-45", b"? [1, 2]\n: 3", b"5: 1", b"", b"- 1"],
 )
-def test_what_is_no_recipe_is_refused(tmp_path, content):
+def test_anything_but_a_recipe_is_refused(tmp_path, content):
     (tmp_path / "recipe.yaml").write_bytes(content)
     with pytest.raises(ConfigError):
         read_train_config(tmp_path / "recipe.yaml")
@@ -168,7 +168,7 @@ def test_a_diverging_run_ends_with_an_error_message(tmp_path, config):
         trainer.run()
 
 
-def test_places_that_cannot_be_written_are_reported(tmp_path, config):
+def test_paths_that_cannot_be_written_are_reported(tmp_path, config):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file" / "below", "/proc/x/y", tmp_path / ("n" * 300)):
         with pytest.raises(YolactError, match="cannot be created"):
@@ -205,7 +205,7 @@ def test_sigterm_saves(tmp_path, config):
     assert torch.load(tmp_path / "last.pth", weights_only=True)["step"] == trainer.step
 
 
-def test_a_validation_that_an_interrupt_prevented_is_made_up_for(tmp_path, config, data):
+def test_a_validation_that_was_interrupted_is_repeated(tmp_path, config, data):
     config = replace(config, validation=data, validation_interval=2, validation_ap=False, steps=4)
     trainer = Trainer(config, tmp_path)
     trainer._validate = lambda: (_ for _ in ()).throw(KeyboardInterrupt)  # killed meanwhile

@@ -127,7 +127,7 @@ def batch(*words: object) -> subprocess.CompletedProcess[str]:
     return run("-m", "yolact_ros.cli.main", "batch", *words, "--workers", 2)
 
 
-def test_two_workers_give_what_one_process_gives(tmp_path, sources, tiny_bundle, capsys):
+def test_two_workers_give_the_results_of_one_process(tmp_path, sources, tiny_bundle, capsys):
     out, model = tmp_path / "out", ("--model", tiny_bundle.folder)
     result = batch(sources, "-o", out, *model)
     assert result.returncode == 1, result.stderr
@@ -210,7 +210,7 @@ def test_a_table_has_a_row_for_each_instance(tmp_path, images, tiny_bundle, remo
     assert sorted(found, key=str) == sorted(expected, key=str) and len(found) > 6
 
 
-def test_names_of_any_bytes_go_into_a_table(tmp_path):
+def test_names_of_any_bytes_are_written_to_a_table(tmp_path):
     name = os.fsdecode(b"\xff.png")
     found = {"class_name": "cup", "segmentation": {"counts": "0"}}
     write_table(tmp_path / "a.parquet", [{"image": name, "instances": [found]}])
@@ -245,7 +245,7 @@ def test_results_that_only_workers_see_are_failures(
     assert "0 images of 1 files, 1 failures" in streams.out
 
 
-def test_s3_gives_what_the_local_disk_gives(tmp_path, sources, tiny_bundle):
+def test_s3_gives_the_results_of_the_local_disk(tmp_path, sources, tiny_bundle):
     if not all(map(importlib.util.find_spec, ("moto", "flask", "s3fs"))):
         pytest.skip("S3 is NOT tested: pip install 'moto[server]' s3fs")
     result = run("-c", ON_S3, sources, tmp_path / "s3", tiny_bundle.folder)
@@ -283,9 +283,7 @@ def plan(*addresses: object, out: Path, settings=None):
         (["--address", "x"], "cannot be reached at x"),
     ],
 )
-def test_workers_that_cannot_be_had_are_refused(
-    tmp_path, images, tiny_bundle, capsys, words, reason
-):
+def test_unavailable_workers_are_refused(tmp_path, images, tiny_bundle, capsys, words, reason):
     cv2.imwrite(str(tmp_path / "a.png"), images[0])
     start = ["batch", str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
     assert main([*start, "--model", str(tiny_bundle.folder), *words]) == 1
@@ -300,7 +298,7 @@ def test_impossible_numbers_of_workers_are_refused(capsys, words):
     assert "from 0 to 10000" in capsys.readouterr().err
 
 
-def test_a_place_where_nothing_can_be_written_is_named_before_the_work(
+def test_an_output_that_cannot_be_written_is_named_before_the_work(
     tmp_path, images, tiny_bundle, capsys
 ):
     cv2.imwrite(str(tmp_path / "a.png"), images[0])
@@ -316,7 +314,7 @@ def test_an_altered_record_is_named(tmp_path, content):
         read_record(Storage(*locate(str(tmp_path))), "a.json")
 
 
-def test_the_plan_holds_everything_once_in_order(tmp_path, sources):
+def test_the_plan_contains_everything_once_in_order(tmp_path, sources):
     tasks = plan(sources, sources / "ride", out=sources / "out")
     names = [[source.name for source in task.sources] for task in tasks]
     assert names == [
@@ -343,14 +341,14 @@ def test_nothing_to_do_is_an_error(tmp_path):
             plan(address, out=tmp_path / "out")
 
 
-def test_pictures_come_in_pieces(tmp_path):
+def test_pictures_are_grouped_into_tasks(tmp_path):
     for number in range(130):
         (tmp_path / f"{number:03}.png").touch()
     tasks = plan(tmp_path, out=tmp_path / "out")
     assert [len(task.sources) for task in tasks] == [64, 64, 2]
 
 
-def test_copies_of_two_bags_never_have_one_name(tmp_path, sources):
+def test_copies_of_two_bags_never_have_the_same_name(tmp_path, sources):
     (sources / "ride.mcap").touch()
     with pytest.raises(DatasetError, match="2 bags"):
         plan(sources, out=tmp_path / "out")

@@ -155,7 +155,7 @@ def test_an_interrupted_run_resumes_and_yields_the_same_bytes(
     assert not (tmp_path / "out.partial").exists()
 
 
-def test_results_that_were_cut_off_are_computed_again(record, segmenter, tmp_path):
+def test_truncated_results_are_computed_again(record, segmenter, tmp_path):
     source, target = record(), tmp_path / "out"
     interrupt(source, target, segmenter, after=4)
     journal = tmp_path / "out.partial" / "results"
@@ -174,7 +174,7 @@ def test_other_settings_of_the_model_start_again(record, segmenter, tmp_path):
     assert all([i.class_name for i in r.instances] == ["cup"] for r in results(target))
 
 
-def test_what_is_only_written_in_another_way_is_not_computed_again(record, segmenter, tmp_path):
+def test_options_of_the_output_do_not_cause_recomputation(record, segmenter, tmp_path):
     source, target = record(), tmp_path / "out"
     interrupt(source, target, segmenter, after=4)
     options = BagOptions(mask_encoding="rle", tracker=TrackerConfig(tracking=False))
@@ -259,7 +259,7 @@ def test_images_of_all_publishers_of_a_topic_are_processed(record, segmenter, tm
         assert sum(c.topic == image.topic for c in reader.connections) == 2
 
 
-def test_a_bag_that_exists_is_never_touched(record, segmenter, tmp_path):
+def test_an_existing_bag_is_never_touched(record, segmenter, tmp_path):
     source = record()
     (tmp_path / "out").mkdir()
     with pytest.raises(DatasetError, match="out exists; remove it or name another target"):

@@ -69,9 +69,7 @@ def test_objects_of_a_bag_with_depth_are_shown_in_space(
         (["--depth", "/none", "--camera-info", "/info"], "no images on /none"),
     ],
 )
-def test_topics_of_depth_that_are_missing_are_named(
-    record, tiny_bundle, tmp_path, capsys, words, reason
-):
+def test_missing_depth_topics_are_named(record, tiny_bundle, tmp_path, capsys, words, reason):
     start = ["view", str(record(depths=(0,))), "--topic", "/camera/image_raw"]
     start += ["--model", str(tiny_bundle.folder), "-o", str(tmp_path / "a.rrd")]
     assert main([*start, *words]) == 1

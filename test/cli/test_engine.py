@@ -106,7 +106,7 @@ def test_engines_are_built_once_for_each_gpu(bundle, capsys):
         assert sidecar["identity"]["compute_capability"] == capability
 
 
-def test_an_engine_of_an_older_graph_is_not_taken(bundle, tiny, capsys):
+def test_an_engine_of_an_older_graph_is_not_used(bundle, tiny, capsys):
     assert engine(bundle, "--target", "8.9") == 0
     write(bundle.folder, tiny, seed=1)
     assert engine(Bundle.open(bundle.folder), "--target", "8.9") == 0
@@ -137,7 +137,7 @@ def test_impossible_options_are_reported(bundle, capsys, options, message):
     assert list(bundle.folder.glob("*.engine")) == []
 
 
-def test_a_workspace_of_no_memory_is_refused(bundle, capsys):
+def test_a_workspace_without_memory_is_refused(bundle, capsys):
     with pytest.raises(SystemExit) as ended:
         engine(bundle, "--workspace", "0")
     assert ended.value.code == 2

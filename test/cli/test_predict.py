@@ -54,7 +54,7 @@ def predict(tiny_bundle):
     return run
 
 
-def test_json_holds_boxes_scores_and_masks(predict, tmp_path):
+def test_json_contains_boxes_scores_and_masks(predict, tmp_path):
     image = write_image(tmp_path / "in" / "blue.png")
     assert predict(image, "--json", tmp_path / "out.json") == 0
     (entry,) = json.loads((tmp_path / "out.json").read_text())
@@ -72,7 +72,7 @@ def test_json_holds_boxes_scores_and_masks(predict, tmp_path):
     assert (mask & patch).sum() / (mask | patch).sum() > 0.75
 
 
-def test_a_folder_is_segmented_in_order_and_overlays_bear_the_same_names(predict, tmp_path):
+def test_a_folder_is_segmented_in_order_and_overlays_have_the_same_names(predict, tmp_path):
     write_image(tmp_path / "in" / "b.png")
     write_image(tmp_path / "in" / "a.jpg", blue=False)
     assert (
@@ -115,7 +115,7 @@ def test_objects_of_a_video_are_numbered_and_those_of_images_are_not(predict, tm
     assert {one["track_id"] for entry in entries for one in entry["instances"]} == {0}
 
 
-def test_frames_of_a_video_live_on_their_keyframes(tiny_video_bundle, tmp_path):
+def test_frames_of_a_video_reuse_their_keyframes(tiny_video_bundle, tmp_path):
     clip, other = write_video(tmp_path / "a.mp4", 4), write_video(tmp_path / "b.mp4", 2)
     image = write_image(tmp_path / "c.png")
     words = [*map(str, (clip, other, image)), "--model", str(tiny_video_bundle.folder)]
@@ -147,7 +147,7 @@ def test_a_warp_that_the_model_lacks_is_reported(predict, tmp_path, capsys):
     assert "yolact export --keyframes" in capsys.readouterr().err
 
 
-def test_unreadable_files_are_named_and_the_others_still_done(predict, tmp_path, capsys):
+def test_unreadable_files_are_named_and_the_others_processed(predict, tmp_path, capsys):
     write_image(tmp_path / "in" / "good.png")
     (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
     status = predict(tmp_path / "in", tmp_path / "gone.png", "--json", tmp_path / "o.json")
@@ -222,7 +222,7 @@ def test_files_of_the_same_name_stay_apart(predict, tmp_path):
     assert (out / "y" / "a.png").is_file()
 
 
-def test_an_overlay_never_overwrites_what_it_is_made_from(predict, tmp_path, capsys):
+def test_an_overlay_never_overwrites_its_source(predict, tmp_path, capsys):
     path = write_image(tmp_path / "in" / "a.png")
     content = path.read_bytes()
     assert predict(path, "--overlay", tmp_path / "in") == 1
@@ -319,14 +319,14 @@ def test_no_two_images_share_a_text_file(predict, tmp_path, capsys, names, text)
     assert f"would have the text file {text}.txt" in capsys.readouterr().err
 
 
-def test_a_number_sign_in_a_name_stays_in_it(predict, tmp_path):
+def test_a_number_sign_in_a_name_is_kept(predict, tmp_path):
     image = write_image(tmp_path / "a#1.png")
     assert predict(image, "--save-txt", tmp_path / "txt") == 0
     assert {path.name for path in (tmp_path / "txt").iterdir()} == {"a#1.txt", "classes.txt"}
 
 
 @pytest.mark.parametrize("address", ["rtsp://[::1", "9999999999"])
-def test_an_address_that_cannot_be_is_an_error(predict, capsys, address):
+def test_an_invalid_address_is_an_error(predict, capsys, address):
     assert predict(address) == 1
     assert address in capsys.readouterr().err
 
@@ -362,7 +362,7 @@ def test_a_network_camera_is_a_video(predict, tmp_path):
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["127.0.0.1_camera_1.mp4"]
 
 
-def test_a_webcam_and_a_stream_that_are_not_there_are_named(predict, capfd):
+def test_a_missing_webcam_and_a_missing_stream_are_named(predict, capfd):
     assert predict("9999") == 1
     assert "camera9999 returns no image. Check that the camera is" in capfd.readouterr().err
     with socket.socket() as free:  # bound but not listening: connections are refused

@@ -17,7 +17,7 @@ from yolact_ros.errors import BundleError, DatasetError
 from yolact_ros.runtime.shipped import shipped_file
 
 
-def test_calibration_images_are_spread_over_all(tiny, tmp_path):
+def test_calibration_images_are_spread_evenly(tiny, tmp_path):
     for number in range(5):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((8, 8, 3), number, np.uint8))
     tensors = calibration_images([tmp_path], tiny.TINY, count=3)

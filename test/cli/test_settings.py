@@ -17,7 +17,7 @@ def settings(*words):
     return read_postprocess(parser.parse_args(words), DEFAULTS)
 
 
-def test_without_flags_the_defaults_hold():
+def test_without_flags_the_defaults_apply():
     assert settings() == DEFAULTS
 
 
@@ -28,7 +28,7 @@ def test_a_flag_changes_its_setting_and_no_other():
     )
 
 
-def test_reference_takes_the_authors_settings_and_flags_still_count():
+def test_reference_selects_the_authors_settings_and_flags_override_them():
     assert settings("--reference") == REFERENCE_POSTPROCESS
     changed = settings("--reference", "--score-threshold", "0.2")
     assert (changed.score_threshold, changed.all_classes) == (0.2, True)

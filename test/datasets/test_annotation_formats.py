@@ -40,7 +40,7 @@ def plain_runs(mask):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_compressed_counts_are_read_as_a_walk_over_the_pixels_counts_them(seed):
+def test_compressed_counts_equal_a_loop_over_the_pixels(seed):
     random = np.random.default_rng(seed)
     mask = (random.random((1 + 7 * seed, 5 + 90 * (seed % 3))) < random.random()).astype(int)
     mask[:, : seed * 3] = 0  # long runs, of more than one digit
@@ -71,7 +71,7 @@ def test_counts_that_do_not_fill_the_image_are_a_fault():
         ({"size": [5, 20], "counts": [100]}, "with a mask of a different size than the image"),
     ],
 )
-def test_a_segmentation_that_gives_no_mask_says_why(segmentation, fault):
+def test_a_segmentation_without_a_mask_has_a_reason(segmentation, fault):
     assert segmentation_fault(segmentation, (10, 10)) == fault
 
 
@@ -172,7 +172,7 @@ def test_a_pair_is_an_earlier_frame_and_a_frame_with_instances(images, video_jso
     assert {pairs[position].frame.file_name for position in (0, 1)} == {"a/1.png", "a/2.png"}
 
 
-def test_the_least_offset_is_kept_where_the_video_allows(images, video_json):
+def test_the_minimum_offset_is_kept_where_the_video_allows(images, video_json):
     pairs = make_pairs(CocoDataset(video_json, images), offsets=(2, 5))
     random = np.random.default_rng(0)
     drawn = {(pairs.choose(index, random), index) for index in (1, 2) for _ in range(50)}
@@ -186,7 +186,7 @@ def single(folder, **changes):
     return write(folder, {**content, **changes})
 
 
-def test_single_images_make_no_pairs(images):
+def test_single_images_yield_no_pairs(images):
     dataset = CocoDataset(single(images), images)
     assert dataset.videos() == []
     with pytest.raises(DatasetError, match="YouTube-VIS"):
@@ -207,7 +207,7 @@ def test_two_images_of_one_id_are_refused(images):
         CocoDataset(single(images, images=twice), images)
 
 
-def test_annotations_that_are_not_even_annotations_are_counted(images):
+def test_entries_that_are_not_annotations_are_counted(images):
     rubbish = [None, 5, {"image_id": [1]}, {"image_id": 1, "category_id": {}}, {"image_id": 2}]
     dataset = CocoDataset(single(images, annotations=rubbish), images)
     errors = {kind: dataset.findings.counts[(s, kind)] for s, kind, _ in dataset.findings.ordered()

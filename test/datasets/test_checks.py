@@ -95,7 +95,7 @@ def test_a_broken_annotation_is_an_error_with_its_number(good, kind):
 
 
 @pytest.mark.parametrize("polygon", [[[1, 2, 3]], [[1, 2, 3, 4, float("inf"), 6]], "words"])
-def test_an_unusable_polygon_is_an_error_and_no_instance(good, polygon):
+def test_an_unusable_polygon_is_an_error_and_yields_no_instance(good, polygon):
     content, check, _ = good
     changed = copy.deepcopy(content)
     changed["annotations"][0]["segmentation"] = polygon
@@ -147,7 +147,7 @@ def test_faulty_files_are_named(good):
     assert places["image that is not listed"] == ["not_listed.png"]
 
 
-def test_images_that_two_splits_share_are_found(good, tmp_path):
+def test_images_in_two_splits_are_found(good, tmp_path):
     content, check, folder = good
     other = tmp_path / "other"
     other.mkdir()
@@ -179,7 +179,7 @@ def test_a_class_without_instances_and_a_rare_one_are_warnings(good):
     assert places["rare class"] == ["disc (1; the largest has 20)"]
 
 
-def test_images_of_one_colour_are_like_no_other():
+def test_images_of_one_colour_resemble_no_other():
     grey = [np.full((40, 40), value, np.uint8) for value in (0, 90)]
     hashes = [hash_image(bytes([i]), image) for i, image in enumerate(grey)]
     assert not list(similar_images(hashes[:1], hashes[1:]))
@@ -187,7 +187,7 @@ def test_images_of_one_colour_are_like_no_other():
     assert not equal_images(hashes)
 
 
-def test_the_command_draws_and_tells_ci_by_its_status(good, tmp_path, capsys):
+def test_the_command_draws_and_reports_errors_by_its_status(good, tmp_path, capsys):
     content, check, folder = good
     check(content)
     words = ["check-dataset", str(tmp_path / "a.json"), "--images", str(folder)]

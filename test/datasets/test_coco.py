@@ -69,7 +69,7 @@ def test_polygons_run_lengths_and_crowds_become_masks(write):
     assert sample.masks[2][:, :30].all() and not sample.masks[2][:, 30:].any()
 
 
-def test_classes_follow_category_ids_or_the_names_that_are_asked_for(write):
+def test_classes_follow_category_ids_or_the_requested_names(write):
     files = write([annotation()])
     assert CocoDataset(*files).classes == ("bolt", "nut")
     assert CocoDataset(*files).category_ids == {0: 44, 1: 90}
@@ -78,7 +78,7 @@ def test_classes_follow_category_ids_or_the_names_that_are_asked_for(write):
     assert chosen.load(0).class_ids.tolist() == [2]
 
 
-def test_none_of_the_classes_being_there_is_an_error_that_lists_what_is(write):
+def test_an_error_lists_the_classes_if_none_of_the_requested_ones_exists(write):
     with pytest.raises(DatasetError, match="bolt"):
         CocoDataset(*write([annotation()]), ("giraffe",))
 
@@ -100,7 +100,7 @@ def test_broken_annotations_are_counted_and_left_out(write):
     assert dataset.findings.count(ERROR) == 5
 
 
-def test_boxes_alone_are_instances_on_request_only(write):
+def test_boxes_without_masks_are_instances_only_on_request(write):
     entries = [
         annotation(),
         annotation(id=2, category_id=90, segmentation=[], bbox=[10, 6, 20, 10]),
@@ -138,14 +138,14 @@ def test_a_missing_image_is_named_before_a_long_run(write, tmp_path):
         dataset.load(0)
 
 
-def test_an_image_of_another_size_than_written_is_named(write, tmp_path):
+def test_an_image_whose_size_differs_from_its_entry_is_named(write, tmp_path):
     dataset = CocoDataset(*write([annotation()]))
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 20, 3), np.uint8))
     with pytest.raises(DatasetError, match="60x40"):
         dataset.load(0)
 
 
-def test_a_picture_that_is_none_is_named(write, tmp_path):
+def test_a_file_that_is_not_a_picture_is_named(write, tmp_path):
     dataset = CocoDataset(*write([annotation()]))
     (tmp_path / "a.png").write_text("not a picture")
     with pytest.raises(DatasetError, match="cannot be decoded"):

@@ -42,7 +42,7 @@ def test_labelme_finds_pictures_by_paths_of_windows(tmp_path, bring):
     assert "file listed twice" in printed
 
 
-def test_labelme_keeps_pictures_in_its_files(tmp_path, bring):
+def test_pictures_inside_labelme_files_are_read(tmp_path, bring):
     data = picture(tmp_path / "a.png").read_bytes()
     labelme(tmp_path / "set" / "a.json", imageData=base64.b64encode(data).decode())
     labelme(tmp_path / "set" / "b.json", imageData="!!!", imagePath="b.png")
@@ -53,7 +53,7 @@ def test_labelme_keeps_pictures_in_its_files(tmp_path, bring):
 
 
 @pytest.mark.parametrize(("factor", "fits"), [(2, True), (0.5, True), (1.5, False)])
-def test_labels_of_a_picture_that_was_resized_are_scaled_or_refused(tmp_path, bring, factor, fits):
+def test_labels_of_a_resized_picture_are_scaled_or_refused(tmp_path, bring, factor, fits):
     picture(tmp_path / "set" / "a.png")
     points = (np.reshape(SQUARE, (-1, 2)) * factor).tolist()
     height = HEIGHT * factor if fits else HEIGHT
@@ -67,7 +67,7 @@ def test_labels_of_a_picture_that_was_resized_are_scaled_or_refused(tmp_path, br
         assert "size differs" in printed
 
 
-def test_labelme_shapes_with_an_area_are_taken_and_the_others_counted(tmp_path, bring):
+def test_labelme_shapes_with_an_area_are_used_and_the_others_counted(tmp_path, bring):
     picture(tmp_path / "set" / "a.png")
     mask = cv2.imencode(".png", np.full((30, 40), 255, np.uint8))[1].tobytes()
     corners = np.reshape(SQUARE, (-1, 2)).tolist()
@@ -90,7 +90,7 @@ def test_labelme_shapes_with_an_area_are_taken_and_the_others_counted(tmp_path, 
     assert "shape without an area: line" in printed and "without an area: mask" in printed
 
 
-def test_equal_names_in_several_folders_all_survive(tmp_path, bring):
+def test_equal_names_in_several_folders_are_all_kept(tmp_path, bring):
     for number, name in enumerate(("d1/a", "d1/a_2", "d2/a")):
         picture(tmp_path / "set" / f"{name}.png", (HEIGHT + number, WIDTH))
         labelme(tmp_path / "set" / f"{name}.json", imagePath=f"{name[3:]}.png",
@@ -125,14 +125,14 @@ def test_cvat_names_its_colours_in_a_labelmap(tmp_path, bring):
     check_square(split())
 
 
-def test_colours_of_nobody_are_counted_and_the_import_says_so(tmp_path, bring):
+def test_unknown_colours_are_counted_and_reported(tmp_path, bring):
     status, printed, _ = bring("voc", voc(tmp_path / "v", coloured(1, 2, 3), coloured(9, 9, 9)))
     assert "labelmap.txt" in printed and "0 instances" in printed
     assert status == 0
 
 
 @pytest.mark.parametrize("kind", ["16 bits", "4 bits", "x257"])
-def test_masks_of_other_than_eight_bits_are_refused(tmp_path, bring, kind):
+def test_masks_without_eight_bits_are_refused(tmp_path, bring, kind):
     grey = coloured(1, 1, 1)[..., 0]
     root = voc(tmp_path / "v", grey, grey)
     path = root / "SegmentationClass" / "a.png"
@@ -184,7 +184,7 @@ def test_cvat_writes_a_prefix_and_brush_masks_as_crowds(tmp_path, bring):
 
 @pytest.mark.parametrize("name", ["/label-studio/data/upload/3/0123abcd-a.jpg",
                                   "images\\\\0123abcd-a.jpg", "0123abcd-a.jpg"])  # fmt: skip
-def test_label_studio_writes_paths_of_its_server_and_prefixes(tmp_path, bring, name):
+def test_label_studio_writes_server_paths_and_prefixes(tmp_path, bring, name):
     picture(tmp_path / "ls" / "images" / "a.jpg")
     text(tmp_path / "ls" / "result.json", coco(name))
     status, _, split = bring("coco", tmp_path / "ls")
@@ -218,7 +218,7 @@ def test_jobs_are_merged_by_the_names_of_their_classes_and_split(tmp_path, bring
     assert split().classes == ("bolt",)
 
 
-def test_validation_beside_a_split_of_its_own_is_refused(tmp_path, bring):
+def test_a_validation_fraction_is_refused_if_a_split_exists(tmp_path, bring):
     for split in ("train", "valid"):
         picture(tmp_path / "rf" / split / "a.jpg")
         text(tmp_path / "rf" / split / "_annotations.coco.json", coco("a.jpg"))
@@ -226,7 +226,7 @@ def test_validation_beside_a_split_of_its_own_is_refused(tmp_path, bring):
     assert status == 1 and "already has a split val" in printed
 
 
-def test_strict_stops_and_leaves_nothing(tmp_path, bring):
+def test_strict_stops_and_leaves_no_files(tmp_path, bring):
     picture(tmp_path / "set" / "a.jpg")
     text(tmp_path / "set" / "a.json", coco("a.jpg", "b.jpg"))
     assert bring("coco", tmp_path / "set")[0] == 0

@@ -179,7 +179,7 @@ def test_an_empty_folder_is_refused_with_what_was_expected(format_, tmp_path, ca
     assert not out.exists()
 
 
-def test_a_folder_that_holds_something_is_left_alone(yolo, tmp_path, capsys):
+def test_a_folder_with_other_files_is_left_alone(yolo, tmp_path, capsys):
     (tmp_path / "coco").mkdir()
     (tmp_path / "coco" / "mine.txt").write_text("mine")
     assert main(["import-dataset", "yolo", str(yolo), "-o", str(tmp_path / "coco")]) == 1

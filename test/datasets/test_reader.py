@@ -82,7 +82,7 @@ def test_iscrowd_is_read_in_every_form(write, stated, meant):
     assert dataset.findings.count(NOTE) == int(meant)
 
 
-def test_an_iscrowd_that_means_nothing_is_an_error(write):
+def test_a_meaningless_iscrowd_is_an_error(write):
     assert CocoDataset(*write(entry(), entry(2, iscrowd="perhaps"))).findings.count(ERROR) == 1
 
 
@@ -93,7 +93,7 @@ def test_whole_numbers_and_flags_by_hand():
     assert flag("maybe") is None and flag([]) is None
 
 
-def test_categories_of_one_name_are_one_class_and_said(write):
+def test_categories_with_the_same_name_are_one_class_and_reported(write):
     categories = [{"id": 0, "name": "bolt"}, {"id": 1, "name": "bolt "}, {"id": 2, "name": "Bolt"}]
     dataset = CocoDataset(*write(entry(), entry(2, category_id=0), categories=categories))
     assert dataset.classes == ("bolt", "Bolt") and dataset.instances == [2, 0]
@@ -110,7 +110,7 @@ def test_one_id_for_two_names_is_refused(write):
         CocoDataset(*write(entry(), categories=categories))
 
 
-def test_a_box_of_two_corners_gives_way_to_the_box_of_its_mask(write):
+def test_a_box_of_two_corners_is_replaced_by_the_box_of_its_mask(write):
     corners = [20, 15, 60, 45]  # x1 y1 x2 y2
     polygon = [[20, 15, 60, 15, 60, 45, 20, 45]]
     dataset = CocoDataset(*write(entry(bbox=corners, segmentation=polygon)))
@@ -119,7 +119,7 @@ def test_a_box_of_two_corners_gives_way_to_the_box_of_its_mask(write):
     assert any("x1, y1, x2, y2" in kind for _, kind in dataset.findings.places)
 
 
-def test_a_box_without_a_mask_is_kept_apart_and_counted(write):
+def test_a_box_without_a_mask_is_kept_separately_and_counted(write):
     boxes = [entry(i, segmentation=s, bbox=[5, 6, 20, 10]) for i, s in enumerate(([], None), 1)]
     dataset = CocoDataset(*write(*boxes, entry(3)))
     sample = dataset.load(0)
@@ -143,7 +143,7 @@ def exif_picture(path, orientation):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_as_the_size_of_its_annotations_says(write, tmp_path, orientation):
+def test_a_picture_is_rotated_to_the_size_of_its_annotations(write, tmp_path, orientation):
     exif_picture(tmp_path / "a.jpg", orientation)
     images = [{"id": 1, "file_name": "a.jpg", "height": 60, "width": 80}]
     path, folder = write(entry(), images=images)
@@ -164,7 +164,7 @@ def test_a_picture_is_turned_as_the_size_of_its_annotations_says(write, tmp_path
      ("images/train/A.PNG", True), ("https://host/x/a.png?v=1", True), ("b.png", False),
      ("a" * 300 + ".png", False), ("/data/local-files/?d=set/a.png", True)],
 )  # fmt: skip
-def test_paths_of_other_machines_find_the_picture(write, name, there):
+def test_paths_of_other_machines_lead_to_the_picture(write, name, there):
     images = [{"id": 1, "file_name": name, "height": 60, "width": 80}]
     path, folder = write(entry(), images=images)
     dataset = CocoDataset(path, folder)
@@ -176,7 +176,7 @@ def test_paths_of_other_machines_find_the_picture(write, name, there):
             dataset.check_files()
 
 
-def test_two_pictures_of_one_name_are_not_guessed_between(write, tmp_path):
+def test_the_choice_between_two_pictures_of_one_name_is_not_guessed(write, tmp_path):
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
         cv2.imwrite(str(tmp_path / folder / "c.png"), np.zeros((60, 80, 3), np.uint8))
@@ -186,7 +186,7 @@ def test_two_pictures_of_one_name_are_not_guessed_between(write, tmp_path):
 
 
 @pytest.mark.parametrize("corner", [1e7, 1e8, -1e9, 3e9, 1e18, 1e300, 10**400])
-def test_a_far_corner_is_an_error_and_no_crash(write, corner):
+def test_a_far_corner_is_an_error_and_not_a_crash(write, corner):
     path, folder = write(entry(), entry(2, segmentation=[[0, 0, corner, 0, corner, corner]]))
     dataset = CocoDataset(path, folder)
     assert dataset.findings.count(ERROR) == 1 and len(dataset.load(0)) == 1
@@ -199,13 +199,13 @@ def test_an_endless_outline_is_an_error(write):
 
 
 @pytest.mark.parametrize("counts", [5_000_000_000, [5_000_000_000], 1e308, [[1], [2]], {"a": 1}])
-def test_run_lengths_that_are_none_are_an_error(write, counts):
+def test_invalid_run_lengths_are_an_error(write, counts):
     segmentation = {"size": [60, 80], "counts": counts}
     assert CocoDataset(*write(entry(segmentation=segmentation))).findings.count(ERROR) == 1
 
 
 @pytest.mark.parametrize("size", [10**9, "1e9", -5, [1], True])
-def test_a_size_that_is_none_gives_way_to_that_of_the_file(write, size):
+def test_an_invalid_size_is_replaced_by_that_of_the_file(write, size):
     images = [{"id": 1, "file_name": "a.png", "height": size, "width": 10**9}]
     dataset = CocoDataset(*write(entry(), images=images))
     assert len(dataset.load(0)) == 1 and dataset.findings.count(WARNING)
@@ -286,7 +286,7 @@ def test_four_hundred_random_files_are_reported_or_counted(write, tmp_path):
                 pass
 
 
-def test_the_likely_name_ignores_case_blanks_and_signs():
+def test_the_likely_name_ignores_case_spaces_and_punctuation():
     assert likely_name("screw-driver", ["screwdriver", "screw"]) == "screwdriver"
     assert likely_name("Nut", ["bolt", "nut"]) == "nut"
     assert likely_name("unicorn", ["bolt", "nut"]) is None

@@ -11,7 +11,7 @@ pytest.importorskip("pycocotools.mask")
 from exports import FRACTIONS, check_square, picture, text  # noqa: E402
 
 
-def test_roboflow_names_folders_beside_the_yaml_and_a_split_that_is_not_there(tmp_path, bring):
+def test_roboflow_names_folders_beside_the_yaml_and_a_missing_split(tmp_path, bring):
     root = tmp_path / "robo"
     for split in ("train", "valid"):
         picture(root / split / "images" / "a_jpg.rf.1f2e.jpg")
@@ -24,7 +24,9 @@ def test_roboflow_names_folders_beside_the_yaml_and_a_split_that_is_not_there(tm
     check_square(split("val"))
 
 
-def test_ultralytics_has_a_yaml_of_any_name_and_a_root_relative_to_anywhere(tmp_path, bring):
+def test_ultralytics_has_a_yaml_of_any_name_with_a_root_relative_to_another_folder(
+    tmp_path, bring
+):
     root = tmp_path / "datasets" / "parts"
     picture(root / "images" / "train" / "cam" / "images" / "a.jpg")
     text(root / "labels" / "train" / "cam" / "images" / "a.txt", f"0 {FRACTIONS}")
@@ -82,14 +84,14 @@ def test_names_without_numbers_are_refused(tmp_path, bring, names):
 @pytest.mark.parametrize(
     ("boxes", "crowd"), [("drop", []), ("rectangle", [0]), ("ignore", [1]), ("keep", [1])]
 )
-def test_boxes_among_polygons_become_what_is_asked_for(tmp_path, bring, boxes, crowd):
+def test_boxes_among_polygons_become_what_was_requested(tmp_path, bring, boxes, crowd):
     root = yolo_set(tmp_path / "y", f"0 {FRACTIONS}\n0 0.5 0.5 0.25 0.2\n")
     status, printed, split = bring("yolo", root, "--boxes", boxes)
     assert status == 0 and "box without a mask" in printed
     assert split().load(0).crowd.astype(int).tolist() == [0, *crowd]
 
 
-def test_no_label_file_at_all_is_an_error_that_says_where_they_were_looked_for(tmp_path, bring):
+def test_an_error_names_the_searched_folders_if_there_is_no_label_file(tmp_path, bring):
     picture(tmp_path / "set" / "train" / "a.png")
     text(tmp_path / "set" / "data.yaml", "train: train\nnames: [bolt]\n")
     status, printed, _ = bring("yolo", tmp_path / "set")

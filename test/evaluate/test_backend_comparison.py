@@ -77,7 +77,7 @@ def test_a_precision_that_costs_accuracy_is_not_chosen():
     assert best_choice([plain, row(5, agreement=0.9)]) == plain.config
 
 
-def test_auto_takes_what_is_stored_and_nothing_else(tiny_bundle, caplog):
+def test_auto_uses_only_the_stored_choice(tiny_bundle, caplog):
     pytest.importorskip("openvino")
     from yolact_ros.runtime.backends.openvino import OpenVinoBackend
 
@@ -95,7 +95,7 @@ def test_auto_takes_what_is_stored_and_nothing_else(tiny_bundle, caplog):
     assert caplog.text.count("Ignoring") == 4
 
 
-def test_a_choice_whose_library_is_gone_is_ignored(tiny_bundle, monkeypatch, caplog):
+def test_a_choice_whose_library_is_missing_is_ignored(tiny_bundle, monkeypatch, caplog):
     choice.store_choice(tiny_bundle.description.identity, OPENVINO)
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     assert choice.candidates(tiny_bundle)[0] == BackendConfig("onnxruntime")
@@ -109,7 +109,7 @@ def test_a_choice_that_cannot_be_stored_is_reported(tmp_path):
         choice.store_choice("0123", OPENVINO)
 
 
-def test_every_way_is_measured_and_what_fails_is_named(tiny_bundle, monkeypatch):
+def test_every_backend_is_measured_and_failures_are_named(tiny_bundle, monkeypatch):
     ways = [BackendConfig("onnxruntime"), BackendConfig("onnxruntime", provider="cuda")]
     monkeypatch.setattr("yolact_ros.evaluate.backend_comparison.candidates", lambda _: ways)
     images = [np.zeros((96, 120, 3), np.uint8)] * 8
@@ -171,7 +171,7 @@ def test_the_command_compares_and_stores(tiny_bundle, tmp_path, capsys):
     assert f"uses {stored['backend']} {stored['precision']} on this machine" in text
 
 
-def test_the_table_has_a_row_for_each_way():
+def test_the_table_has_a_row_for_each_backend():
     functions = runpy.run_path(str(REPOSITORY / "scripts" / "speed_table.py"))
     rows = [
         row(10, ap=0.5, config=BackendConfig("onnxruntime", threads=1)),
@@ -186,7 +186,7 @@ def test_the_table_has_a_row_for_each_way():
     assert functions["comparison_table"]([]) == ""
 
 
-def test_flags_that_need_each_other_are_reported(tmp_path, capsys):
+def test_flags_that_require_each_other_are_reported(tmp_path, capsys):
     assert main(["benchmark", "--store"]) == 1
     assert "require --compare" in capsys.readouterr().err
     assert main(["benchmark", "--compare", "--annotations", str(tmp_path / "a.json")]) == 1

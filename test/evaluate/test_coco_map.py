@@ -83,7 +83,7 @@ def oracle(change=lambda row: row):
     return lambda image: found([change((*row, 0.9)) for row in TRUTH[int(image[0, 0, 0])]])
 
 
-def test_the_truth_itself_scores_one(dataset):
+def test_the_ground_truth_scores_one(dataset):
     scores = evaluate_dataset(oracle(), dataset).scores
     assert scores.box["ap"] == scores.mask["ap"] == scores.mask["ap50"] == pytest.approx(1)
     assert scores.mask["ar_100"] == pytest.approx(1)
@@ -156,7 +156,7 @@ def test_annotations_without_box_area_and_crowd_flag_are_understood(folder):
     assert evaluate_dataset(oracle(), dataset).scores.box["ap"] == pytest.approx(1)
 
 
-def test_classes_that_the_file_does_not_know_are_left_out(folder):
+def test_classes_that_the_file_lacks_are_left_out(folder):
     dataset = CocoDataset(folder / "truth.json", folder, classes=("cup", "spoon", "unicorn"))
 
     def segment(image):
@@ -169,7 +169,7 @@ def test_classes_that_the_file_does_not_know_are_left_out(folder):
     assert scores.detections == 3
 
 
-def test_limit_takes_the_first_images(dataset):
+def test_limit_selects_the_first_images(dataset):
     scores = evaluate_dataset(oracle(), dataset, limit=1).scores
     assert (scores.images, scores.classes["cup"].instances) == (1, 1)
 
@@ -258,7 +258,7 @@ def test_results_of_a_model_score_as_the_model_does(folder, tiny_bundle):
         ),
     ],
 )
-def test_results_that_do_not_fit_are_named(folder, dataset, results, change, reason):
+def test_results_that_do_not_match_are_named(folder, dataset, results, change, reason):
     entries = json.loads(results.read_text())
     change(entries)
     results.write_text(json.dumps(entries))
@@ -269,7 +269,7 @@ def test_results_that_do_not_fit_are_named(folder, dataset, results, change, rea
         evaluate_results(results, dataset)
 
 
-def test_a_result_that_cannot_be_written_is_known_at_once(folder, tiny_bundle, capsys):
+def test_an_output_that_cannot_be_written_is_reported_at_once(folder, tiny_bundle, capsys):
     words = ["evaluate", str(tiny_bundle.folder), "--images", str(folder), "--json", "nowhere/x"]
     assert main([*words, "--annotations", str(folder / "truth.json")]) == 1
     assert "nowhere/x cannot be written" in capsys.readouterr().err

@@ -81,7 +81,7 @@ def test_an_empty_sheet_is_only_a_border():
     assert stack_rows([]).shape == (GAP, GAP, 3)
 
 
-def test_a_tile_has_the_size_that_was_asked_for_whatever_its_picture_and_caption():
+def test_a_tile_has_the_requested_size_whatever_its_picture_and_caption():
     for side in ((1, 1), (900, 3), (3, 900)):
         tile = make_tile(np.full((*side, 3), 255, np.uint8), "caption " * 30, (50, 80))
         assert tile.shape == (LABEL + 50, 80, 3)

@@ -132,7 +132,7 @@ def test_a_report_is_written_with_its_pictures(tiny_bundle, tmp_path, capsys):
     assert (tmp_path / "report" / "confusion.csv").read_text().startswith("true")
 
 
-def test_a_report_does_not_go_with_clips(tiny_bundle, tmp_path, capsys):
+def test_a_report_cannot_be_combined_with_clips(tiny_bundle, tmp_path, capsys):
     words = ["evaluate", str(tiny_bundle.folder), "--video", str(tmp_path)]
     assert main([*words, "--report", str(tmp_path / "report")]) == 1
     assert "cannot be combined with --video" in capsys.readouterr().err

@@ -77,7 +77,7 @@ def segment(image: np.ndarray, seconds: float = 0.0, *, turns_at: int = FRAMES) 
     )
 
 
-def test_what_is_found_with_its_number_in_every_image_is_perfect(clip):
+def test_detections_with_the_true_ids_in_every_image_are_perfect(clip):
     config = TrackerConfig(track_hits=1)
     scores = evaluate_tracks(lambda: segment, clip(), config=config, rate=20.0)
     assert (scores.idf1, scores.mota, scores.id_switches, scores.fragmentations) == (1, 1, 0, 0)
@@ -96,7 +96,7 @@ def test_a_change_of_id_in_the_middle_is_counted(clip):
     assert scores.idf1 == pytest.approx(2 * 13 / (18 + 18))
 
 
-def test_images_before_the_number_count_as_missed(clip):
+def test_images_before_an_id_is_assigned_count_as_missed(clip):
     scores = evaluate_tracks(
         lambda: segment, clip(), config=TrackerConfig(track_hits=3), rate=20.0
     )
@@ -105,7 +105,7 @@ def test_images_before_the_number_count_as_missed(clip):
     assert scores.idf1 == pytest.approx(2 * 14 / (18 + 14))
 
 
-def test_each_video_is_opened_and_its_images_come_with_their_seconds(clip):
+def test_each_video_is_opened_and_its_images_have_their_stamps(clip):
     opened, told = [], []
 
     def open_video():

@@ -61,7 +61,7 @@ def dataset(model, tmp_path_factory):
     return CocoDataset(folder / "truth.json", folder, TINY.classes)
 
 
-def test_it_is_the_ap_of_yolact_evaluate(model, dataset):
+def test_it_equals_the_ap_of_yolact_evaluate(model, dataset):
     result = score([detect(model, dataset, range(3), show=False)])
     values = result.values
     checkpoint = dataset.image_folder / "model.pth"

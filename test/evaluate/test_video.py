@@ -78,7 +78,7 @@ def test_every_warp_has_a_row_for_each_interval_and_the_full_pass_is_the_same(se
     assert rows[0].relative_ms == 1 and rows[0].relative_p50 == 1
 
 
-def test_a_model_whose_features_play_no_part_loses_nothing(segmenter, clip):
+def test_a_model_whose_features_have_no_effect_loses_nothing(segmenter, clip):
     rows = evaluate_video(segmenter, clips_of(clip), intervals=(1, 3), warps=("none",))
     full, reused = rows
     assert reused.mask_ap == reused.mask_ap_non_key == reused.full_pass_ap_non_key == full.mask_ap

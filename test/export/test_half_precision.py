@@ -90,7 +90,7 @@ def run(content, **inputs):
     return dict(zip(names, session.run(None, inputs), strict=True))
 
 
-def test_what_feeds_a_convolution_is_half_and_the_rest_float():
+def test_inputs_of_convolutions_are_half_and_the_rest_is_float():
     kinds = kinds_of(to_half(detector().SerializeToString(), half_borders=["prototypes"]))
     wanted = {
         "half": "c1 r1 shifts moved c2 prototypes head logits",
@@ -110,7 +110,7 @@ def test_borders_keep_their_types_unless_named():
         assert found["scores"].dtype == np.float32
 
 
-def test_half_precision_is_as_near_as_half_numbers_are():
+def test_half_precision_is_as_close_as_half_numbers_allow():
     model = detector().SerializeToString()
     image = np.random.default_rng(0).integers(0, 255, (1, 3, 8, 8)).astype(np.uint8)
     expected = run(model, image=image)
@@ -295,7 +295,7 @@ def test_batch_norm_after_a_reshaped_weight_is_folded(bias):
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
 
 
-def test_batch_norm_stays_where_others_see_what_it_normalises():
+def test_batch_norm_is_kept_where_its_input_has_other_uses():
     names = ("scale", "shift", "mean", "variance")
     model = make_model(
         [

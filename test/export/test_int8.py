@@ -111,7 +111,7 @@ def test_tensorrt_gets_symmetric_int8_and_float_biases(convolution):
     assert "QuantizeLinear" not in takers
 
 
-def test_no_layer_quantized_is_the_graph_itself(convolution):
+def test_without_quantized_layers_the_graph_is_unchanged(convolution):
     quantizer = Quantizer(convolution, [feed(0)], target="onnxruntime")
     (got,), (expected,) = (
         run_graph(content, [feed(1)])[0] for content in (quantizer.quantize([]), convolution)
@@ -119,7 +119,7 @@ def test_no_layer_quantized_is_the_graph_itself(convolution):
     np.testing.assert_array_equal(got, expected)
 
 
-def test_the_error_is_relative_to_the_output_that_suffers_most():
+def test_the_error_is_that_of_the_worst_output():
     expected = [[np.array([3.0, 4.0]), np.array([1.0])]]
     outputs = [[np.array([3.0, 4.5]), np.array([1.2])]]
     assert output_error(outputs, expected) == pytest.approx(0.2)
@@ -184,7 +184,7 @@ def quantized_for_tensorrt(bundle):
     return graph, Bundle.open(folder / "trt8")
 
 
-def test_for_tensorrt_what_is_not_quantized_computes_in_half(quantized_for_tensorrt):
+def test_for_tensorrt_other_layers_compute_in_half(quantized_for_tensorrt):
     graph, bundle = quantized_for_tensorrt
     assert 0 < graph.error < 1
     assert (bundle.description.target, bundle.description.precision) == ("tensorrt", "int8")
@@ -234,7 +234,7 @@ def test_int8_for_tensorrt_is_not_made_from_graphs_for_onnx_runtime(bundle, tmp_
         quantize_bundle(bundle, tmp_path / "int8", images(1), target="tensorrt")
 
 
-def test_errors_are_measured_on_what_nms_sees():
+def test_errors_are_measured_on_the_inputs_of_nms():
     content = helper.make_model(
         helper.make_graph(
             [
@@ -269,7 +269,7 @@ def test_errors_are_measured_on_prototypes_where_a_graph_outputs_masks(quantized
     assert all(len(shape) >= 3 for shape in shapes)  # no rows of detections
 
 
-def test_a_layer_that_is_not_there_is_named(bundle, tmp_path):
+def test_a_missing_layer_is_named(bundle, tmp_path):
     with pytest.raises(BackendError, match="no layer steem; the layers are: .*stem"):
         quantize_bundle(bundle, tmp_path / "int8", images(1), float_layers=["steem"])
     assert not (tmp_path / "int8").exists()

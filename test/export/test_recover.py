@@ -43,7 +43,7 @@ def test_a_shipped_model_in_torch_finds_what_its_bundle_finds(cache):
     assert find_checkpoint("tabletop") == path  # made once
 
 
-def test_a_training_starts_from_a_shipped_model_by_its_name(cache, pictures, tmp_path, capsys):
+def test_training_starts_from_a_shipped_model_by_its_name(cache, pictures, tmp_path, capsys):
     annotations, images = pictures
     recipe = {
         "variant": "tabletop",
@@ -69,7 +69,7 @@ def test_an_unknown_name_gets_the_closest_match(cache):
         find_checkpoint("tool")
 
 
-def test_int8_has_not_all_digits(tiny_bundle, monkeypatch):
+def test_int8_bundles_cannot_be_recovered(tiny_bundle, monkeypatch):
     path = tiny_bundle.folder / "model.json"
     content = json.loads(path.read_text()) | {"precision": "int8"}
     path.write_text(json.dumps(content | {"checksum": checksum(content)}))

@@ -56,7 +56,7 @@ def test_bundles_of_a_pc_are_timed_without_torch_and_past_failures(tmp_path):
     assert "machine" in found
 
 
-def test_a_checkpoint_or_bundles_are_asked_for(tmp_path):
+def test_a_checkpoint_or_bundles_are_required(tmp_path):
     program = REPOSITORY / "scripts" / "run_on_gpu.py"
     result = subprocess.run(
         [sys.executable, program, "--images", tmp_path],

@@ -148,7 +148,7 @@ def largest_overlap_matrix(bundle):
     return max(s[1] for s in shapes if len(s) == 3 and s[0] == 3 and s[1] == s[2])
 
 
-def test_tensorrts_plugin_is_there_for_those_who_ask(exported):
+def test_tensorrts_plugin_can_be_requested(exported):
     by_sampling, _ = exported(target="tensorrt", precision="fp16")
     by_plugin, report = exported(target="tensorrt", precision="fp16", deform_conv="deform_conv")
     assert by_plugin.description.target == "tensorrt"
@@ -167,7 +167,7 @@ def test_tensorrts_plugin_is_there_for_those_who_ask(exported):
     assert_same_rows(ours, theirs, boxes=2e-3, scores=5e-3)
 
 
-def test_half_sampling_halves_what_deformable_layers_move_and_finds_the_same(exported):
+def test_half_sampling_halves_the_traffic_of_deformable_layers_and_finds_the_same(exported):
     in_float, _ = exported(target="tensorrt", precision="fp16")
     in_half, report = exported(target="tensorrt", precision="fp16", sampling="half")
     for bundle, kind in ((in_float, TensorProto.FLOAT), (in_half, TensorProto.FLOAT16)):
@@ -187,7 +187,7 @@ def test_half_sampling_halves_what_deformable_layers_move_and_finds_the_same(exp
     assert_same_rows(ours, theirs, boxes=4e-3, scores=1e-2)
 
 
-def test_masks_of_the_graph_are_those_of_the_host_but_for_eight_bits(exported):
+def test_masks_of_the_graph_equal_those_of_the_host_up_to_eight_bits(exported):
     plain, _ = exported(target="tensorrt")
     bundle, _ = exported(target="tensorrt", masks="graph", keyframes=True)
     info = bundle.graphs["keyframe"].outputs
@@ -349,7 +349,7 @@ def assert_near(found, expected):
     assert pairs >= 0.9 * (expected.scores > 0.35).sum() > 0
 
 
-def test_options_that_do_not_go_together_are_refused(checkpoint, tmp_path, capsys):
+def test_incompatible_options_are_refused(checkpoint, tmp_path, capsys):
     for options, message in [
         ({"precision": "fp16"}, "--target tensorrt"),
         ({"batch": 2}, "--target tensorrt"),

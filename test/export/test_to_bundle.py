@@ -175,7 +175,7 @@ def test_the_checkpoint_of_a_bundle_is_the_exported_network(video_bundle, tmp_pa
     torch.testing.assert_close(again.mask_rescoring(masks), first.mask_rescoring(masks))
 
 
-def test_on_the_image_of_its_keyframe_reuse_changes_nothing(video_bundle):
+def test_reuse_on_the_keyframes_own_image_changes_nothing(video_bundle):
     _, bundle = video_bundle
     with Segmenter.open(bundle) as segmenter:
         stream = segmenter.stream(KeyframeConfig(warp="none"))
@@ -184,7 +184,7 @@ def test_on_the_image_of_its_keyframe_reuse_changes_nothing(video_bundle):
     assert_same_detections(second, first)
 
 
-def test_a_bundle_for_video_may_hold_nms_too(tmp_path):
+def test_a_bundle_for_video_may_include_nms(tmp_path):
     checkpoint = make_checkpoint(tmp_path / "tiny.pth", TINY)
     options = ExportOptions(nms="graph", max_detections=20, keyframes=True)
     report = export_bundle(checkpoint, tmp_path / "bundle", options)
@@ -197,7 +197,7 @@ def test_a_bundle_for_video_may_hold_nms_too(tmp_path):
     assert found.frame_type == "partial"
 
 
-def test_the_description_says_where_the_bundle_comes_from(checkpoint, tmp_path):
+def test_the_description_names_the_source_of_the_bundle(checkpoint, tmp_path):
     export_bundle(checkpoint, tmp_path / "bundle", ExportOptions(max_detections=7))
     bundle = Bundle.open(tmp_path / "bundle")
     assert bundle.description.max_detections == 7
@@ -213,7 +213,7 @@ def test_no_path_of_the_exporting_machine_is_in_the_graph(checkpoint, tmp_path):
     assert b"site-packages" not in content
 
 
-def test_half_weights_halve_the_file_and_hardly_move_the_scores(checkpoint, tmp_path):
+def test_half_weights_halve_the_file_and_hardly_change_the_scores(checkpoint, tmp_path):
     full = export_bundle(checkpoint, tmp_path / "full")
     half = export_bundle(checkpoint, tmp_path / "half", ExportOptions(half_weights=True))
     assert half.megabytes < 0.6 * full.megabytes

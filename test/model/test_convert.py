@@ -44,7 +44,7 @@ def test_a_converted_file_is_the_authors_network(official, parity, tmp_path, cap
     assert origin["file"] == "edge.pth" and len(origin["sha256"]) == 64
 
 
-def test_several_networks_with_the_same_entries_ask_for_the_variant(state_dicts, tmp_path, capsys):
+def test_several_networks_with_the_same_entries_require_the_variant(state_dicts, tmp_path, capsys):
     path = tmp_path / "x.pth"
     zero = torch.zeros(())  # all entries share it, so the file is small
     torch.save({n: zero.expand(t.shape) for n, t in state_dicts["yolact_im400"].items()}, path)
@@ -70,7 +70,7 @@ def test_the_same_network_under_two_names_is_not_ambiguous(state_dicts):
     assert same == ["yolact_edge_vid_trainflow"]
 
 
-def test_another_variant_than_the_files_lists_what_does_not_fit(official, tmp_path, capsys):
+def test_a_wrong_variant_lists_what_does_not_fit(official, tmp_path, capsys):
     words = ["convert", str(official), "--variant", "yolact_edge", "-o", str(tmp_path / "o.pth")]
     assert main(words) == 1
     error = capsys.readouterr().err
@@ -118,7 +118,7 @@ def test_a_truncated_file_is_reported(legacy, kept, tmp_path):
         load_checkpoint(path)
 
 
-def test_an_official_file_is_taken_as_it_is(official, parity):
+def test_an_official_file_is_accepted_unchanged(official, parity):
     model = load_model(official)
     for name, tensor in parity(MOBILENET).network.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor)
@@ -129,7 +129,7 @@ class Trap:
         return Path.touch, (Path("trap was run"),)
 
 
-def test_a_file_with_code_in_it_is_not_run(tmp_path, capsys, monkeypatch):
+def test_code_in_a_file_is_not_run(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "x.pth"
     path.write_bytes(pickle.dumps({"a": Trap()}))

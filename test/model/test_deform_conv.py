@@ -101,7 +101,7 @@ def test_gradients_reach_input_shifts_weights_and_kernel():
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("form", ["grid_sample", "deform_conv"])
-def test_both_export_forms_give_the_same_numbers_in_onnx_runtime(tmp_path, form, stride):
+def test_both_export_forms_give_the_same_results_in_onnx_runtime(tmp_path, form, stride):
     ort = pytest.importorskip("onnxruntime")
     from yolact_ros.export.to_onnx import export_module
 

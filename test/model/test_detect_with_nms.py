@@ -73,7 +73,7 @@ def test_fast_nms_in_the_graph_equals_the_slow_loop(seed, limits):
     np.testing.assert_array_equal(coefficients[found], predictions.coefficients[priors])
 
 
-def test_nms_among_the_best_priors_is_exact_while_no_more_exceed_the_threshold(monkeypatch):
+def test_nms_among_the_best_priors_is_exact_if_no_more_exceed_the_threshold(monkeypatch):
     monkeypatch.setattr(detect_with_nms, "CANDIDATES", 40)
     config = PostprocessConfig(score_threshold=0.4, top_k=200, max_detections=100)
     predictions = random_predictions(3, priors=300)

@@ -49,7 +49,7 @@ def test_warp_equals_the_slow_loop(size):
     np.testing.assert_allclose(warp(features, displacement)[0].numpy(), expected, atol=1e-12)
 
 
-def test_without_displacement_warp_changes_nothing():
+def test_the_warp_without_displacement_changes_nothing():
     features = torch.randn(2, 3, 35, 18)
     torch.testing.assert_close(warp(features, torch.zeros(2, 2, 35, 18)), features)
 
@@ -63,7 +63,7 @@ def test_a_displacement_points_to_where_a_cell_was():
 
 
 @pytest.mark.parametrize("size", [(35, 35), (18, 24)])
-def test_predicted_flow_moves_as_the_reference_moves(size):
+def test_predicted_flow_warps_as_in_the_reference(size):
     generator = torch.Generator().manual_seed(3)
     height, width = size
     features = torch.randn(1, 4, *size, generator=generator)
@@ -101,7 +101,7 @@ def trained():
 
 
 @torch.no_grad()
-def test_a_batch_of_frames_gives_what_each_gives_alone(trained):
+def test_a_batch_of_frames_equals_single_frames(trained):
     generator = torch.Generator().manual_seed(4)
     first, second = (torch.randn(2, 3, 96, 64, generator=generator) for _ in range(2))
     _, features = trained.keyframe(first)
@@ -113,7 +113,7 @@ def test_a_batch_of_frames_gives_what_each_gives_alone(trained):
             torch.testing.assert_close(ours[one], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_every_weight_of_the_transform_has_a_part_in_the_result(trained):
+def test_every_weight_of_the_transform_affects_the_result(trained):
     generator = torch.Generator().manual_seed(5)
     first, second = (torch.randn(1, 3, 96, 64, generator=generator) for _ in range(2))
     with torch.no_grad():
@@ -127,7 +127,7 @@ def test_every_weight_of_the_transform_has_a_part_in_the_result(trained):
     assert silent == []
 
 
-def test_the_deep_half_of_the_backbone_has_no_part_in_a_frame_between(trained):
+def test_a_frame_between_keyframes_does_not_use_the_deep_half_of_the_backbone(trained):
     generator = torch.Generator().manual_seed(6)
     images = torch.randn(1, 3, 96, 64, generator=generator)
     with torch.no_grad():
@@ -150,7 +150,7 @@ def test_without_refinement_there_is_none():
     assert transform.refine(x4, x5, torch.randn(1, 8, 8, 8)) == (x4, x5)
 
 
-def test_a_network_of_single_images_refuses_to_move_features():
+def test_a_network_for_single_images_refuses_to_warp_features():
     network = Yolact(replace(SMALL, flow=None, input_size=(64, 64))).eval()
     images = torch.zeros(1, 3, 64, 64)
     with torch.no_grad():

@@ -104,13 +104,13 @@ def path(tmp_path):
     return tmp_path / "new folder" / "weights.pth"
 
 
-def test_a_file_arrives_whole(server, path):
+def test_a_file_arrives_complete(server, path):
     assert download(f"{server.url}/good/weights.pth", path) == SHA256
     assert path.read_bytes() == CONTENT
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_progress_goes_to_stderr(server, path, capsys):
+def test_the_progress_is_written_to_stderr(server, path, capsys):
     download(f"{server.url}/good/weights.pth", path)
     captured = capsys.readouterr()
     assert "weights.pth" in captured.err and "100%" in captured.err
@@ -134,7 +134,7 @@ def test_a_part_that_is_already_complete_is_checked_and_used(server, path):
     assert path.read_bytes() == CONTENT
 
 
-def test_a_server_that_refuses_the_rest_without_a_size_is_asked_for_all(server, path):
+def test_everything_is_requested_if_the_server_refuses_the_rest_without_a_size(server, path):
     path.parent.mkdir()
     path.with_name("weights.pth.part").write_bytes(CONTENT)
     download(f"{server.url}/silent/weights.pth", path)
@@ -158,7 +158,7 @@ def test_a_part_longer_than_the_file_is_deleted(server, path):
     assert not part.exists() and not path.exists()
 
 
-def test_a_part_of_another_file_is_found_out_by_its_hash(server, path):
+def test_a_part_of_another_file_is_detected_by_its_hash(server, path):
     path.parent.mkdir()
     part = path.with_name("weights.pth.part")
     part.write_bytes(b"\0" * 100)
@@ -183,7 +183,7 @@ def test_halves_of_two_versions_are_never_joined(server, path):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_the_rest_of_the_same_version_is_fetched(server, path):
+def test_the_rest_of_the_same_version_is_downloaded(server, path):
     part = path.with_name(f"{path.name}.part")
     part.parent.mkdir()
     part.write_bytes(CONTENT[:7])
@@ -199,13 +199,13 @@ def test_an_empty_answer_is_not_a_file(server, path):
     assert not list(path.parent.iterdir())
 
 
-def test_a_web_page_is_not_taken_for_a_file(server, path):
+def test_a_web_page_is_not_mistaken_for_a_file(server, path):
     with pytest.raises(WeightsError, match="web page"):
         download(f"{server.url}/page/weights.pth", path)
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_file_that_is_gone_is_reported(server, path):
+def test_a_file_that_no_longer_exists_is_reported(server, path):
     with pytest.raises(WeightsError, match="404 Not Found"):
         download(f"{server.url}/missing/weights.pth", path)
 

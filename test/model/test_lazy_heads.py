@@ -87,7 +87,7 @@ def test_every_prior_is_where_the_whole_network_has_it(passed):
     np.testing.assert_allclose(coefficients, dense["coefficients"][priors], atol=1e-5)
 
 
-def test_of_no_prior_there_is_no_box(passed):
+def test_no_priors_yield_no_boxes(passed):
     backend, found, _ = passed
     boxes, coefficients = predict_priors(
         backend, found["head_features"], np.zeros(0, np.int64), model=MODEL

@@ -53,7 +53,7 @@ def test_outputs_fit_the_priors_at_any_height_and_width(backbone, size):
 
 
 @torch.no_grad()
-def test_a_backbone_gives_its_channels_at_strides_8_16_32_and_can_stop_at_c3(backbone):
+def test_a_backbone_has_its_channels_at_strides_8_16_32_and_can_stop_at_c3(backbone):
     module, channels = make_backbone(backbone)
     images = torch.randn(2, 3, 70, 45, generator=torch.Generator().manual_seed(0))
     c3, c4, c5 = module.eval()(images)
@@ -64,7 +64,7 @@ def test_a_backbone_gives_its_channels_at_strides_8_16_32_and_can_stop_at_c3(bac
 
 
 @torch.no_grad()
-def test_a_batch_gives_what_its_images_give_alone():
+def test_a_batch_equals_its_single_images():
     network = Yolact(replace(SMALL, backbone=BackboneConfig("mobilenet_v2"), input_size=(64, 96)))
     images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     network.eval()
@@ -155,7 +155,7 @@ def test_a_backbone_without_known_imagenet_weights_is_refused():
 
 
 @torch.no_grad()
-def test_a_fresh_deformable_level_of_the_neck_is_half_a_plain_one():
+def test_a_new_deformable_level_of_the_neck_is_half_a_plain_one():
     """Initially no tap moves, and each has weight sigmoid(0) = 1/2."""
     config = replace(SMALL, backbone=CONFIGS["efficientnet_lite0"], input_size=(64, 96))
     plain = Yolact(config).eval()

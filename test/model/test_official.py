@@ -73,7 +73,7 @@ EDGE_NAMES = {
         ("resnet50", "backbone.fc.weight", None),
     ],
 )
-def test_an_official_name_becomes_ours(backbone, official, ours):
+def test_an_official_name_is_renamed_to_ours(backbone, official, ours):
     renames, _ = rules_of(replace(variant("yolact_base").backbone, name=backbone))
     assert rename(renames, strip_prefixes(official)) == ours
 
@@ -100,7 +100,7 @@ def test_every_entry_of_every_state_dict_is_accounted_for(state_dicts):
         assert shapes == dict(entry_shapes(config)), file
 
 
-def test_what_is_left_out_is_the_flow_at_stride_8_and_mobilenets_end(state_dicts):
+def test_only_the_flow_at_stride_8_and_mobilenets_end_are_left_out(state_dicts):
     for file, entries in state_dicts.items():
         config = variant(EDGE_NAMES.get(file, file))
         left = set(convert_official(entries, config).leftovers)
@@ -150,7 +150,7 @@ def test_old_duplicates_and_levels_above_p7_are_left_out_with_their_reasons(imag
     assert "above P7" in leftovers["fpn.downsample_layers.11.weight"]
 
 
-def test_what_yolactedge_saves_after_evaluation_is_recognised(video):
+def test_files_saved_by_yolactedge_after_evaluation_are_recognised(video):
     saved = {
         name.replace("flow_net.", "flow_net.flow_net.", 1)
         if name.startswith("flow_net.")
@@ -209,7 +209,7 @@ def test_an_image_file_does_not_pass_for_a_video_network(state_dicts):
     assert problems and all("missing: feature_transform." in line for line in problems)
 
 
-def test_files_of_other_programs_and_empty_ones_are_no_network():
+def test_files_of_other_programs_and_empty_ones_are_refused():
     with pytest.raises(WeightsError, match="do not form an official network"):
         recognise({"layer.weight": torch.zeros(3)})
     with pytest.raises(WeightsError, match="found nothing"):

@@ -53,7 +53,7 @@ def look(image, stride):
 
 # By whole cells, what is left is the flow's error; between cells, features are interpolated.
 @pytest.mark.parametrize("dx, dy, share", [(32, 0, 0.02), (0, -28, 0.2), (-20, 13, 0.5)])
-def test_features_moved_by_optical_flow_are_those_of_the_moved_image(dx, dy, share):
+def test_features_warped_by_optical_flow_equal_those_of_the_moved_image(dx, dy, share):
     keyframe, current = seen(0, 0), seen(dx, dy)
     measured = OpticalFlow().between(grey_image(current), grey_image(keyframe))
     flow = torch.from_numpy(flow_at_cells(measured, MODEL))
@@ -69,7 +69,7 @@ def test_features_moved_by_optical_flow_are_those_of_the_moved_image(dx, dy, sha
         assert error < share * still
 
 
-def test_an_exact_shift_moves_features_exactly():
+def test_an_exact_shift_warps_features_exactly():
     x4, x5 = torch.randn(1, 3, 16, 20), torch.randn(1, 3, 8, 10)
     flow = torch.zeros(1, 2, 16, 20)
     flow[:, 0], flow[:, 1] = 64, -32  # pixels: 4 and -2 cells of x4, 2 and -1 of x5
@@ -86,7 +86,7 @@ def test_no_flow_keeps_features_at_an_odd_size():
 
 
 @torch.no_grad()
-def test_on_its_own_keyframe_a_given_flow_of_zero_changes_nothing(network):
+def test_a_flow_of_zero_changes_nothing_on_the_keyframe(network):
     smaller = replace(
         MODEL, input_size=(97, 133), backbone=BackboneConfig("resnet50", (0, 0, 0, 3))
     )

@@ -104,7 +104,7 @@ OTHER_PARTS = ("det_", "post_", "loss_", "grad_", "gt_", "match_", "maskiou_")
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_network_gives_the_numbers_of_the_reference(name, parity, passes):
+def test_the_network_gives_the_results_of_the_reference(name, parity, passes):
     golden = {
         key: array
         for key, array in parity(name).golden.items()
@@ -117,7 +117,7 @@ def test_the_network_gives_the_numbers_of_the_reference(name, parity, passes):
     assert {key: error for key, error in errors.items() if error > TOLERANCE} == {}
 
 
-def test_mask_rescoring_gives_the_numbers_of_the_reference(parity):
+def test_mask_rescoring_gives_the_results_of_the_reference(parity):
     case = parity("yolact_plus_resnet50")
     masks = torch.from_numpy(case.golden["maskiou_given_in"].astype(np.float32))
     with torch.no_grad():
@@ -126,7 +126,7 @@ def test_mask_rescoring_gives_the_numbers_of_the_reference(parity):
     assert relative_error(ours, case.golden["maskiou_given_out"]) < 5e-4
 
 
-def test_a_keyframe_gives_what_the_pass_of_single_images_gives(parity):
+def test_a_keyframe_equals_the_pass_for_single_images(parity):
     case = parity("yolact_edge_vid_resnet50")
     images = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -78,7 +78,7 @@ def errors(outputs, golden, prefix, priors):
     }
 
 
-def test_exported_passes_of_video_give_the_numbers_of_the_reference(parity):
+def test_exported_video_passes_give_the_results_of_the_reference(parity):
     case = parity("yolact_edge_vid_resnet50")
     graphs = {graph.name: graph for graph in video_graphs(host_graphs(case.network))}
     moved = cv2.warpAffine(

@@ -65,7 +65,7 @@ def test_results_have_the_bytes_of_the_nodes_messages(count, encoding):
     assert written == bytes(store.serialize_cdr(again, INSTANCE_ARRAY))
 
 
-def test_images_are_read_out_of_serialized_messages():
+def test_images_are_read_from_serialized_messages():
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     data = serialize_message(message_from_bgr(image, HEADER))
     header, pixels = read_image(data, IMAGE)

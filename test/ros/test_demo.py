@@ -66,7 +66,7 @@ def test_the_camera_publishes_the_images_in_order_at_the_videos_rate(start, clie
         assert any(np.array_equal(pixels, image) for image in images), "not in the clip's order"
 
 
-def test_a_loop_goes_back_and_forth_without_a_jump_unless_the_video_is_too_long(clip):
+def test_a_loop_plays_back_and_forth_without_a_jump_unless_the_video_is_too_long(clip):
     places = [int((image[64, :, 0] > 200).argmax()) for image in read_video(str(clip))]
     assert len(set(places)) > 20 and len(places) == 30
     played = list(itertools.islice(forth_and_back(str(clip)), 30 + 29 + 29 + 10))
@@ -124,7 +124,7 @@ def test_the_demonstration_plays_the_shipped_model(start, clip, tmp_path):
     assert "0 failed" in demo.output and (tmp_path / "demo.png").exists()
 
 
-def test_the_demonstration_fails_when_the_node_does(start, clip, tmp_path):
+def test_the_demonstration_fails_if_the_node_does(start, clip, tmp_path):
     model = tmp_path / "no model"
     demo = start("demo", "--clip", str(clip), "--model", str(model), "--output", str(tmp_path))
     assert demo.wait() == 1
@@ -153,7 +153,7 @@ def test_the_demonstration_ends_its_programs_when_it_is_interrupted(
     assert not [pid for pid in running if Path("/proc", pid).exists()]
 
 
-def test_the_overlay_video_lasts_as_long_as_what_it_shows(tmp_path):
+def test_the_overlay_video_lasts_as_long_as_its_images(tmp_path):
     images = [np.full((48, 64, 3), level, np.uint8) for level in (0, 120, 240)]
     video = OverlayVideo(tmp_path / "overlay.mp4", 10.0)
     for image, seconds in zip(images, (50.0, 50.1, 50.5), strict=True):
@@ -186,7 +186,7 @@ def test_an_overlay_video_that_a_full_disk_cuts_off_is_reported(tmp_path):
     assert "overlay.mp4 is incomplete; check free disk space." in result.stdout
 
 
-def test_an_overlay_video_of_nothing_writes_nothing(tmp_path):
+def test_an_overlay_video_without_images_writes_nothing(tmp_path):
     video = OverlayVideo(tmp_path / "overlay.mp4", 10.0)
     assert video.close() == 0 and video.last is None
     assert not (tmp_path / "overlay.mp4").exists()

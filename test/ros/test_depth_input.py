@@ -132,7 +132,7 @@ def test_compressed_depth_is_found_on_the_plugins_topic_or_the_message_names_it(
     depth.close()
 
 
-def test_nobody_waits_for_depth_that_nobody_publishes(ros):
+def test_depth_that_nobody_publishes_is_not_waited_for(ros):
     node = rclpy.create_node("alone", namespace=f"/test{time.monotonic_ns() % 10**9}")
     wanted = {"needs_depth": lambda: True, "needs_info": lambda: True}
     depth = DepthInput(node, "", keeps_all=False, **wanted)
@@ -143,7 +143,7 @@ def test_nobody_waits_for_depth_that_nobody_publishes(ros):
     node.destroy_node()
 
 
-def test_who_waits_for_depth_is_let_go_when_the_node_ends(camera):
+def test_waiting_for_depth_ends_with_the_node(camera):
     camera.spin_until(lambda: camera.publishers[0].get_subscription_count())
     closing = threading.Timer(0.2, camera.depth._images.close)
     closing.start()
@@ -181,7 +181,7 @@ def test_calibration_that_was_latched_earlier_is_received(camera):
     camera.spin_until(lambda: not latched.get_subscription_count())
 
 
-def test_rectified_images_have_the_pinhole_of_p_and_no_distortion():
+def test_rectified_images_use_p_and_no_distortion():
     info = info_message(p=[5.0, 0, 1, 0, 0, 6, 2, 0, 0, 0, 1, 0], d=[0.1, 0, 0, 0, 0])
     info.distortion_model = "plumb_bob"
     rectified = intrinsics_of(info, rectified=True)

@@ -42,7 +42,7 @@ def test_readings_are_differences_over_the_window():
     assert gauge.tick(131.0, state="active").silence_s == 1.0
 
 
-def test_a_meter_gives_the_spread_of_what_was_noted():
+def test_a_recorder_returns_the_percentiles_of_its_values():
     meter = LatencyRecorder()
     assert meter.read(0.0) == ({}, None)
     for number in range(3):
@@ -66,7 +66,7 @@ def test_the_memory_of_this_process_is_known():
     assert 10 < memory_mb() < 100000
 
 
-def test_the_node_tells_of_its_model_and_of_a_camera_that_stops(start_node, client, image_with):
+def test_the_node_reports_its_model_and_a_camera_that_stops(start_node, client, image_with):
     received: dict[str, DiagnosticStatus] = {}
 
     def take(message: DiagnosticArray) -> None:

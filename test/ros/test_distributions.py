@@ -80,7 +80,7 @@ def test_every_call_of_a_node_passes_known_arguments(distro):
     assert {"create_subscription", "create_publisher"} <= seen
 
 
-def test_the_record_tells_the_distributions_apart():
+def test_the_record_distinguishes_the_distributions():
     """The record contains the differences that the package has to bridge."""
     assert "rclpy.event_handler" not in RECORD["humble"]
     assert "add_post_set_parameters_callback" not in RECORD["humble"]["rclpy.node"]["Node"]

@@ -51,7 +51,7 @@ def send_until(client, image, condition) -> bool:
     return bool(condition())
 
 
-def test_a_model_that_fails_costs_an_image_then_is_opened_anew_then_ends_the_process(
+def test_a_failing_model_costs_an_image_then_is_reloaded_then_ends_the_process(
     start_node, client, fragile_bundle, image_with
 ):
     node = start_node(model=fragile_bundle, max_failures=4)
@@ -142,7 +142,7 @@ def test_an_image_is_accounted_for_once_whatever_fails_afterwards(
 
 
 @pytest.mark.parametrize("name", ["image", "depth/image", "camera_info"])
-def test_a_message_for_which_there_is_no_memory_is_lost_and_the_next_one_is_taken(
+def test_a_message_that_does_not_fit_into_memory_is_lost_and_the_next_one_is_received(
     ros, squares_bundle, image_with, monkeypatch, capfd, name
 ):
     node = YolactNode()
@@ -218,7 +218,7 @@ def test_an_image_that_is_destroyed_before_it_is_taken_does_not_end_the_executor
     node.destroy_node()
 
 
-def test_two_nodes_serve_a_camera_that_goes_and_returns_with_another_size(
+def test_two_nodes_serve_a_camera_that_leaves_and_returns_with_another_size(
     start, start_node, client, squares_bundle, image_with
 ):
     others: list[InstanceArray] = []
@@ -315,7 +315,7 @@ def test_memory_does_not_grow_with_the_images(start_node, client):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_full_disk_below_the_log_does_not_stop_the_work(
+def test_a_full_disk_under_the_log_does_not_stop_the_node(
     client, squares_bundle, image_with, tmp_path
 ):
     program = Path(get_package_prefix("yolact_ros"), "lib", "yolact_ros", "yolact_node")
@@ -361,7 +361,7 @@ def test_a_signal_ends_the_node_while_an_image_takes_very_long(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_managed_node_that_rests_or_waits_for_an_image_to_end(
+def test_a_signal_ends_a_managed_node_that_is_idle_or_waits_for_an_image(
     start, client, manager, slow_bundle, image_with, number
 ):
     names = ("-r", f"__ns:={client.namespace}", "-p", "autostart:=false", "-p", "threads:=1")
@@ -383,7 +383,7 @@ def test_a_signal_ends_a_managed_node_that_rests_or_waits_for_an_image_to_end(
     assert "Traceback" not in node.output and "FATAL" not in node.output
 
 
-def test_a_node_that_opens_its_model_answers_tells_how_long_and_can_be_ended(
+def test_a_node_that_opens_its_model_responds_reports_the_duration_and_can_be_ended(
     start, client, manager, slow_to_open_bundle
 ):
     names = ("-r", f"__ns:={client.namespace}", "-p", "threads:=1")

@@ -56,7 +56,7 @@ def test_silence_is_explained_by_the_parameter_to_change(node, case):
     assert message in found and bool(message) == bool(found)
 
 
-def test_topics_with_images_of_others_are_named(node):
+def test_topics_with_other_images_are_named(node):
     assert node.get_namespace() not in name_image_topics(node)
     topics = [f"{node.get_namespace()}/{name}" for name in "ab"]
     publishers = [node.create_publisher(Image, topic, 1) for topic in topics]
@@ -71,7 +71,7 @@ def test_topics_with_images_of_others_are_named(node):
         node.destroy_publisher(publisher)
 
 
-def test_nodes_of_one_name_are_counted(node):
+def test_nodes_with_the_same_name_are_counted(node):
     assert count_namesakes(node) == 0
     other = rclpy.create_node("camera", namespace=node.get_namespace())
     deadline = time.monotonic() + 10.0

@@ -139,7 +139,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_camera_is_judged_with_a_message(case):
+def test_a_camera_gets_a_level_and_a_message(case):
     changes, limits, level, message = CASES[case]
     status = camera_status("yolact", replace(GOOD, **changes), DiagnosticSettings(**limits))
     assert status.level == level
@@ -147,7 +147,7 @@ def test_a_camera_is_judged_with_a_message(case):
     assert (status.name, status.hardware_id) == ("yolact: /camera/image_raw", "yolact")
 
 
-def test_the_values_have_rates_times_and_all_accounts():
+def test_the_values_contain_rates_times_and_all_counts():
     status = camera_status("yolact", GOOD, DiagnosticSettings(target_rate=15.0))
     values = {entry.key: entry.value for entry in status.values}
     assert values == {
@@ -171,7 +171,7 @@ def test_the_values_have_rates_times_and_all_accounts():
     }
 
 
-def test_a_camera_of_which_nothing_is_known_has_no_rate():
+def test_a_camera_without_images_has_no_rate():
     status = camera_status("yolact", CameraStats(topic="/image"), LIMITS)
     assert status.level == OK
     assert {e.value for e in status.values if "rate" in e.key} == {"0.0", "none"}
@@ -200,7 +200,7 @@ MODEL = {
         ({"model": None, "state": "unconfigured"}, OK, "unconfigured"),
     ],
 )
-def test_the_model_is_judged_with_a_message(changes, level, message):
+def test_the_model_gets_a_level_and_a_message(changes, level, message):
     status = model_status("yolact", **(MODEL | changes))
     assert (status.level, status.message, status.name) == (level, message, "yolact: model")
 
@@ -218,7 +218,7 @@ def test_the_models_values_identify_it():
     }
 
 
-def test_a_spread_is_that_of_numbers_done_by_hand():
+def test_percentiles_match_hand_made_numbers():
     assert Percentiles.of([]) is None
     assert Percentiles.of([3.0]) == Percentiles(3.0, 3.0, 3.0)
     assert Percentiles.of([float(n) for n in range(101)]) == Percentiles(50.0, 95.0, 100.0)

@@ -91,7 +91,7 @@ def test_data_longer_than_the_rows_is_ignored():
 
 
 @pytest.mark.parametrize("view", ["whole", "mirrored", "every other row"])
-def test_an_image_comes_back_unchanged_over_the_wire(view):
+def test_an_image_survives_serialization(view):
     image = np.random.default_rng(1).integers(0, 256, (6, 7, 3), np.uint8)
     image = {"whole": image, "mirrored": image[:, ::-1], "every other row": image[::2]}[view]
     header = Header(frame_id="camera")
@@ -122,7 +122,7 @@ class WideBridge:
         raise TypeError(f"[{message.encoding}] is not a color format")
 
 
-def test_cv_bridge_serves_encodings_that_are_not_ours(monkeypatch):
+def test_cv_bridge_converts_the_other_encodings(monkeypatch):
     monkeypatch.setattr(images, "_cv_bridge", WideBridge)
     message = image_message("16UC3", channels=6)
     expected = np.frombuffer(bytes(message.data), np.uint8)[1::2].reshape(3, 5, 3)

@@ -40,9 +40,7 @@ def picture(size=(96, 128)):
     return np.stack([rows % 256, columns % 256, (rows + columns) % 256], -1).astype(np.uint8)
 
 
-def test_partial_frames_tell_which_keyframe_their_features_are_from(
-    start_node, client, video_bundle
-):
+def test_partial_frames_name_the_keyframe_of_their_features(start_node, client, video_bundle):
     start_node(model=video_bundle, keyframe_interval=3, max_feature_age=60.0)
     results = [client.ask(picture()) for _ in range(5)]
     results.append(client.ask(picture((120, 160))))
@@ -70,7 +68,7 @@ def test_a_bundle_for_single_images_makes_every_image_a_keyframe(start_node, cli
         assert result.keyframe_stamp == result.header.stamp
 
 
-def test_unless_told_the_node_moves_detections_to_every_other_image(
+def test_by_default_the_node_propagates_detections_to_every_other_image(
     start_node, client, image_with
 ):
     start_node()
@@ -94,7 +92,7 @@ def test_unless_told_the_node_moves_detections_to_every_other_image(
     ]
 
 
-def test_a_node_that_is_told_so_runs_the_network_on_every_image(start_node, client):
+def test_the_node_can_run_the_network_on_every_image(start_node, client):
     start_node(propagated_frames=0)
     client.period_ms = 50
     results = [client.ask(picture()) for _ in range(3)]

@@ -69,7 +69,7 @@ def test_the_launched_node_has_the_arguments_values(client, squares_bundle, imag
     assert "process has finished cleanly" in output and "Traceback" not in output
 
 
-def test_a_parameter_file_holds_where_no_argument_is_given(
+def test_a_parameter_file_applies_where_no_argument_is_given(
     client, squares_bundle, image_with, tmp_path
 ):
     file = tmp_path / "mine.yaml"
@@ -147,7 +147,7 @@ def generate_launch_description():
 """
 
 
-def test_lifecycle_events_of_a_launch_file_lead_the_node(
+def test_lifecycle_events_of_a_launch_file_control_the_node(
     client, squares_bundle, image_with, tmp_path
 ):
     file = tmp_path / "managed.launch.py"
@@ -201,7 +201,7 @@ def test_rviz_that_is_not_installed_is_named_and_nothing_starts():
 @pytest.mark.parametrize(
     "words, expected", [([], "unconfigured"), (["autostart:=true"], "active")]
 )
-def test_switches_of_a_parameter_file_hold_unless_given(
+def test_flags_of_a_parameter_file_apply_unless_given(
     client, squares_bundle, tmp_path, words, expected
 ):
     from lifecycle_msgs.srv import GetState
@@ -267,7 +267,7 @@ def test_a_camera_file_has_topics_and_parameters_that_the_node_knows(path):
     assert f"camera:={path.stem}" in path.read_text()
 
 
-def test_a_camera_by_name_leads_the_node_to_its_topics(client, squares_bundle):
+def test_a_camera_name_sets_the_topics_of_the_node(client, squares_bundle):
     process = launch(
         *("yolact.launch.py", f"namespace:={client.namespace}", f"model:={squares_bundle}"),
         *("camera:=v4l2", f"image:={client.namespace}/own/image"),

@@ -28,7 +28,7 @@ from yolact_ros.runtime import segmenter as segmenter_module
 RECTANGLES = {"blue": (32, 16, 96, 80)}
 
 
-def test_a_manager_leads_the_node_through_all_of_its_states(
+def test_a_manager_controls_the_node_through_all_states(
     start, client, manager, squares_bundle, image_with, tmp_path
 ):
     node = start(
@@ -85,7 +85,7 @@ def test_a_manager_leads_the_node_through_all_of_its_states(
     assert "Traceback" not in node.output
 
 
-def test_a_node_that_starts_by_itself_can_be_shut_down_while_it_is_active(
+def test_a_node_with_autostart_can_be_shut_down_while_it_is_active(
     start_node, client, manager, image_with
 ):
     node = start_node()
@@ -180,7 +180,9 @@ def test_a_transition_that_fails_says_why_and_the_node_recovers(
     node.destroy_node()
 
 
-def test_transitions_of_two_threads_leave_the_node_in_one_state(ros, squares_bundle, image_with):
+def test_transitions_of_two_threads_leave_the_node_in_a_consistent_state(
+    ros, squares_bundle, image_with
+):
     node = YolactNode()
     node.set_parameters([Parameter("model", value=str(squares_bundle))])
 
@@ -222,7 +224,7 @@ def test_transitions_of_two_threads_leave_the_node_in_one_state(ros, squares_bun
     node.destroy_node()
 
 
-def test_a_node_that_starts_by_itself_goes_on_if_a_manager_was_faster(ros, squares_bundle):
+def test_a_node_with_autostart_continues_if_a_manager_was_faster(ros, squares_bundle):
     node = YolactNode()
     node.set_parameters([Parameter("model", value=str(squares_bundle))])
     assert node.trigger_configure() == SUCCESS

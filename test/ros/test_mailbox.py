@@ -80,7 +80,7 @@ def test_a_closed_inbox_accepts_nothing_until_it_is_opened_again():
     assert inbox.close(10.0)
 
 
-def test_a_mailbox_whose_turn_it_is_not_keeps_its_place():
+def test_a_mailbox_that_is_skipped_keeps_its_turn():
     inbox: Inbox[str] = Inbox()
     first, second = inbox.new_mailbox(keep=5), inbox.new_mailbox()
     for mailbox, item in ((first, "a"), (first, "b"), (second, "c")):
@@ -130,7 +130,7 @@ def test_a_fast_camera_and_busy_slow_ones_are_served_in_turn():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_accounts_balance_at_every_instant_under_random_timing(seed):
+def test_counts_balance_at_every_instant_under_random_timing(seed):
     inbox: Inbox[int] = Inbox()
     keep = seed % 2 * 5
     mailboxes = [inbox.new_mailbox(), inbox.new_mailbox(keep=keep), inbox.new_mailbox()]

@@ -57,7 +57,7 @@ def test_run_lengths_are_as_the_message_describes_them():
     assert encode_mask(MASK, Instance.MASK_RLE) == expected
 
 
-def test_a_message_without_mask_carries_no_bytes_and_says_so_when_asked():
+def test_a_message_without_a_mask_has_no_bytes_and_decoding_it_fails():
     instance = over_the_wire(instance_with(MASK, "none"))
     assert len(instance.mask) == 0
     with pytest.raises(MessageError, match="has no mask.*mask_encoding"):
@@ -69,7 +69,7 @@ def test_a_message_without_mask_carries_no_bytes_and_says_so_when_asked():
     "shape", [(1, 1), (1, 8), (3, 8), (5, 9), (9, 5), (40, 33), (0, 7), (7, 0), (0, 0)]
 )
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_a_mask_comes_back_unchanged_over_the_wire(encoding, shape, share):
+def test_a_mask_survives_serialization(encoding, shape, share):
     mask = np.random.default_rng(3).random(shape) < share
     received = mask_from_message(over_the_wire(instance_with(mask, encoding)))
     assert received.dtype == bool and received.shape == shape

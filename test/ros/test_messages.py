@@ -39,14 +39,14 @@ def message(found: Detections, encoding: int = Instance.MASK_BITS) -> InstanceAr
     return deserialize_message(serialize_message(made), InstanceArray)
 
 
-def test_header_size_and_keyframe_arrive_as_they_were():
+def test_header_size_and_keyframe_arrive_unchanged():
     received = message(detections())
     assert received.header == HEADER and received.keyframe_stamp == KEYFRAME_STAMP
     assert (received.height, received.width) == (12, 10)
     assert received.frame_type == InstanceArray.KEYFRAME
 
 
-def test_instances_stand_in_the_order_of_their_mask_scores():
+def test_instances_are_ordered_by_their_mask_scores():
     instances = message(detections()).instances
     assert [i.class_name for i in instances] == ["mug", "tray", "duck"]
     assert [i.class_id for i in instances] == [1, 3, 2]
@@ -61,7 +61,7 @@ def test_boxes_are_pixels_of_the_source_image():
 
 
 @pytest.mark.parametrize("encoding", [Instance.MASK_BITS, Instance.MASK_MONO8, Instance.MASK_RLE])
-def test_masks_arrive_as_they_were_in_every_encoding(encoding):
+def test_masks_arrive_unchanged_in_every_encoding(encoding):
     found = detections()
     received = message(found, encoding)
     for instance, index in zip(received.instances, [1, 0, 2], strict=True):
@@ -71,7 +71,7 @@ def test_masks_arrive_as_they_were_in_every_encoding(encoding):
         assert instance.area == mask.sum()
 
 
-def test_the_area_is_told_even_without_masks():
+def test_the_area_is_set_even_without_masks():
     instances = message(detections(), Instance.MASK_NONE).instances
     assert instances[0].area == 12 and len(instances[0].mask) == 0
     assert (instances[0].roi.width, instances[0].roi.height) == (4, 3)

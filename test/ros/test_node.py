@@ -198,7 +198,7 @@ def test_stats_say_where_the_time_went(start_node, client, image_with):
     assert stats.transport_ms == pytest.approx(age, rel=1e-3)
 
 
-def test_of_an_image_without_a_stamp_nobody_knows_how_old_it_is(start_node, client, image_with):
+def test_an_image_without_a_stamp_has_no_age(start_node, client, image_with):
     start_node()
     image = image_with(SQUARE, (256, 256))
     message = Image(height=256, width=256, encoding="bgr8", step=3 * 256)

@@ -59,7 +59,7 @@ def labels(message: Image) -> np.ndarray:
     return np.frombuffer(message.data, dtype).reshape(message.height, message.width)
 
 
-def test_label_images_and_the_jpeg_show_what_the_instances_say(
+def test_label_images_and_the_jpeg_agree_with_the_instances(
     start_node, client, image_with, collect
 ):
     node = start_node()
@@ -162,7 +162,7 @@ def test_rviz_is_set_up_for_topics_and_qos_that_the_node_has():
         assert qos_check_compatible(offered, asked)[0] != QoSCompatibility.ERROR
 
 
-def test_label_info_is_there_for_who_comes_late_and_detections_fit_it(
+def test_late_subscribers_get_label_info_which_matches_the_detections(
     start_node, client, image_with, collect
 ):
     vision = pytest.importorskip("vision_msgs.msg")

@@ -172,7 +172,7 @@ def test_the_next_image_is_prepared_and_the_last_one_published_while_the_device_
     assert all(s.wait_ms >= 0 and s.inference_ms == 1 for s in client.stats)
 
 
-def test_a_run_that_fails_costs_its_own_image_alone(node_on, put, client):
+def test_a_failed_run_costs_only_its_own_image(node_on, put, client):
     node = node_on(broken=(2 + 3,))  # two runs warm up
     with node._inbox._changed:
         headers = [put(node, number) for number in range(IMAGES)]
@@ -181,7 +181,9 @@ def test_a_run_that_fails_costs_its_own_image_alone(node_on, put, client):
     assert (client.stats[-1].processed, client.stats[-1].failed) == (IMAGES - 1, 1)
 
 
-def test_propagation_needs_the_image_before_so_nothing_overlaps(node_on, put, client, monkeypatch):
+def test_propagation_depends_on_the_previous_image_so_nothing_overlaps(
+    node_on, put, client, monkeypatch
+):
     node = node_on(propagated_frames=1, keyframe_interval=2)
     steps = journal(monkeypatch)
     with node._inbox._changed:
@@ -266,7 +268,7 @@ def test_images_of_several_cameras_share_a_run(node_on, put, client, monkeypatch
     assert [(c.processed, c.in_flight) for c in counts] == [(4, 0), (5, 0), (4, 0)]
 
 
-def test_a_run_of_several_cameras_that_fails_costs_the_image_of_each(node_on, put):
+def test_a_failed_run_of_several_cameras_costs_an_image_of_each(node_on, put):
     node = node_on(batch=2, broken=(2 + 1,), cameras=["left", "right"])  # two runs warm up
     with node._inbox._changed:
         for camera in (0, 1, 0, 1):

@@ -48,7 +48,7 @@ def with_frames(**values) -> Settings:
     return Settings(frames=FrameSettings(**values))
 
 
-def test_without_values_of_its_own_a_node_has_the_defaults(make_node):
+def test_a_node_has_the_defaults_without_other_values(make_node):
     node = make_node()
     assert declare_constant(node, StartSettings()) == StartSettings(autostart=True)
     assert NodeParameters(node, Settings()).current == Settings()
@@ -118,7 +118,7 @@ def test_a_value_that_cannot_be_used_at_the_start_is_refused_by_name(make_node, 
         NodeParameters(make_node(**{name: value}), Settings())
 
 
-def test_a_change_replaces_the_settings_and_leaves_old_ones_as_they_were(make_node):
+def test_a_change_replaces_the_settings_and_leaves_earlier_ones_unchanged(make_node):
     node = make_node()
     live = NodeParameters(node, Settings())
     before = live.current
@@ -158,7 +158,7 @@ def test_an_atomic_set_with_one_bad_value_changes_nothing(make_node, names):
     assert live.current == Settings()
 
 
-def test_what_configure_reads_changes_before_it_and_not_after(make_node):
+def test_parameters_that_configure_reads_can_change_only_before_it(make_node):
     node = make_node()
     live = NodeParameters(node, Settings())
     (result,) = node.set_parameters([Parameter("model", value="another")])
@@ -177,7 +177,7 @@ def test_what_configure_reads_changes_before_it_and_not_after(make_node):
             assert "read by the transition configure" in constraints
 
 
-def test_what_the_open_model_cannot_do_is_refused_while_it_is_open(make_node):
+def test_a_setting_that_the_open_model_does_not_support_is_refused(make_node):
     def check(settings):
         if settings.keyframes.warp != "auto":
             raise ConfigError(f"no warp {settings.keyframes.warp}")
@@ -192,7 +192,7 @@ def test_what_the_open_model_cannot_do_is_refused_while_it_is_open(make_node):
     assert node.set_parameters([Parameter("warp", value="dis")])[0].successful
 
 
-def test_what_is_read_at_the_start_cannot_change(make_node):
+def test_parameters_that_are_read_at_the_start_cannot_change(make_node):
     node = make_node()
     declare_constant(node, StartSettings())
     (result,) = node.set_parameters([Parameter("autostart", value=False)])
@@ -259,7 +259,7 @@ def test_a_node_that_reads_the_parameter_file_has_the_defaults(ros):
     node.destroy_node()
 
 
-def test_settings_that_reproduce_papers_are_no_parameters(make_node):
+def test_settings_that_reproduce_papers_are_not_parameters(make_node):
     node = make_node()
     NodeParameters(node, Settings())
     for name in ("crop_masks", "rescore_masks", "all_classes", "integer_boxes"):

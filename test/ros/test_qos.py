@@ -179,7 +179,7 @@ def test_the_profiles_differ_in_the_size_of_shared_memory_alone():
     assert parts[0] == parts[1]
 
 
-def test_overrides_of_one_camera_leave_the_others_as_they_are(make_node):
+def test_overrides_for_one_camera_do_not_affect_the_others(make_node):
     front, rear = f"/a{time.monotonic_ns()}", f"/b{time.monotonic_ns()}"
     node = make_node(
         "yolact",
@@ -238,7 +238,7 @@ def test_a_middleware_without_these_events_still_gets_a_subscription(
     assert subscription.topic_name == watch.topic
 
 
-def test_the_count_of_lost_images_goes_on_after_a_new_subscription(make_node):
+def test_the_count_of_lost_images_continues_after_a_new_subscription(make_node):
     node = make_node("counting")
     watch = SubscriptionWatch(node, "image")
     for losses in ((1, 120), (1, 3)):

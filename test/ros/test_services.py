@@ -46,7 +46,7 @@ def names(result) -> list[str]:
     return [instance.class_name for instance in result.instances]
 
 
-def test_an_image_that_is_asked_about_is_segmented_apart_from_the_cameras(
+def test_a_requested_image_is_segmented_independently_of_the_cameras(
     start_node, client, image_with, call
 ):
     start_node()
@@ -70,7 +70,7 @@ def test_an_image_that_is_asked_about_is_segmented_apart_from_the_cameras(
     assert client.stats[-1].failed == 0 and seen in client.results
 
 
-def test_images_are_taken_again_after_a_pause(start_node, client, image_with, call):
+def test_images_are_accepted_again_after_a_pause(start_node, client, image_with, call):
     start_node()
     image = image_with(BLUE, (256, 256))
     client.ask(image)
@@ -95,7 +95,7 @@ def test_images_are_taken_again_after_a_pause(start_node, client, image_with, ca
         assert f"ros2 lifecycle set {client.namespace}/yolact activate" in answer.message
 
 
-def test_a_question_is_answered_once(image_with):
+def test_a_request_is_answered_once(image_with):
     woken = []
     asked = SegmentRequest(
         message_from_bgr(image_with(BLUE, (8, 8)), Header()), lambda: woken.append(1)
@@ -106,7 +106,7 @@ def test_a_question_is_answered_once(image_with):
     assert asked.answer.result().message == "The node was deactivated." and woken == [1]
 
 
-def test_a_model_that_breaks_down_is_an_answer(image_with):
+def test_a_failure_of_the_model_is_an_answer(image_with):
     class Broken:
         def segment(self, image, *, postprocess):
             raise RuntimeError("out of memory")

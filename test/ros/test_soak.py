@@ -108,7 +108,7 @@ def test_a_soak_finds_no_fault(start):
         assert f"images of the camera {camera}" in program.output
 
 
-def test_no_time_is_refused(start):
+def test_a_duration_of_zero_is_refused(start):
     program = start("soak", "--minutes", "0")
     assert program.wait() == 2
     assert "must be above 0" in program.output

@@ -22,7 +22,7 @@ POINT = np.dtype(
 )
 
 
-def test_objects_are_placed_in_space_while_somebody_listens(start_node, client, image_with):
+def test_objects_are_located_in_3d_while_a_topic_has_a_subscriber(start_node, client, image_with):
     start_node(depth_wait=3.0, track_hits=1)
     camera = DepthCamera(client)
     client.spin_until(lambda: False, 1.0)
@@ -138,7 +138,7 @@ def test_images_do_not_wait_for_the_depth_of_the_image_before(start_node, client
     assert client.spin_until(lambda: has(header, clouds), 5.0)
 
 
-def test_depth_is_subscribed_as_soon_as_somebody_listens(start_node, client):
+def test_depth_is_subscribed_as_soon_as_there_is_a_subscriber(start_node, client):
     """Matched events trigger it; Humble's timer would take up to half a second each time."""
     start_node()
     camera = DepthCamera(client)

@@ -52,7 +52,7 @@ def test_only_the_newest_items_are_kept_and_one_stamp_holds_one():
     ]
 
 
-def test_nobody_waits_for_what_can_no_longer_come():
+def test_items_that_can_no_longer_arrive_are_not_waited_for():
     matcher: StampMatcher[str] = StampMatcher()
     matcher.put(50 * MS, "newer")
     started = time.monotonic()
@@ -61,7 +61,7 @@ def test_nobody_waits_for_what_can_no_longer_come():
     assert time.monotonic() - started < 15.0
 
 
-def test_an_item_that_comes_late_is_waited_for_and_the_wait_ends():
+def test_a_late_item_is_waited_for_and_the_wait_ends():
     matcher: StampMatcher[str] = StampMatcher()
     matcher.put(1, "older")
     late = threading.Timer(0.1, matcher.put, (7, "late"))
@@ -82,7 +82,7 @@ def test_after_a_jump_back_in_time_items_are_found_again():
     late.join()
 
 
-def test_what_is_wanted_stays_however_long_the_work_on_it_takes():
+def test_a_requested_item_is_kept_however_long_processing_takes():
     matcher: StampMatcher[int] = StampMatcher(keep=4)
     matcher.put(10, 10)
     matcher.expect(10, tolerance=0)

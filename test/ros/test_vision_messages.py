@@ -118,7 +118,7 @@ def test_boxes_are_given_by_centre_and_size_best_first(vision):
     assert vision.detections_message(result()).detections[0].id == ""
 
 
-def test_boxes_in_space_enclose_what_is_seen_and_need_depth(vision):
+def test_3d_boxes_enclose_what_is_visible_and_require_depth(vision):
     metres = np.full((40, 60), 2.0, np.float32)
     metres[:, 20:] = np.nan
     rays = np.zeros((40, 60, 2), np.float32)

@@ -28,7 +28,7 @@ def rewrite(bundle, tiny, folder, **changes):
     return write_bundle(folder, tiny.TINY, **{**values, **changes})
 
 
-def test_what_was_written_is_read_back(tiny_bundle, tiny):
+def test_written_content_is_read_back(tiny_bundle, tiny):
     bundle = Bundle.open(tiny_bundle.folder)
     assert bundle.description.model == tiny.TINY
     assert bundle.description.detect_form == "dense"
@@ -46,7 +46,7 @@ def test_a_bundle_for_video_lists_its_warps(tiny_video_bundle, tiny_bundle):
     assert tiny_bundle.description.warps == ()
 
 
-def test_candidates_of_nms_are_recorded_where_they_are_fixed(tiny_bundle, tiny, tmp_path):
+def test_the_number_of_nms_candidates_is_recorded_if_it_is_fixed(tiny_bundle, tiny, tmp_path):
     assert tiny_bundle.description.top_k is None  # as in bundles of earlier versions
     assert "top_k" not in json.loads((tiny_bundle.folder / "model.json").read_text())
     assert rewrite(tiny_bundle, tiny, tmp_path / "fixed", top_k=50).description.top_k == 50
@@ -74,7 +74,7 @@ def test_a_description_that_lacks_an_entry_is_refused(tiny_bundle, entry):
         (3, "lacks an entry or has a bad one"),
     ],
 )
-def test_a_bundle_that_cannot_do_its_warps_is_refused(tiny_video_bundle, warps, message):
+def test_a_bundle_that_does_not_support_its_warps_is_refused(tiny_video_bundle, warps, message):
     edit(tiny_video_bundle, warps=warps)
     with pytest.raises(BundleError, match=f"model.json.*{message}"):
         Bundle.open(tiny_video_bundle.folder)
@@ -149,7 +149,7 @@ def test_a_graph_outside_the_folder_is_refused(tiny_bundle):
         Bundle.open(tiny_bundle.folder)
 
 
-def test_mask_rescoring_on_the_host_needs_its_graph(tiny_bundle, tiny, tmp_path):
+def test_mask_rescoring_on_the_host_requires_its_graph(tiny_bundle, tiny, tmp_path):
     with pytest.raises(BundleError, match="lacks these graphs: rescore"):
         write_bundle(
             tmp_path / "other",

@@ -28,7 +28,7 @@ def extent_of(mask):
 
 
 @pytest.mark.parametrize("size", [(480, 640), (640, 480), (333, 517), (1000, 100)])
-def test_a_rectangle_found_in_the_input_comes_back_to_its_pixels(size):
+def test_a_rectangle_in_the_input_maps_back_to_its_pixels(size):
     height, width = size
     box = (width // 5, height // 4, width // 2, height // 2)
     tensor, placement = prepare_image(picture_with_rectangle(*size, box), SQUARE)
@@ -69,7 +69,7 @@ def test_one_pixel_is_an_image_too():
     )
 
 
-def test_a_mask_comes_back_to_the_pixels_that_it_covers():
+def test_a_mask_maps_back_to_the_pixels_that_it_covers():
     # Prototype cells are 4 x 4 input pixels; cells 20..30 x 25..35 of an image twice the input.
     _, placement = prepare_image(np.zeros((200, 400, 3), np.uint8), SQUARE)
     soft = SoftMasks(np.array([[20, 25, 30, 35]]), (np.ones((10, 10), np.float32),), (50, 50))
@@ -93,7 +93,7 @@ def test_a_wide_input_keeps_the_aspect_ratio_too():
     )
 
 
-def test_training_sees_images_as_inference_does():
+def test_training_prepares_images_as_inference_does():
     pytest.importorskip("pycocotools")
     from yolact_ros.datasets.coco import Sample
     from yolact_ros.train.augment import resize_sample

@@ -143,7 +143,7 @@ def test_a_box_outside_the_image_has_an_empty_mask(box):
     assert soft.dense()[0].sum() == 0
 
 
-def test_regions_stay_inside_the_image_and_hold_the_masks():
+def test_regions_stay_inside_the_image_and_contain_the_masks():
     prototypes, coefficients, boxes = scene(7, count=40)
     regions, masks = enlarge_masks(
         assemble_masks(prototypes, coefficients, boxes), squash(90, 70), 0.5
@@ -156,7 +156,7 @@ def test_regions_stay_inside_the_image_and_hold_the_masks():
         assert mask.dtype == bool
 
 
-def test_no_detections_give_no_masks():
+def test_no_detections_yield_no_masks():
     nothing = np.zeros((0, 4), np.float32)
     soft = assemble_masks(np.ones((10, 12, 4), np.float32), nothing, nothing)
     assert soft.dense().shape == (0, 10, 12)

@@ -117,7 +117,7 @@ def test_iou_equal_to_the_threshold_is_allowed():
     assert fast_nms(boxes, 0.49).tolist() == [True, False]
 
 
-def test_second_of_two_boxes_without_area_falls():
+def test_second_of_two_boxes_without_area_is_suppressed():
     point = np.full((2, 4), 0.5, np.float32)
     assert np.isnan(self_iou(point)).all()
     assert fast_nms(point, 0.5).tolist() == [True, False]
@@ -131,7 +131,7 @@ def test_nothing_over_the_threshold_gives_an_empty_selection():
     assert selection.class_ids.dtype == np.int64
 
 
-def test_scores_that_are_not_numbers_are_no_detections():
+def test_scores_that_are_not_numbers_yield_no_detections():
     given = predictions([[0, 0, 1, 1], [2, 2, 3, 3]], [[np.nan], [0.9]])
     assert select_detections(given, PostprocessConfig()).coefficients.tolist() == [[1.0]]
 
@@ -143,7 +143,7 @@ def test_best_first_keeps_the_order_of_ties(count):
     assert best_first(scores, count).tolist() == expected
 
 
-def test_finished_detections_are_cut_at_threshold_and_number():
+def test_finished_detections_are_limited_by_threshold_and_number():
     given = {
         "boxes": np.zeros((5, 4), np.float32),
         "scores": np.array([0.9, 0.8, 0.4, 0.0, -1.0], np.float32),

@@ -82,13 +82,13 @@ def test_standard_nms_equals_the_slow_loop(seed, top_k):
     assert rows(select_detections(given, config)) == sorted(expected, reverse=True)[:100]
 
 
-def test_standard_nms_keeps_what_only_a_dropped_box_overlaps():
+def test_standard_nms_keeps_a_box_that_only_a_suppressed_one_overlaps():
     boxes = np.array([[0.0, 0, 1.0, 1], [0.2, 0, 1.2, 1], [0.4, 0, 1.4, 1]], np.float32)
     assert greedy_nms(boxes, 0.5).tolist() == [True, False, True]
     assert greedy_nms(boxes[:0], 0.5).tolist() == []
 
 
-def test_standard_nms_keeps_points_which_overlap_nothing():
+def test_standard_nms_keeps_points_that_overlap_nothing():
     assert greedy_nms(np.full((2, 4), 0.5, np.float32), 0.5).all()
 
 
@@ -104,7 +104,7 @@ def test_cross_class_nms_equals_the_slow_loop(seed, top_k):
     assert rows(select_detections(given, config)) == expected
 
 
-def test_cross_class_nms_gives_one_class_to_a_place():
+def test_cross_class_nms_keeps_one_class_per_position():
     given = {
         "boxes": np.array([[0, 0, 1, 1], [0, 0, 1, 1]], np.float32),
         "class_scores": np.array([[0.6, 0.7], [0.9, 0.1]], np.float32),
@@ -135,12 +135,12 @@ def test_all_classes_of_good_priors_equal_the_reference(seed, top_k, limit):
 
 
 @pytest.mark.parametrize("nms", ["fast", "cross_class", "greedy"])
-def test_every_nms_bears_an_image_without_candidates(nms):
+def test_every_nms_accepts_an_image_without_candidates(nms):
     config = PostprocessConfig(score_threshold=1.0, nms=nms)
     assert len(select_detections(random_predictions(0), config)) == 0
 
 
-def test_all_classes_go_with_fast_nms_only():
+def test_all_classes_require_fast_nms():
     with pytest.raises(ConfigError, match="all_classes goes with nms 'fast'"):
         PostprocessConfig(all_classes=True, nms="greedy")
 
@@ -196,14 +196,14 @@ def test_a_graph_with_nms_inside_refuses_another_nms(tiny):
             Segmenter(tiny.FakeBackend(), description, config)
 
 
-def test_a_graph_that_crops_masks_refuses_whole_ones(tiny):
+def test_a_graph_that_crops_masks_refuses_uncropped_ones(tiny):
     description = tiny.describe(tiny.TINY, form="with_masks")
     message = "crop_masks is False.*with crop_masks True.*--masks host"
     with pytest.raises(ConfigError, match=message):
         Segmenter(tiny.FakeBackend(), description, PostprocessConfig(crop_masks=False))
 
 
-def test_candidates_of_a_graph_are_those_that_it_was_exported_with(tiny):
+def test_the_number_of_candidates_of_a_graph_is_that_of_its_export(tiny):
     description = replace(tiny.describe(tiny.TINY, form="with_nms"), top_k=50)
     Segmenter(tiny.FakeBackend(), description)  # the default is nobody's choice
     Segmenter(tiny.FakeBackend(), description, PostprocessConfig(top_k=50))
@@ -212,7 +212,7 @@ def test_candidates_of_a_graph_are_those_that_it_was_exported_with(tiny):
         Segmenter(tiny.FakeBackend(), description, PostprocessConfig(top_k=60))
 
 
-def test_more_detections_than_the_model_gives_are_not_asked_for(tiny):
+def test_detections_are_limited_to_what_the_model_outputs(tiny):
     boxes = [[i / 10, 0, (i + 1) / 10, 1] for i in range(9)]
     outputs = tiny.host_outputs(boxes, [[0.9, 0.0]] * 9, prototypes=np.ones((8, 10, 1)))
     description = tiny.describe(tiny.TINY, max_detections=4)

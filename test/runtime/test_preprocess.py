@@ -91,7 +91,7 @@ def test_an_array_that_is_not_a_colour_image_is_reported(image):
         prepare_image(image, MODEL)
 
 
-def test_boxes_come_back_in_pixels_clipped_to_the_image():
+def test_boxes_are_returned_in_pixels_clipped_to_the_image():
     placement = Placement((100, 200), (100.0, 200.0))
     boxes = np.array([[0.25, 0.5, 0.5, 0.75], [-0.1, -0.2, 1.3, 1.1], [1.2, 0, 1.4, 1]])
     boxes = boxes.astype(np.float32)
@@ -114,6 +114,6 @@ def test_boxes_that_are_not_finite_become_finite():
     assert boxes.tolist() == [[0, 0, 200, 50]]
 
 
-def test_no_boxes_stay_no_boxes():
+def test_an_array_without_boxes_stays_empty():
     placement = Placement((5, 5), (5.0, 5.0))
     assert placement.boxes_to_image(np.zeros((0, 4), np.float32)).shape == (0, 4)

@@ -75,7 +75,7 @@ def test_masks_are_rescored_soft_and_cropped(tiny):
     assert backend.calls[1][1]["class_ids"].tolist() == [0, 1]
 
 
-def test_rescoring_is_not_run_when_nothing_is_found(tiny):
+def test_rescoring_is_not_run_without_detections(tiny):
     outputs = tiny.host_outputs([LEFT], [[0.1, 0.2]], prototypes=np.ones((64, 64, 1)))
     backend = tiny.FakeBackend(detect=outputs)  # has no graph rescore
     segmenter = Segmenter(backend, tiny.describe(tiny.TINY_RESCORED))
@@ -145,6 +145,6 @@ def test_a_bundle_is_segmented_by_onnx_runtime(tiny_bundle):
     assert not found[1].mask.any()
 
 
-def test_the_torch_backend_does_not_take_a_bundle(tiny_bundle):
+def test_the_torch_backend_rejects_a_bundle(tiny_bundle):
     with pytest.raises(BackendError, match="--backend onnxruntime"):
         Segmenter.open(tiny_bundle.folder, backend=BackendConfig(backend="torch"))

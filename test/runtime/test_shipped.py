@@ -21,7 +21,7 @@ def test_every_shipped_model_opens_by_its_name_from_any_folder(name, tmp_path, m
     assert yolact_ros.Segmenter.open(name).description.model.name == name
 
 
-def test_a_bundle_in_the_current_folder_comes_before_a_shipped_name(
+def test_a_bundle_in_the_current_folder_takes_precedence_over_a_shipped_name(
     tiny_bundle, tmp_path, monkeypatch
 ):
     tiny_bundle.folder.rename(tmp_path / "tools")
@@ -29,7 +29,7 @@ def test_a_bundle_in_the_current_folder_comes_before_a_shipped_name(
     assert find_model("tools") == Path("tools")
 
 
-def test_a_path_is_left_to_the_one_who_opens_it():
+def test_a_path_is_returned_without_a_check():
     assert find_model("no/such/bundle") == Path("no/such/bundle")
     assert find_model("missing.pth") == Path("missing.pth")
 
@@ -39,7 +39,9 @@ def test_an_unknown_name_lists_the_shipped_ones():
         find_model("table_top")
 
 
-def test_an_installed_workspace_has_the_models_in_its_share(tiny_bundle, tmp_path, monkeypatch):
+def test_an_installed_workspace_has_the_models_in_its_share_folder(
+    tiny_bundle, tmp_path, monkeypatch
+):
     share = tmp_path / "ws" / "share" / "yolact_ros" / "models"
     share.mkdir(parents=True)
     tiny_bundle.folder.rename(share / "tabletop")

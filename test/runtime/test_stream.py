@@ -58,7 +58,7 @@ def texture(dx=0, seed=0):
         ("none", "non_keyframe_flow", {"image", "x4", "x5", "flow"}),
     ],
 )
-def test_images_between_keyframes_run_on_the_features_of_the_last_one(video, warp, graph, inputs):
+def test_images_between_keyframes_reuse_the_features_of_the_last_one(video, warp, graph, inputs):
     segmenter, runs = video("learned", "dis", "none")
     stream = segmenter.stream(KeyframeConfig(keyframe_interval=3, warp=warp))
     found = [stream.detect(black(), i / 10) for i in range(5)]
@@ -74,7 +74,7 @@ def test_images_between_keyframes_run_on_the_features_of_the_last_one(video, war
     assert runs[2][1]["x5"] == ("x5", 0)
 
 
-def test_auto_takes_the_best_warp_that_the_model_has(video):
+def test_auto_selects_the_best_warp_that_the_model_supports(video):
     segmenter, runs = video("dis", "none")
     stream = segmenter.stream(KeyframeConfig(change_threshold=1.0))
     for dx in (0, 4):
@@ -132,7 +132,7 @@ def test_a_keyframe_can_be_requested_once(video):
     assert [d.keyframe_reason for d in found] == ["requested", None]
 
 
-def test_a_request_that_comes_while_an_image_is_planned_holds_for_the_next_one(video):
+def test_a_request_that_arrives_while_an_image_is_planned_applies_to_the_next_one(video):
     """The request arrives just after the stream has looked for one."""
 
     class Late(threading.Event):
@@ -221,7 +221,7 @@ def test_warm_up_runs_the_graphs_that_streams_will_use(video):
     assert [name for name, _ in runs[1:]] == ["keyframe", "non_keyframe_flow"]
 
 
-def test_images_of_one_pixel_are_a_stream_too(video):
+def test_images_of_one_pixel_form_a_stream(video):
     segmenter, _ = video("dis")
     stream = segmenter.stream()
     found = [stream.detect(black(1, 1)) for _ in range(2)]
@@ -312,7 +312,7 @@ def test_nothing_is_propagated_after_a_failure(video):
     assert len(runs) == 3
 
 
-def test_an_image_that_was_planned_on_features_that_never_came_is_a_keyframe(video):
+def test_an_image_whose_planned_features_never_arrive_is_a_keyframe(video):
     segmenter, runs = video("none", fail_at=(0,))
     stream = segmenter.stream(KeyframeConfig(keyframe_interval=5, change_threshold=1.0))
     first = stream.prepare(black(), 0.0, source="a")
@@ -333,7 +333,7 @@ def test_an_image_that_was_planned_on_features_that_never_came_is_a_keyframe(vid
     assert stream.detect(black(), 0.2).frame_type == "partial"
 
 
-def test_what_an_image_reuses_is_what_it_was_planned_with(video):
+def test_an_image_reuses_what_it_was_planned_with(video):
     """The next image may be planned as a keyframe before this one is finished."""
     segmenter, runs = video("learned")
     stream = segmenter.stream(KeyframeConfig(keyframe_interval=2, change_threshold=1.0))
@@ -351,7 +351,7 @@ def test_what_an_image_reuses_is_what_it_was_planned_with(video):
     assert 0 <= frames[1].waited_s < 60
 
 
-def test_only_finished_detections_of_a_device_let_images_overlap(video, tiny):
+def test_images_overlap_only_with_finished_detections_of_a_device(video, tiny):
     segmenter, _ = video("none", on_gpu=True)
     assert not segmenter.stream().overlaps, "its backend returns when everything is there"
     segmenter.network.backend.submit = lambda *_, **__: None

@@ -46,13 +46,13 @@ def document(images) -> dict:
     return json.loads((images / "instances.json").read_text())
 
 
-def test_the_same_seed_gives_the_same_bytes_with_any_number_of_processes(images, tmp_path):
+def test_the_same_seed_yields_the_same_bytes_with_any_number_of_processes(images, tmp_path):
     again = tmp_path / "again"
     write_images(again, seed=7, frames=2 * VIEWS_PER_SCENE + 1, size=SIZE, processes=2, depth=True)
     assert digests(again) == digests(images)
 
 
-def test_another_seed_gives_other_pictures():
+def test_another_seed_yields_other_pictures():
     first = scene_frames(1, 0, size=SIZE)[0].image
     other = scene_frames(2, 0, size=SIZE)[0].image
     assert np.abs(first.astype(int) - other).mean() > 5
@@ -67,7 +67,7 @@ def test_every_frame_is_written_once(images, document):
         assert picture.shape == (image["height"], image["width"], 3) == (*SIZE, 3)
 
 
-def test_annotations_hold_together(document):
+def test_annotations_are_consistent(document):
     assert document["annotations"], "nothing was annotated in nine pictures"
     assert [c["name"] for c in document["categories"]] == list(TABLETOP)
     ids = [annotation["id"] for annotation in document["annotations"]]
@@ -124,7 +124,7 @@ def test_a_clip_keeps_its_objects_and_writes_a_readable_video(tmp_path):
     assert depth.dtype == np.uint16 and depth.shape == SIZE and depth.max() > 0
 
 
-def test_a_folder_that_holds_something_is_left_alone(tmp_path):
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(DatasetError, match="not empty"):
         write_images(tmp_path, seed=0, frames=1, size=SIZE)
@@ -140,7 +140,7 @@ def test_the_command_line_writes_images(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("size", ["640", "0x10", "big"])
-def test_a_size_that_is_none_is_refused(size, tmp_path, capsys):
+def test_an_invalid_size_is_refused(size, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["simulate", "images", "--size", size, "-o", str(tmp_path)])
     assert "640x480" in capsys.readouterr().err

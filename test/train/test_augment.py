@@ -89,7 +89,7 @@ def test_flipping_swaps_top_and_bottom():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_flips_come_as_often_as_they_are_asked_for(seed):
+def test_flips_are_as_frequent_as_requested(seed):
     sample = sample_of((20, 30, 60, 70))
     random = np.random.default_rng(seed)
     always = augment(
@@ -100,7 +100,7 @@ def test_flips_come_as_often_as_they_are_asked_for(seed):
     np.testing.assert_array_equal(never.image, sample.image)
 
 
-def test_without_any_change_a_sample_is_only_resized():
+def test_a_sample_without_changes_is_only_resized():
     sample = sample_of((20, 20, 60, 70))
     made = augment(sample, (60, 80), config=QUIET, random=np.random.default_rng(0))
     np.testing.assert_allclose(made.boxes, [[10, 10, 30, 35]])
@@ -134,7 +134,7 @@ def test_colours_change_within_their_bounds_and_leave_the_original_alone():
     np.testing.assert_array_equal(image, before)
 
 
-def test_a_sample_without_instances_stays_without():
+def test_a_sample_without_instances_stays_empty():
     for seed in range(5):
         made = augment(
             sample_of(), (64, 64), config=AugmentConfig(), random=np.random.default_rng(seed)

@@ -140,7 +140,7 @@ def losses_of(tiny, *box_only, **settings):
     return {name: float(loss.detach()) for name, loss in losses.items()}
 
 
-def test_boxes_count_for_box_and_class_and_not_for_masks(tiny):
+def test_boxes_without_masks_count_for_box_and_class_losses_only(tiny):
     whole = losses_of(tiny, [False, False], [False, False])
     some = losses_of(tiny, [False, False], [True, True])
     alone = losses_of(tiny, [False, False])
@@ -155,7 +155,7 @@ def test_boxes_count_for_box_and_class_and_not_for_masks(tiny):
     assert none["mask"] == none["mask_iou"] == 0 < none["box"]
 
 
-def test_the_box_supervised_loss_is_of_learn_boxes_and_scales_with_its_weight(tiny):
+def test_the_box_supervised_loss_requires_learn_boxes_and_scales_with_its_weight(tiny):
     assert losses_of(tiny, [False, False], box_mask_weight=2.0)["box_mask"] == 0
     one = losses_of(tiny, [False, True], box_mask_weight=1.0)
     two = losses_of(tiny, [False, True], box_mask_weight=2.0)
@@ -165,7 +165,7 @@ def test_the_box_supervised_loss_is_of_learn_boxes_and_scales_with_its_weight(ti
     )
 
 
-def test_the_semantic_loss_leaves_out_what_a_box_leaves_open():
+def test_the_semantic_loss_ignores_the_inside_of_boxes_without_masks():
     logits = torch.randn(1, 2, 32, 32, generator=torch.Generator().manual_seed(2))
     expected = 0.0
     for c, y, x in np.ndindex(2, 32, 32):

@@ -100,7 +100,7 @@ def test_every_shipped_recipe_can_be_read(path, checkpoint):
     assert read_recipe(path, checkpoint).training.annotations
 
 
-def test_the_recipe_of_keyframes_takes_the_network_that_it_starts_from(checkpoint, tmp_path):
+def test_the_keyframe_recipe_uses_the_network_that_it_starts_from(checkpoint, tmp_path):
     recipe = read_recipe(CONFIG / "train_keyframes.yaml", checkpoint)
     assert recipe.model.classes == ("bolt", "nut") and recipe.model.channels == 8
     assert recipe.model.flow == FlowConfig(channels=16)
@@ -121,7 +121,7 @@ def test_a_recipe_printed_with_all_settings_is_the_same_recipe(path, checkpoint,
     assert read_train_config(tmp_path / "printed.yaml") == recipe
 
 
-def test_the_command_prints_settings_with_what_they_mean(capsys):
+def test_the_command_prints_settings_with_their_meaning(capsys):
     words = ["train", str(CONFIG / "train_small.yaml"), "--set", "optimizer.learning_rate=0.002"]
     assert main([*words, "--settings"]) == 0
     printed = capsys.readouterr().out
@@ -145,14 +145,14 @@ def test_another_batch_scales_rate_steps_and_drops_as_the_authors_do():
     assert small.steps == 2133333 and small.optimizer.learning_rate == pytest.approx(3.75e-4)
 
 
-def test_scaling_is_off_without_a_size_and_happens_once():
+def test_scaling_requires_a_size_and_happens_once():
     plain = replace(TrainConfig(), batch_size=16)
     assert scale_to_batch(plain) == plain
     scaled = scale_to_batch(replace(plain, recipe_batch_size=8))
     assert scale_to_batch(scaled) == scaled != plain
 
 
-def test_scaling_is_told_in_one_line():
+def test_scaling_is_reported_in_one_line():
     meant = TrainConfig(
         optimizer=OptimizerConfig(learning_rate=0.01), schedule=ScheduleConfig(drops=(60,)),
         steps=100, batch_size=16, recipe_batch_size=8,
@@ -162,7 +162,7 @@ def test_scaling_is_told_in_one_line():
     assert "\n" not in line
 
 
-def test_batch_norms_freeze_by_themselves_below_six_images_a_process(tmp_path):
+def test_batch_norms_freeze_below_six_images_per_process(tmp_path):
     with torch.device("meta"):
         model = Yolact(TABLETOP_MODEL)
     for setting, images, frozen in (

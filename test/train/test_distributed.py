@@ -132,14 +132,14 @@ def assert_equal_runs(found: Path, expected: Path) -> None:
             torch.testing.assert_close(weights[1][name], tensor, rtol=1e-4, atol=1e-6)
 
 
-def test_two_processes_do_the_steps_of_one(config, tmp_path):
+def test_two_processes_take_the_same_steps_as_one(config, tmp_path):
     words = [write_recipe(config, tmp_path), "-o", str(tmp_path / "out")]
     assert wait(start(["--standalone", "--nproc-per-node=2"], words)) == [0]
     Trainer(config, tmp_path / "one").run()
     assert_equal_runs(tmp_path / "out", tmp_path / "one")
 
 
-def test_two_nodes_of_which_one_is_lost_resume_to_the_steps_of_one_process(config, tmp_path):
+def test_two_nodes_resume_to_the_steps_of_one_process_after_losing_one(config, tmp_path):
     config = replace(config, steps=4, checkpoint_interval=1, validation_interval=4)
     out = tmp_path / "out"
     agents = start_two_nodes([write_recipe(config, tmp_path), "-o", str(out)])
@@ -154,21 +154,21 @@ def test_two_nodes_of_which_one_is_lost_resume_to_the_steps_of_one_process(confi
     assert_equal_runs(out, tmp_path / "one")
 
 
-def test_the_parts_of_a_step_are_its_batch():
+def test_the_parts_of_a_step_add_up_to_its_batch():
     parts = [list(step_positions(range(2, 4), batch_size=6, part=(i, 2))) for i in (0, 1)]
     assert parts[0] == [[12, 13, 14], [18, 19, 20]]
     assert parts[1] == [[15, 16, 17], [21, 22, 23]]
     assert list(step_positions(range(4, 4), batch_size=6, part=(0, 2))) == []
 
 
-def test_a_batch_that_cannot_be_shared_evenly_is_refused():
+def test_a_batch_that_cannot_be_divided_evenly_is_refused():
     processes = DistributedContext(torch.device("cpu"), rank=1, count=3)
     assert processes.per_process_batch(12) == 4
     with pytest.raises(ConfigError, match="multiple of 3"):
         processes.per_process_batch(8)
 
 
-def test_one_process_is_its_own_company():
+def test_one_process_needs_no_others():
     alone = DistributedContext(choose_device("cpu"))
     assert alone.first and alone.gather("a") == ["a"]
     assert alone.any(True) and not alone.any(False)

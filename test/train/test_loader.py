@@ -55,7 +55,7 @@ def stream_of(tmp_path):
     return make
 
 
-def test_an_image_is_repeated_as_its_rarest_class_asks():
+def test_an_image_is_repeated_for_its_rarest_class():
     # Class 0 on 4 of 5 images is not rare; class 1 on 1 of 5: sqrt(0.8 / 0.2) = 2.
     shown = [{0}, {0}, {0, 1}, {0}, set()]
     assert repeat_factors(shown, threshold=0.8).tolist() == [1, 1, 2, 1, 1]
@@ -69,13 +69,13 @@ def test_no_images_have_no_factors():
     assert repeat_factors([], threshold=0.5).shape == (0,)
 
 
-def test_images_of_a_rare_class_come_twice_in_an_epoch(stream_of):
+def test_images_of_a_rare_class_occur_twice_in_an_epoch(stream_of):
     stream = stream_of([1], [1], [1, 2], [1], [1], threshold=0.8)
     names = Counter(stream[k].file_name for k in range(6))
     assert names == {"0.png": 1, "1.png": 1, "2.png": 2, "3.png": 1, "4.png": 1}
 
 
-def test_fractions_of_repeats_are_met_on_average(stream_of):
+def test_fractional_repeats_are_exact_on_average(stream_of):
     # sqrt(0.45 / 0.2) = 1.5 times
     times = [
         stream_of([1], [1], [1, 2], [1], [1], threshold=0.45, seed=seed).indices.count(2)
@@ -103,7 +103,7 @@ def test_images_without_instances_are_kept_on_request(stream_of):
         assert len(batch.targets[0].masks) == (batch.file_names != ["1.png"])
 
 
-def test_a_sample_depends_on_seed_and_position_alone(stream_of):
+def test_a_sample_depends_only_on_seed_and_position(stream_of):
     shown = [[1], [2], [1, 2], [1]]
     one, two = stream_of(*shown, threshold=0.9), stream_of(*shown, threshold=0.9)
     later = two[7]  # without those before it
@@ -115,7 +115,7 @@ def test_a_sample_depends_on_seed_and_position_alone(stream_of):
     assert any(one[k].file_name != other[k].file_name for k in range(8))
 
 
-def test_the_next_image_takes_the_place_of_a_broken_one(stream_of):
+def test_a_broken_image_is_replaced_by_the_next_one(stream_of):
     stream = stream_of([1], [2], [1], [2])
     order = [stream[k].file_name for k in range(4)]
     (stream.dataset.image_folder / order[1]).write_bytes(b"broken")

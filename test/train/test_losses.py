@@ -144,7 +144,7 @@ def tiny():
     return model, YolactOutput(*(x.clone().requires_grad_() for x in output))
 
 
-def test_images_without_instances_give_finite_losses_and_nothing_to_learn_of_boxes(tiny):
+def test_only_the_semantic_loss_is_positive_without_instances(tiny):
     model, output = tiny
     targets = [random_target(torch.Generator(), count=0) for _ in range(2)]
     losses = yolact_losses(output, targets, model=model, config=LossConfig())
@@ -223,7 +223,7 @@ def test_the_fine_mask_loss_equals_opencv_and_numpy(tiny, upsampling):
     torch.stack(list(losses.values())).sum().backward()
 
 
-def test_dice_losses_are_those_of_hand():
+def test_dice_losses_by_hand():
     truth = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
     masks = torch.stack([truth, 1 - truth, torch.zeros(2, 2), torch.full((2, 2), 0.5)])
     expected = [0, 1 - 1 / 5, 1 - 1 / 3, 1 - 3 / 4]
@@ -239,7 +239,7 @@ def column_target(start, stop):
     return Target(boxes, torch.tensor([0]), masks, torch.zeros(0, 4), torch.tensor([False]))
 
 
-def test_a_thin_object_is_seen_at_the_inputs_size_only():
+def test_a_thin_object_is_visible_only_at_the_inputs_size():
     target = column_target(20, 21)  # beside the samples that prototypes see
     prototypes = torch.zeros(16, 16, 4)
     truths = {
@@ -256,7 +256,7 @@ def test_a_thin_object_is_seen_at_the_inputs_size_only():
     assert torch.equal(truths[4], target.masks.float())
 
 
-def test_re_scoring_learns_the_iou_that_fine_masks_have():
+def test_re_scoring_learns_the_iou_of_fine_masks():
     target = column_target(20, 22)
     prototypes = torch.full((16, 16, 1), -20.0)
     prototypes[:, 5] = 20  # pixels 20 to 23, of which the object has two

@@ -52,7 +52,7 @@ def test_every_instance_gets_a_prior_however_little_they_overlap():
     assert sorted(found.labels.tolist()) == [BACKGROUND, 3]
 
 
-def test_two_instances_that_want_the_same_prior_are_served_in_order_of_overlap():
+def test_two_instances_with_the_same_best_prior_are_served_in_order_of_overlap():
     priors = centre_form((0.0, 0.0, 0.4, 0.4), (0.3, 0.3, 0.7, 0.7))
     # Both overlap the first prior most; the first instance equals it.
     found = match(priors, [(0.0, 0.0, 0.4, 0.4), (0.1, 0.1, 0.4, 0.4)], [0, 1])

@@ -51,9 +51,7 @@ def recipe(pictures, tmp_path):
     return write
 
 
-def test_a_folder_that_holds_a_run_is_refused_and_resumed_by_its_name_alone(
-    recipe, tmp_path, capsys
-):
+def test_a_folder_with_a_run_is_refused_and_can_be_resumed_by_its_name(recipe, tmp_path, capsys):
     run = tmp_path / "run"
     assert main(["train", str(recipe()), "-o", str(run)]) == 0
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
@@ -70,14 +68,14 @@ def test_a_folder_that_holds_a_run_is_refused_and_resumed_by_its_name_alone(
     assert load_checkpoint(run / "last.pth").step == 4
 
 
-def test_what_resume_cannot_find_is_named(tmp_path, capsys):
+def test_a_missing_run_to_resume_is_named(tmp_path, capsys):
     assert main(["train", "--resume", str(tmp_path)]) == 1
     assert "last.pth" in capsys.readouterr().err
     assert main(["train"]) == 1
     assert "--data" in capsys.readouterr().err
 
 
-def test_a_second_training_into_a_folder_is_refused(tmp_path):
+def test_a_second_run_into_a_folder_is_refused(tmp_path):
     with claimed(tmp_path, "steps: 1\n", resume=False):
         with pytest.raises(ConfigError, match="Another training"):
             with claimed(tmp_path, "steps: 2\n", resume=True):
@@ -88,7 +86,7 @@ def test_a_second_training_into_a_folder_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["file/run", "/proc/run"])
-def test_a_folder_that_cannot_be_made_is_reported(recipe, tmp_path, capsys, place):
+def test_a_folder_that_cannot_be_created_is_reported(recipe, tmp_path, capsys, place):
     (tmp_path / "file").write_text("")
     assert main(["train", str(recipe()), "-o", str(tmp_path / place)]) == 1
     assert "cannot be written" in capsys.readouterr().err
@@ -118,7 +116,7 @@ def test_classes_come_from_the_annotations(recipe, pictures, tmp_path):
     assert main(["train", "--data", str(tmp_path)]) == 1
 
 
-def test_a_broken_validation_picture_does_not_end_a_training(
+def test_a_broken_validation_picture_does_not_end_a_run(
     recipe, pictures, tmp_path, caplog, capsys
 ):
     folder = tmp_path / "validation"
@@ -152,7 +150,7 @@ sys.exit(main(sys.argv[2:]))
 
 
 @pytest.mark.parametrize("steps", [2, 3])  # the validation is the run's last one, or is not
-def test_a_kill_during_a_validation_leaves_what_an_uninterrupted_run_leaves(
+def test_a_run_killed_during_validation_resumes_to_the_files_of_an_uninterrupted_one(
     recipe, tmp_path, steps
 ):
     path = str(recipe(steps=steps))

@@ -82,7 +82,7 @@ def config(data) -> TrainConfig:
     )
 
 
-def test_resuming_gives_the_same_weights_bit_by_bit(config, tmp_path):
+def test_resuming_yields_bit_identical_weights(config, tmp_path):
     Trainer(config, tmp_path / "whole").run()
     Trainer(config, tmp_path / "parts").run(until=2)
     Trainer(config, tmp_path / "parts", resume=tmp_path / "parts" / "last.pth").run()
@@ -96,7 +96,7 @@ def test_resuming_gives_the_same_weights_bit_by_bit(config, tmp_path):
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
 
 
-def test_a_run_learns_its_pictures_and_leaves_usable_files(config, tmp_path):
+def test_a_run_learns_its_pictures_and_writes_usable_files(config, tmp_path):
     config = replace(
         config, pretrained=True, ema_decay=0.0, steps=30, log_interval=5, validation_interval=15,
         validation_ap=True,
@@ -111,7 +111,7 @@ def test_a_run_learns_its_pictures_and_leaves_usable_files(config, tmp_path):
     assert all(0 <= float(row[name]) <= 1 for row in rows for name in AP_NAMES)
 
 
-def test_a_checkpoint_without_a_part_is_refused_in_words(tmp_path):
+def test_a_checkpoint_without_a_part_is_refused_with_a_message(tmp_path):
     path = tmp_path / "part.pth"
     save_checkpoint(path, Yolact(TINY))
     content = torch.load(path, weights_only=True)
@@ -130,13 +130,13 @@ def test_best_is_the_largest_mask_ap_then_the_smallest_loss():
     assert sorted(ascending) == ascending
 
 
-def test_a_validation_is_told_in_one_line():
+def test_a_validation_is_reported_in_one_line():
     assert summary_line({"total": 1.5}) == "validation loss 1.500"
     values = {"total": 1.5, "mask_ap": 0.25, "mask_ap50": None, "box_ap": 0.5}
     assert summary_line(values) == "validation loss 1.500, mask AP 25.00, box AP 50.00"
 
 
-def test_a_log_leaves_open_what_is_not_known(tmp_path):
+def test_a_log_leaves_unknown_values_empty(tmp_path):
     log = RunLog(tmp_path / "log.csv", ("step", "total", "mask_ap"), last_step=0)
     log.write({"step": 3, "total": 1.25, "mask_ap": None})
     log.write({"step": 4, "total": 1.0})
@@ -180,7 +180,7 @@ def test_tensorboard_shows_precision_over_recall_and_pictures(tmp_path):
     np.testing.assert_array_equal(decoded, picture)
 
 
-def test_patience_ends_a_run_and_keeps_it_ended(config, tmp_path, monkeypatch, caplog):
+def test_patience_ends_a_run_for_good(config, tmp_path, monkeypatch, caplog):
     totals = {1: 3.0, 2: 2.0, 3: 2.5, 4: 2.25}
     trainer = Trainer(replace(config, steps=9, validation_interval=1, patience=2), tmp_path)
     assert "without validation" in trainer.summary()
@@ -207,7 +207,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_part(config, tmp_
     assert not (tmp_path / "last.pth").exists()
 
 
-def test_float16_leaves_out_a_step_that_overflows_and_lowers_its_scale(config, tmp_path):
+def test_float16_skips_a_step_that_overflows_and_lowers_its_scale(config, tmp_path):
     trainer = Trainer(replace(config, precision="float16"), tmp_path)
     trainer.learner.load_scale({**trainer.learner.state()["loss_scale"], "scale": 2.0**100})
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
@@ -291,7 +291,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_fault_in_a_process_that_prepares_samples_ends_the_run(config, tmp_path):
+def test_an_error_in_a_worker_process_ends_the_run(config, tmp_path):
     plain = to_mapping(replace(config, steps=100000, workers=1, validation=DataConfig()))
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(plain))
     (tmp_path / "broken.py").write_text(BROKEN)
@@ -335,7 +335,7 @@ def test_a_misspelt_setting_is_refused_by_the_command(tmp_path, capsys):
     assert "batch_size" in capsys.readouterr().err
 
 
-def test_parts_that_are_not_trained_have_to_come_from_the_checkpoint(config, tmp_path):
+def test_frozen_parts_must_come_from_the_checkpoint(config, tmp_path):
     first = tmp_path / "first" / "last.pth"
     other = replace(TINY, classes=("square", "cup"))
     Trainer(replace(config, model=other), tmp_path / "first").run(until=1)
@@ -349,18 +349,18 @@ def test_parts_that_are_not_trained_have_to_come_from_the_checkpoint(config, tmp
 
 
 @pytest.mark.parametrize("setting", ["frozen", "trained"])
-def test_a_part_that_the_network_lacks_is_told(config, tmp_path, setting):
+def test_a_part_that_the_network_lacks_is_reported(config, tmp_path, setting):
     with pytest.raises(ConfigError, match=f"{setting} names 'neck'.*its parts are: backbone, fpn"):
         Trainer(replace(config, **{setting: ("neck",)}), tmp_path / "run")
 
 
-def test_only_the_parts_that_are_named_are_trained(config, tmp_path):
+def test_only_the_named_parts_are_trained(config, tmp_path):
     trainer = Trainer(replace(config, trained=("head", "protonet.")), tmp_path / "run")
     learning = {n.split(".")[0] for n, p in trainer.model.named_parameters() if p.requires_grad}
     assert learning == {"head", "protonet"}
 
 
-def test_a_run_for_other_classes_starts_from_a_checkpoint_and_leaves_an_account(config, tmp_path):
+def test_a_run_for_other_classes_starts_from_a_checkpoint_and_writes_a_report(config, tmp_path):
     first = tmp_path / "first" / "last.pth"
     other = replace(TINY, classes=("square",))
     Trainer(replace(config, model=other), tmp_path / "first").run(until=1)

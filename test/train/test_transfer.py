@@ -41,7 +41,7 @@ def filled(config, checkpoint):
 
 
 @pytest.mark.parametrize("classes", [("bolt", "nut"), ("bolt", "nut", "screw")])
-def test_for_other_classes_only_what_hangs_on_them_starts_fresh(classes, checkpoint):
+def test_only_weights_that_depend_on_the_classes_start_fresh(classes, checkpoint):
     after, before, transfer = filled(replace(SOURCE, classes=classes), checkpoint)
     source = torch.load(checkpoint, weights_only=True)["weights"]
     assert set(transfer.fresh) == set(transfer.unused) == CLASS_ENTRIES
@@ -50,14 +50,14 @@ def test_for_other_classes_only_what_hangs_on_them_starts_fresh(classes, checkpo
         assert torch.equal(tensor, before[name] if name in CLASS_ENTRIES else source[name]), name
 
 
-def test_the_same_network_takes_everything(checkpoint):
+def test_the_same_network_loads_every_weight(checkpoint):
     after, _, transfer = filled(SOURCE, checkpoint)
     source = torch.load(checkpoint, weights_only=True)["weights"]
     assert not transfer.fresh and not transfer.unused
     assert all(torch.equal(tensor, source[name]) for name, tensor in after.items())
 
 
-def test_another_width_takes_the_backbone_alone(checkpoint):
+def test_another_width_loads_only_the_backbone(checkpoint):
     after, before, transfer = filled(replace(SOURCE, channels=16), checkpoint)
     assert any(name.startswith("backbone.") for name in transfer.taken)
     assert "fpn.predict_layers.0.weight" in transfer.fresh
@@ -79,7 +79,7 @@ def test_another_backbone_is_refused(checkpoint):
         load_partial_weights(Yolact(other), checkpoint)
 
 
-def test_a_file_of_no_official_network_says_how_to_name_its_classes(tmp_path):
+def test_the_error_for_an_unknown_network_says_how_to_name_its_classes(tmp_path):
     torch.save({"backbone.conv1.weight": torch.zeros(3)}, tmp_path / "yolact_base.pth")
     with pytest.raises(WeightsError, match="yolact convert .*yolact_base.pth --classes"):
         load_partial_weights(Yolact(SOURCE), tmp_path / "yolact_base.pth")

@@ -51,7 +51,7 @@ def config(pictures):
         ("", False),
     ],
 )
-def test_bfloat16_is_known_by_the_flags_of_the_cpu(text, known, tmp_path):
+def test_bfloat16_is_detected_by_the_flags_of_the_cpu(text, known, tmp_path):
     (tmp_path / "cpuinfo").write_text(text)
     assert tuning.cpu_has_bfloat16(str(tmp_path / "cpuinfo")) == known
     assert not tuning.cpu_has_bfloat16(str(tmp_path / "none"))
@@ -60,7 +60,7 @@ def test_bfloat16_is_known_by_the_flags_of_the_cpu(text, known, tmp_path):
 @pytest.mark.parametrize(
     ("seconds", "chosen"), [(0.5, "bfloat16"), (0.95, "float32"), (3.0, "float32")]
 )
-def test_auto_takes_bfloat16_where_it_is_worthwhile(seconds, chosen, config, monkeypatch, caplog):
+def test_auto_selects_bfloat16_where_it_is_faster(seconds, chosen, config, monkeypatch, caplog):
     monkeypatch.setattr(tuning, "cpu_has_bfloat16", lambda: True)
     times = {"float32": 1.0, "bfloat16": seconds}
     monkeypatch.setattr(tuning, "_time_steps", lambda _: times)
@@ -102,7 +102,7 @@ def test_the_largest_batch_that_fits_is_chosen(gigabytes, size, config, monkeypa
 
 
 @pytest.mark.parametrize("gigabytes", [float("nan"), float("inf"), 0.0, -1.0])
-def test_what_is_no_amount_of_memory_is_refused(config, gigabytes):
+def test_an_invalid_amount_of_memory_is_refused(config, gigabytes):
     with pytest.raises(ConfigError, match="--memory is"):
         tuning.choose_batch_size(config, ALONE, gigabytes=gigabytes)
 
@@ -125,7 +125,7 @@ def test_the_suggested_rate_is_where_the_loss_falls_fastest():
             tuning.steepest(rates, rising)
 
 
-def test_the_command_finds_a_rate_and_keeps_what_it_chose(config, tmp_path, monkeypatch, capsys):
+def test_the_command_finds_a_rate_and_stores_it(config, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tuning, "RATE_STEPS", 24)
     monkeypatch.setattr(tuning, "RATES", (3e-4, 1.0))
     monkeypatch.setattr(tuning, "LARGEST_BATCH", 1)

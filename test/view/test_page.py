@@ -113,7 +113,7 @@ def test_a_picture_that_cannot_be_read_is_an_error_of_the_package(tmp_path):
         Workbench(BackendConfig()).segment(tmp_path / "a.png", "tabletop", 0.5, 0.5)
 
 
-def test_an_empty_picture_gives_an_empty_table(tmp_path):
+def test_an_empty_picture_yields_an_empty_table(tmp_path):
     cv2.imwrite(str(tmp_path / "black.png"), np.zeros((48, 64, 3), np.uint8))
     overlay, rows = Workbench(BackendConfig()).segment(
         tmp_path / "black.png", "tabletop", 0.99, 0.5
@@ -122,7 +122,7 @@ def test_an_empty_picture_gives_an_empty_table(tmp_path):
 
 
 @pytest.mark.parametrize("port", ["-1", "0", "65536", "x"])
-def test_a_port_that_cannot_be_is_refused(capsys, port):
+def test_an_invalid_port_is_refused(capsys, port):
     with pytest.raises(SystemExit, match="2"):
         main(["serve", "--port", port])
     assert "--port" in capsys.readouterr().err

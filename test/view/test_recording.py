@@ -20,7 +20,7 @@ def test_a_recording_that_cannot_be_written_is_an_error(tmp_path, capsys):
     assert "/proc/none.rrd cannot be written" in capsys.readouterr().err
 
 
-def test_a_video_becomes_a_sound_recording(tmp_path, capsys):
+def test_a_video_becomes_a_valid_recording(tmp_path, capsys):
     video = cv2.VideoCapture(str(shipped_file("models/demo/tabletop.mp4")))
     clip = cv2.VideoWriter(
         str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 20, (640, 480)

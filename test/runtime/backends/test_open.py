@@ -27,7 +27,7 @@ def test_a_bundle_opens_on_onnx_runtime(tiny_bundle):
     assert description == tiny_bundle.description
 
 
-def test_outputs_come_by_name(tiny_bundle):
+def test_outputs_are_returned_by_name(tiny_bundle):
     backend = OnnxRuntimeBackend(tiny_bundle, threads=1)
     image = np.full((1, 32, 40, 3), 110, np.uint8)
     outputs = backend.run("detect", {"image": image}, keep=["prototypes"])
@@ -102,7 +102,7 @@ def test_a_provider_that_this_onnx_runtime_lacks_is_named(tiny_bundle):
         open_backend(tiny_bundle.folder, BackendConfig(provider="cuda"))
 
 
-def test_kept_features_go_from_graph_to_graph_without_becoming_arrays(tiny_video_bundle):
+def test_kept_features_pass_between_graphs_without_becoming_arrays(tiny_video_bundle):
     backend = OnnxRuntimeBackend(tiny_video_bundle, threads=1)
     image = np.full((1, 32, 40, 3), 110, np.uint8)
     plain = backend.run("keyframe", {"image": image})
@@ -128,7 +128,7 @@ def test_a_bundle_for_the_cpu_does_not_open_on_tensorrt(tiny_bundle):
         open_backend(tiny_bundle.folder, BackendConfig("tensorrt"))
 
 
-def test_auto_says_once_why_a_bundle_for_tensorrt_runs_on_the_cpu(
+def test_auto_logs_once_why_a_bundle_for_tensorrt_runs_on_the_cpu(
     tiny_bundle, tiny, tmp_path, monkeypatch, caplog
 ):
     bundle = write_bundle(
@@ -153,7 +153,7 @@ def test_auto_says_once_why_a_bundle_for_tensorrt_runs_on_the_cpu(
         open_backend(bundle.folder, BackendConfig("tensorrt"))
 
 
-def test_a_checkpoint_on_onnx_runtime_gets_the_way_to_export_it(tmp_path):
+def test_the_error_for_a_checkpoint_on_onnx_runtime_names_the_export(tmp_path):
     path = tmp_path / "tiny.pth"
     path.write_bytes(b"weights")
     with pytest.raises(BackendError, match="yolact export"):
@@ -166,7 +166,7 @@ def test_a_path_that_does_not_exist_is_named(tmp_path, name):
         open_backend(tmp_path / "nowhere", BackendConfig(name))
 
 
-def test_a_new_shape_makes_no_provider_for_gpus_search_or_build_again(tiny_bundle, tmp_path):
+def test_a_new_shape_does_not_make_a_gpu_provider_search_or_build_again(tiny_bundle, tmp_path):
     from yolact_ros.runtime.bundle import GraphInfo, TensorInfo
 
     names = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")

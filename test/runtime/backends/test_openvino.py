@@ -141,7 +141,7 @@ def test_a_stored_graph_is_what_runs(tiny_bundle, tiny_video_bundle, cache):
     assert {"x4", "x5"} <= {name for output in outputs for name in output.names}
 
 
-def test_without_a_cache_it_runs_all_the_same(tiny_bundle, cache, caplog):
+def test_it_runs_without_a_cache(tiny_bundle, cache, caplog):
     cache.parent.parent.write_text("a file in place of the folder")
     caplog.set_level("INFO")
     backend = OpenVinoBackend(tiny_bundle)
@@ -149,7 +149,7 @@ def test_without_a_cache_it_runs_all_the_same(tiny_bundle, cache, caplog):
     assert "The compiled graph 'detect' cannot be stored" in caplog.text
 
 
-def test_auto_takes_the_cpu_where_there_is_no_gpu(tiny_bundle):
+def test_auto_selects_the_cpu_without_a_gpu(tiny_bundle):
     if "GPU" in openvino.Core().available_devices:
         pytest.skip("this machine has a GPU that OpenVINO finds")
     backend, _ = open_backend(tiny_bundle.folder, BackendConfig("openvino", provider="auto"))
@@ -157,7 +157,7 @@ def test_auto_takes_the_cpu_where_there_is_no_gpu(tiny_bundle):
     assert backend.run("detect", {"image": np.zeros((1, 32, 40, 3), np.uint8)})
 
 
-def test_runs_that_nobody_fetched_yet_survive_the_next_ones(tiny_bundle):
+def test_unfetched_runs_survive_the_next_ones(tiny_bundle):
     backend = OpenVinoBackend(tiny_bundle)
     reference = OnnxRuntimeBackend(tiny_bundle, threads=1)
     shape = tiny_bundle.graphs["detect"].inputs["image"].shape
@@ -187,7 +187,7 @@ def test_faults_are_reported(tiny_bundle):
         open_backend(tiny_bundle.folder, BackendConfig(precision="bf16"))
 
 
-def test_without_the_library_it_says_how_to_install_it(tiny_bundle, monkeypatch):
+def test_the_error_without_the_library_says_how_to_install_it(tiny_bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(BackendError, match=r"pip install 'yolact_ros\[openvino\]'"):
         OpenVinoBackend(tiny_bundle)

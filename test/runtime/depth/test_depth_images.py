@@ -29,7 +29,7 @@ def read(stored: np.ndarray, encoding: str, *, pad: int = 0, is_bigendian: bool 
 
 @pytest.mark.parametrize("is_bigendian", [False, True])
 @pytest.mark.parametrize("pad", [0, 6])
-def test_the_encoding_decides_about_the_unit(pad, is_bigendian):
+def test_the_encoding_determines_the_unit(pad, is_bigendian):
     metres = [[0.5, 1.25, np.nan], [65.535, np.nan, 2.0]]
     millimetres = np.array([[500, 1250, 0], [65535, 0, 2000]], np.uint16)
     floats = np.array([[0.5, 1.25, np.inf], [65.535, -1, 2.0]], np.float32)
@@ -98,7 +98,7 @@ def test_compressed_floats_are_quantized_by_inverse_depth():
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("quantization", [(0.0, 0.0), (0.0, 7.0), (-5.0, 1.0), (3e38, 6.9999995)])
-def test_a_meaningless_quantization_gives_no_depth_or_a_finite_one(quantization):
+def test_a_meaningless_quantization_yields_no_depth_or_a_finite_one(quantization):
     data = compress(np.array([[7, 0, 65535]], np.uint16), (0, *quantization))
     found = compressed_depth_in_metres(data, "32FC1; compressedDepth")
     assert not np.isinf(found).any() and not (found <= 0).any()

@@ -53,7 +53,7 @@ def test_rays_of_a_pinhole_are_those_of_its_formula():
         ("equidistant", (0.05, -0.01, 0.002, 0.0)),
     ],
 )
-def test_projecting_the_rays_of_a_distorted_camera_gives_its_pixels_back(model, distortion):
+def test_projecting_the_rays_of_a_distorted_camera_yields_its_pixels(model, distortion):
     cv2 = pytest.importorskip("cv2")
     intrinsics = Intrinsics(SIZE, PINHOLE.matrix, model, distortion)
     rays = pixel_rays(intrinsics).reshape(-1, 1, 2).astype(np.float64)
@@ -111,7 +111,7 @@ def test_a_sphere_is_where_it_was_put_though_its_mask_spills_onto_the_wall():
     assert len(distances) == np.count_nonzero(place.inside) > 0.9 * np.count_nonzero(known)
 
 
-def test_a_crop_gives_the_same_place_as_the_whole_mask():
+def test_a_crop_yields_the_same_position_as_the_whole_mask():
     view, hit = sphere_before_a_wall(np.array([0.0, 0.0, 0.8]), 0.1)
     rows, columns = np.nonzero(hit)
     origin = np.array([columns.min(), rows.min()])
@@ -139,7 +139,7 @@ def test_a_large_object_is_where_all_of_its_points_are():
     assert place.inside.all()
 
 
-def test_objects_without_depth_have_no_place_and_no_objects_have_no_places():
+def test_objects_without_depth_have_no_position():
     view = DepthView(np.full(SIZE, np.nan, np.float32), pixel_rays(PINHOLE))
     rois = np.array([[0, 0, 20, 20], [5, 5, 5, 5]], np.int32)
     found = Detections(
@@ -159,7 +159,7 @@ def test_objects_without_depth_have_no_place_and_no_objects_have_no_places():
         place_objects(Detections.empty((10, 10)), view)
 
 
-def test_a_thin_object_of_a_few_pixels_is_placed_by_its_whole_mask():
+def test_a_thin_object_of_a_few_pixels_is_located_by_its_whole_mask():
     view = DepthView(np.full(SIZE, 1.5, np.float32), pixel_rays(PINHOLE))
     place = place_object(np.ones((2, 20), bool), np.array([30, 40]), view)
     assert place.centroid[2] == pytest.approx(1.5)

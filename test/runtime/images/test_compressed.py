@@ -23,14 +23,14 @@ def encode(image: np.ndarray, suffix: str = ".png") -> bytes:
 @pytest.mark.parametrize(
     "form", ["jpeg", "jpg", "bgr8; jpeg compressed bgr8", "jpeg compressed", ""]
 )
-def test_jpeg_is_read_under_every_name_that_drivers_give_it(form):
+def test_jpeg_is_read_under_every_format_name_of_drivers(form):
     found = bgr_from_compressed(encode(smooth_image(), ".jpg"), form)
     # The loss of JPEG at OpenCV's quality of 95; red and blue exchanged would differ by 60.
     assert np.abs(found.astype(int) - smooth_image()).max() <= 6
 
 
 @pytest.mark.parametrize("form", ["png", "bgr8; png compressed bgr8", "rgb8; png compressed bgr8"])
-def test_png_comes_back_unchanged(form):
+def test_png_is_lossless(form):
     assert np.array_equal(bgr_from_compressed(encode(smooth_image()), form), smooth_image())
 
 
@@ -52,7 +52,7 @@ def test_16_bits_become_8():
     assert found.tolist() == [[[0, 0, 0], [1, 1, 1], [255, 255, 255]]]
 
 
-def test_a_mosaic_of_16_bits_gives_what_its_high_bytes_give():
+def test_a_mosaic_of_16_bits_equals_that_of_its_high_bytes():
     levels = np.random.default_rng(3).integers(0, 256, (6, 8), np.uint8)
     wide = bgr_from_compressed(
         encode(levels.astype(np.uint16) * 257), "bayer_rggb16; png compressed "
@@ -63,7 +63,7 @@ def test_a_mosaic_of_16_bits_gives_what_its_high_bytes_give():
 
 
 @pytest.mark.parametrize("form", ["h264", "H265", "hevc"])
-def test_a_video_stream_is_refused_with_the_way_out(form):
+def test_a_video_stream_is_refused_with_a_remedy(form):
     with pytest.raises(MessageError, match="video stream.*republish"):
         bgr_from_compressed(b"\x00\x00\x00\x01", form)
 
@@ -73,7 +73,7 @@ def test_an_alpha_channel_is_left_out():
     assert np.array_equal(bgr_from_compressed(encode(image), "png"), smooth_image())
 
 
-def test_a_mosaic_is_turned_into_colours():
+def test_a_mosaic_is_converted_to_colours():
     mosaic = np.tile(np.array([[220, 120], [120, 30]], np.uint8), (4, 4))
     found = bgr_from_compressed(encode(mosaic), "bayer_rggb8; png compressed ")
     assert (found == [30, 120, 220]).all()

@@ -76,7 +76,7 @@ def test_a_mosaic_of_one_colour_gives_that_colour_everywhere(encoding):
 
 
 @pytest.mark.parametrize("encoding", BAYER)
-def test_a_red_sample_of_a_mosaic_makes_red_pixels_where_it_lies(encoding):
+def test_a_red_sample_of_a_mosaic_yields_red_pixels_at_its_position(encoding):
     letters = np.array([list(encoding[6:8]), list(encoding[8:10])])
     row, column = np.argwhere(letters == "r")[0] + 4
     mosaic = np.zeros((10, 10), np.uint8)
@@ -104,7 +104,7 @@ def test_mono16_is_scaled_to_eight_bits(padding):
     [("rgb16", "rgb8", 3), ("bgr16", "bgr8", 3)]
     + [(f"bayer_{p}16", f"bayer_{p}8", 1) for p in ("rggb", "bggr", "gbrg", "grbg")],
 )
-def test_16_bits_give_what_their_high_bytes_give_as_8_bits(wide, narrow, channels, padding):
+def test_16_bits_equal_8_bits_of_their_high_bytes(wide, narrow, channels, padding):
     levels = np.random.default_rng(3).integers(0, 256, (6, 8 * channels), np.uint8)
     data, step = padded((levels.astype("<u2") * 257).view(np.uint8), padding)
     found = bgr_from_samples(data, wide, height=6, width=8, step=step)
@@ -140,7 +140,7 @@ def test_a_size_that_an_encoding_cannot_have_is_refused(encoding, height, width,
         bgr_from_samples(bytes(1000), encoding, height=height, width=width, step=16)
 
 
-def test_nv12_without_its_rows_of_colour_is_refused():
+def test_nv12_without_its_colour_rows_is_refused():
     with pytest.raises(MessageError, match="16 bytes of data; its 6 rows of 4 bytes need 24"):
         bgr_from_samples(bytes(16), "nv12", height=4, width=4, step=4)
 

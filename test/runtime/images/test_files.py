@@ -22,7 +22,7 @@ def write_video(path, frames=5):
     return path
 
 
-def test_a_folder_gives_its_images_and_videos_in_order(tmp_path):
+def test_a_folder_yields_its_images_and_videos_in_order(tmp_path):
     for name in ("b.png", "a.JPG", "notes.txt"):
         write_image(tmp_path / name) if name != "notes.txt" else (tmp_path / name).touch()
     write_video(tmp_path / "c.mp4")
@@ -30,7 +30,7 @@ def test_a_folder_gives_its_images_and_videos_in_order(tmp_path):
     assert count_frames(find_files([tmp_path])) == 7
 
 
-def test_a_file_that_is_named_twice_comes_once(tmp_path):
+def test_a_file_that_is_named_twice_is_read_once(tmp_path):
     path = write_image(tmp_path / "a.png")
     assert find_files([path, tmp_path, tmp_path / "." / "a.png"]) == [path]
 
@@ -42,21 +42,21 @@ def test_an_empty_folder_and_no_paths_are_reported(tmp_path):
         find_files([])
 
 
-def test_frames_of_a_video_carry_its_name_number_and_rate(tmp_path):
+def test_frames_of_a_video_have_its_name_number_and_rate(tmp_path):
     frames = list(read_frames([write_video(tmp_path / "clip.mp4")]))
     assert [frame.name for frame in frames] == [f"clip.mp4#{i}" for i in range(5)]
     assert frames[0].rate == pytest.approx(10.0)
     assert abs(int(frames[3].image.mean()) - 120) < 6
 
 
-def test_an_image_carries_its_name_and_no_rate(tmp_path):
+def test_an_image_has_its_name_and_no_rate(tmp_path):
     (frame,) = read_frames([write_image(tmp_path / "a.png", 7)])
     assert (frame.name, frame.rate) == ("a.png", 0.0)
     assert (frame.image == 7).all()
 
 
 @pytest.mark.parametrize("name", ["broken.png", "broken.mp4"])
-def test_files_that_cannot_be_read_give_a_frame_without_image(tmp_path, name):
+def test_files_that_cannot_be_read_yield_a_frame_without_an_image(tmp_path, name):
     (tmp_path / name).write_bytes(b"neither picture nor film")
     broken, missing = read_frames([tmp_path / name, tmp_path / f"no{name}"])
     assert broken.image is None

@@ -21,7 +21,7 @@ def detections(boxes, *, size=(120, 160), class_ids=None):
     )
 
 
-def test_the_mask_takes_the_colour_of_its_class_and_the_rest_stays():
+def test_the_mask_gets_the_colour_of_its_class_and_the_rest_is_unchanged():
     image = np.full((120, 160, 3), 100, np.uint8)
     drawn = draw_detections(image, detections([[20, 40, 100, 110]], class_ids=[1]), ("a", "b"))
     expected = 0.55 * 100 + 0.45 * np.array(class_colour(1))
@@ -30,7 +30,7 @@ def test_the_mask_takes_the_colour_of_its_class_and_the_rest_stays():
     assert (image == 100).all()
 
 
-def test_the_best_instance_comes_out_on_top():
+def test_the_best_instance_is_drawn_on_top():
     image = np.zeros((120, 160, 3), np.uint8)
     boxes = [[20, 40, 100, 110], [20, 40, 100, 110]]
     drawn = draw_detections(image, detections(boxes, class_ids=[0, 1]), ("a", "b"))
@@ -51,7 +51,7 @@ def test_labels_do_not_hide_each_other():
     assert min(tags) > 100
 
 
-def test_nothing_found_gives_a_copy():
+def test_an_image_without_detections_is_copied():
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     drawn = draw_detections(image, Detections.empty((60, 80)), ())
     np.testing.assert_array_equal(drawn, image)

@@ -20,7 +20,7 @@ def detections(rois, *, class_ids, scores) -> Detections:
     )
 
 
-def test_of_overlapping_masks_the_best_one_wins():
+def test_the_best_of_overlapping_masks_wins():
     found = detections(
         [[0, 0, 4, 2], [2, 1, 6, 3], [5, 0, 5, 0]], class_ids=[4, 0, 1], scores=[0.5, 0.9, 0.2]
     )
@@ -48,7 +48,7 @@ def test_only_pixels_of_the_mask_are_painted():
     )
 
 
-def test_nothing_found_gives_background():
+def test_an_image_without_detections_is_background():
     for paint in (instance_image, class_image):
         image = paint(Detections.empty((2, 5)))
         assert image.shape == (2, 5) and not image.any()
@@ -57,7 +57,7 @@ def test_nothing_found_gives_background():
         assert image.tolist() == [[value] * 5] * 2
 
 
-def test_what_a_byte_cannot_hold_is_unlabelled_and_no_object_has_no_confidence():
+def test_labels_that_do_not_fit_into_a_byte_are_unlabelled():
     found = detections(
         [[0, 0, 1, 1], [1, 0, 2, 1], [2, 0, 3, 1]],
         class_ids=[253, 254, 1000],

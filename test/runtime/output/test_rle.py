@@ -51,7 +51,7 @@ def test_an_empty_region_is_an_empty_mask():
     assert rle == theirs(np.zeros((20, 30), bool))
 
 
-def test_long_and_short_runs_in_turn_equal_pycocotools():
+def test_alternating_long_and_short_runs_equal_pycocotools():
     frame = np.zeros((2000, 1500), bool)
     frame[::7, 3] = True
     frame[:, 1400:] = True

@@ -52,32 +52,32 @@ def test_features_may_become_as_old_as_allowed_and_no_older():
     assert chosen.keyframe_stamp == 10.75
 
 
-def test_a_stamp_that_goes_back_is_a_jump_in_time():
+def test_a_decreasing_stamp_is_a_jump_in_time():
     assert reasons(policy(), [10.0, 10.1, 10.05, 10.1]) == ["first", None, "time_jump", None]
 
 
-def test_a_repeated_stamp_is_no_jump():
+def test_a_repeated_stamp_is_not_a_jump():
     assert reasons(policy(), [10.0, 10.0, 10.0]) == ["first", None, None]
 
 
-def test_a_gap_longer_than_the_age_bound_is_a_jump_in_time():
+def test_a_gap_longer_than_the_age_limit_is_a_jump_in_time():
     chosen = policy(keyframe_interval=100, max_feature_age=0.5)
     assert reasons(chosen, [10.0, 10.4, 11.0]) == ["first", None, "time_jump"]
 
 
 @pytest.mark.parametrize("stamp", [math.nan, math.inf, -math.inf])
-def test_a_stamp_that_is_not_a_number_makes_keyframes(stamp):
+def test_a_stamp_that_is_not_a_number_causes_keyframes(stamp):
     chosen = policy(keyframe_interval=100)
     assert reasons(chosen, [10.0, stamp, 10.1, 10.2]) == ["first", "time_jump", "time_jump", None]
 
 
-def test_without_stamps_no_rule_of_time_holds():
+def test_without_stamps_no_rule_of_time_applies():
     chosen = policy(keyframe_interval=100, max_feature_age=0.0)
     assert reasons(chosen, [None, 5.0, None, 3.0]) == ["first", None, None, None]
     assert chosen.keyframe_stamp is None
 
 
-def test_with_an_age_bound_of_zero_no_image_lives_on_another():
+def test_with_an_age_limit_of_zero_no_image_reuses_another():
     assert reasons(policy(max_feature_age=0.0), [1.0, 1.1, 1.2]) == [
         "first",
         "time_jump",
@@ -96,7 +96,7 @@ def test_images_of_another_size_start_again():
     ]
 
 
-def test_a_keyframe_can_be_asked_for():
+def test_a_keyframe_can_be_requested():
     chosen = policy(keyframe_interval=3)
     chosen.decide(None, SIZE)
     assert chosen.decide(None, SIZE, requested=True) == "requested"
@@ -113,7 +113,7 @@ def test_a_keyframe_can_be_asked_for():
         (math.inf, "scene_change"),
     ],
 )
-def test_a_change_above_the_threshold_makes_a_keyframe(change, reason):
+def test_a_change_above_the_threshold_causes_a_keyframe(change, reason):
     chosen = policy(change_threshold=0.25)
     chosen.decide(None, SIZE)
     assert chosen.decide(None, SIZE, change=lambda: change) == reason
@@ -132,7 +132,7 @@ def test_change_is_measured_only_when_nothing_else_decides():
     assert len(asked) == 2
 
 
-def test_a_reset_policy_knows_nothing():
+def test_a_reset_policy_starts_with_a_keyframe():
     chosen = policy()
     reasons(chosen, [10.0, 10.1])
     chosen.reset()

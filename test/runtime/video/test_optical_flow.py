@@ -55,7 +55,7 @@ def test_a_constant_flow_arrives_in_pixels_of_the_input(size):
     np.testing.assert_allclose(cells[0, 1], -3 * size[0] / grey.shape[0], rtol=1e-5)
 
 
-def test_a_cell_gets_the_flow_of_the_pixels_that_it_looks_at():
+def test_a_cell_gets_the_flow_of_its_pixels():
     # x flow that grows by 0.1 with each grey pixel: cell i, centred on pixel 16 i of the input,
     # whose grey position is (16 i + 0.5) / 4 - 0.5, gets a tenth of that, times 4.
     columns = np.arange(120, dtype=np.float32)
@@ -85,7 +85,7 @@ def test_grey_difference_by_hand():
     assert grey_difference(first, first) == 0
 
 
-def test_exposure_is_no_change():
+def test_a_change_of_exposure_is_ignored():
     scene = (texture(40, 60) // 2).astype(np.uint8)
     assert grey_difference(scene + 50, scene) == pytest.approx(0, abs=1e-6)
 
@@ -97,7 +97,7 @@ def test_the_change_of_a_shift_is_its_length_as_a_fraction_of_the_image():
     assert flow_change(flow, current, keyframe) == pytest.approx(6 / 120, rel=1e-4)
 
 
-def test_a_cut_is_a_change_that_motion_does_not_explain():
+def test_a_cut_is_a_change_that_motion_does_not_compensate():
     search = OpticalFlow()
     current, keyframe = shifted_pair(3, 0)
     other = texture(80, 120, seed=9)

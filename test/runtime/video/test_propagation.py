@@ -87,7 +87,7 @@ def test_in_a_still_scene_nothing_moves():
     np.testing.assert_allclose(masks.dense(), soft.dense(), atol=0.05)
 
 
-def test_of_what_leaves_the_image_hardly_a_mask_is_left():
+def test_an_object_that_leaves_the_image_has_hardly_any_mask():
     chosen, soft = found()
     grey = scene()
     carried = PropagatedDetections(chosen, soft, grey=grey)

@@ -43,7 +43,7 @@ def follow(tracker, frames, *, start=0.0, rate=20.0):
     return [tracker.update(f, start + i / rate).tolist() for i, f in enumerate(frames)]
 
 
-def test_an_object_gets_its_number_in_the_third_image_and_keeps_it():
+def test_an_object_gets_its_id_in_the_third_image_and_keeps_it():
     frames = [discs((50 + 4 * i, 100)) for i in range(10)]
     assert follow(Tracker(TrackerConfig()), frames) == [[0], [0]] + [[1]] * 8
 
@@ -70,7 +70,7 @@ def test_an_object_keeps_its_id_while_another_one_hides_it():
     assert ids[-1] == [1, 2]
 
 
-def test_a_number_is_kept_for_as_long_as_was_asked_for():
+def test_an_id_is_kept_for_the_configured_time():
     frames = [discs((100, 100))] * 4 + [discs()] * 10 + [discs((100, 100))] * 4
     kept = follow(Tracker(TrackerConfig(track_memory=0.6)), frames)
     assert kept[-1] == [1]
@@ -78,7 +78,7 @@ def test_a_number_is_kept_for_as_long_as_was_asked_for():
     assert lost[-4:] == [[0], [0], [2], [2]]
 
 
-def test_tracks_end_also_where_the_stamp_stands_still():
+def test_tracks_end_even_if_the_stamp_is_constant():
     tracker = Tracker(TrackerConfig(track_hits=1, track_memory=1.0))
     for step in range(200):
         tracker.update(discs((20 + 7 * (step * 13 % 17), 20 + 5 * (step * 7 % 11))), 5.0)
@@ -151,7 +151,7 @@ def test_a_crowd_with_noise_and_misses_keeps_its_identities():
     assert sum(count for _, count in main) > 0.9 * sum(sum(counts.values()) for counts in numbers)
 
 
-def test_overlaps_agree_with_counting_pixels():
+def test_overlaps_equal_counted_pixels():
     random = np.random.default_rng(3)
     for _ in range(20):
         sizes = random.integers(0, 12, (2, 2))

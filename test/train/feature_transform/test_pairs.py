@@ -77,7 +77,7 @@ def video(tmp_path_factory) -> DataConfig:
     return DataConfig(str(folder / "video.json"), str(folder))
 
 
-def test_flow_in_units_undoes_flow_in_cells():
+def test_flow_in_units_inverts_flow_in_cells():
     flow = torch.randn(2, 2, 5, 9)
     torch.testing.assert_close(flow_in_units(flow_in_cells(flow)), flow)
 
@@ -97,7 +97,7 @@ def test_the_flow_loss_counts_known_cells_of_both_levels():
 
 
 @torch.no_grad()
-def test_features_that_match_cost_nothing_and_opposite_ones_two():
+def test_equal_features_cost_nothing_and_opposite_ones_two():
     network = Yolact(TINY)
     full = torch.rand(1, 8, 6, 8) + 0.1, torch.rand(1, 8, 3, 4) + 0.1
     assert float(matching_loss(network, full, full)) == pytest.approx(0, abs=1e-6)
@@ -108,7 +108,7 @@ def test_features_that_match_cost_nothing_and_opposite_ones_two():
     assert float(matching_loss(network, opposite, full)) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_the_pass_is_the_one_of_run_time():
+def test_the_pass_equals_that_of_inference():
     torch.manual_seed(0)
     network = Yolact(TINY).eval()
     for parameter in network.feature_transform.parameters():
@@ -124,7 +124,7 @@ def test_the_pass_is_the_one_of_run_time():
     torch.testing.assert_close(got.full, (own.x4, own.x5))
 
 
-def test_frames_of_a_video_are_changed_alike(video):
+def test_frames_of_a_video_are_augmented_alike(video):
     dataset = CocoDataset(video.annotations, video.images)
     config = AugmentConfig()
     pairs = VideoPairs(dataset, model=TINY, augmentation=config, config=PairConfig(), seed=3)
@@ -145,7 +145,7 @@ def test_frames_of_a_video_are_changed_alike(video):
     assert np.median(differences) < 0.25
 
 
-def test_a_still_and_its_keyframe_make_a_batch(video):
+def test_a_still_and_its_keyframe_form_a_batch(video):
     dataset = CocoDataset(video.annotations, video.images)
     pairs = [
         pair_of_still(dataset.load(i), PairConfig(), random=np.random.default_rng(i))
@@ -159,9 +159,7 @@ def test_a_still_and_its_keyframe_make_a_batch(video):
 
 
 @pytest.mark.parametrize("source", ["stills", "video"])
-def test_training_on_pairs_teaches_the_transform_and_leaves_the_rest(
-    source, video, pictures, tmp_path
-):
+def test_training_on_pairs_changes_only_the_transform(source, video, pictures, tmp_path):
     data = video if source == "video" else DataConfig(*map(str, pictures))
     config = TrainConfig(
         model=TINY,
@@ -215,6 +213,6 @@ def test_the_transform_learns_a_constant_motion():
     assert errors[-1] < 0.4 * errors[0]
 
 
-def test_pairs_need_a_network_with_a_feature_transform():
+def test_pairs_require_a_network_with_a_feature_transform():
     with pytest.raises(ConfigError, match="feature transform.*model.flow"):
         TrainConfig(model=TABLETOP_MODEL, pairs=PairConfig())

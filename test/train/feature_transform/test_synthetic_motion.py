@@ -69,7 +69,7 @@ def test_the_flow_leads_to_the_same_colours_in_the_keyframe(seed):
     assert np.quantile(difference[judged], 0.9) <= 3
 
 
-def test_an_instance_that_moves_by_itself_covers_background_that_is_then_unknown():
+def test_background_that_a_moving_instance_covers_is_unknown():
     sample = smooth_sample(masks=1)
     config = replace(STILL, instance_probability=1.0, instance_shift=0.2)
     still = move_still(sample, config, random=np.random.default_rng(3))
@@ -87,7 +87,7 @@ def test_an_instance_that_moves_by_itself_covers_background_that_is_then_unknown
     assert not still.known[core].any()
 
 
-def test_what_lies_outside_the_keyframe_is_unknown():
+def test_the_area_outside_the_keyframe_is_unknown():
     sample = smooth_sample(masks=0)
     config = replace(STILL, shift=0.3)
     still = move_still(sample, config, random=np.random.default_rng(1))
@@ -100,7 +100,7 @@ def test_what_lies_outside_the_keyframe_is_unknown():
     assert not still.known[outside].any()
 
 
-def test_a_picture_without_instances_moves_as_a_whole():
+def test_a_picture_without_instances_moves_rigidly():
     sample = smooth_sample(masks=0)
     camera = random_homography((90, 120), MotionConfig(), random=np.random.default_rng(5))
     still = move_still(sample, MotionConfig(), random=np.random.default_rng(5))

@@ -97,7 +97,7 @@ def pictures(count):
     return [random.integers(0, 256, (1, 32, 40, 3), np.uint8) for _ in range(count)]
 
 
-def test_every_run_gives_what_the_engine_computes_on_that_image(tiny_bundle, backend_of):
+def test_every_run_returns_the_engines_results_for_its_image(tiny_bundle, backend_of):
     backend = backend_of(tiny_bundle)
     reference = OnnxRuntimeBackend(tiny_bundle, threads=1)
     results = [backend.run("detect", {"image": picture}) for picture in pictures(5)]
@@ -124,7 +124,7 @@ def test_an_engine_that_cannot_be_captured_is_launched_plainly(
 
 @pytest.mark.parametrize("cameras", [1, 2, 5])
 @pytest.mark.parametrize("warp", ["learned", "dis", "none"])
-def test_interleaved_cameras_get_what_onnx_runtime_gives(
+def test_interleaved_cameras_get_the_results_of_onnx_runtime(
     tiny_learned_bundle, backend_of, cameras, warp
 ):
     backend = backend_of(tiny_learned_bundle)
@@ -183,7 +183,7 @@ def test_steps_of_two_images_interleave_without_mixing(tiny_learned_bundle, back
         assert 0 < got.timings["inference"] < 60_000  # between two events of the driver
 
 
-def test_a_run_that_nobody_fetched_yet_survives_the_next_one(tiny_bundle, backend_of):
+def test_an_unfetched_run_survives_the_next_one(tiny_bundle, backend_of):
     backend = backend_of(tiny_bundle)
     reference = OnnxRuntimeBackend(tiny_bundle, threads=1)
     runs = [backend.submit("detect", {"image": picture}) for picture in pictures(4)]
@@ -192,7 +192,7 @@ def test_a_run_that_nobody_fetched_yet_survives_the_next_one(tiny_bundle, backen
         np.testing.assert_array_equal(run.fetch()["prototypes"], expected["prototypes"])
 
 
-def test_the_error_of_a_run_goes_to_who_fetches_it(tiny_bundle, backend_of, fake):
+def test_the_error_of_a_run_is_raised_where_it_is_fetched(tiny_bundle, backend_of, fake):
     backend = backend_of(tiny_bundle)
     first, second = pictures(2)
     broken = backend.submit("detect", {"image": first})
@@ -284,7 +284,7 @@ def test_an_allocation_that_fails_leaks_nothing(
 
 
 @pytest.mark.parametrize("call", ["cuGraphLaunch", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"])
-def test_after_a_run_that_fails_the_next_one_is_right(tiny_bundle, backend_of, fake, call):
+def test_the_run_after_a_failed_one_is_correct(tiny_bundle, backend_of, fake, call):
     backend = backend_of(tiny_bundle)
     first, second = pictures(2)
     fake.fake_fail(call.encode(), 0, 1)
@@ -306,7 +306,7 @@ def test_a_backend_can_be_closed_while_work_is_queued(tiny_bundle, backend_of):
         backend.run("detect", {"image": pictures(1)[0]})
 
 
-def test_a_broken_context_says_that_the_process_has_to_restart(tiny_bundle, backend_of, fake):
+def test_the_message_of_a_broken_context_asks_for_a_restart(tiny_bundle, backend_of, fake):
     backend = backend_of(tiny_bundle)
     fake.fake_fail(b"cuGraphLaunch", 0, 700)
     with pytest.raises(BackendError, match=r"CUDA 12\.6.*error 700.*restart it"):

@@ -153,7 +153,7 @@ def stubs(tmp_path_factory, compiler):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_bindings_have_what_is_used(version, stubs):
+def test_the_bindings_have_everything_that_is_used(version, stubs):
     folder = installed(f"tensorrt-cu12-bindings=={version}")
     paths = os.pathsep.join(map(str, (folder, REPOSITORY)))
     result = subprocess.run(

@@ -102,14 +102,14 @@ def test_deformable_convolution_gets_a_hint(rtx):
         build(model, rtx)
 
 
-def test_what_one_of_several_gpus_cannot_do_fails_the_build(rtx):
+def test_the_build_fails_if_one_of_several_gpus_lacks_a_feature(rtx):
     model = make_model("MatMul", weight_shape=(8, 8), shape=(8, 8), outputs=(8, 8))
     assert build(model, rtx, "8.6", "8.9", "12.0")
     with pytest.raises(BackendError, match="failed with the graph 'detect'.*SM75"):
         build(model, rtx, "7.5", "8.9")
 
 
-def test_what_is_no_model_is_refused(rtx):
+def test_anything_but_a_model_is_refused(rtx):
     with pytest.raises(BackendError, match="cannot read the graph 'detect'"):
         build(b"no model", rtx)
 
@@ -154,7 +154,7 @@ def grid_sample(mode: str, opset: int) -> bytes:
     return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
 
 
-def test_a_sample_that_the_parser_took_for_nearest_becomes_bilinear(rtx):
+def test_a_layer_that_the_parser_read_as_nearest_becomes_bilinear(rtx):
     trt = rtx.module
     builder = trt.Builder(make_logger(trt))
     network = builder.create_network(network_flags(trt))
@@ -172,7 +172,7 @@ def test_a_sample_that_the_parser_took_for_nearest_becomes_bilinear(rtx):
     assert modes() == [trt.InterpolationMode.LINEAR]
 
 
-def test_a_missing_library_is_reported_with_where_to_get_it(monkeypatch):
+def test_a_missing_library_is_reported_with_its_source(monkeypatch):
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(BackendError, match=r"TensorRT is not installed.*JetPack.*pip install"):
@@ -220,7 +220,7 @@ def test_progress_is_logged_with_the_time_left(monkeypatch, caplog):
     ]
 
 
-def test_whoever_gets_the_reports_can_stop_the_builds(tmp_path, monkeypatch):
+def test_the_progress_callback_can_stop_the_build(tmp_path, monkeypatch):
     from yolact_ros.runtime.backends.tensorrt import backend as module
     from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
 

@@ -56,7 +56,7 @@ def test_always_builds_again(tmp_path, build):
     assert load(tmp_path, "detect", ORIN, build=build, policy="never") == b"engine 2"
 
 
-def test_never_says_what_is_missing_and_how_to_build_it(tmp_path, build):
+def test_never_names_what_is_missing_and_how_to_build_it(tmp_path, build):
     with pytest.raises(BackendError, match="There is no engine .*yolact engine"):
         load(tmp_path, "detect", ORIN, build=build, policy="never")
     assert build.count == 0
@@ -169,7 +169,7 @@ def test_the_lock_of_a_process_that_died_is_free(tmp_path, build):
     assert load(tmp_path, "detect", ORIN, build=build, lock_seconds=0) == b"engine 1"
 
 
-def test_a_lock_that_is_not_freed_ends_in_an_error(tmp_path, build):
+def test_a_lock_that_is_not_released_causes_an_error(tmp_path, build):
     with (
         engine_lock(engine_path(tmp_path, "detect", ORIN)),
         pytest.raises(BackendError, match="Another process has held"),
@@ -178,7 +178,7 @@ def test_a_lock_that_is_not_freed_ends_in_an_error(tmp_path, build):
     assert build.count == 0
 
 
-def test_engines_lie_beside_the_graphs_or_in_the_cache(tiny_bundle, tmp_path, monkeypatch):
+def test_engines_are_beside_the_graphs_or_in_the_cache(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     bundle, cache = engine_folders(tiny_bundle)
     assert bundle == tiny_bundle.folder

@@ -168,7 +168,7 @@ def test_kernels_that_cannot_be_used_are_compiled_again(tmp_path, damage):
     assert engine._context.compiled == 1
 
 
-def test_the_real_bindings_of_tensorrt_rtx_have_what_is_used():
+def test_the_real_bindings_of_tensorrt_rtx_have_everything_that_is_used():
     trt = pytest.importorskip("tensorrt_rtx")
     names = {
         trt.ICudaEngine: "create_runtime_config create_execution_context device_memory_size_v2",

@@ -35,7 +35,7 @@ def edit(engine, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_what_was_written_is_read_back(engine):
+def test_written_content_is_read_back(engine):
     assert read_engine(engine, ORIN) == CONTENT
     assert {path.name for path in engine.parent.iterdir()} == {
         engine.name,

@@ -21,13 +21,13 @@ from yolact_ros.runtime.backends.tensorrt.gpu import Gpu, default_workspace, fin
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt
 
 
-def test_a_gpu_that_is_not_there_is_named(fake):
+def test_a_missing_gpu_is_named(fake):
     with pytest.raises(BackendError, match="no GPU 2; the driver reports 2, from 0 on"):
         Cuda(2)
 
 
 @pytest.mark.parametrize("cores, flags", [(6, 4), (7, 0)])
-def test_a_thread_that_waits_sleeps_where_cores_are_few(fake, monkeypatch, cores, flags):
+def test_a_waiting_thread_sleeps_if_there_are_few_cores(fake, monkeypatch, cores, flags):
     """4 is CU_CTX_SCHED_BLOCKING_SYNC; otherwise the driver spins, which responds sooner."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
     cuda = Cuda()
