@@ -29,11 +29,6 @@ COCO = (
     "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
 
-# COCO numbers its 80 classes from 1 to 90; these numbers are unused.
-_COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-# The category id in COCO's annotation files of each class id, in class-id order.
-COCO_CATEGORY_IDS = tuple(number for number in range(1, 91) if number not in _COCO_GAPS)
-
 # Pascal VOC 2012 with the masks of SBD; category ids are 1 to 20 in this order.
 PASCAL_SBD = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
