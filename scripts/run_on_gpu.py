@@ -44,11 +44,15 @@ from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.video.tracking import pairwise_box_iou
 
 PRECISIONS = ("fp32", "fp16", "int8")
-# Alternative forms of deformable convolution in half precision: TensorRT's plugin, half sampling.
-DEFORMABLE = {
-    "fp16_deform_conv": {"deform_conv": "deform_conv"},
-    "fp16_half_sampling": {"sampling": "half"},
+# Options of the exports; int8 is made from fp32.
+EXPORTS: dict[str, dict[str, Any]] = {
+    "fp32": {"precision": "fp32"},
+    "fp16": {"precision": "fp16"},
+    # For deformable convolutions: TensorRT's plugin, half sampling.
+    "fp16_deform_conv": {"precision": "fp16", "deform_conv": "deform_conv"},
+    "fp16_half_sampling": {"precision": "fp16", "sampling": "half"},
 }
+DEFORMABLE = ("fp16_deform_conv", "fp16_half_sampling")
 CHECKED_IMAGES = 20
 CALIBRATION_IMAGES = 100
 SAME_INSTANCE = 0.5  # box IoU above which two detections of a class are the same
@@ -63,30 +67,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "checkpoint", type=Path, nargs="?", help="checkpoint to export here; requires torch"
-    )
-    parser.add_argument(
-        "--bundles", type=Path, nargs="+", default=[], help="bundles that were exported on a PC"
-    )
-    parser.add_argument(
-        "--images",
-        type=Path,
-        required=True,
-        help="folder of images similar to those to be segmented",
-    )
-    parser.add_argument(
-        "--annotations", type=Path, help="COCO annotations of these images, to measure AP"
-    )
-    parser.add_argument("-o", "--output", type=Path, default=Path("out/gpu"))
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--runs", type=int, default=200, help="number of runs per timing")
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="measure only one bundle in fp16, without keyframes and batches",
-    )
+    add = parser.add_argument
+    add("checkpoint", type=Path, nargs="?", help="checkpoint to export here; requires torch")
+    text = "bundles that were exported on a PC"
+    add("--bundles", type=Path, nargs="+", default=[], help=text)
+    text = "folder of images similar to those to be segmented"
+    add("--images", type=Path, required=True, help=text)
+    add("--annotations", type=Path, help="COCO annotations of these images, to measure AP")
+    text = "folder to write (default: %(default)s)"
+    add("-o", "--output", type=Path, default=Path("out/gpu"), help=text)
+    text = "precisions to measure (default: all)"
+    add("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help=text)
+    text = "batch sizes to measure (default: 1 2 4 8)"
+    add("--batches", type=int, nargs="+", default=[1, 2, 4, 8], help=text)
+    add("--runs", type=int, default=200, help="number of runs per timing (default: %(default)s)")
+    text = "measure only one bundle in fp16, without keyframes and batches"
+    add("--quick", action="store_true", help=text)
     arguments = parser.parse_args()
     if (arguments.checkpoint is None) == (not arguments.bundles):
         parser.error("name a checkpoint, or bundles with --bundles")
@@ -147,10 +143,8 @@ class GpuRun:
 
             found["torch"] = torch.__version__
             found["torch_cuda"] = torch.cuda.is_available()
-        for name, command in {
-            "power_mode": "nvpmodel -q",
-            "clocks": "jetson_clocks --show",
-        }.items():
+        commands = {"power_mode": "nvpmodel -q", "clocks": "jetson_clocks --show"}
+        for name, command in commands.items():
             if shutil.which(command.split()[0]):
                 answer = subprocess.run(
                     command.split(), capture_output=True, text=True, timeout=20
@@ -169,32 +163,33 @@ class GpuRun:
                     self.note_bundle(folder.name, folder)
             return
         from yolact_ros.export.int8_bundle import quantize_bundle
+
+        keyframes = not self.arguments.quick
+        names = list(self.arguments.precisions)
+        if "fp16" in names and keyframes and is_deformable(self.arguments.checkpoint):
+            names += DEFORMABLE
+        for name in names:
+            with self.attempt(f"{name} bundle"):
+                if name != "int8":
+                    self.note_bundle(name, self.export(name, **EXPORTS[name], keyframes=keyframes))
+                    continue
+                source = self.bundles.get("fp32") or self.export("fp32", keyframes=keyframes)
+                model = Bundle.open(source).description.model
+                tensors = [prepare_image(image, model)[0] for image in self.images]
+                folder = self.arguments.output / name
+                quantize_bundle(source, folder, tensors, target="tensorrt")
+                self.note_bundle(name, folder)
+
+    def export(self, name: str, **options: Any) -> Path:
+        """Export the checkpoint to a bundle for TensorRT; return its folder."""
         from yolact_ros.export.options import ExportOptions
         from yolact_ros.export.to_bundle import export_bundle
 
-        checkpoint, output = self.arguments.checkpoint, self.arguments.output
-        export = ExportOptions(target="tensorrt", keyframes=not self.arguments.quick)
-        precisions = list(self.arguments.precisions)
-        if "fp16" in precisions and not self.arguments.quick and is_deformable(checkpoint):
-            precisions += DEFORMABLE
-        for precision in precisions:
-            folder = output / precision
-            with self.attempt(f"{precision} bundle"):
-                if precision == "int8":
-                    if "fp32" not in self.bundles:
-                        export_bundle(checkpoint, output / "fp32", export)
-                    model = Bundle.open(output / "fp32").description.model
-                    tensors = [prepare_image(image, model)[0] for image in self.images]
-                    quantize_bundle(output / "fp32", folder, tensors, target="tensorrt")
-                elif precision in DEFORMABLE:
-                    special = DEFORMABLE[precision]
-                    options = dataclasses.replace(export, precision="fp16", **special)
-                    export_bundle(checkpoint, folder, options)
-                else:
-                    export_bundle(
-                        checkpoint, folder, dataclasses.replace(export, precision=precision)
-                    )
-                self.note_bundle(precision, folder)
+        folder: Path = self.arguments.output / name
+        export_bundle(
+            self.arguments.checkpoint, folder, ExportOptions(target="tensorrt", **options)
+        )
+        return folder
 
     def note_bundle(self, name: str, folder: Path) -> None:
         """Open a bundle once, which builds its engines, and record the time."""
@@ -250,15 +245,10 @@ class GpuRun:
 
     def time_batches(self) -> None:
         """Time batches in half precision, in milliseconds per run."""
-        from yolact_ros.export.options import ExportOptions
-        from yolact_ros.export.to_bundle import export_bundle
-
         rows = self.results["batches"] = {}
         for batch in self.arguments.batches:
-            folder = self.arguments.output / f"fp16_batch{batch}"
             with self.attempt(f"batch {batch}"):
-                options = ExportOptions(target="tensorrt", precision="fp16", batch=batch)
-                export_bundle(self.arguments.checkpoint, folder, options)
+                folder = self.export(f"fp16_batch{batch}", precision="fp16", batch=batch)
                 backend, description = self.open_backend(folder)
                 tensors = [prepare_image(i, description.model)[0] for i in self.images[:1]] * batch
                 inputs = {"image": np.concatenate(tensors)}
@@ -269,14 +259,9 @@ class GpuRun:
 
     def time_masks(self) -> None:
         """Time masks assembled on the host or inside the graph, in milliseconds per frame."""
-        from yolact_ros.export.options import ExportOptions
-        from yolact_ros.export.to_bundle import export_bundle
-
         for masks in ("host", "graph"):
             with self.attempt(f"masks: {masks}"):
-                folder = self.arguments.output / f"fp16_masks_{masks}"
-                options = ExportOptions(target="tensorrt", precision="fp16", masks=masks)
-                export_bundle(self.arguments.checkpoint, folder, options)
+                folder = self.export(f"fp16_masks_{masks}", precision="fp16", masks=masks)
                 with self.open(folder) as segmenter:
                     self.note_times(f"masks: {masks}", segmenter)
         times = self.results.get("milliseconds", {})
@@ -289,36 +274,30 @@ class GpuRun:
         """Time keyframes and frames between them, in milliseconds per run."""
         rows = self.results["keyframes"] = {}
         for precision, folder in self.bundles.items():
-            with self.attempt(precision):
+            with self.attempt(precision), contextlib.ExitStack() as stack:
                 backend, description = self.open_backend(folder)
+                stack.callback(backend.close)
                 if not description.warps:
-                    backend.close()
                     continue
-                model = description.model
-                image, _ = prepare_image(self.images[0], model)
+                model, run = description.model, backend.run
+                image = {"image": prepare_image(self.images[0], model)[0]}
                 keep = ("x4", "x5", "lateral")
-                kept = backend.run("keyframe", {"image": image}, keep=keep)
+                kept = run("keyframe", image, keep=keep)
                 features = {name: kept[name] for name in keep if name in kept}
                 flow = np.zeros((1, 2, *model.feature_sizes[1]), np.float32)
-                inputs = {"image": image, "flow": flow, "x4": kept["x4"], "x5": kept["x5"]}
-                run = backend.run
+                inputs = {**image, "flow": flow, "x4": kept["x4"], "x5": kept["x5"]}
                 calls = {
-                    "keyframe": partial(run, "keyframe", {"image": image}, keep=keep),
+                    "keyframe": partial(run, "keyframe", image, keep=keep),
                     "non_keyframe_flow": partial(run, "non_keyframe_flow", inputs),
                 }
                 if "learned" in description.warps:
-                    learned = {"image": image, **features}
-                    calls["non_keyframe"] = partial(run, "non_keyframe", learned)
-                rows[precision] = {
-                    n: milliseconds(c, self.arguments.runs) for n, c in calls.items()
-                }
+                    calls["non_keyframe"] = partial(run, "non_keyframe", {**image, **features})
+                row = {name: milliseconds(c, self.arguments.runs) for name, c in calls.items()}
                 memory = getattr(backend, "device_memory", None)
                 if memory is not None:
-                    rows[precision]["device_megabytes"] = memory / 1e6
-                backend.close()
-                print(
-                    precision, {name: round(value, 3) for name, value in rows[precision].items()}
-                )
+                    row["device_megabytes"] = memory / 1e6
+                rows[precision] = row
+                print(precision, {name: round(value, 3) for name, value in row.items()})
 
     def open_backend(self, path: Path) -> tuple[Backend, ModelDescription]:
         """Open a bundle on TensorRT if it is installed, otherwise on ONNX Runtime."""
