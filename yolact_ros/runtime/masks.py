@@ -221,22 +221,20 @@ def _enlarge(
     padded = np.zeros((values.shape[0] + 2, values.shape[1] + 2), np.float32)
     padded[1:-1, 1:-1] = values
     first_column, first_row = cells[0] - 1, cells[1] - 1
-    share = columns.weight[x1:x2]
     wide = padded.take(columns.lower[x1:x2] - first_column, axis=1, mode="clip")
     right = padded.take(columns.upper[x1:x2] - first_column, axis=1, mode="clip")
-    wide *= 1 - share
-    right *= share
+    right -= wide
+    right *= columns.weight[x1:x2]
     wide += right
-    lower, upper = rows.lower[y1:y2] - first_row, rows.upper[y1:y2] - first_row
-    share = rows.weight[y1:y2, None]
-    step = max(1, scratch.shape[1] // width)
-    for start in range(0, height, step):
-        end = min(start + step, height)
-        above, below = scratch[:, : (end - start) * width].reshape(2, end - start, width)
-        np.take(wide, lower[start:end], axis=0, out=above, mode="clip")
-        np.take(wide, upper[start:end], axis=0, out=below, mode="clip")
-        above *= 1 - share[start:end]
-        below *= share[start:end]
-        above += below
-        np.greater(above, threshold, out=mask[start:end])
+    # A pixel is set where its fraction of the step to the row below exceeds what is lacking.
+    steps, lacking = np.diff(wide, axis=0), threshold - wide
+    lower, fraction = rows.lower[y1:y2] - first_row, rows.weight[y1:y2, None]
+    block = max(1, scratch.shape[1] // width)
+    for start in range(0, height, block):
+        end = min(start + block, height)
+        rise, limit = scratch[:, : (end - start) * width].reshape(2, end - start, width)
+        np.take(steps, lower[start:end], axis=0, out=rise, mode="clip")
+        rise *= fraction[start:end]
+        np.take(lacking, lower[start:end], axis=0, out=limit, mode="clip")
+        np.greater(rise, limit, out=mask[start:end])
     return mask
