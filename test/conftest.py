@@ -16,7 +16,7 @@ import pytest
 # Tests that limit the size of files would otherwise leave truncated bytecode for later processes.
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 sys.dont_write_bytecode = True
-# What several tests share and is no fixture; the option `pythonpath` is unknown to pytest 6.2.
+# Modules that several tests share; the option `pythonpath` is unknown to pytest 6.2.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from yolact_ros.config import FlowConfig, ModelConfig
@@ -24,7 +24,7 @@ from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.bundle_writer import write_bundle
 
 # Before any test loads torch: threads of OpenMP that spin at barriers make small networks many
-# times slower as soon as another process wants a core.
+# times slower as soon as another process needs a core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 TINY = ModelConfig(name="tiny", classes=("cup", "spoon"), input_size=(32, 40), num_prototypes=1)

@@ -85,7 +85,7 @@ def read_file(
 
 
 def user_cache() -> Path | None:
-    """Return this package's folder in the user's cache; None for a user without a home folder."""
+    """Return this package's folder in the user's cache; None without a home directory."""
     cache = os.environ.get("XDG_CACHE_HOME")
     if not cache:
         try:

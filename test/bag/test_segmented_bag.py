@@ -160,7 +160,7 @@ def test_truncated_results_are_computed_again(record, segmenter, tmp_path):
     interrupt(source, target, segmenter, after=4)
     journal = tmp_path / "out.partial" / "results"
     os.truncate(journal, journal.stat().st_size - 5)
-    # Of four results the last is incomplete, and the third, a keyframe, begins anew.
+    # Of four results the last is incomplete, and the third, a keyframe, starts again.
     assert segment_bag(source, target, segmenter).resumed == 2
     segment_bag(source, tmp_path / "whole" / "out", segmenter)
     assert files(target) == files(tmp_path / "whole" / "out")

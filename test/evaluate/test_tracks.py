@@ -81,7 +81,7 @@ def test_detections_with_the_true_ids_in_every_image_are_perfect(clip):
     config = TrackerConfig(track_hits=1)
     scores = evaluate_tracks(lambda: segment, clip(), config=config, rate=20.0)
     assert (scores.idf1, scores.mota, scores.id_switches, scores.fragmentations) == (1, 1, 0, 0)
-    assert (scores.objects, scores.sights, scores.images) == (2, 18, 10)
+    assert (scores.objects, scores.appearances, scores.images) == (2, 18, 10)
 
 
 def test_a_change_of_id_in_the_middle_is_counted(clip):
@@ -106,20 +106,20 @@ def test_images_before_an_id_is_assigned_count_as_missed(clip):
 
 
 def test_each_video_is_opened_and_its_images_have_their_stamps(clip):
-    opened, told = [], []
+    opened, seen = [], []
 
     def open_video():
-        opened.append(len(told))
+        opened.append(len(seen))
 
         def found(image, seconds):
-            told.append((int(image[0, 0, 0]), seconds))
+            seen.append((int(image[0, 0, 0]), seconds))
             return segment(image)
 
         return found
 
     evaluate_tracks(open_video, clip(), config=TrackerConfig(), rate=20.0)
     assert opened == [0]
-    assert told == [(frame, pytest.approx(frame / 20)) for frame in range(FRAMES)]
+    assert seen == [(frame, pytest.approx(frame / 20)) for frame in range(FRAMES)]
 
 
 def test_nothing_found_scores_nothing(clip):

@@ -59,7 +59,7 @@ def test_results_have_the_bytes_of_the_nodes_messages(count, encoding):
         found, names, header=header, keyframe_stamp=keyframe_stamp, mask_encoding=number
     )
     assert deserialize_message(written, InstanceArray) == expected
-    # Fast DDS leaves the bytes between fields as they were, so that they are written anew.
+    # Fast DDS leaves the bytes between fields unset, so the message is serialized again.
     store = typestore()
     again = store.deserialize_cdr(serialize_message(expected), INSTANCE_ARRAY)
     assert written == bytes(store.serialize_cdr(again, INSTANCE_ARRAY))

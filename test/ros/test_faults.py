@@ -289,7 +289,7 @@ def test_a_thousand_malformed_images_are_counted_and_survived(start_node, client
     (result,) = (r for r in client.results if r.header == header)
     assert [i.class_name for i in result.instances] == ["red"]
     assert "Traceback" not in node.output and "consecutive" not in node.output
-    assert len(node.lines) < 50, "errors are told every few seconds, not for every image"
+    assert len(node.lines) < 50, "errors are logged every few seconds, not for every image"
 
 
 @pytest.mark.skipif(not memory_mb(), reason="how much memory a process holds is not known here")

@@ -61,7 +61,7 @@ CASES = {
         "waiting for images on /camera/image_raw; publishers: 2",
     ),
     "inactive": ({"state": "inactive", "silence_s": 900.0}, {}, OK, "inactive"),
-    "one publisher cannot be heard": ({"clash": "Nothing arrives."}, {}, WARN, "Nothing arrives."),
+    "one publisher is incompatible": ({"clash": "Nothing arrives."}, {}, WARN, "Nothing arrives."),
     "slow": (
         {},
         {"target_rate": 20.0},

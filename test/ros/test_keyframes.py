@@ -83,8 +83,8 @@ def test_by_default_the_node_propagates_detections_to_every_other_image(
         (instance,) = result.instances
         assert instance.class_name == "red"
     assert client.spin_until(lambda: len(client.stats) >= 4)
-    told = [(s.frame_type, s.keyframe_reason, s.inference_ms > 0) for s in client.stats]
-    assert told == [
+    reported = [(s.frame_type, s.keyframe_reason, s.inference_ms > 0) for s in client.stats]
+    assert reported == [
         (key, "first", True),
         (partial, "", False),
         (key, "interval", True),

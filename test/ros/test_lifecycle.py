@@ -76,7 +76,7 @@ def test_a_manager_controls_the_node_through_all_states(
         assert client.spin_until(lambda t=topic: not client.node.count_publishers(t))
 
     (first, one), (again, more), (new, afresh), _ = since
-    assert first == again and more > one, "activating again goes on counting"
+    assert first == again and more > one, "activating again continues counting"
     assert new >= first and afresh < more, "configuring begins at 0, and says when"
 
     assert not manager.set(Transition.TRANSITION_ACTIVATE), "there is nothing to activate"

@@ -95,8 +95,8 @@ def test_a_mailbox_that_is_skipped_keeps_its_turn():
 
 def test_a_mailbox_that_keeps_all_serves_in_order_and_says_when_it_is_full():
     inbox: Inbox[int] = Inbox()
-    told: list[int] = []
-    mailbox = inbox.new_mailbox(keep=3, on_room=lambda: told.append(len(taken)))
+    notified: list[int] = []
+    mailbox = inbox.new_mailbox(keep=3, on_room=lambda: notified.append(len(taken)))
     taken: list[int] = []
     for item in range(3):
         assert not mailbox.is_full
@@ -107,7 +107,7 @@ def test_a_mailbox_that_keeps_all_serves_in_order_and_says_when_it_is_full():
         taken.append(item)
         mailbox.finish()
     assert taken == [0, 1, 2]
-    assert told == [0], "room came once, when the first item was taken"
+    assert notified == [0], "room came once, when the first item was taken"
     assert mailbox.counts() == FrameCounts(received=3, processed=3)
 
 

@@ -52,7 +52,7 @@ def test_mono8_is_as_the_message_describes_it():
 
 
 def test_run_lengths_are_as_the_message_describes_them():
-    # The mask begins with a one: the first run, of zeros, is empty. Runs go on over row ends.
+    # The mask begins with a one: the first run, of zeros, is empty. Runs continue across rows.
     expected = b"".join(run.to_bytes(4, "little") for run in [0, 2, 5, 2, 8, 1])
     assert encode_mask(MASK, Instance.MASK_RLE) == expected
 

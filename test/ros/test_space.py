@@ -26,7 +26,7 @@ def test_objects_are_located_in_3d_while_a_topic_has_a_subscriber(start_node, cl
     start_node(depth_wait=3.0, track_hits=1)
     camera = DepthCamera(client)
     client.spin_until(lambda: False, 1.0)
-    assert camera.depth.get_subscription_count() == 0, "nobody wants 3-D results"
+    assert camera.depth.get_subscription_count() == 0, "nobody has subscribed to 3-D results"
     clouds, markers, infos, boxes = [], [], [], []
     expected = [clouds, markers, infos]
     node = client.node

@@ -141,7 +141,7 @@ def test_every_nms_accepts_an_image_without_candidates(nms):
 
 
 def test_all_classes_require_fast_nms():
-    with pytest.raises(ConfigError, match="all_classes goes with nms 'fast'"):
+    with pytest.raises(ConfigError, match="all_classes requires nms 'fast'"):
         PostprocessConfig(all_classes=True, nms="greedy")
 
 

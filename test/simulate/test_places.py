@@ -33,7 +33,7 @@ def test_objects_are_found_inside_the_boxes_of_the_physics_engine():
                 mask = view.bodies == body
                 if mask.sum() < 150:
                     continue
-                # A network's mask: it holds a border of what is behind.
+                # A network's mask: it includes a border of the background.
                 spilled = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).view(bool)
                 place = place_object(spilled, np.array([0, 0]), depth)
                 low, high = world._bounds(body)

@@ -77,7 +77,7 @@ def test_a_missing_run_to_resume_is_named(tmp_path, capsys):
 
 def test_a_second_run_into_a_folder_is_refused(tmp_path):
     with claimed(tmp_path, "steps: 1\n", resume=False):
-        with pytest.raises(ConfigError, match="Another training"):
+        with pytest.raises(ConfigError, match="Another run"):
             with claimed(tmp_path, "steps: 2\n", resume=True):
                 pass
         assert (tmp_path / "recipe.yaml").read_text() == "steps: 1\n"

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(
         f"IDF1 {100 * scores.idf1:.1f} %, MOTA {100 * scores.mota:.1f} %, "
         f"{scores.id_switches} identity switches and {scores.fragmentations} fragmentations of "
-        f"{scores.objects} objects, seen {scores.sights} times in {scores.images} images"
+        f"{scores.objects} objects, seen {scores.appearances} times in {scores.images} images"
     )
     if arguments.json:
         write_json(arguments.json, dataclasses.asdict(scores))

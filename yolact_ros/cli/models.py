@@ -159,5 +159,5 @@ def _check_libraries(name: str) -> None:
 def _cache() -> Path:
     folder = user_cache()
     if folder is None:
-        raise WeightsError("This user has no home folder; set XDG_CACHE_HOME to a folder.")
+        raise WeightsError("This user has no home directory; set XDG_CACHE_HOME to a folder.")
     return folder

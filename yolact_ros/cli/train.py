@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         processes = stack.enter_context(join_processes(config.device))
         level = logging.INFO if processes.first else logging.WARNING
         logging.getLogger("yolact_ros").setLevel(level)
-        # Before the recipe is written, so that a resumed run goes on with the same.
+        # Before the recipe is written, so that a resumed run continues with the same.
         config = choose_cpu_precision(config, processes)
         if arguments.memory is not None:
             config = choose_batch_size(config, processes, gigabytes=arguments.memory)

@@ -94,7 +94,7 @@ class PostprocessConfig(Checked):
         super().__post_init__()
         if self.all_classes and self.nms != "fast":
             raise ConfigError(
-                f"PostprocessConfig.all_classes goes with nms 'fast' only; nms is {self.nms!r}."
+                f"PostprocessConfig.all_classes requires nms 'fast'; nms is {self.nms!r}."
             )
 
 

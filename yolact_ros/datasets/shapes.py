@@ -32,7 +32,7 @@ def read_shapes(
 
     Returns:
         `segmentation`, `iscrowd`, and `bbox`, `area`, `box_only` as in `AnnotationFile`;
-        `corners` tells whether the box fits its mask only if read as x1 y1 x2 y2.
+        `corners` states whether the box fits its mask only if read as x1 y1 x2 y2.
     """
     segmentation, box = entry.get("segmentation"), _numbers(entry.get("bbox"))
     if entry.get("bbox") is not None and box is None:

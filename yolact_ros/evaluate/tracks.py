@@ -28,7 +28,7 @@ class TrackScores:
         fragmentations: number of times that an object was lost and found again.
         mota: 1 - (missed + wrong + switched) / true (CLEAR MOT).
         objects: number of true objects.
-        sights: number of true objects, summed over all images.
+        appearances: number of true objects, summed over all images.
         images: number of images in all videos.
     """
 
@@ -37,7 +37,7 @@ class TrackScores:
     fragmentations: int
     mota: float
     objects: int
-    sights: int
+    appearances: int
     images: int
 
 
@@ -48,7 +48,7 @@ METRICS = {
     "fragmentations": "num_fragmentations",
     "mota": "mota",
     "objects": "num_unique_objects",
-    "sights": "num_objects",
+    "appearances": "num_objects",
 }
 
 

@@ -60,7 +60,7 @@ def explained(transition: Transition) -> Transition:
                 node.get_logger().fatal(f"Could not {name}: {error}")
             node.diagnostics.fault = f"Could not {name}: {error}"
             return FAILURE
-        except Exception:  # noqa: BLE001 - the state machine goes on with error processing
+        except Exception:  # noqa: BLE001 - the state machine continues with error processing
             node.get_logger().fatal(f"{name} crashed:\n{traceback.format_exc()}")
             node.diagnostics.fault = f"{name} crashed: {traceback.format_exc(limit=0)}"
             return ERROR

@@ -19,7 +19,7 @@ from yolact_ros.ros.parameters.table import parameters_usage, tables
 from yolact_ros.ros.program import handle_signals, init_ros
 
 FAILED = "failed"
-TOLD_TO_END = "told to end"
+ASKED_TO_END = "asked to end"
 JOIN_S = 0.5  # for the executor, which may be in a transition
 
 
@@ -39,7 +39,7 @@ class Events(SimpleQueue[str]):
 
     def _on_signal(self, *_: object) -> None:
         self.ending = True
-        self.put(TOLD_TO_END)
+        self.put(ASKED_TO_END)
 
 
 def usage() -> str:

@@ -170,7 +170,7 @@ class Bundle:
             raise _fault(folder, f"{folder / DESCRIPTION}: source and versions are not objects.")
         # Last, because the messages above are more specific.
         if content.get("checksum") != checksum(content):
-            what = "was edited: its checksum does not fit its other entries."
+            what = "was edited: its checksum does not match its other entries."
             raise _fault(folder, f"{folder / DESCRIPTION} {what}")
         return cls(folder, description, graphs, *notes)
 

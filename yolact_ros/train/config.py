@@ -149,7 +149,7 @@ class TrainConfig(Checked):
         super().__post_init__()
         if self.pairs is not None and self.model.flow is None:
             raise ConfigError(
-                f"Training on pairs needs a network with a feature transform, which "
+                f"Training on pairs requires a network with a feature transform, which "
                 f"{self.model.name!r} lacks; set model.flow, e.g. to {{channels: 16}}."
             )
 

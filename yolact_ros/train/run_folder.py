@@ -44,8 +44,7 @@ def claimed(folder: Path, recipe: str, *, resume: bool) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(
-                f"Another training is using {folder}; wait for it, or choose another folder "
-                "with -o."
+                f"Another run is using {folder}; wait for it, or choose another folder with -o."
             ) from error
         except OSError:  # a file system without locks
             pass

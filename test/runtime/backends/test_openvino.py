@@ -23,7 +23,7 @@ from yolact_ros.runtime.backends.openvino import OpenVinoBackend  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """Where compiled graphs are stored."""
+    """Return the folder in which compiled graphs are stored."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "yolact_ros" / "openvino"
 

@@ -42,7 +42,7 @@ def test_yuv422_gives_the_colours_of_the_formula(encoding, padding):
             expected = bgr_by_hand(
                 int(y), int(four[order.index("U")]), int(four[order.index("V")])
             )
-            # OpenCV counts with 20 bits behind the point and coefficients of three digits.
+            # OpenCV computes with 20 fractional bits and coefficients of three digits.
             assert np.abs(found[row, x] - expected).max() <= 1.5
 
 

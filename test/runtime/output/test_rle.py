@@ -29,7 +29,7 @@ def test_random_crops_equal_pycocotools(seed, density):
     x1, x2 = sorted(rng.integers(0, size[1] + 1, 2).tolist())
     y1, y2 = sorted(rng.integers(0, size[0] + 1, 2).tolist())
     if seed % 2:
-        y1, y2 = 0, size[0]  # full columns: runs go on from one to the next
+        y1, y2 = 0, size[0]  # full columns: runs continue from one to the next
     mask = rng.random((y2 - y1, x2 - x1)) < density
     region = np.array([x1, y1, x2, y2], np.int32)
     frame = whole(mask, region, size)

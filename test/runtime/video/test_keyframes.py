@@ -166,7 +166,7 @@ def test_an_image_that_nothing_can_serve_is_a_keyframe_and_its_change_is_not_mea
     chosen.decide(0.0, SIZE)
 
     def change():
-        raise AssertionError("measured in vain")
+        raise AssertionError("measured needlessly")
 
     assert chosen.decide(0.1, SIZE, change=change, reusable=False) == "interval"
     assert chosen.decide(0.2, SIZE) is None

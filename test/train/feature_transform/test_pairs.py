@@ -103,7 +103,7 @@ def test_equal_features_cost_nothing_and_opposite_ones_two():
     assert float(matching_loss(network, full, full)) == pytest.approx(0, abs=1e-6)
     for layer in network.fpn.predict_layers:
         torch.nn.init.zeros_(layer.weight)
-        torch.nn.init.ones_(layer.bias)  # behind the convolutions all are alike
+        torch.nn.init.ones_(layer.bias)  # all are equal after the convolutions
     opposite = tuple(-x for x in full)
     assert float(matching_loss(network, opposite, full)) == pytest.approx(1.0, abs=1e-5)
 

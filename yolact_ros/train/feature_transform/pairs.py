@@ -109,8 +109,8 @@ class VideoPairs(Dataset):
         self.indices = sorted(self._earlier)
         if not self.indices:
             raise DatasetError(
-                f"{dataset.annotations_path}: no annotated frame has an earlier one; pairs need "
-                "annotations of videos (YouTube-VIS)."
+                f"{dataset.annotations_path}: no annotated frame has an earlier one; pairs "
+                "require annotations of videos (YouTube-VIS)."
             )
 
     def choose(self, index: int, random: np.random.Generator) -> int:

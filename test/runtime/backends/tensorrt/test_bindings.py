@@ -84,13 +84,13 @@ assert types == ["uint8", "int32", "float16", "float32"], types
 
 log = make_logger(trt)
 log.log(trt.ILogger.Severity.ERROR, "an error")
-heard, handler = [], logging.Handler()
-handler.emit = heard.append
+logged, handler = [], logging.Handler()
+handler.emit = logged.append
 logging.getLogger("yolact_ros").addHandler(handler)
 log.log(trt.ILogger.Severity.WARNING, "another model of device")
 log.log(trt.ILogger.Severity.INFO, "a note")
 assert log.errors == ["an error"]
-assert [(r.levelname, r.getMessage()) for r in heard] == [("WARNING", "another model of device")]
+assert [(r.levelname, r.getMessage()) for r in logged] == [("WARNING", "another model of device")]
 
 config, seen = SimpleNamespace(), []
 monitor = set_monitor(config, trt, lambda fraction: seen.append(fraction) or fraction < 0.5)

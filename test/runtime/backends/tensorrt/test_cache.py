@@ -107,7 +107,7 @@ def test_a_build_that_fails_leaves_nothing_and_frees_the_lock(tmp_path, build):
     assert load(tmp_path, "detect", ORIN, build=build) == b"engine 1"
 
 
-# Another process: wants the engine as soon as the file `start` is there; its build takes a while.
+# Another process, which requests the engine once the file `start` exists; its build takes a while.
 RACER = """
 import os, sys, time
 from pathlib import Path
