@@ -1,4 +1,4 @@
-"""Define the kinds of values that arguments of several verbs have."""
+"""Define the types of values that several verbs accept as arguments."""
 
 from __future__ import annotations
 

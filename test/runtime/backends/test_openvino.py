@@ -102,7 +102,7 @@ def test_outputs_to_be_kept_stay_in_the_library_and_serve_later_runs(tiny_video_
 
 
 def test_compiled_graphs_are_stored_and_found_again(tiny_bundle, cache, caplog):
-    """A stored graph gives the same result, also with other threads; damage is compiled again."""
+    """A stored graph gives equal results, even with other threads; a damaged one is recompiled."""
     caplog.set_level("INFO")
     shape = tiny_bundle.graphs["detect"].inputs["image"].shape
     image = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
@@ -131,7 +131,7 @@ def test_compiled_graphs_are_stored_and_found_again(tiny_bundle, cache, caplog):
 
 
 def test_a_stored_graph_is_what_runs(tiny_bundle, tiny_video_bundle, cache):
-    """The file is really read: that of another graph gives the outputs of the other graph."""
+    """The file is really read, because a file of another graph gives that graph's outputs."""
     OpenVinoBackend(tiny_bundle).run("detect", {"image": np.zeros((1, 32, 40, 3), np.uint8)})
     (ours,) = cache.iterdir()
     OpenVinoBackend(tiny_video_bundle)._load("keyframe")

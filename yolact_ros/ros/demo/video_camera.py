@@ -137,7 +137,7 @@ def usage() -> str:
 
 
 def main() -> int:
-    """Play the video; return the exit status, which is 0 also after SIGINT or SIGTERM."""
+    """Play the video; return the exit status, which is 0 even after SIGINT or SIGTERM."""
 
     def work() -> int:
         camera = VideoCamera()
