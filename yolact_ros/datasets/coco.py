@@ -19,6 +19,7 @@ from yolact_ros.datasets.annotations import AnnotationFile, read_annotation_file
 from yolact_ros.datasets.files import (
     PictureFinder,
     decode_picture,
+    is_displayed_size,
     read_picture,
 )
 from yolact_ros.datasets.findings import (
@@ -236,8 +237,7 @@ class CocoDataset:
             )
         data = read_picture(path)
         header = read_header(data)
-        rotate = header is None or expected != header.stored or header.stored == header.upright
-        image = decode_picture(data, rotate=rotate)
+        image = decode_picture(data, rotate=is_displayed_size(expected, header))
         if image is None:
             raise DatasetError(f"The image {shown(path)} cannot be decoded; replace or remove it.")
         if expected is not None and image.shape[:2] != expected:

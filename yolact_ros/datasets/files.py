@@ -12,11 +12,12 @@ from urllib.parse import unquote
 import cv2
 import numpy as np
 
+from yolact_ros.datasets.findings import NOTE, WARNING, Findings
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import read_file, shown
 from yolact_ros.runtime.images.decoding import decode_bgr
 from yolact_ros.runtime.images.encodings import convert_colors
-from yolact_ros.runtime.images.headers import read_header
+from yolact_ros.runtime.images.headers import ImageHeader, read_header
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_PICTURE_BYTES = 2**29
@@ -49,6 +50,28 @@ def picture_size(picture: Path | bytes) -> tuple[int, int] | None:
     except DatasetError:
         return None
     return header.upright if header else None
+
+
+def is_displayed_size(size: tuple[int, int] | None, header: ImageHeader | None) -> bool:
+    """Return whether annotations of this size apply to the picture as EXIF rotates it.
+
+    Otherwise they apply to the stored pixels, whose size they have and the rotated picture lacks.
+    """
+    return header is None or size != header.stored or header.stored == header.upright
+
+
+def report_rotation(
+    findings: Findings, name: str, size: tuple[int, int] | None, header: ImageHeader | None
+) -> None:
+    """Report a picture that EXIF rotates, with annotations of this size."""
+    if header is None or header.orientation == 1:
+        return
+    place = f"{name}, EXIF orientation {header.orientation}"
+    if is_displayed_size(size, header):
+        kind = "image rotated by EXIF; its annotations must be on the rotated image"
+        findings.add(WARNING if header.orientation < 5 else NOTE, kind, place)
+    else:
+        findings.add(NOTE, "image annotated on its unrotated pixels, which are used", place)
 
 
 def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:

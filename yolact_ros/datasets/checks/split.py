@@ -14,7 +14,9 @@ from yolact_ros.datasets.files import (
     IMAGE_SUFFIXES,
     PictureFinder,
     decode_picture,
+    is_displayed_size,
     read_picture,
+    report_rotation,
     walk,
 )
 from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
@@ -110,27 +112,20 @@ def _check_image_file(image: ImageEntry, find: PictureFinder, report: SplitRepor
         add(ERROR, "image that cannot be read", name)
         return
     header = read_header(data)
-    rotate = header is None or image.size != header.stored or header.stored == header.upright
-    grey = decode_picture(data, rotate=rotate, grey=True)
+    grey = decode_picture(data, rotate=is_displayed_size(image.size, header), grey=True)
     if grey is None:
         add(ERROR, "image that cannot be decoded", name)
         return
     if _is_cut_off(data):
         add(ERROR, "image whose end is missing", name)
-    orientation = header.orientation if header else 1
-    exif = f", EXIF orientation {orientation}" if orientation > 1 else ""
     if image.size not in (None, grey.shape):
-        place = f"{name}: {grey.shape[1]}x{grey.shape[0]}{exif}, listed as "
-        add(
-            ERROR,
-            "image whose size differs from the listed one",
-            f"{place}{image.size[1]}x{image.size[0]}",
-        )
-    elif not rotate:
-        add(NOTE, "image annotated on its unrotated pixels, which are used", f"{name}{exif}")
-    elif orientation > 1:
-        kind = "image rotated by EXIF; its annotations must be on the rotated image"
-        add(WARNING if orientation < 5 else NOTE, kind, f"{name}{exif}")
+        orientation = header.orientation if header else 1
+        exif = f", EXIF orientation {orientation}" if orientation > 1 else ""
+        place = f"{name}: {grey.shape[1]}x{grey.shape[0]}{exif}"
+        listed = f"{place}, listed as {image.size[1]}x{image.size[0]}"
+        add(ERROR, "image whose size differs from the listed one", listed)
+    else:
+        report_rotation(report.findings, name, image.size, header)
     report.files.append(name)
     report.hashes.append(hash_image(data, grey))
 

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as rle_masks
 
-from yolact_ros.datasets.files import decode_picture, read_picture
-from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
+from yolact_ros.datasets.files import decode_picture, read_picture, report_rotation
+from yolact_ros.datasets.findings import ERROR, NOTE, Findings
 from yolact_ros.datasets.masks import read_segmentation, segmentation_rle
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
@@ -79,14 +79,7 @@ def fit_to_picture(image: ForeignImage, findings: Findings) -> ForeignImage | No
         findings.add(ERROR, "image that cannot be decoded", name)
         return None
     header = read_header(data) or ImageHeader("", *grey.shape)
-    if header.orientation > 1:
-        place = f"{name}, EXIF orientation {header.orientation}"
-        if image.size == header.stored != header.upright:
-            kind = "image annotated on its unrotated pixels, which are used"
-            findings.add(NOTE, kind, place)
-        else:
-            kind = "image rotated by EXIF; its annotations must be on the rotated image"
-            findings.add(WARNING if header.orientation < 5 else NOTE, kind, place)
+    report_rotation(findings, name, image.size, header)
     if image.size is None or image.size in (header.upright, header.stored):
         return replace(image, size=image.size or header.upright)
     for size in dict.fromkeys((header.upright, header.stored)):
