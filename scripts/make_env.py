@@ -57,7 +57,7 @@ BUILD_TOOLS = ["colcon-common-extensions", "cmake"]
 
 # Decide whether the build is up to date: the content of these files, and the names of the
 # files in these folders (they are linked into install/, so their content may change freely).
-BUILT_FILES = ["package.xml", "CMakeLists.txt", "msg/*.msg", "srv/*.srv", "scripts/make_env"]
+BUILT_FILES = ["package.xml", "CMakeLists.txt", "msg/*.msg", "srv/*.srv", "scripts/make_env.py"]
 LINKED_FOLDERS = ["yolact_ros", "launch", "config", "models", "test/support/soak_test"]
 
 
