@@ -30,6 +30,23 @@ def test_every_verb_has_help(verb, capsys):
     assert verb.replace("-", "_") in capsys.readouterr().out.replace("-", "_")
 
 
+def test_help_of_the_node_ends_quietly_when_its_reader_has_left():
+    pytest.importorskip("rclpy")
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "yolact_ros.cli.main", "node", "--help"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    finally:
+        os.close(writer)
+    assert ended.returncode == 0 and "BrokenPipe" not in ended.stderr, ended.stderr
+
+
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "node"])
 def test_every_option_has_help_which_states_its_default_in_one_way(verb, capsys):
     parser = argparse.ArgumentParser()

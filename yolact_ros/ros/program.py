@@ -39,7 +39,10 @@ def run(module: str) -> NoReturn:
     program = importlib.import_module(module)
     asked = list(itertools.takewhile(lambda word: word != "--ros-args", sys.argv[1:]))
     if {"-h", "--help"} & set(asked) and hasattr(program, "usage"):
-        print(program.usage())
+        try:
+            print(program.usage(), flush=True)
+        except BrokenPipeError:  # as in `yolact_node --help | head`
+            os._exit(0)  # the interpreter would flush once more at exit, and complain
         sys.exit(0)
     status = program.main()
     # The interpreter removes handlers at exit; a second signal, as when both terminal and launch
