@@ -32,7 +32,7 @@ class Findings:
     limit: int | None = None
 
     def add(self, severity: str, kind: str, place: str) -> None:
-        """Count a finding and record its place."""
+        """Count a finding and record where it is."""
         places = self.places.setdefault((severity, kind), [])
         self.counts[(severity, kind)] += 1
         if self.limit is None or len(places) < self.limit:
@@ -68,7 +68,7 @@ class Findings:
 
 
 def format_findings(findings: Findings) -> str:
-    """Format one line per kind: severity, kind, count, and the first places."""
+    """Format one line per kind: severity, kind, count, and the first locations."""
     rows = findings.ordered()
     width = min(max((len(kind) for _, kind, _ in rows), default=0), WIDEST)
     lines = []

@@ -57,7 +57,7 @@ def recover_checkpoint(folder: str | Path, path: str | Path) -> None:
                 name = name.partition(".")[2]
             if name not in own:
                 continue
-            if weight.dim() == 2 and own[name].dim() == 4:  # `PredictionHead.locate`
+            if weight.dim() == 2 and own[name].dim() == 4:  # `PredictionHead.predict_cells`
                 outputs, inputs, *kernel = own[name].shape
                 weight = weight.reshape(outputs, *kernel, inputs).permute(0, 3, 1, 2)
             layer = name.removesuffix(".weight")

@@ -133,7 +133,7 @@ class TrainingStream(Dataset):
         return pair_of_still(sample, self.pairs, random=random)
 
     def _load(self, position: int) -> Sample:
-        """Load the image of a position, or the next readable one instead of a broken one.
+        """Load the image at a position of the stream, or the next one that is readable.
 
         Raises:
             DatasetError: no image can be read.
