@@ -5,15 +5,19 @@
  * the addresses that they were captured with. Whatever a real driver would let corrupt memory is
  * counted as a violation. fake_host_function stands for the kernels of an engine.
  */
+#define _GNU_SOURCE
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #define MAX 65536
 #define PINNED 1
 #define DEVICE 2
+#define MAPPED 4 /* how the GPU sees pinned memory: at another address, and not to be copied to the host */
 #define INVALID_VALUE 1
 #define OUT_OF_MEMORY 2
 #define INVALID_CONTEXT 201
@@ -66,7 +70,7 @@ static Block *find(const void *address, size_t size, int kind) {
     }
     return NULL;
 }
-int fake_is_device(const void *address, size_t size) { return find(address, size, DEVICE) != NULL; }
+int fake_is_device(const void *address, size_t size) { return find(address, size, DEVICE | MAPPED) != NULL; }
 
 int cuInit(unsigned flags) { return fails("cuInit"); }
 int cuDriverGetVersion(int *version) { *version = 12060; return 0; }
@@ -77,7 +81,10 @@ int cuGetErrorString(int status, const char **text) {
 int cuDeviceGetCount(int *count) { *count = 2; return 0; }
 int cuDeviceGet(int *device, int index) { *device = index; return 0; }
 int cuDeviceGetName(char *name, int size, int device) { snprintf(name, size, "Orin"); return 0; }
+static int discrete;
+void fake_own_memory(void) { discrete = 1; }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
+    if (attribute == 18 && discrete) { *value = 0; return 0; }
     *value = attribute == 16 ? 8 : attribute == 18 ? 1 : attribute == 75 ? 8 : 7;
     return 0;
 }
@@ -120,9 +127,36 @@ static int give(void *address, int kind) {
 int cuMemAlloc_v2(void **address, size_t size) { ENTER("cuMemAlloc_v2") return take(address, size, DEVICE); }
 int cuMemFree_v2(void *address) { ENTER("cuMemFree_v2") return give(address, DEVICE); }
 int cuMemHostAlloc(void **address, size_t size, unsigned flags) {
-    ENTER("cuMemHostAlloc") return take(address, size, PINNED);
+    ENTER("cuMemHostAlloc")
+    if (flags != 2) return take(address, size, PINNED);
+    if (!size) return INVALID_VALUE;
+    if (block_count + 2 > MAX) return OUT_OF_MEMORY;
+    int file = memfd_create("pinned", 0);
+    if (file < 0 || ftruncate(file, size)) return OUT_OF_MEMORY;
+    for (int kind = PINNED; kind <= MAPPED; kind += MAPPED - PINNED) {
+        char *start = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+        if (start == MAP_FAILED) return OUT_OF_MEMORY;
+        blocks[block_count++] = (Block){start, size, kind, 1};
+        if (kind == PINNED) *address = memset(start, 0xAA, size);
+    }
+    close(file);
+    return 0;
 }
-int cuMemFreeHost(void *address) { ENTER("cuMemFreeHost") return give(address, PINNED); }
+int cuMemHostGetDevicePointer_v2(void **address, void *host, unsigned flags) {
+    ENTER("cuMemHostGetDevicePointer_v2")
+    for (int i = 0; i + 1 < block_count; i++)
+        if (blocks[i].start == host && blocks[i].live && blocks[i + 1].kind == MAPPED) {
+            *address = blocks[i + 1].start;
+            return 0;
+        }
+    return INVALID_VALUE;
+}
+int cuMemFreeHost(void *address) {
+    ENTER("cuMemFreeHost")
+    for (int i = 0; i + 1 < block_count; i++)
+        if (blocks[i].start == address && blocks[i + 1].kind == MAPPED) blocks[i + 1].live = 0;
+    return give(address, PINNED);
+}
 
 int cuStreamCreate(Stream **stream, unsigned flags) {
     ENTER("cuStreamCreate")
@@ -175,7 +209,7 @@ int cuStreamSynchronize(Stream *stream) {
         if (!find(op->target, op->size, op->kind == 2 ? PINNED : DEVICE)) {
             violate("a copy writes outside of live memory"); continue;
         }
-        if (!find(op->source, op->size, op->kind == 1 ? PINNED : DEVICE)) {
+        if (!find(op->source, op->size, op->kind == 1 ? PINNED : op->kind == 2 ? DEVICE : DEVICE | MAPPED)) {
             violate("a copy reads outside of live memory"); continue;
         }
         memcpy(op->target, op->source, op->size);

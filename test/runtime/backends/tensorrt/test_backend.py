@@ -97,14 +97,23 @@ def pictures(count):
     return [random.integers(0, 256, (1, 32, 40, 3), np.uint8) for _ in range(count)]
 
 
-def test_every_run_returns_the_engines_results_for_its_image(tiny_bundle, backend_of):
+@pytest.mark.parametrize("own_memory", [False, True])
+def test_every_run_returns_the_engines_results_for_its_image(
+    tiny_bundle, backend_of, fake, own_memory
+):
+    if own_memory:
+        fake.fake_own_memory()
     backend = backend_of(tiny_bundle)
     reference = OnnxRuntimeBackend(tiny_bundle, threads=1)
     results = [backend.run("detect", {"image": picture}) for picture in pictures(5)]
     for picture, outputs in zip(pictures(5), results, strict=True):  # earlier ones are not reused
         for name, expected in reference.run("detect", {"image": picture}).items():
             np.testing.assert_array_equal(outputs[name], expected)
-    assert backend.test_engines["detect"].runs == 6  # one to prepare
+    engine = backend.test_engines["detect"]
+    assert engine.runs == 6  # one to prepare
+    # A GPU that shares the host's memory writes outputs into it, and so needs none of its own.
+    tensors = [*engine.inputs.values(), *(engine.outputs.values() if own_memory else ())]
+    assert backend.device_memory == engine.memory + sum(tensor.size for tensor in tensors)
 
 
 @pytest.mark.parametrize(
@@ -125,8 +134,10 @@ def test_an_engine_that_cannot_be_captured_is_launched_plainly(
 @pytest.mark.parametrize("cameras", [1, 2, 5])
 @pytest.mark.parametrize("warp", ["learned", "dis", "none"])
 def test_interleaved_cameras_get_the_results_of_onnx_runtime(
-    tiny_learned_bundle, backend_of, cameras, warp
+    tiny_learned_bundle, backend_of, fake, cameras, warp
 ):
+    if cameras == 2:
+        fake.fake_own_memory()
     backend = backend_of(tiny_learned_bundle)
     description = tiny_learned_bundle.description
     config = KeyframeConfig(warp=warp, keyframe_interval=3, change_threshold=1.0)
@@ -270,7 +281,8 @@ def test_kept_features_of_five_cameras_do_not_mix(tmp_path, backend_of):
     "call, after, message",
     [
         ("cuMemAlloc_v2", 0, r"cuMemAlloc_v2: out of memory \(error 2\)"),
-        ("cuMemAlloc_v2", 3, r"cuMemAlloc_v2: out of memory"),
+        ("cuMemAlloc_v2", 1, r"cuMemAlloc_v2: out of memory"),
+        ("cuMemHostGetDevicePointer_v2", 1, r"cuMemHostGetDevicePointer_v2: out of memory"),
         ("cuMemHostAlloc", 2, r"cuMemHostAlloc: out of memory"),
     ],
 )
@@ -285,6 +297,7 @@ def test_an_allocation_that_fails_leaks_nothing(
 
 @pytest.mark.parametrize("call", ["cuGraphLaunch", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"])
 def test_the_run_after_a_failed_one_is_correct(tiny_bundle, backend_of, fake, call):
+    fake.fake_own_memory()  # with outputs to copy
     backend = backend_of(tiny_bundle)
     first, second = pictures(2)
     fake.fake_fail(call.encode(), 0, 1)

@@ -78,8 +78,13 @@ class TensorRtBackend:
         self.bundle = bundle
         self._cuda = cuda
         workspace = cuda.allocate(max(engine.memory for engine in engines.values()))
+        # A GPU that shares the host's memory writes what only the host reads into host arrays.
+        read = {name for engine in engines.values() for name in engine.inputs}
+        if not cuda.shares_memory:
+            read.update(name for engine in engines.values() for name in engine.outputs)
         self._graphs = {
-            name: _LoadedGraph(name, engine, cuda, workspace) for name, engine in engines.items()
+            name: _LoadedGraph(name, engine, cuda, workspace, mapped=engine.outputs.keys() - read)
+            for name, engine in engines.items()
         }
         self._free: dict[int, list[int]] = {}  # size -> unused buffers of kept outputs
         self._events = cuda.event(), cuda.event()
@@ -201,13 +206,19 @@ class _LoadedGraph:
     combination of addresses.
     """
 
-    def __init__(self, name: str, engine: Engine, cuda: Cuda, workspace: int) -> None:
+    def __init__(
+        self, name: str, engine: Engine, cuda: Cuda, workspace: int, *, mapped: Collection[str]
+    ) -> None:
         self.engine = engine
         self._name = name
         self._cuda = cuda
         tensors = {**engine.inputs, **engine.outputs}
         self.host = {name: cuda.pinned(t.shape, t.dtype) for name, t in tensors.items()}
-        self._device = {name: cuda.allocate(t.size) for name, t in tensors.items()}
+        self._mapped = mapped
+        self._device = {
+            name: cuda.device_address(self.host[name]) if name in mapped else cuda.allocate(t.size)
+            for name, t in tensors.items()
+        }
         engine.bind(self._device, workspace)
         for name in engine.inputs:
             self.host[name][...] = 0
@@ -262,7 +273,7 @@ class _LoadedGraph:
         for name, tensor in self.engine.outputs.items():
             if name in kept:
                 self._cuda.copy(kept[name].address, self._device[name], tensor.size)
-            else:
+            elif name not in self._mapped:
                 self._cuda.download(self.host[name], self._device[name])
 
     def _try_to_capture(self) -> int | None:

@@ -17,6 +17,8 @@ from yolact_ros.runtime.backends.tensorrt.driver import Address, Driver, Handle
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 _BLOCKING_SYNC = 4  # CU_CTX_SCHED_BLOCKING_SYNC
+_DEVICE_MAP = 2  # CU_MEMHOSTALLOC_DEVICEMAP
+_INTEGRATED, _CAN_MAP = 18, 19  # CUdevice_attribute
 
 # With this many cores or fewer, a thread that waits for the GPU sleeps instead of spinning.
 FEW_CORES = 6
@@ -74,11 +76,24 @@ class Cuda:
         self._sizes[address] = size
         return address
 
+    @property
+    def shares_memory(self) -> bool:
+        """Return whether the GPU uses the memory of the CPU, and can write into host arrays."""
+        return all(
+            self._driver.value("cuDeviceGetAttribute", ctypes.c_int, attribute, self._device)
+            for attribute in (_INTEGRATED, _CAN_MAP)
+        )
+
+    def device_address(self, array: np.ndarray) -> int:
+        """Return the address that the GPU uses for a pinned array."""
+        source = array.ctypes.data
+        return int(self._driver.value("cuMemHostGetDevicePointer_v2", Address, source, 0))
+
     def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
         """Return a host array in pinned memory, valid until `close`."""
         count = int(np.prod(shape))
         size = max(count * dtype.itemsize, 1)
-        address = int(self._driver.value("cuMemHostAlloc", Handle, size, 0))
+        address = int(self._driver.value("cuMemHostAlloc", Handle, size, _DEVICE_MAP))
         self._pinned.append(address)
         memory = (ctypes.c_uint8 * size).from_address(address)
         # A ctypes array has the buffer protocol, but its stub does not declare it.

@@ -50,6 +50,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuMemAlloc_v2": (_OUT, _SIZE),
     "cuMemFree_v2": (Address,),
     "cuMemHostAlloc": (_OUT, _SIZE, ctypes.c_uint),
+    "cuMemHostGetDevicePointer_v2": (_OUT, Handle, ctypes.c_uint),
     "cuMemFreeHost": (Handle,),
     "cuMemcpyHtoDAsync_v2": (Address, Handle, _SIZE, Handle),
     "cuMemcpyDtoHAsync_v2": (Handle, Address, _SIZE, Handle),
