@@ -172,6 +172,25 @@ def test_a_layer_that_the_parser_read_as_nearest_becomes_bilinear(rtx):
     assert modes() == [trt.InterpolationMode.LINEAR]
 
 
+def test_a_build_corrects_the_sampling_and_limits_the_workspace(rtx, monkeypatch):
+    from yolact_ros.runtime.backends.tensorrt import build as module
+
+    trt, corrected, limits = rtx.module, [], []
+    monkeypatch.setattr(module, "sample_bilinearly", lambda network, _: corrected.append(network))
+    monkeypatch.setattr(
+        trt.IBuilderConfig, "set_memory_pool_limit", lambda config, *limit: limits.append(limit)
+    )
+    monkeypatch.setattr(
+        trt.Builder,
+        "build_serialized_network",
+        lambda builder, network, config: b"" if network in corrected else None,
+    )
+    model = grid_sample("linear", 20)
+    settings = BuildSettings(workspace_mib=100)
+    assert build_engine(model, "g", library=rtx, capabilities=("8.9",), settings=settings) == b""
+    assert limits == [(trt.MemoryPoolType.WORKSPACE, 100 << 20)]
+
+
 def test_a_missing_library_is_reported_with_its_source(monkeypatch):
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -143,6 +143,12 @@ def test_engines_of_rtx_serve_every_gpu_of_their_kind(tiny_bundle):
             for gpu in gpus
         )
         assert (first == second) == same
+        modes = Gpu("Orin", "8.7", 8, True), Gpu("Orin", "8.7", 4, True)  # two power modes
+        first, second = (
+            engine_identity(tiny_bundle, "detect", library=library, library_version="1", gpu=gpu)
+            for gpu in modes
+        )
+        assert (first == second) == same
     assert first.graph_sha256 == tiny_bundle.graphs["detect"].sha256
 
 
