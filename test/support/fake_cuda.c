@@ -126,6 +126,13 @@ static int give(void *address, int kind) {
 }
 int cuMemAlloc_v2(void **address, size_t size) { ENTER("cuMemAlloc_v2") return take(address, size, DEVICE); }
 int cuMemFree_v2(void *address) { ENTER("cuMemFree_v2") return give(address, DEVICE); }
+int cuMemGetInfo_v2(size_t *available, size_t *total) { /* of a GPU with 1 GiB */
+    ENTER("cuMemGetInfo_v2")
+    *available = *total = (size_t)1 << 30;
+    for (int i = 0; i < block_count; i++)
+        if (blocks[i].live && blocks[i].kind == DEVICE) *available -= blocks[i].size;
+    return 0;
+}
 int cuMemHostAlloc(void **address, size_t size, unsigned flags) {
     ENTER("cuMemHostAlloc")
     if (flags != 2) return take(address, size, PINNED);

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +15,14 @@ import pytest
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.tensorrt import driver as driver_module
 from yolact_ros.runtime.backends.tensorrt import gpu as gpu_module
+from yolact_ros.runtime.backends.tensorrt import memory as memory_module
 from yolact_ros.runtime.backends.tensorrt import open as open_module
 from yolact_ros.runtime.backends.tensorrt.backend import TensorRtBackend
 from yolact_ros.runtime.backends.tensorrt.cuda import Cuda, current_gpu
 from yolact_ros.runtime.backends.tensorrt.engine import EngineTensor
 from yolact_ros.runtime.backends.tensorrt.gpu import Gpu, default_workspace, find_gpu
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt
+from yolact_ros.runtime.backends.tensorrt.memory import logged_peak_memory
 
 
 def test_a_missing_gpu_is_named(fake):
@@ -72,6 +76,47 @@ def test_an_engine_is_built_on_the_gpu_that_it_is_for(fake, tiny_bundle, monkeyp
     thread.start()
     thread.join()
     assert built_on == [1]
+
+
+def test_the_peak_memory_of_a_build_is_logged(fake, caplog, monkeypatch):
+    """A build takes 30 MiB more for a while; 24 MiB were taken before it."""
+    caplog.set_level("INFO", logger=memory_module.__name__)
+    monkeypatch.setattr(memory_module, "SAMPLE_SECONDS", 0.001)
+    seen = threading.Event()
+    sampled = memory_module.free_memory
+
+    def free(gpu):
+        value = sampled(gpu)
+        seen.set()
+        return value
+
+    def sampled_again():
+        for _ in range(2):  # one sample may have begun before
+            seen.clear()
+            assert seen.wait(30)
+
+    monkeypatch.setattr(memory_module, "free_memory", free)
+    with current_gpu(0):
+        driver = driver_module.Driver()
+        before = driver.value("cuMemAlloc_v2", ctypes.c_uint64, 24 << 20)
+        with logged_peak_memory(Gpu("RTX 4090", "8.9", 128, False, 0), "Building the engine"):
+            sampled_again()
+            taken = driver.value("cuMemAlloc_v2", ctypes.c_uint64, 30 << 20)
+            sampled_again()
+            driver.call("cuMemFree_v2", taken)
+        driver.call("cuMemFree_v2", before)
+    assert "Building the engine took up to 30 MiB; 1000 MiB were free before." in caplog.messages
+
+
+def test_a_build_goes_on_where_memory_cannot_be_read(fake, caplog, monkeypatch):
+    caplog.set_level("INFO", logger=memory_module.__name__)
+    monkeypatch.setattr(gpu_module, "MEMORY", Path("/nonexistent"))
+    with logged_peak_memory(Gpu("Orin", "8.7", 8, True, 1), "Building the engine"):
+        pass
+    fake.fake_fail(b"cuMemGetInfo_v2", 0, 999)
+    with logged_peak_memory(Gpu("RTX 4090", "8.9", 128, False, 0), "Building the engine"):
+        pass
+    assert not caplog.messages
 
 
 def test_engines_are_freed_on_their_own_gpu(fake, tiny_bundle):

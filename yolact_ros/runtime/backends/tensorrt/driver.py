@@ -52,6 +52,7 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuMemHostAlloc": (_OUT, _SIZE, ctypes.c_uint),
     "cuMemHostGetDevicePointer_v2": (_OUT, Handle, ctypes.c_uint),
     "cuMemFreeHost": (Handle,),
+    "cuMemGetInfo_v2": (_OUT, _OUT),
     "cuMemcpyHtoDAsync_v2": (Address, Handle, _SIZE, Handle),
     "cuMemcpyDtoHAsync_v2": (Handle, Address, _SIZE, Handle),
     "cuMemcpyDtoDAsync_v2": (Address, Address, _SIZE, Handle),

@@ -64,12 +64,18 @@ def default_workspace(gpu: Gpu) -> int | None:
     """
     if not gpu.integrated:
         return None
+    available = available_memory()
+    return None if available is None else max(64, (available >> 20) // 2)
+
+
+def available_memory() -> int | None:
+    """Return how many bytes programs can still get, or None if the system does not report it."""
     try:
         lines = MEMORY.read_text().splitlines()
         (kib,) = (int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     except (OSError, ValueError, IndexError):
         return None
-    return max(64, kib // 1024 // 2)
+    return kib << 10
 
 
 def _board() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from yolact_ros.runtime.backends.tensorrt.cuda import current_gpu
 from yolact_ros.runtime.backends.tensorrt.files import engine_identity
 from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt
+from yolact_ros.runtime.backends.tensorrt.memory import logged_peak_memory
 from yolact_ros.runtime.backends.tensorrt.progress import Progress
 from yolact_ros.runtime.bundle import Bundle
 
@@ -66,7 +68,11 @@ def open_engine(
         nonlocal built
         built = True
         # In the thread that builds: TensorRT compiles for the current GPU of its thread.
-        with current_gpu(None if library.ahead_of_time else gpu.index):
+        with contextlib.ExitStack() as stack:
+            if not library.ahead_of_time:
+                stack.enter_context(current_gpu(gpu.index))
+                what = f"Building the engine of {graph!r}"
+                stack.enter_context(logged_peak_memory(gpu, what))
             return build_engine(
                 bundle.read_graph(graph),
                 graph,
