@@ -210,12 +210,12 @@ class GpuRun:
                 found = [segmenter.segment(i) for i in self.images[:CHECKED_IMAGES]]
                 row = agreement(found, expected)
                 self.results.setdefault("agreement", {})[precision] = row
-                print(
-                    f"{precision}: {row['matched']} matched, {row['missed']} missed, "
-                    f"{row['added']} added; boxes differ by {row['box_pixels']:.2f} pixels at "
-                    f"most (goal {BOX_GOAL}), smallest mask IoU {row['mask_iou']:.4f} "
-                    f"(goal {MASK_GOAL})"
+                compared = (
+                    f"boxes differ by {row['box_pixels']:.2f} pixels at most (goal {BOX_GOAL}), "
+                    f"smallest mask IoU {row['mask_iou']:.4f} (goal {MASK_GOAL})"
                 )
+                counts = f"{row['matched']} matched, {row['missed']} missed, {row['added']} added"
+                print(f"{precision}: {counts};", compared if row["matched"] else "none to compare")
                 self.note_ap(precision, segmenter)
 
     def time_torch(self) -> None:
