@@ -11,7 +11,7 @@ from yolact_ros.config import (
     FlowConfig,
     ModelConfig,
     PostprocessConfig,
-    model_from_plain,
+    model_from_mapping,
     override,
     to_mapping,
 )
@@ -22,7 +22,7 @@ from yolact_ros.variants import VARIANTS, variant
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_every_variant_survives_json(name):
     model = VARIANTS[name]
-    assert model_from_plain(json.loads(json.dumps(to_mapping(model)))) == model
+    assert model_from_mapping(json.loads(json.dumps(to_mapping(model)))) == model
 
 
 def test_more_classes_than_ids_are_refused():
@@ -83,7 +83,7 @@ def test_a_model_without_classes_is_refused():
 
 def test_plain_values_without_a_name_are_refused():
     with pytest.raises(ConfigError, match="name"):
-        model_from_plain({"classes": ["a"]})
+        model_from_mapping({"classes": ["a"]})
 
 
 def test_re_scoring_of_tiny_prototypes_is_refused():
@@ -102,7 +102,7 @@ def test_a_flow_network_can_be_added_changed_and_removed():
     assert image.flow is None
     video = override(image, {"flow": {"spa": False}})
     assert video.flow == FlowConfig(spa=False)
-    assert model_from_plain(json.loads(json.dumps(to_mapping(video)))) == video
+    assert model_from_mapping(json.loads(json.dumps(to_mapping(video)))) == video
     assert override(video, {"flow": {"channels": 16}}).flow == FlowConfig(16, spa=False)
     assert override(video, {"flow": None}) == image
     assert override(image, {"flow": {}}).flow == FlowConfig()
@@ -116,4 +116,4 @@ def test_a_flow_network_that_is_not_a_mapping_is_refused():
 def test_a_model_stored_before_flow_networks_existed_has_none():
     plain = to_mapping(variant("yolact_resnet50"))
     del plain["flow"]
-    assert model_from_plain(plain) == variant("yolact_resnet50")
+    assert model_from_mapping(plain) == variant("yolact_resnet50")

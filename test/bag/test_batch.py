@@ -29,7 +29,7 @@ if importlib.util.find_spec("ray") is None:
 from pyarrow.parquet import read_table  # noqa: E402
 
 from yolact_ros.batch.plan import find_sources, make_tasks  # noqa: E402
-from yolact_ros.batch.storage import Storage, locate  # noqa: E402
+from yolact_ros.batch.storage import Storage, filesystem_and_path  # noqa: E402
 from yolact_ros.batch.table import write_table  # noqa: E402
 from yolact_ros.batch.worker import Settings, Worker  # noqa: E402
 
@@ -39,7 +39,7 @@ import json, os, sys
 from pathlib import Path
 import yolact_ros.batch.pool as pool
 from yolact_ros.batch.plan import find_sources, make_tasks
-from yolact_ros.batch.storage import Storage, locate
+from yolact_ros.batch.storage import Storage, filesystem_and_path
 from yolact_ros.batch.worker import Settings
 from yolact_ros.bag.segmented_bag import BagOptions
 from yolact_ros.config import BackendConfig, PostprocessConfig
@@ -56,7 +56,7 @@ class Mortal(pool.Worker):
         return super().run(task)
 
 pool.Worker = Mortal
-storage = Storage(*locate(str(folder / "out")))
+storage = Storage(*filesystem_and_path(str(folder / "out")))
 settings = Settings(model, BackendConfig(threads=1), PostprocessConfig(), BagOptions(), storage, 0)
 tasks = make_tasks(find_sources([str(folder / "clips")], storage), {})
 config = pool.PoolConfig(workers=2)
@@ -181,9 +181,9 @@ def test_a_table_has_a_row_for_each_instance(tmp_path, images, tiny_bundle, remo
     source = str(folder)
     if remote:
         source, out = f"memory:/{folder}", f"memory:/{out}"
-        fs, path = locate(source)
+        fs, path = filesystem_and_path(source)
         fs.put(str(folder), path, recursive=True)
-    storage = Storage(*locate(out))
+    storage = Storage(*filesystem_and_path(out))
     model, backend = str(tiny_bundle.folder), BackendConfig(threads=1)
     worker = Worker(Settings(model, backend, PostprocessConfig(), BagOptions(), storage, True))
     tasks = make_tasks(find_sources([source], storage), {})
@@ -272,7 +272,7 @@ def test_a_lost_worker_is_replaced_and_its_task_done(tmp_path, images, tiny_bund
 
 
 def plan(*addresses: object, out: Path, settings=None):
-    sources = find_sources(map(str, addresses), Storage(*locate(str(out))))
+    sources = find_sources(map(str, addresses), Storage(*filesystem_and_path(str(out))))
     return make_tasks(sources, settings or {})
 
 
@@ -311,7 +311,7 @@ def test_an_output_that_cannot_be_written_is_named_before_the_work(
 def test_an_altered_record_is_named(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(DatasetError, match="a.json"):
-        read_record(Storage(*locate(str(tmp_path))), "a.json")
+        read_record(Storage(*filesystem_and_path(str(tmp_path))), "a.json")
 
 
 def test_the_plan_contains_everything_once_in_order(tmp_path, sources):

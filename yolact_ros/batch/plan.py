@@ -13,7 +13,7 @@ from typing import Any, Final
 from fsspec import AbstractFileSystem
 
 from yolact_ros.bag.files import STORAGES
-from yolact_ros.batch.storage import Storage, locate
+from yolact_ros.batch.storage import Storage, filesystem_and_path
 from yolact_ros.errors import DatasetError, YolactError
 from yolact_ros.runtime.images.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, unique_names
 
@@ -94,7 +94,7 @@ def find_sources(addresses: Iterable[str], storage: Storage) -> list[Source]:
     """
     found: dict[tuple[str, str], tuple[AbstractFileSystem, list[str]]] = {}
     for address in addresses:
-        fs, path = locate(address)
+        fs, path = filesystem_and_path(address)
         try:
             if not fs.exists(path):
                 raise DatasetError(f"{address} does not exist; name files or folders.")

@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from yolact_ros.errors import DatasetError
 
 
-def locate(address: str) -> tuple[AbstractFileSystem, str]:
+def filesystem_and_path(address: str) -> tuple[AbstractFileSystem, str]:
     """Return the file system of a path or URL, and the path within it.
 
     Raises:

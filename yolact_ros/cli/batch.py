@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from yolact_ros.batch.plan import find_sources, make_tasks
     from yolact_ros.batch.pool import PoolConfig, connected, run_tasks
-    from yolact_ros.batch.storage import Storage, locate
+    from yolact_ros.batch.storage import Storage, filesystem_and_path
     from yolact_ros.batch.worker import Settings
 
     if os.path.exists(arguments.model):  # workers may have another working directory
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         backend=dataclasses.replace(backend, threads=backend.threads or arguments.cpus),
         postprocess=postprocess,
         bag=read_bag_options(arguments),
-        storage=Storage(*locate(arguments.output)),
+        storage=Storage(*filesystem_and_path(arguments.output)),
         table=arguments.format == "parquet",
     )
     sources = find_sources(arguments.sources, settings.storage)

@@ -12,7 +12,7 @@ from yolact_ros.config.model import (
     BackboneConfig,
     FlowConfig,
     ModelConfig,
-    model_from_plain,
+    model_from_mapping,
 )
 from yolact_ros.config.runtime import (
     DEFAULT_MODEL,

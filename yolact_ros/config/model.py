@@ -189,7 +189,7 @@ class ModelConfig(Checked):
         return 2 * height, 2 * width
 
 
-def model_from_plain(values: Mapping[str, Any]) -> ModelConfig:
+def model_from_mapping(values: Mapping[str, Any]) -> ModelConfig:
     """Rebuild a `ModelConfig` from the result of `to_mapping`.
 
     Raises:

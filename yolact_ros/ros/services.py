@@ -113,7 +113,7 @@ class Services:
         self._request_keyframe = request_keyframe
         self._set_enabled = set_enabled
         self._inbox: Inbox[Any] | None = None
-        self._questions: Mailbox[Any] | None = None  # a mailbox of that inbox
+        self._requests: Mailbox[Any] | None = None  # a mailbox of that inbox
         self._mailbox: Mailbox[Any] | None = None  # the same while requests are accepted
         self._waiting: set[SegmentRequest] = set()
         # In its own callback group: while one request waits for the worker, others are answered.
@@ -126,14 +126,14 @@ class Services:
     def open(self, inbox: Inbox[Any]) -> None:
         """Pass requests to a worker from now on, in turn with the cameras' images."""
         if self._inbox is not inbox:
-            self._inbox, self._questions = inbox, inbox.new_mailbox(keep=MOST_WAITING)
-        self._mailbox = self._questions
+            self._inbox, self._requests = inbox, inbox.new_mailbox(keep=MOST_WAITING)
+        self._mailbox = self._requests
 
     def close(self) -> None:
         """Reject pending and further requests because no worker is running."""
         self._mailbox = None
-        for question in list(self._waiting):
-            question.give_up("The node was deactivated before the image's turn came.")
+        for pending in list(self._waiting):
+            pending.give_up("The node was deactivated before the image's turn came.")
 
     async def _on_segment(
         self, request: Segment.Request, response: Segment.Response
@@ -147,17 +147,17 @@ class Services:
                 f"{MOST_WAITING} images are already waiting; retry when one has been answered."
             )
             return Segment.Response(success=False, message=message)
-        question = SegmentRequest(request.image, partial(wake_executor, self._node))
-        self._waiting.add(question)
+        pending = SegmentRequest(request.image, partial(wake_executor, self._node))
+        self._waiting.add(pending)
         try:
-            mailbox.put(question)
+            mailbox.put(pending)
             if self._mailbox is not mailbox:  # closed at this moment, and the request dropped
-                question.give_up("The node was deactivated before the image's turn came.")
-            answer = await question.answer
+                pending.give_up("The node was deactivated before the image's turn came.")
+            answer = await pending.answer
             assert answer is not None
             return answer
         finally:
-            self._waiting.discard(question)
+            self._waiting.discard(pending)
 
     def _on_force_keyframe(
         self, request: Trigger.Request, response: Trigger.Response

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolact_ros.config import WARPS, ModelConfig, model_from_plain
+from yolact_ros.config import WARPS, ModelConfig, model_from_mapping
 from yolact_ros.errors import BackendError, BundleError, ConfigError
 from yolact_ros.files import parse_json, read_file
 from yolact_ros.runtime.detect_forms import DETECT_FORMS
@@ -148,7 +148,7 @@ class Bundle:
                 for name, entry in content["graphs"].items()
             }
             description = ModelDescription(
-                model=model_from_plain(content["model"]),
+                model=model_from_mapping(content["model"]),
                 detect_form=str(content["detect_form"]),
                 max_detections=_count(content, "max_detections", most=100_000),
                 identity=digest[:12],

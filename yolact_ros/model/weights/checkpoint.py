@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yolact_ros.config import ModelConfig, model_from_plain, to_mapping
+from yolact_ros.config import ModelConfig, model_from_mapping, to_mapping
 from yolact_ros.errors import WeightsError
 from yolact_ros.files import WEB_PAGE, is_web_page, replace_file
 from yolact_ros.model.backbones.efficientnet import EfficientNetLite0
@@ -163,7 +163,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if type(step) is not int or not 0 <= step <= MAX_STEP:
         raise WeightsError(f"{path}: step is {step!r}; expected a non-negative integer.")
     return Checkpoint(
-        config=model_from_plain(content["config"]),
+        config=model_from_mapping(content["config"]),
         weights=check_tensors(content["weights"], source=str(path)),
         step=step,
         optimizer=optimizer,
