@@ -12,13 +12,14 @@ import numpy as np
 
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.tensorrt.driver import Address, Driver, Handle
+from yolact_ros.runtime.backends.tensorrt.gpu import INTEGRATED
 
 # Of cuda.h.
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 _BLOCKING_SYNC = 4  # CU_CTX_SCHED_BLOCKING_SYNC
 _DEVICE_MAP = 2  # CU_MEMHOSTALLOC_DEVICEMAP
-_INTEGRATED, _CAN_MAP = 18, 19  # CUdevice_attribute
+_CAN_MAP = 19  # CUdevice_attribute
 
 # With this many cores or fewer, a thread that waits for the GPU sleeps instead of spinning.
 FEW_CORES = 6
@@ -81,7 +82,7 @@ class Cuda:
         """Return whether the GPU uses the memory of the CPU, and can write into host arrays."""
         return all(
             self._driver.value("cuDeviceGetAttribute", ctypes.c_int, attribute, self._device)
-            for attribute in (_INTEGRATED, _CAN_MAP)
+            for attribute in (INTEGRATED, _CAN_MAP)
         )
 
     def device_address(self, array: np.ndarray) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from yolact_ros.runtime.backends.tensorrt.driver import Driver
 
 # CUdevice_attribute of cuda.h.
-_MULTIPROCESSORS, _INTEGRATED = 16, 18
+_MULTIPROCESSORS, INTEGRATED = 16, 18
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 
 # A Jetson's name; its GPU is called `Orin` on every Orin module.
@@ -49,7 +49,7 @@ def find_gpu(index: int = 0) -> Gpu:
     driver.call("cuDeviceGetName", name, len(name), device)
     major, minor, multiprocessors, integrated = (
         driver.value("cuDeviceGetAttribute", ctypes.c_int, attribute, device)
-        for attribute in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR, _MULTIPROCESSORS, _INTEGRATED)
+        for attribute in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR, _MULTIPROCESSORS, INTEGRATED)
     )
     text = name.value.decode(errors="replace")
     if integrated and (board := _board()):
