@@ -304,8 +304,13 @@ class Manager:
         self.get = client.node.create_client(GetState, f"{name}/get_state")
 
     def wait(self) -> None:
-        """Wait until the node answers."""
+        """Wait until the node answers, which it does when it has discovered the clients."""
+        from lifecycle_msgs.msg import Transition
+        from lifecycle_msgs.srv import ChangeState
+
         assert self.client.spin_until(self.change.service_is_ready, 60.0)
+        unknown = ChangeState.Request(transition=Transition(label="unknown"))
+        assert not self.client.call(self.change, unknown).success
         assert self.client.spin_until(self.get.service_is_ready, 20.0)
 
     def set(self, transition: int) -> bool:

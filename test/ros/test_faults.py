@@ -19,11 +19,12 @@ pytest.importorskip("rclpy")
 
 from ament_index_python.packages import get_package_prefix
 from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState
+from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.service import Service
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
@@ -215,6 +216,32 @@ def test_an_image_that_is_destroyed_before_it_is_taken_does_not_end_the_executor
     executor.shutdown(5.0)
     spinner.join(5.0)
     assert node.trigger_deactivate() == SUCCESS and node.trigger_cleanup() == SUCCESS
+    node.destroy_node()
+
+
+def test_a_response_that_cannot_be_sent_does_not_end_the_executor(ros, client, monkeypatch):
+    """Humble's rclpy raises if the client has gone or is not discovered yet."""
+    node = YolactNode()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    send, left = Service.send_response, [1]
+
+    def send_too_late(self, response, header):
+        if left and left.pop():
+            raise RuntimeError("failed to send response: client will not receive response")
+        send(self, response, header)
+
+    monkeypatch.setattr(Service, "send_response", send_too_late)
+    events = SimpleNamespace(put=lambda event: pytest.fail(event), ending=False)
+    spinner = threading.Thread(target=process._spin, args=(executor, node, events), daemon=True)
+    spinner.start()
+    service = client.node.create_client(GetState, "/yolact/get_state")
+    assert client.spin_until(service.service_is_ready, 20.0)
+    state = client.call(service, GetState.Request()).current_state
+    assert state.id == State.PRIMARY_STATE_UNCONFIGURED
+    assert not left
+    executor.shutdown(5.0)
+    spinner.join(5.0)
     node.destroy_node()
 
 

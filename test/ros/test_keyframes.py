@@ -45,8 +45,7 @@ def test_partial_frames_name_the_keyframe_of_their_features(start_node, client, 
     results = [client.ask(picture()) for _ in range(5)]
     results.append(client.ask(picture((120, 160))))
     force = client.node.create_client(Trigger, f"{client.namespace}/yolact/force_keyframe")
-    answer = force.call_async(Trigger.Request())
-    assert client.spin_until(answer.done) and answer.result().success
+    assert client.call(force, Trigger.Request()).success
     results.append(client.ask(picture((120, 160))))
     key, partial = InstanceArray.KEYFRAME, InstanceArray.PARTIAL
     assert [r.frame_type for r in results] == [key, partial, partial, key, partial, key, key]

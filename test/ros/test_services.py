@@ -28,9 +28,10 @@ def call(client):
     def ask(kind, name, *requests):
         service = client.node.create_client(kind, f"{client.namespace}/yolact/{name}")
         assert service.wait_for_service(20.0)
-        answers = [service.call_async(request) for request in requests]
+        results = [client.call(service, requests[0])]  # now the node knows the client
+        answers = [service.call_async(request) for request in requests[1:]]
         assert client.spin_until(lambda: all(answer.done() for answer in answers))
-        results = [answer.result() for answer in answers]
+        results += [answer.result() for answer in answers]
         return results[0] if len(results) == 1 else results
 
     return ask

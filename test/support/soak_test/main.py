@@ -30,6 +30,7 @@ SETTLE_S = 10.0  # between two checks of an idle node
 LIFE_S = 600.0  # approximate lifetime of one node process
 # Allowed growth of a process after its second check.
 MORE_MEMORY_MB, MORE_THREADS, MORE_FILES = 100.0, 4, 16
+MOST_LOST_ANSWERS = 3  # per process: those that DDS loses while the node discovers the clients
 MOST_FAULTS = 20  # maximum number of printed faults
 
 
@@ -80,8 +81,10 @@ class Soak:
                     self.faults.append(f"The node ended with status {status} on {number.name}.")
             except YolactError as error:
                 self.faults.append(f"{error} Its log ends: {log.read_text()[-2000:]}")
-        if tracebacks := log.read_text().count("Traceback"):
-            text = log.read_text()
+        if (lost := self._world.lost_answers) > MOST_LOST_ANSWERS:
+            self.faults.append(f"{lost} answers of the node were lost.")
+        text = log.read_text()
+        if tracebacks := text.count("Traceback"):
             start = text.index("Traceback")
             self.faults.append(f"{tracebacks} tracebacks, first: {text[start : start + 1500]}")
         self._judge(measured)

@@ -37,6 +37,7 @@ CAMERAS = ("front", "rear", "left", "right")
 RESULT_QOS = QoSProfile(depth=1000)
 WAITING = 9  # images of one camera that may be waiting or in progress: queue_size and one
 ANSWER_S = 60.0  # within which the node must answer, whatever it does
+REPEAT_S = 5.0  # before a request without an answer is sent again
 RESEND_S = 3.0  # before an image counts as lost in transport
 
 # Parameters that may be changed at any time, with valid values.
@@ -82,6 +83,7 @@ class World(Node):
         ledgers: ledgers of the cameras, by name.
         counts: how often each action was done.
         faults: what was wrong, apart from the ledgers.
+        lost_answers: number of answers that the current node process sent and that never arrived.
     """
 
     def __init__(self, draw: random.Random) -> None:
@@ -89,6 +91,7 @@ class World(Node):
         self.ledgers = {name: Ledger(name) for name in CAMERAS}
         self.counts: dict[str, int] = {}
         self.faults: list[str] = []
+        self.lost_answers = 0
         self._draw = draw
         self._process: ChildProcess | None = None
         self._executor = SingleThreadedExecutor()
@@ -117,6 +120,7 @@ class World(Node):
     def watch(self, process: ChildProcess) -> None:
         """Attach to the node of a new process, and wait until it is ready."""
         self._process = process
+        self.lost_answers = 0
         self._take_transport(compressed=False)
         for ledger in self.ledgers.values():
             ledger.close(time.time_ns())
@@ -165,14 +169,14 @@ class World(Node):
         if kind == 0:
             good = self._draw.random() < 0.5
             image, _ = random_image(self._draw, Header(), good=good)
-            answer = self._answer(self._segment.call_async(Segment.Request(image=image)))
+            answer = self._call(self._segment, Segment.Request(image=image))
             if answer.success and not good or not answer.success and not answer.message:
                 self.faults.append(f"~/segment answered {answer.success}: {answer.message!r}.")
         elif kind == 1:
-            self._answer(self._keyframe.call_async(Trigger.Request()))
+            self._call(self._keyframe, Trigger.Request())
         else:
             enabled = self._draw.random() < 0.7
-            self._answer(self._enable.call_async(SetBool.Request(data=enabled)))
+            self._call(self._enable, SetBool.Request(data=enabled))
 
     def restart_camera(self) -> None:
         """Replace a camera's publisher by another one, whose clock may have jumped."""
@@ -195,8 +199,10 @@ class World(Node):
     def change_state(self) -> None:
         """Request one transition or several at once, whether or not they are possible."""
         chosen = self._draw.choices(TRANSITIONS, k=self._draw.choice([1, 1, 2, 4]))
-        for future in [self._transit.call_async(_transition(number)) for number in chosen]:
-            self._answer(future)
+        requests = [_transition(number) for number in chosen]
+        futures = [self._transit.call_async(request) for request in requests]
+        for future, request in zip(futures, requests, strict=True):
+            self._answer(self._transit, request, future)
         # Whatever order the node took them in: it may have been active all the time.
         if self._is_in(State.PRIMARY_STATE_ACTIVE):
             return
@@ -220,7 +226,7 @@ class World(Node):
                 for ledger in self.ledgers.values():
                     ledger.close(time.time_ns())
                 # It may be rejected: an autostarting node makes transitions at the same time.
-                self._answer(self._transit.call_async(_transition(FORWARD[state])))
+                self._call(self._transit, _transition(FORWARD[state]))
             return state == State.PRIMARY_STATE_ACTIVE
 
         self._wait(is_active, "become active")
@@ -234,7 +240,7 @@ class World(Node):
         self.activate()
         self._set("max_frame_age", 0.0, accepted=True)
         self._set("max_megapixels", 64.0, accepted=True)
-        self._answer(self._enable.call_async(SetBool.Request(data=True)))
+        self._call(self._enable, SetBool.Request(data=True))
         for name, ledger in self.ledgers.items():
             self._wait(self._cameras[name].get_subscription_count, f"subscribe to {name}")
             deadline = time.monotonic() + ANSWER_S
@@ -281,7 +287,7 @@ class World(Node):
         request = SetParameters.Request(
             parameters=[Parameter(name, value=value).to_parameter_msg()]
         )
-        (result,) = self._answer(self._setter.call_async(request)).results
+        (result,) = self._call(self._setter, request).results
         if result.successful != accepted or not accepted and not result.reason:
             said = "accepted" if result.successful else "refused"
             self.faults.append(f"{name} = {value!r} was {said}: {result.reason!r}.")
@@ -290,12 +296,29 @@ class World(Node):
         return self._current_state() == state
 
     def _current_state(self) -> int:
-        answer = self._answer(self._get_state.call_async(GetState.Request()))
+        answer = self._call(self._get_state, GetState.Request())
         return int(answer.current_state.id)
 
-    def _answer(self, future: Any) -> Any:
-        self._wait(future.done, "answer")
-        return future.result()
+    def _call(self, client: Any, request: Any) -> Any:
+        return self._answer(client, request, client.call_async(request))
+
+    def _answer(self, client: Any, request: Any, future: Any) -> Any:
+        """Wait for an answer, and repeat the request if there is none.
+
+        Fast DDS drops an answer whose receiver it has not discovered yet; rclpy then warns.
+        """
+        futures = [future]
+
+        def answers() -> list[Any]:
+            return [each for each in futures if each.done()]
+
+        for _ in range(round(ANSWER_S / REPEAT_S)):
+            if self._spin(REPEAT_S, answers):
+                answered = answers()[0]
+                self.lost_answers += futures.index(answered)
+                return answered.result()
+            futures.append(client.call_async(request))
+        raise BackendError(f"The node did not answer in {ANSWER_S:.0f} s.")
 
     def _wait(self, condition: Callable[[], Any], what: str) -> None:
         if not self._spin(ANSWER_S, condition):
