@@ -123,6 +123,10 @@ def _spin(executor: SingleThreadedExecutor, node: YolactNode, events: Events) ->
                 node.recover_from_lost_message()
             except InvalidHandle:  # Humble: a transition in the other thread destroyed the entity
                 continue
+            except RuntimeError as error:  # Humble raises where later distributions warn
+                if "failed to send response" not in str(error):
+                    raise
+                node.get_logger().warning(f"A client did not receive its response: {error}")
     except Exception:  # noqa: BLE001 - without an executor the process must not stay as a shell
         if events.ending:  # it was shut down while it took something from the middleware
             return
