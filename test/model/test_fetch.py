@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("pooch")
+
 from yolact_ros.cli.main import main
 from yolact_ros.errors import WeightsError
-from yolact_ros.model.weights.download import download
+from yolact_ros.model.weights.download import download, find_file
 from yolact_ros.model.weights.published import PUBLISHED, published_file
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.variants import VARIANTS
@@ -24,63 +26,37 @@ DATA = Path(__file__).resolve().parents[1] / "data"
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-HALF = len(CONTENT) // 2
-
-
-ETAG = '"version 2"'
 
 
 class Files(BaseHTTPRequestHandler):
     """Serves files; the first part of the path selects the server's behaviour."""
 
-    def do_GET(self):  # noqa: N802 - the name that http.server calls
-        self.server.ranges.append(self.headers.get("Range"))
+    def do_HEAD(self):  # noqa: N802 - the name that http.server calls
+        self.answer(b"")
+
+    def do_GET(self):  # noqa: N802
+        self.answer(CONTENT)
+
+    def answer(self, body):
         behaviour = self.path.split("/")[1]
+        if behaviour == "missing":
+            self.send_error(404)
+            return
         if behaviour in ("hub", "lying-hub"):
             digest = SHA256 if behaviour == "hub" else "0" * 64
             self.send_response(302)
-            self.send_header("Location", "/good/storage")
+            self.send_header("Location", "/silent/storage")
             self.send_header("X-Linked-ETag", f'"{digest}"')
             self.send_header("X-Linked-Size", str(len(CONTENT)))
             self.send_header("Content-Length", "0")
             self.end_headers()
-        elif behaviour == "page":
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.end_headers()
-            self.wfile.write(b"<html>please log in</html>")
-        elif behaviour == "missing":
-            self.send_error(404)
-        else:
-            self.send_file(behaviour)
-
-    def send_file(self, behaviour):
-        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
-        if behaviour == "replaced" and self.headers.get("If-Range", ETAG) != ETAG:
-            start = 0
-        if behaviour == "empty":
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
             return
-        if start and behaviour == "no-ranges":
-            start = 0
-        elif start >= len(CONTENT):
-            self.send_response(416)
-            if behaviour != "silent":
-                self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
-        self.send_header("Content-Type", "application/octet-stream")
-        if behaviour == "replaced":
-            self.send_header("ETag", ETAG)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.send_response(200)
+        kind = "text/html; charset=utf-8" if behaviour == "page" else "application/octet-stream"
+        self.send_header("Content-Type", kind)
+        if behaviour != "silent":
+            self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
-        body = CONTENT[start:]
         self.wfile.write(body[: len(body) // 2] if behaviour == "breaking" else body)
 
     def log_message(self, *_):
@@ -90,7 +66,6 @@ class Files(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Files) as http:
-        http.ranges = []
         http.url = f"http://127.0.0.1:{http.server_address[1]}"
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -104,117 +79,54 @@ def path(tmp_path):
     return tmp_path / "new folder" / "weights.pth"
 
 
-def test_a_file_arrives_complete(server, path):
-    assert download(f"{server.url}/good/weights.pth", path) == SHA256
+def test_a_file_arrives_complete(server, path, capsys):
+    remote = find_file(f"{server.url}/good/weights.pth")
+    assert remote.size == len(CONTENT) and remote.sha256 is None
+    assert download(remote, path) == SHA256
     assert path.read_bytes() == CONTENT
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_the_progress_is_written_to_stderr(server, path, capsys):
-    download(f"{server.url}/good/weights.pth", path)
     captured = capsys.readouterr()
-    assert "weights.pth" in captured.err and "100%" in captured.err
-    assert captured.out == ""
+    assert "weights.pth: 100%" in captured.err and captured.out == ""
 
 
-def test_a_broken_connection_keeps_its_part_and_the_next_attempt_resumes(server, path):
-    with pytest.raises(WeightsError, match=str(HALF)):
-        download(f"{server.url}/breaking/weights.pth", path)
-    assert not path.exists()
-    assert path.with_name("weights.pth.part").read_bytes() == CONTENT[:HALF]
-    download(f"{server.url}/good/weights.pth", path)
-    assert path.read_bytes() == CONTENT
-    assert server.ranges == [None, f"bytes={HALF}-"]
+def test_a_server_need_not_state_anything(server, path):
+    remote = find_file(f"{server.url}/silent/weights.pth")
+    assert remote.size is None and remote.sha256 is None
+    assert download(remote, path) == SHA256
 
 
-def test_a_part_that_is_already_complete_is_checked_and_used(server, path):
-    path.parent.mkdir()
-    path.with_name("weights.pth.part").write_bytes(CONTENT)
-    download(f"{server.url}/good/weights.pth", path)
-    assert path.read_bytes() == CONTENT
-
-
-def test_everything_is_requested_if_the_server_refuses_the_rest_without_a_size(server, path):
-    path.parent.mkdir()
-    path.with_name("weights.pth.part").write_bytes(CONTENT)
-    download(f"{server.url}/silent/weights.pth", path)
-    assert path.read_bytes() == CONTENT
-    assert server.ranges == [f"bytes={len(CONTENT)}-", None]
-
-
-def test_a_server_without_ranges_sends_all_again(server, path):
-    path.parent.mkdir()
-    path.with_name("weights.pth.part").write_bytes(b"first half of something")
-    download(f"{server.url}/no-ranges/weights.pth", path)
-    assert path.read_bytes() == CONTENT
-
-
-def test_a_part_longer_than_the_file_is_deleted(server, path):
-    path.parent.mkdir()
-    part = path.with_name("weights.pth.part")
-    part.write_bytes(CONTENT + b"more")
-    with pytest.raises(WeightsError, match=f"expected {len(CONTENT)} bytes"):
-        download(f"{server.url}/good/weights.pth", path)
-    assert not part.exists() and not path.exists()
-
-
-def test_a_part_of_another_file_is_detected_by_its_hash(server, path):
-    path.parent.mkdir()
-    part = path.with_name("weights.pth.part")
-    part.write_bytes(b"\0" * 100)
-    with pytest.raises(WeightsError, match=SHA256):
-        download(f"{server.url}/good/weights.pth", path, sha256=SHA256)
-    assert not part.exists() and not path.exists()
-
-
-def test_the_hash_stated_in_a_redirect_is_checked_against_the_file(server, path):
-    assert download(f"{server.url}/hub/weights.pth", path) == SHA256
-    with pytest.raises(WeightsError, match="0" * 64):
-        download(f"{server.url}/lying-hub/weights.pth", path.with_name("other.pth"))
-
-
-def test_halves_of_two_versions_are_never_joined(server, path):
-    part = path.with_name(f"{path.name}.part")
-    part.parent.mkdir()
-    part.write_bytes(b"a half of version 1")
-    part.with_name(f"{part.name}.etag").write_text('"version 1"')
-    download(f"{server.url}/replaced/file", path)
-    assert path.read_bytes() == CONTENT
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-
-
-def test_the_rest_of_the_same_version_is_downloaded(server, path):
-    part = path.with_name(f"{path.name}.part")
-    part.parent.mkdir()
-    part.write_bytes(CONTENT[:7])
-    part.with_name(f"{part.name}.etag").write_text(ETAG)
-    download(f"{server.url}/replaced/file", path)
-    assert path.read_bytes() == CONTENT
-    assert server.ranges == ["bytes=7-"]
-
-
-def test_an_empty_answer_is_not_a_file(server, path):
-    with pytest.raises(WeightsError, match="empty response"):
-        download(f"{server.url}/empty/file", path)
-    assert not list(path.parent.iterdir())
-
-
-def test_a_web_page_is_not_mistaken_for_a_file(server, path):
-    with pytest.raises(WeightsError, match="web page"):
-        download(f"{server.url}/page/weights.pth", path)
+def test_a_broken_connection_leaves_no_file(server, path):
+    remote = find_file(f"{server.url}/breaking/weights.pth")
+    with pytest.raises(WeightsError, match="could not be downloaded.*Check the network"):
+        download(remote, path)
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_file_that_no_longer_exists_is_reported(server, path):
+def test_the_hash_stated_in_a_redirect_is_checked_against_the_file(server, path):
+    remote = find_file(f"{server.url}/hub/weights.pth")
+    assert remote.size == len(CONTENT) and remote.sha256 == SHA256
+    assert download(remote, path) == SHA256
+    wrong = find_file(f"{server.url}/lying-hub/weights.pth")
+    with pytest.raises(WeightsError, match="0" * 64):
+        download(wrong, path.with_name("other.pth"))
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_web_page_is_not_mistaken_for_a_file(server):
+    with pytest.raises(WeightsError, match="web page"):
+        find_file(f"{server.url}/page/weights.pth")
+
+
+def test_a_file_that_no_longer_exists_is_reported(server):
     with pytest.raises(WeightsError, match="404 Not Found"):
-        download(f"{server.url}/missing/weights.pth", path)
+        find_file(f"{server.url}/missing/weights.pth")
 
 
-def test_no_connection_is_reported(path):
+def test_no_connection_is_reported():
     with socket.socket() as free:  # bound but not listening: connections are refused
         free.bind(("127.0.0.1", 0))
         with pytest.raises(WeightsError, match="refused.*Check the network"):
-            download(f"http://127.0.0.1:{free.getsockname()[1]}/weights.pth", path)
+            find_file(f"http://127.0.0.1:{free.getsockname()[1]}/weights.pth")
 
 
 @pytest.fixture

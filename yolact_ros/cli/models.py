@@ -83,7 +83,6 @@ def fetch_official(name: str, *, mirror: str | None = None, yes: bool = False) -
     Raises:
         WeightsError: the file does not exist, or the download fails or is declined.
     """
-    from yolact_ros.model.weights.download import download, remote_size
     from yolact_ros.model.weights.published import published_file
 
     published = published_file(name)
@@ -92,6 +91,7 @@ def fetch_official(name: str, *, mirror: str | None = None, yes: bool = False) -
         return path
     _check_libraries(name)
     from yolact_ros.model.weights.checkpoint import read_entries
+    from yolact_ros.model.weights.download import download, find_file
 
     url = published.url
     if mirror and "*" not in published.file:
@@ -101,15 +101,15 @@ def fetch_official(name: str, *, mirror: str | None = None, yes: bool = False) -
             f"{published.file} can only be downloaded with a browser; open {published.readme}, "
             "download it there, and give the file instead of the network's name."
         )
-    size = remote_size(url)
-    megabytes = "size unknown" if size is None else f"{size / 1e6:.1f} MB"
+    remote = find_file(url)
+    megabytes = "size unknown" if remote.size is None else f"{remote.size / 1e6:.1f} MB"
     print(f"{url}: {megabytes}, {published.licence} licence ({published.readme})", file=sys.stderr)
     if not yes:
         if not sys.stdin.isatty():
             raise WeightsError("Downloads require consent; give it with --yes.")
         if input("Download it? [y/N] ").strip().lower() not in ("y", "yes"):
             raise WeightsError(f"{name} was not downloaded.")
-    download(url, path)
+    download(remote, path)
     try:
         read_entries(path)
     except WeightsError:
@@ -147,7 +147,7 @@ def _is_official(path: Path) -> bool:
 
 
 def _check_libraries(name: str) -> None:
-    for library in ("torch", "onnx", "onnxscript", "onnxruntime"):
+    for library in ("torch", "onnx", "onnxscript", "onnxruntime", "pooch"):
         if importlib.util.find_spec(library) is None:
             raise WeightsError(
                 f"Exporting official weights requires {library}, which is not installed. On a "
