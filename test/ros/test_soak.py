@@ -101,7 +101,7 @@ def test_good_images_can_be_read_and_damaged_ones_cannot(make):
 
 
 def test_a_soak_finds_no_fault(start):
-    program = start("soak", "--minutes", "2")
+    program = start("soak", "--minutes", "1")
     assert program.wait(400.0) == 0, program.output
     assert "No faults." in program.output
     for camera in ("front", "rear", "left", "right"):
