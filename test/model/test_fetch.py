@@ -6,6 +6,7 @@ import hashlib
 import json
 import socket
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -31,13 +32,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 class Files(BaseHTTPRequestHandler):
     """Serves files; the first part of the path selects the server's behaviour."""
 
-    def do_HEAD(self):  # noqa: N802 - the name that http.server calls
-        self.answer(b"")
-
-    def do_GET(self):  # noqa: N802
-        self.answer(CONTENT)
-
-    def answer(self, body):
+    def do_GET(self):  # noqa: N802 - the name that http.server calls
         behaviour = self.path.split("/")[1]
         if behaviour == "missing":
             self.send_error(404)
@@ -57,7 +52,9 @@ class Files(BaseHTTPRequestHandler):
         if behaviour != "silent":
             self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if behaviour == "breaking" else body)
+        body = CONTENT[: len(CONTENT) // 2] if behaviour == "breaking" else CONTENT
+        with suppress(ConnectionError):  # who asks for the size closes without reading
+            self.wfile.write(body)
 
     def log_message(self, *_):
         pass
@@ -82,7 +79,8 @@ def path(tmp_path):
 def test_a_file_arrives_complete(server, path, capsys):
     remote = find_file(f"{server.url}/good/weights.pth")
     assert remote.size == len(CONTENT) and remote.sha256 is None
-    assert download(remote, path) == SHA256
+    download(remote, path)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == SHA256
     assert path.read_bytes() == CONTENT
     assert list(path.parent.iterdir()) == [path]
     captured = capsys.readouterr()
@@ -92,7 +90,8 @@ def test_a_file_arrives_complete(server, path, capsys):
 def test_a_server_need_not_state_anything(server, path):
     remote = find_file(f"{server.url}/silent/weights.pth")
     assert remote.size is None and remote.sha256 is None
-    assert download(remote, path) == SHA256
+    download(remote, path)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == SHA256
 
 
 def test_a_broken_connection_leaves_no_file(server, path):
@@ -105,7 +104,8 @@ def test_a_broken_connection_leaves_no_file(server, path):
 def test_the_hash_stated_in_a_redirect_is_checked_against_the_file(server, path):
     remote = find_file(f"{server.url}/hub/weights.pth")
     assert remote.size == len(CONTENT) and remote.sha256 == SHA256
-    assert download(remote, path) == SHA256
+    download(remote, path)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == SHA256
     wrong = find_file(f"{server.url}/lying-hub/weights.pth")
     with pytest.raises(WeightsError, match="0" * 64):
         download(wrong, path.with_name("other.pth"))

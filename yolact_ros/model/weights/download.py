@@ -1,4 +1,4 @@
-"""Download one file over HTTP, verified by the size and SHA-256 that its server states."""
+"""Download one file over HTTP, verified by the SHA-256 that its server states."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import requests
 from tqdm import tqdm
 
 from yolact_ros.errors import WeightsError
-from yolact_ros.files import file_sha256
 
 TIMEOUT = 30.0  # seconds without a single byte
 
@@ -41,8 +40,9 @@ def find_file(url: str) -> RemoteFile:
         WeightsError: there is no connection, the server refuses, or it returns a web page.
     """
     try:
-        response = requests.head(url, allow_redirects=True, timeout=TIMEOUT)
-        response.raise_for_status()
+        # Some servers refuse HEAD; the body of this GET is not read.
+        with requests.get(url, stream=True, timeout=TIMEOUT) as response:
+            response.raise_for_status()
     except OSError as error:
         raise _failure(url, error) from error
     if response.headers.get("Content-Type", "").startswith("text/html"):
@@ -59,15 +59,12 @@ def find_file(url: str) -> RemoteFile:
     return RemoteFile(url, int(size) if size.isdigit() else None, stated)
 
 
-def download(remote: RemoteFile, path: Path) -> str:
+def download(remote: RemoteFile, path: Path) -> None:
     """Download a file with a progress bar.
 
     Args:
         remote: the file.
         path: output file; it appears only once it is complete and checked.
-
-    Returns:
-        The file's SHA-256.
 
     Raises:
         WeightsError: there is no connection or it broke, the server refuses, or the hash is wrong.
@@ -78,14 +75,13 @@ def download(remote: RemoteFile, path: Path) -> str:
         with tqdm(desc=path.name, total=remote.size or 1, unit="B", unit_scale=True) as bar:
             loader = pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT)
             pooch.retrieve(remote.url, known, fname=path.name, path=path.parent, downloader=loader)
+    except OSError as error:  # before ValueError, because errors of requests may be both
+        raise _failure(remote.url, error) from error
     except ValueError as error:
         raise WeightsError(
             f"The file from {remote.url} does not have the SHA-256 {remote.sha256}. It was "
             "deleted; run the command again."
         ) from error
-    except OSError as error:
-        raise _failure(remote.url, error) from error
-    return file_sha256(path)
 
 
 def _failure(url: str, error: OSError) -> WeightsError:
