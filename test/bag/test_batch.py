@@ -246,8 +246,6 @@ def test_results_that_only_workers_see_are_failures(
 
 
 def test_s3_gives_the_results_of_the_local_disk(tmp_path, sources, tiny_bundle):
-    if not all(map(importlib.util.find_spec, ("moto", "flask", "s3fs"))):
-        pytest.skip("S3 is NOT tested: pip install 'moto[server]' s3fs")
     result = run("-c", ON_S3, sources, tmp_path / "s3", tiny_bundle.folder)
     assert result.returncode == 0, result.stderr
     assert "14 images of 8 files (7 of them already complete), 4 failures" in result.stdout
