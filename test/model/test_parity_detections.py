@@ -20,7 +20,8 @@ from yolact_ros.model.boxes import decode_boxes  # noqa: E402
 from yolact_ros.model.graphs import detect_with_nms  # noqa: E402
 from yolact_ros.model.graphs.detect import Predictions, RescoreGraph  # noqa: E402
 from yolact_ros.model.graphs.detect_with_nms import batched_fast_nms  # noqa: E402
-from yolact_ros.runtime.masks import assemble_masks, enlarge_masks  # noqa: E402
+from yolact_ros.runtime.enlarge import enlarge_masks  # noqa: E402
+from yolact_ros.runtime.masks import assemble_masks  # noqa: E402
 from yolact_ros.runtime.postprocess import select_detections  # noqa: E402
 from yolact_ros.runtime.preprocess import Placement  # noqa: E402
 

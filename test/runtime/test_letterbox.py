@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from yolact_ros.config import LETTERBOX_FILL_BGR
-from yolact_ros.runtime.masks import SoftMasks, enlarge_masks
+from yolact_ros.runtime.enlarge import enlarge_masks
+from yolact_ros.runtime.masks import SoftMasks
 from yolact_ros.runtime.preprocess import prepare_image
 from yolact_ros.variants import YOLACT_RESNET50
 

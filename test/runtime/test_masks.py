@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from yolact_ros.runtime.masks import assemble_masks, box_cells, enlarge_masks
+from yolact_ros.runtime.enlarge import enlarge_masks
+from yolact_ros.runtime.masks import assemble_masks, box_cells
 from yolact_ros.runtime.preprocess import Placement
 
 

@@ -117,6 +117,25 @@ def test_iou_equal_to_the_threshold_is_allowed():
     assert fast_nms(boxes, 0.49).tolist() == [True, False]
 
 
+@pytest.mark.parametrize("sizes", [[], [0], [1], [3, 0, 1, 7], [5] * 30, [90, 80], [1, 60]])
+def test_boxes_of_many_classes_are_kept_as_in_each_class_alone(sizes):
+    rng = np.random.default_rng(len(sizes))
+    corners = rng.integers(0, 6, (sum(sizes), 2, 2))  # often equal, also without area
+    boxes = np.sort(corners, axis=1).reshape(-1, 4).astype(np.float32)
+    kept = fast_nms(boxes, 0.5, sizes)
+    expected = []
+    for members in np.split(boxes, np.cumsum(sizes, dtype=int)[:-1]):
+        for i, box in enumerate(members):
+            x1, y1 = np.maximum(members[:i, :2], box[:2]).T
+            x2, y2 = np.minimum(members[:i, 2:], box[2:]).T
+            inside = np.clip(x2 - x1, 0, None) * np.clip(y2 - y1, 0, None)
+            both = np.append(members[:i], [box], axis=0)
+            areas = (both[:, 2] - both[:, 0]) * (both[:, 3] - both[:, 1])
+            unions = areas[:-1] + areas[-1] - inside
+            expected.append(not ((unions == 0) | (inside > unions / 2)).any())
+    assert kept.tolist() == expected
+
+
 def test_second_of_two_boxes_without_area_is_suppressed():
     point = np.full((2, 4), 0.5, np.float32)
     assert np.isnan(self_iou(point)).all()

@@ -17,8 +17,9 @@ from yolact_ros.errors import DatasetError
 from yolact_ros.evaluate.machine import describe_machine, peak_memory_mb
 from yolact_ros.evaluate.synthetic import synthetic_predictions
 from yolact_ros.runtime.detections import KEYFRAME, PARTIAL, Detections
+from yolact_ros.runtime.enlarge import enlarge_masks
 from yolact_ros.runtime.images.files import find_files, read_frames
-from yolact_ros.runtime.masks import assemble_masks, enlarge_masks
+from yolact_ros.runtime.masks import assemble_masks
 from yolact_ros.runtime.postprocess import select_detections
 from yolact_ros.runtime.preprocess import Placement
 

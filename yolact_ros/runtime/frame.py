@@ -12,7 +12,7 @@ import numpy as np
 from yolact_ros.config import PostprocessConfig
 from yolact_ros.runtime.backends import Array, Run
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.runtime.masks import enlarge_masks
+from yolact_ros.runtime.enlarge import enlarge_masks
 from yolact_ros.runtime.network import Inference
 from yolact_ros.runtime.preprocess import Placement
 

@@ -8,12 +8,15 @@ better-scored ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from yolact_ros.config import PostprocessConfig
+
+# Up to this mean number of pairs per class, comparing all classes at once takes less time.
+FEW_PAIRS = 500
 
 # (n,) int64 priors, ascending, to their (n, 4) boxes and (n, K) coefficients.
 Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -66,24 +69,23 @@ def select_detections(
         groups = [np.arange(len(priors))]
     else:
         groups = _group_by_class(class_ids, class_scores.shape[1])
-    nms = greedy_nms if config.nms == "greedy" else fast_nms
-    none = np.zeros(0, np.int64)
     groups = [members[best_first(scores[members], config.top_k)] for members in groups]
-    entering, indices = np.unique(priors[np.concatenate([none, *groups])], return_inverse=True)
+    ranked = np.concatenate([np.zeros(0, np.int64), *groups])
+    entering, rows = np.unique(priors[ranked], return_inverse=True)
     if predict is None:
         boxes, coefficients = (predictions[n][entering] for n in ("boxes", "coefficients"))
     else:
         boxes, coefficients = predict(entering)
-    rows = np.zeros(len(priors), np.int64)  # row of `boxes` for each candidate
-    rows[np.concatenate([none, *groups])] = indices
-    kept = [ranked[nms(boxes[rows[ranked]], config.nms_iou_threshold)] for ranked in groups]
-    survivors = np.concatenate([none, *kept])
-    survivors = survivors[best_first(scores[survivors], config.max_detections)]
+    nms = greedy_nms if config.nms == "greedy" else fast_nms
+    kept = nms(boxes[rows], config.nms_iou_threshold, [len(members) for members in groups])
+    kept = np.flatnonzero(kept)
+    kept = kept[best_first(scores[ranked[kept]], config.max_detections)]
+    survivors, rows = ranked[kept], rows[kept]
     return Selection(
-        boxes=boxes[rows[survivors]],
+        boxes=boxes[rows],
         scores=scores[survivors],
         class_ids=class_ids[survivors],
-        coefficients=coefficients[rows[survivors]],
+        coefficients=coefficients[rows],
         mask_scores=scores[survivors],
     )
 
@@ -147,7 +149,9 @@ def best_first(scores: np.ndarray, count: int) -> np.ndarray:
     return indices[np.argsort(-scores[indices], kind="stable")[:count]]
 
 
-def fast_nms(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
+def fast_nms(
+    boxes: np.ndarray, iou_threshold: float, sizes: Sequence[int] | None = None
+) -> np.ndarray:
     """Apply Fast NMS (YOLACT section 3.3).
 
     A box is suppressed by any better one that it overlaps, even by one that is itself suppressed.
@@ -155,38 +159,73 @@ def fast_nms(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
     suppressed, as in the reference.
 
     Args:
-        boxes: (n, 4) float32 x1 y1 x2 y2, best first.
-        iou_threshold: largest IoU with a better box that a kept one may have.
+        boxes: (n, 4) float32 x1 y1 x2 y2, class after class, best first in each.
+        iou_threshold: largest IoU with a better box of its class that a kept one may have.
+        sizes: number of boxes of each class; None for one class.
 
     Returns:
         (n,) bool: which boxes are kept.
     """
-    fits = self_iou(boxes) <= iou_threshold
-    kept: np.ndarray = np.logical_and.reduce(np.tri(len(boxes), dtype=bool) | fits, axis=0)
+    sizes = [len(boxes)] if sizes is None else sizes
+    kept = np.ones(len(boxes), bool)
+    if sum(size * (size - 1) // 2 for size in sizes) <= FEW_PAIRS * len(sizes):
+        better, other = _pairs(sizes)
+        corners = np.ascontiguousarray(boxes.T)
+        overlaps = iou(corners.take(better, axis=1), corners.take(other, axis=1))
+        kept[other[~(overlaps <= iou_threshold)]] = False
+        return kept
+    for members, best in _classes(boxes, kept, sizes):
+        fits = self_iou(members) <= iou_threshold
+        best[:] = (fits | np.tri(len(members), dtype=bool)).all(axis=0)
     return kept
 
 
-def greedy_nms(boxes: np.ndarray, iou_threshold: float) -> np.ndarray:
+def greedy_nms(
+    boxes: np.ndarray, iou_threshold: float, sizes: Sequence[int] | None = None
+) -> np.ndarray:
     """Apply standard NMS: from the best box on, each kept box suppresses those it overlaps.
 
     The reference adds one pixel to each side of the boxes; this is the usual definition. Arguments
     and result are those of `fast_nms`.
     """
-    overlaps = self_iou(boxes) > iou_threshold  # False for 0/0
     kept = np.ones(len(boxes), bool)
-    for i in range(len(boxes)):
-        if kept[i]:
-            kept[i + 1 :] &= ~overlaps[i, i + 1 :]
+    for members, best in _classes(boxes, kept, [len(boxes)] if sizes is None else sizes):
+        overlaps = self_iou(members) > iou_threshold  # False for 0/0
+        for i in range(len(members)):
+            if best[i]:
+                best[i + 1 :] &= ~overlaps[i, i + 1 :]
     return kept
+
+
+def _classes(
+    boxes: np.ndarray, kept: np.ndarray, sizes: Sequence[int]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield views of the boxes of each class, and of their marks."""
+    ends = np.cumsum(sizes, dtype=np.int64)[:-1]
+    return zip(np.split(boxes, ends), np.split(kept, ends), strict=True)
+
+
+def _pairs(sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of every box, repeated, and of each worse box of its class."""
+    ends = np.repeat(np.cumsum(sizes, dtype=np.int64), sizes)
+    number = np.arange(len(ends))
+    worse = ends - number - 1
+    better = np.repeat(number, worse)
+    return better, np.arange(len(better)) + np.repeat(ends - np.cumsum(worse), worse)
 
 
 def self_iou(boxes: np.ndarray) -> np.ndarray:
     """Compute the IoU of all pairs of (n, 4) boxes: (n, n), NaN for 0/0."""
-    x1, y1, x2, y2 = boxes.T
-    widths = np.minimum(x2[:, None], x2) - np.maximum(x1[:, None], x1)
-    heights = np.minimum(y2[:, None], y2) - np.maximum(y1[:, None], y1)
-    intersection = np.maximum(widths, 0) * np.maximum(heights, 0)
-    areas = (x2 - x1) * (y2 - y1)
+    corners = np.ascontiguousarray(boxes.T)
+    return iou(corners[:, :, None], corners[:, None])
+
+
+def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Compute the IoU of boxes (4, ...) with others, broadcast; NaN for 0/0."""
+    low, high = np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])
+    widths, heights = np.maximum(high - low, 0)
+    intersection = widths * heights
+    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (first, second)]
     with np.errstate(invalid="ignore", divide="ignore"):
-        iou: np.ndarray = intersection / (areas[:, None] + areas - intersection)
-    return iou
+        result: np.ndarray = intersection / (areas[0] + areas[1] - intersection)
+    return result
