@@ -156,7 +156,7 @@ def test_unreadable_files_are_named_and_the_others_processed(predict, tmp_path, 
     text = capsys.readouterr().err
     assert "bad.png cannot be decoded" in text
     assert "gone.png cannot be read: it does not exist" in text
-    assert "2 of 3 files" in text
+    assert "2 could not be read; all others were segmented" in text
 
 
 @pytest.mark.parametrize("verb", ["predict", "view"])

@@ -164,14 +164,11 @@ def segment_files(
                 yield frame, segmenter.segment(frame.image)
 
 
-def report_faults(arguments: argparse.Namespace, faults: Sequence[str], *, total: int) -> int:
-    """Print which files could not be read, and why; return the exit status."""
+def report_faults(arguments: argparse.Namespace, faults: Sequence[str]) -> int:
+    """Print which files or images could not be read, and why; return the exit status."""
     for fault in faults:
         print(f"yolact {arguments.verb}: {fault}", file=sys.stderr)
     if faults:
-        print(
-            f"yolact {arguments.verb}: {len(faults)} of {total} files could not be read; all "
-            "others were segmented.",
-            file=sys.stderr,
-        )
+        message = f"{len(faults)} could not be read; all others were segmented."
+        print(f"yolact {arguments.verb}: {message}", file=sys.stderr)
     return 1 if faults else 0

@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     for written in (arguments.overlay, arguments.json, arguments.save_txt):
         if written:
             print(f"written: {written}")
-    return report_faults(arguments, faults, total=len(sources))
+    return report_faults(arguments, faults)
 
 
 def chosen_classes(text: str | None, classes: tuple[str, ...]) -> list[str]:

@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
             recording.close()
     if arguments.output:
         print(f"{arguments.output}: open it with `rerun {arguments.output}`")
-    return report_faults(arguments, faults, total=len(sources) + len(bags))
+    return report_faults(arguments, faults)
 
 
 def _is_bag(path: Path) -> bool:
