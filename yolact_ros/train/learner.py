@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from yolact_ros.train.feature_transform.losses import (
 from yolact_ros.train.freezing import freeze_parts, frozen_norms
 from yolact_ros.train.loader import Batch, Motion
 from yolact_ros.train.losses import LOSS_NAMES, at_least_one, yolact_losses
-from yolact_ros.train.optimizer import WeightAverage, learning_rate, make_optimizer
+from yolact_ros.train.optimizer import average_weights, learning_rate, make_optimizer
 from yolact_ros.train.target import Target
 
 # Non-finite float16 gradients are an error if they occur even at this loss scale.
@@ -64,7 +64,7 @@ class Learner:
             processes.device.type, enabled=self.precision == torch.float16
         )
         processes.broadcast_from_rank0(model)
-        self.average = WeightAverage(model, config.ema_decay) if config.ema_decay else None
+        self.average = average_weights(model, config.ema_decay) if config.ema_decay else None
         self._losses: nn.Module = BatchLosses(
             model, config, precision=self.precision, processes=processes
         )
@@ -134,12 +134,12 @@ class Learner:
         self._scaler.step(self.optimizer)
         self._scaler.update()
         if self.average:
-            self.average.update(self.model, step=step + 1)
+            self.average.update_parameters(self.model)
         return values
 
     def model_to_use(self) -> Yolact:
         """Return the network with the weights to use: the EMA if enabled."""
-        return self.average.model if self.average else self.model
+        return cast(Yolact, self.average.module) if self.average else self.model
 
     def state(self) -> dict[str, Any]:
         """Return the state for a checkpoint, besides the weights to use and the optimizer."""

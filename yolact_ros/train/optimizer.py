@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.config import OptimizerConfig, ScheduleConfig
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def make_optimizer(model: Yolact, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -44,26 +46,22 @@ def learning_rate(step: int, *, steps: int, largest: float, config: ScheduleConf
     return largest * 0.1 ** sum(step >= drop for drop in config.drops)
 
 
-class WeightAverage:
-    """Maintains an exponential moving average of a network's weights in a second network.
+def average_weights(model: Yolact, decay: float) -> AveragedModel:
+    """Create an exponential moving average of a network's weights and buffers.
 
-    The decay grows with the steps, (1 + step) / (10 + step), up to `decay`, so that the average
-    soon forgets the initial weights. This is not torch's `swa_utils.AveragedModel`, whose average
-    is not adapted this way, ignores the first step, rounds integer buffers, and counts updates in
-    a buffer that checkpoints would have to store.
+    The decay of the nth update is (1 + n) / (10 + n), but at most `decay`, so that the average
+    soon forgets the initial weights. To resume after n updates, set `n_averaged` to n + 1.
+
+    Returns:
+        The average, whose `module` is a copy of the network in evaluation mode; call
+        `update_parameters(model)` after each step.
     """
 
-    def __init__(self, model: Yolact, decay: float) -> None:
-        self.decay = decay
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+    def update(means: Tensors, weights: Tensors, count: Tensor | int) -> None:
+        n = int(count)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(means, weights, count)
 
-    @torch.no_grad()
-    def update(self, model: Yolact, *, step: int) -> None:
-        """Update the average with the weights after `step` steps."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        ours, theirs = self.model.state_dict(), model.state_dict()
-        for name, mean in ours.items():
-            if mean.is_floating_point():
-                mean.lerp_(theirs[name], 1 - decay)
-            else:
-                mean.copy_(theirs[name])
+    average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    average.eval().requires_grad_(False)
+    average.n_averaged += 1  # at 0, the first update would copy the weights
+    return average

@@ -351,7 +351,8 @@ class Trainer:
         current = check_tensors(current, source=str(path))
         load_weights(self.model, current, source=str(path))
         if self.learner.average:
-            load_weights(self.learner.average.model, checkpoint.weights, source=str(path))
+            load_weights(self.learner.average.module, checkpoint.weights, source=str(path))
+            self.learner.average.n_averaged.fill_(checkpoint.step + 1)
         self.step = checkpoint.step
         extra = checkpoint.extra
         try:
