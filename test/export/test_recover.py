@@ -15,6 +15,7 @@ pytest.importorskip("onnxruntime")
 
 from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.cli.models import find_checkpoint  # noqa: E402
+from yolact_ros.config import SHIPPED_MODELS, PostprocessConfig  # noqa: E402
 from yolact_ros.errors import BundleError, ConfigError  # noqa: E402
 from yolact_ros.export.recover import recover_checkpoint  # noqa: E402
 from yolact_ros.runtime.bundle import checksum  # noqa: E402
@@ -22,7 +23,8 @@ from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
 from yolact_ros.train.config import read_train_config  # noqa: E402
 from yolact_ros.train.trainer import Trainer  # noqa: E402
 
-PHOTOGRAPH = Path(__file__).resolve().parents[1] / "data" / "coffee.jpg"
+DATA = Path(__file__).resolve().parents[1] / "data"
+PHOTOGRAPHS = [DATA / f"{name}.jpg" for name in ("coffee", "astronaut", "chelsea")]
 
 
 @pytest.fixture
@@ -30,17 +32,26 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def test_a_shipped_model_in_torch_finds_what_its_bundle_finds(cache):
-    image = cv2.imread(str(PHOTOGRAPH))
-    path = find_checkpoint("tabletop")
-    with Segmenter.open("tabletop") as bundle, Segmenter.open(path) as checkpoint:
-        expected, found = bundle.segment(image), checkpoint.segment(image)
-    assert len(expected) > 0
-    assert np.array_equal(found.class_ids, expected.class_ids)
-    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
-    # The bundle stores its priors in half precision, too.
-    np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.25)
-    assert find_checkpoint("tabletop") == path  # made once
+@pytest.mark.parametrize("name", SHIPPED_MODELS)
+def test_a_shipped_model_in_torch_finds_what_its_bundle_finds(name, cache):
+    path = find_checkpoint(name)
+    every = PostprocessConfig(score_threshold=0.05)
+    total = 0
+    with (
+        Segmenter.open(name, postprocess=every) as bundle,
+        Segmenter.open(path, postprocess=every) as checkpoint,
+    ):
+        for photograph in PHOTOGRAPHS:
+            image = cv2.imread(str(photograph))
+            expected, found = bundle.segment(image), checkpoint.segment(image)
+            total += len(expected)
+            assert np.array_equal(found.class_ids, expected.class_ids)
+            np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+            # The bundle stores its priors in half precision, too; a mask may have another row.
+            np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.25)
+            np.testing.assert_allclose(found.mask_scores, expected.mask_scores, atol=1e-2)
+    assert total > 0
+    assert find_checkpoint(name) == path  # made once
 
 
 def test_training_starts_from_a_shipped_model_by_its_name(cache, pictures, tmp_path, capsys):
