@@ -8,7 +8,7 @@
 For owners of a Jetson or another NVIDIA GPU. Bundles that were made on a PC (`yolact export
 --target tensorrt`) require no torch here; a checkpoint does. Parts that require something missing
 (TensorRT, torch with CUDA, a GPU) are skipped with the reason; half precision and int8 then run on
-ONNX Runtime. Results are written after each part, and a part that fails does not end the others.
+ONNX Runtime. Results are written after each measurement; one that fails does not end the others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ import numpy as np
 
 from yolact_ros.config import BackendConfig, PostprocessConfig
 from yolact_ros.errors import YolactError
+from yolact_ros.evaluate.machine import describe_machine
+from yolact_ros.evaluate.speed import measure_speed
 from yolact_ros.runtime.backends import Backend
 from yolact_ros.runtime.backends.open import open_backend
 from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
@@ -99,14 +101,12 @@ def main() -> int:
         parts += [run.time_batches, run.time_masks]
     if not arguments.quick:
         parts.append(run.time_keyframes)
-    path = arguments.output / "gpu.json"
     for part in parts:
-        title = part.__doc__.splitlines()[0]  # type: ignore[union-attr]
+        title = str(part.__doc__)
         print(f"\n== {title}", flush=True)
         with run.attempt(title):
             part()
-        path.write_text(json.dumps(run.results, indent=1) + "\n")
-    print(f"\n-> {path}")
+    print(f"\n-> {run.path}")
     return 0
 
 
@@ -124,6 +124,7 @@ class GpuRun:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.results: dict[str, Any] = {}
+        self.path = arguments.output / "gpu.json"
         files = find_files([arguments.images])[:CALIBRATION_IMAGES]
         self.images = [f.image for f in read_frames(files) if f.image is not None]
         self.bundles: dict[str, Path] = {}
@@ -131,7 +132,9 @@ class GpuRun:
 
     def describe_machine(self) -> None:
         """Describe the machine."""
-        found: Row = {}
+        if self.arguments.checkpoint is not None:
+            import torch
+        found: Row = dict(describe_machine())
         try:
             found["gpu"] = dataclasses.asdict(find_gpu())
             found["tensorrt"] = import_tensorrt().label
@@ -139,9 +142,6 @@ class GpuRun:
         except YolactError as error:
             found["missing"] = str(error)
         if self.arguments.checkpoint is not None:
-            import torch
-
-            found["torch"] = torch.__version__
             found["torch_cuda"] = torch.cuda.is_available()
         commands = {"power_mode": "nvpmodel -q", "clocks": "jetson_clocks --show"}
         for name, command in commands.items():
@@ -267,7 +267,7 @@ class GpuRun:
         times = self.results.get("milliseconds", {})
         found = {masks: times.get(f"masks: {masks}") for masks in ("host", "graph")}
         if all(found.values()):
-            self.results["faster_masks"] = min(found, key=lambda masks: found[masks]["frame"])
+            self.results["faster_masks"] = min(found, key=lambda masks: found[masks]["total"])
             print(f"faster here: --masks {self.results['faster_masks']}")
 
     def time_keyframes(self) -> None:
@@ -315,14 +315,8 @@ class GpuRun:
     def note_times(self, name: str, segmenter: Segmenter) -> None:
         """Record the median times of frames and of their stages."""
         segmenter.warm_up()
-        stages: dict[str, list[float]] = {}
-        for image in islice(cycle(self.images), self.arguments.runs):
-            started = time.perf_counter()
-            detections = segmenter.segment(image)
-            stages.setdefault("frame", []).append((time.perf_counter() - started) * 1e3)
-            for stage, value in detections.timings.items():
-                stages.setdefault(stage, []).append(value)
-        row = {stage: statistics.median(values) for stage, values in stages.items()}
+        report = measure_speed(segmenter.segment, cycle(self.images), frames=self.arguments.runs)
+        row = {stage: times.p50 for stage, times in report.stages.items()}
         self.results.setdefault("milliseconds", {})[name] = row
         print(f"{name}: " + ", ".join(f"{stage} {value:.2f}" for stage, value in row.items()))
 
@@ -347,7 +341,7 @@ class GpuRun:
 
     @contextlib.contextmanager
     def attempt(self, what: str) -> Iterator[None]:
-        """Report any error and continue with the next part, to keep hours of other results."""
+        """Report any error, and write what there is, to keep hours of other results."""
         failures = self.results.setdefault("failures", {})
         try:
             yield
@@ -356,31 +350,33 @@ class GpuRun:
             print(f"{what}: not possible: {error}")
             if not isinstance(error, YolactError):
                 traceback.print_exception(error)
+        finally:
+            self.path.write_text(json.dumps(self.results, indent=1) + "\n")
 
 
 def agreement(found: Sequence[Detections], expected: Sequence[Detections]) -> Row:
     """Match detections of the same images, and measure how far they differ."""
+    from yolact_ros.evaluate.confusion import match_instances
+
     matched, missed, added = 0, 0, 0
-    pixels, overlaps = [0.0], [1.0]
+    pixels: list[float] = []
+    overlaps: list[float] = []
     for ours, theirs in zip(found, expected, strict=True):
-        free = set(range(len(ours)))
-        ious = pairwise_box_iou(ours.boxes, theirs.boxes)
-        for i in range(len(theirs)):
-            candidates = [j for j in free if ours.class_ids[j] == theirs.class_ids[i]]
-            best = max(candidates, key=ious[:, i].__getitem__, default=None)
-            if best is None or ious[best, i] < SAME_INSTANCE:
-                missed += 1
-                continue
-            free.remove(best)
-            matched += 1
-            pixels.append(float(np.abs(ours.boxes[best] - theirs.boxes[i]).max()))
-            a, b = ours[best].mask, theirs[i].mask
+        same = ours.class_ids[:, None] == theirs.class_ids
+        iou = np.where(same, pairwise_box_iou(ours.boxes, theirs.boxes), 0.0)
+        matches = match_instances(iou, ours.scores, threshold=SAME_INSTANCE)
+        rows = np.flatnonzero(matches >= 0)
+        matched += len(rows)
+        missed += len(theirs) - len(rows)
+        added += len(ours) - len(rows)
+        for i, j in zip(rows.tolist(), matches[rows].tolist(), strict=True):
+            pixels.append(float(np.abs(ours.boxes[i] - theirs.boxes[j]).max()))
+            a, b = ours[i].mask, theirs[j].mask
             overlaps.append(float((a & b).sum() / max((a | b).sum(), 1)))
-        added += len(free)
     return {
         "matched": matched, "missed": missed, "added": added,
-        "box_pixels": max(pixels), "mask_iou": min(overlaps),
-        "mean_mask_iou": float(np.mean(overlaps)),
+        "box_pixels": max(pixels, default=0.0), "mask_iou": min(overlaps, default=1.0),
+        "mean_mask_iou": float(np.mean(overlaps or [1.0])),
     }  # fmt: skip
 
 
