@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import configparser
+import os
 import re
+import shutil
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -100,3 +103,28 @@ def test_the_faulty_opencv_is_excluded_on_arm_alone():
         )
         assert opencv.specifier.contains("5.0.0.93") == allowed
         assert opencv.specifier.contains("4.11.0.86")
+
+
+def test_a_skipped_file_hides_no_other_where_launch_testing_is_installed(tmp_path):
+    """The stand-in ends as launch_testing of Humble and Jazzy does at a file that is skipped."""
+    stand_in = tmp_path / "installed"
+    information = stand_in / "launch_testing-1.0.7.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Name: launch_testing\nVersion: 1.0.7\n")
+    (information / "entry_points.txt").write_text("[pytest11]\nlaunch_testing = stand_in\n")
+    (stand_in / "stand_in.py").write_text(
+        "import pytest\n\ndef pytest_pycollect_makemodule(parent):\n"
+        "    pytest.importorskip('missing')\n"
+    )
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "test_working.py").write_text("def test_it():\n    pass\n")
+
+    def tests() -> str:
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(project)]
+        environment = os.environ | {"PYTHONPATH": str(stand_in)}
+        return subprocess.run(command, capture_output=True, text=True, env=environment).stdout
+
+    assert "passed" not in tests()
+    shutil.copy(REPOSITORY / "pyproject.toml", project)
+    assert "1 passed" in tests()
