@@ -6,6 +6,8 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +16,15 @@ import tqdm
 from yolact_ros.cli.engine import _with_bar
 from yolact_ros.cli.main import main
 from yolact_ros.errors import BackendError
+from yolact_ros.runtime.backends.tensorrt import build as build_module
+from yolact_ros.runtime.backends.tensorrt import gpu as gpu_module
+from yolact_ros.runtime.backends.tensorrt import library as library_module
+from yolact_ros.runtime.backends.tensorrt import open as open_module
+from yolact_ros.runtime.backends.tensorrt.build import BuildSettings
 from yolact_ros.runtime.backends.tensorrt.files import engine_identity, read_engine
 from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
+from yolact_ros.runtime.backends.tensorrt.library import TensorRt
+from yolact_ros.runtime.backends.tensorrt.open import Engine
 from yolact_ros.runtime.bundle import Bundle
 from yolact_ros.runtime.bundle_writer import write_bundle
 
@@ -150,6 +159,36 @@ def test_a_machine_without_a_gpu_gets_an_error(bundle, capsys, monkeypatch):
     )
     assert engine(bundle) == 1
     assert "No GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, index, expected",
+    [
+        ([], 0, BuildSettings(1000, Path("tensorrt-10.3.0-sm87x8.timing"))),
+        (
+            ["--device", "1", "--workspace", "64", "--timing-cache", "mine"],
+            1,
+            BuildSettings(64, Path("mine")),
+        ),
+    ],
+    ids=["default", "given"],
+)
+def test_options_reach_the_build(bundle, monkeypatch, options, index, expected):
+    built = []
+
+    def open_engine(bundle, graph, *, gpu, settings, **_):
+        built.append((gpu.index, settings))
+        return Engine(b"", bundle.folder / "detect.engine", True)
+
+    monkeypatch.setattr(open_module, "open_engine", open_engine)
+    monkeypatch.setattr(build_module, "default_workspace", lambda gpu: 1000)
+    monkeypatch.setattr(gpu_module, "find_gpu", lambda index: Gpu("Orin", "8.7", 8, True, index))
+    full = TensorRt("tensorrt", "10.3.0", None)
+    monkeypatch.setattr(library_module, "import_tensorrt", lambda name: full)
+    assert main(["engine", str(bundle.folder), *options]) == 0
+    if not options:  # beside the engines
+        expected = replace(expected, timing_cache=bundle.folder / expected.timing_cache)
+    assert built == [(index, expected)]
 
 
 def test_an_interrupt_stops_the_build(monkeypatch):

@@ -185,6 +185,29 @@ def test_a_new_shape_does_not_make_a_gpu_provider_search_or_build_again(tiny_bun
     assert [option[0] for option in options[:-1]] == ["CUDAExecutionProvider"]
 
 
+def test_half_precision_and_the_device_reach_the_provider(tiny_bundle, monkeypatch, tmp_path):
+    import onnxruntime
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    names = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    given = []
+
+    def start(content, sess_options, providers):
+        given.append(dict(providers[:2]))
+        raise RuntimeError("no GPU")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", start)
+    for precision in ("f16", "f32"):
+        config = BackendConfig(provider="tensorrt", precision=precision, device=1)
+        backend, _ = open_backend(tiny_bundle.folder, config)
+        with pytest.raises(BackendError, match="no GPU"):
+            backend.run("detect", {"image": np.zeros((1, 32, 40, 3), np.uint8)})
+    halves = [options[names[0]].get("trt_fp16_enable") for options in given]
+    assert halves == ["1", None]
+    assert {o["device_id"] for options in given for o in options.values()} == {"1"}
+
+
 def test_deformable_convolution_says_which_onnx_runtime_it_needs(tiny_bundle, monkeypatch):
     import onnxruntime
 

@@ -16,9 +16,13 @@ import pytest
 from yolact_ros.config import KeyframeConfig
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from yolact_ros.runtime.backends.tensorrt import backend as backend_module
 from yolact_ros.runtime.backends.tensorrt.backend import DeviceArray, TensorRtBackend
+from yolact_ros.runtime.backends.tensorrt.build import BuildSettings
 from yolact_ros.runtime.backends.tensorrt.cuda import Cuda
 from yolact_ros.runtime.backends.tensorrt.engine import EngineTensor
+from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
+from yolact_ros.runtime.backends.tensorrt.library import TensorRt
 from yolact_ros.runtime.segmenter import Segmenter
 
 CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -104,6 +108,7 @@ def test_every_run_returns_the_engines_results_for_its_image(
     if own_memory:
         fake.fake_own_memory()
     backend = backend_of(tiny_bundle)
+    live = fake.fake_live()
     reference = OnnxRuntimeBackend(tiny_bundle, threads=1)
     results = [backend.run("detect", {"image": picture}) for picture in pictures(5)]
     for picture, outputs in zip(pictures(5), results, strict=True):  # earlier ones are not reused
@@ -111,6 +116,7 @@ def test_every_run_returns_the_engines_results_for_its_image(
             np.testing.assert_array_equal(outputs[name], expected)
     engine = backend.test_engines["detect"]
     assert engine.runs == 6  # one to prepare
+    assert fake.fake_live() == live  # it was captured when it was loaded, and is only replayed
     # A GPU that shares the host's memory writes outputs into it, and so needs none of its own.
     tensors = [*engine.inputs.values(), *(engine.outputs.values() if own_memory else ())]
     assert backend.device_memory == engine.memory + sum(tensor.size for tensor in tensors)
@@ -342,3 +348,38 @@ def test_inputs_that_do_not_fit_are_refused(tiny_bundle, backend_of, inputs, mes
 def test_a_graph_that_the_bundle_lacks_is_named(tiny_bundle, backend_of):
     with pytest.raises(BackendError, match="the graph 'keyframe'; it has: detect"):
         backend_of(tiny_bundle).run("keyframe", {})
+
+
+def test_a_bundle_opens_on_the_named_gpu_with_a_timing_cache_beside_its_engines(
+    tiny_bundle, fake, monkeypatch, tmp_path
+):
+    steps, runs_before_saving = [], []
+
+    def open_engine(bundle, graph, *, gpu, policy, settings, **_):
+        steps.append((graph, gpu.index, policy, settings))
+        return types.SimpleNamespace(content=b"engine", path=tmp_path / f"{graph}.engine")
+
+    class LoadedEngine(OnnxEngine):
+        def __init__(self, library, content, *, graph, path):
+            assert (content, path) == (b"engine", tmp_path / f"{graph}.engine")
+            super().__init__(tiny_bundle, graph, fake)
+
+        def save_kernels(self):
+            runs_before_saving.append(self.runs)
+
+    library = TensorRt("tensorrt", "10.3.0", None)
+    for name, value in {
+        "check_target": lambda bundle: None,
+        "import_tensorrt": lambda name: library,
+        "open_engine": open_engine,
+        "TensorRtEngine": LoadedEngine,
+    }.items():
+        monkeypatch.setattr(backend_module, name, value)
+    backend = backend_module.open_tensorrt(tiny_bundle, device=1, build="never")
+    expected = BuildSettings.for_gpu(find_gpu(1), library, tiny_bundle.folder)
+    assert expected.timing_cache.parent == tiny_bundle.folder
+    ((graph, index, policy, used),) = steps
+    assert (graph, index, policy) == ("detect", 1, "never")
+    assert used.timing_cache == expected.timing_cache and used.workspace_mib
+    assert runs_before_saving == [1]  # kernels are stored after the first run, which compiles them
+    backend.close()

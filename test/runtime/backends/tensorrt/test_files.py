@@ -10,6 +10,7 @@ import pytest
 
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.tensorrt.files import (
+    OLDER_FORMATS,
     EngineIdentity,
     engine_identity,
     engine_path,
@@ -123,6 +124,16 @@ def test_a_sidecar_that_lacks_an_entry_is_refused(engine, entry):
         read_engine(engine, ORIN)
 
 
+@pytest.mark.parametrize("older", OLDER_FORMATS)
+def test_an_engine_of_an_older_format_is_refused(engine, older):
+    """Engines of format 1 may sample the nearest pixel."""
+    edit(engine, format=older)
+    with pytest.raises(
+        BackendError, match=f"has format '{older}'; expected 'yolact_ros engine 3'"
+    ):
+        read_engine(engine, ORIN)
+
+
 def test_an_engine_exchanged_with_another_of_the_same_length_is_refused(engine):
     edit(engine, sha256="0" * 64)
     with pytest.raises(BackendError, match="altered"):
@@ -149,7 +160,8 @@ def test_engines_of_rtx_serve_every_gpu_of_their_kind(tiny_bundle):
             for gpu in modes
         )
         assert (first == second) == same
-    assert first.graph_sha256 == tiny_bundle.graphs["detect"].sha256
+    digest = tiny_bundle.graphs["detect"].sha256
+    assert first == EngineIdentity(digest, "tensorrt", "1", "Orin", "8.7", "fp32", 1, 8, True)
 
 
 def test_a_machine_without_a_gpu_gets_an_error(monkeypatch):
