@@ -75,9 +75,11 @@ def test_the_benchmark_prints_figures(start):
     program = start("node_benchmark", "--only", "costs", "--seconds", "1")
     assert program.wait() == 0, program.output
     figures = [line for line in program.output.splitlines() if line.startswith(("CPU", "over"))]
-    assert len(figures) == 4
+    assert len(figures) == 5
     assert all(re.search(r"\d\.\d (%|ms)", line) for line in figures)
-    assert program.output.count("publishing, with ~/") >= 5
+    assert program.output.count("publishing, with ~/") >= 8
+    for topic in ("points", "cloud", "markers"):
+        assert re.search(rf"arrival of ~/{topic} +p50 \d", program.output)
 
 
 def test_too_short_a_time_is_refused(start):

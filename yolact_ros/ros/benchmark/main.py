@@ -22,7 +22,7 @@ from yolact_ros.msg import FrameStats
 from yolact_ros.ros.benchmark.camera import NAMESPACE, BenchmarkCamera
 from yolact_ros.ros.benchmark.model import write_benchmark_model
 from yolact_ros.ros.demo.child_process import ChildProcess, run_with_node
-from yolact_ros.ros.outputs.topics import image_topics
+from yolact_ros.ros.outputs.topics import image_topics, space_topics
 
 RATE = 30.0  # images per second
 WORK_MS = 80.0
@@ -90,7 +90,7 @@ class NodeBenchmark:
                 camera.idle(self._seconds, "no image")
             with self._cpu(f"{RATE:g} Hz, no subscriber", node):
                 self._play(camera, "no subscriber")
-            camera.listen()
+            instances = camera.listen()
             with self._cpu(f"{RATE:g} Hz, instances and stats", node):
                 stats = self._play(camera, "subscribers")
             overhead = percentiles(map(overhead_ms, stats))
@@ -99,6 +99,16 @@ class NodeBenchmark:
                 camera.take(topic.name.replace("~", "yolact"), topic.kind, topic.qos)
                 published = (one.publish_ms for one in self._play(camera, topic.name))
                 self._note(f"publishing, with {topic.name}", percentiles(published), "p50 < 5 ms")
+            for topic in space_topics():
+                ages = camera.take(topic.name.replace("~", "yolact"), topic.kind, topic.qos)
+                camera.wait_for_depth_demand()
+                instances.clear()
+                published = (one.publish_ms for one in self._play(camera, topic.name))
+                self._note(f"publishing, with {topic.name}", percentiles(published), "p50 < 5 ms")
+                self._note(f"  arrival of {topic.name}", percentiles(ages))
+                self._note("  arrival of ~/instances", percentiles(instances))
+            with self._cpu(f"{RATE:g} Hz, all topics", node):
+                self._play(camera, "all topics")
             camera.close()
 
     def _play(self, camera: BenchmarkCamera, name: str) -> list[FrameStats]:
