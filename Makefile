@@ -38,9 +38,11 @@ check:
 	@$(PYTHON) scripts/make_env.py --use test
 	@$(SETUP) && ruff check . && ruff format --check . && mypy yolact_ros
 
-# Set MODELS="tools out/mine" for other models, BENCHMARK_ARGS for flags of `yolact benchmark`.
+# Set MODELS="tools out/mine" for other models, BENCHMARK_ARGS for flags of `yolact benchmark`,
+# and RELEASE=0.1.0 to write the row of a version into docs/research/speed.md.
 MODELS ?= tabletop tools everyday
 BENCHMARK_ARGS ?= --frames 50
+RELEASE ?=
 
 benchmark:
 	@$(PYTHON) scripts/make_env.py --use test
@@ -50,7 +52,8 @@ benchmark:
 			--json out/benchmark/$$(basename $$model).json || exit 1; done
 	@$(SETUP) && yolact benchmark --postprocess yolact_resnet50 \
 		--json out/benchmark/postprocess.json
-	@$(SETUP) && python scripts/speed_table.py out/benchmark/*.json
+	@$(SETUP) && python scripts/speed_table.py out/benchmark/*.json \
+		$(if $(RELEASE),--write docs/research/speed.md --release $(RELEASE))
 
 docs:
 	@$(PYTHON) scripts/make_env.py --use test

@@ -3,6 +3,7 @@
 
 make benchmark
 python scripts/speed_table.py out/benchmark/*.json --write docs/research/speed.md
+python scripts/speed_table.py out/benchmark/*.json --write docs/research/speed.md --release 0.1.0
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 START, END = "<!-- tables: scripts/speed_table.py -->", "<!-- end of tables -->"
+RELEASES, END_OF_RELEASES = "<!-- releases: scripts/speed_table.py -->", "<!-- end of releases -->"
+MODELS = "tabletop", "tools", "everyday"
+SCENES = "20 instances", "100 instances"
 
 
 def main() -> None:
@@ -23,20 +27,52 @@ def main() -> None:
     parser.add_argument(
         "--write", type=Path, metavar="PAGE", help="replace the tables of this page"
     )
+    parser.add_argument(
+        "--release", metavar="VERSION", help="write only the row of this version, with --write"
+    )
     arguments = parser.parse_args()
+    if arguments.release and not arguments.write:
+        parser.error("--release requires --write")
     contents = [json.loads(path.read_text()) for path in arguments.files]
     parts = [
         comparison_table([content for content in contents if "rows" in content]),
         postprocess_table([content for content in contents if "scenes" in content]),
         "\n\n".join(sorted({machine_line(content["machine"]) for content in contents})),
     ]
-    text = "\n\n".join(part for part in parts if part)
+    text, start, end = "\n\n".join(part for part in parts if part), START, END
     if not arguments.write:
         print(text)
         return
     page = arguments.write.read_text()
-    before, rest = page.split(START)
-    arguments.write.write_text(f"{before}{START}\n\n{text}\n\n{END}{rest.split(END)[1]}")
+    if arguments.release:
+        start, end = RELEASES, END_OF_RELEASES
+        rows = page.split(start)[1].split(end)[0].split("\n")[4:]
+        text = releases_table([release_row(arguments.release, contents), *rows])
+    before, rest = page.split(start)
+    arguments.write.write_text(f"{before}{start}\n\n{text}\n\n{end}{rest.split(end)[1]}")
+
+
+def release_row(version: str, contents: list[dict[str, Any]]) -> str:
+    """Return the medians of a version: of each model by threads, and of post-processing."""
+    models: dict[str, list[str]] = {name: [] for name in MODELS}
+    scenes = dict.fromkeys(SCENES, "-")
+    for content in contents:
+        for row in content.get("rows", ()):
+            config = row["config"]
+            if (config["backend"], config["precision"]) == ("onnxruntime", "f32"):
+                models.get(Path(row["model"]).name, []).append(f"{row['times']['p50']:.1f}")
+        for scene in set(SCENES) & set(content.get("scenes", ())):
+            scenes[scene] = f"{content['scenes'][scene]['total']['p50']:.2f}"
+    cells = [", ".join(times) or "-" for times in models.values()]
+    return table([[version, *cells, *scenes.values(), contents[0]["machine"]["cpu"]]])
+
+
+def releases_table(rows: list[str]) -> str:
+    """Format the rows, of which an earlier one of the same version is dropped."""
+    titles = ["version", *MODELS, *SCENES, "CPU"]
+    first, *others = (row for row in rows if row)
+    others = [row for row in others if row.split("|")[1] != first.split("|")[1]]
+    return "\n".join([table([titles, ["---"] * len(titles)]), first, *others])
 
 
 def comparison_table(contents: list[dict[str, Any]]) -> str:

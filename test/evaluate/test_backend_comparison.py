@@ -186,6 +186,43 @@ def test_the_table_has_a_row_for_each_backend():
     assert functions["comparison_table"]([]) == ""
 
 
+def test_each_release_has_one_row_with_the_medians(tmp_path, monkeypatch):
+    def write_row(version, ms):
+        rows = [
+            row(ms, config=BackendConfig("onnxruntime", threads=1)),
+            row(ms / 2, config=BackendConfig("onnxruntime", threads=2)),
+            row(1, config=BackendConfig("openvino", threads=1)),
+        ]
+        rows = [{**dataclasses.asdict(one), "model": "models/tabletop"} for one in rows]
+        scenes = {f"{n} instances": {"total": {"p50": n / 10}} for n in (0, 20, 100)}
+        post = {"variant": "any", "scenes": scenes}
+        for name, content in (("tabletop", {"rows": rows}), ("post", post)):
+            content["machine"] = {"cpu": "Some CPU"}
+            (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        files = [str(tmp_path / name) for name in ("tabletop.json", "post.json")]
+        words = ["--write", str(page), "--release", version]
+        monkeypatch.setattr("sys.argv", ["speed_table.py", *files, *words])
+        runpy.run_path(str(REPOSITORY / "scripts" / "speed_table.py"), run_name="__main__")
+
+    page = tmp_path / "page.md"
+    marks = "<!-- releases: scripts/speed_table.py -->", "<!-- end of releases -->"
+    page.write_text(f"before\n{marks[0]}\n{marks[1]}\nafter\n")
+    for version, ms in (("0.1.0", 30), ("0.2.0", 20), ("0.2.0", 10)):
+        write_row(version, ms)
+    assert page.read_text().splitlines() == [
+        "before",
+        marks[0],
+        "",
+        "| version | tabletop | tools | everyday | 20 instances | 100 instances | CPU |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| 0.2.0 | 10.0, 5.0 | - | - | 2.00 | 10.00 | Some CPU |",
+        "| 0.1.0 | 30.0, 15.0 | - | - | 2.00 | 10.00 | Some CPU |",
+        "",
+        marks[1],
+        "after",
+    ]
+
+
 def test_flags_that_require_each_other_are_reported(tmp_path, capsys):
     assert main(["benchmark", "--store"]) == 1
     assert "require --compare" in capsys.readouterr().err
