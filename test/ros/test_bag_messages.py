@@ -83,6 +83,8 @@ def test_an_empty_image_message_is_refused():
 @pytest.mark.parametrize("name", DEFINITIONS)
 def test_types_have_the_hashes_that_ros_gives_them(name):
     file = Path(get_package_share_directory("yolact_ros"), f"{name.partition('/')[2]}.json")
+    if not file.exists():
+        pytest.skip("the messages were built without hashes, as on Humble")
     entries = json.loads(file.read_text())["type_hashes"]
     hashes = {entry["type_name"]: entry["hash_string"] for entry in entries}
     assert typestore().hash_rihs01(name) == hashes[name]

@@ -134,8 +134,9 @@ def test_an_incompatible_subscriber_is_named_with_what_to_change(make_node):
     new_publisher(latching, Image, topic, RESULT_QOS)
     assert latching.get_parameter(parameter).value == "transient_local"
     assert RESULT_QOS.durability != DurabilityPolicy.TRANSIENT_LOCAL
-    infos = latching.get_publishers_info_by_topic(topic)
-    assert DurabilityPolicy.TRANSIENT_LOCAL in [info.qos_profile.durability for info in infos]
+    find = latching.get_publishers_info_by_topic
+    latched = DurabilityPolicy.TRANSIENT_LOCAL
+    assert spin([latching], lambda: latched in [i.qos_profile.durability for i in find(topic)])
 
 
 def test_lost_images_are_counted_in_the_message():
@@ -191,8 +192,9 @@ def test_overrides_for_one_camera_do_not_affect_the_others(make_node):
     cameras = [CameraInput(node, n, inbox=Inbox(), settings=settings) for n in settings.cameras]
     for camera in cameras:
         camera.subscribe()
-    (first,) = node.get_subscriptions_info_by_topic(front)
-    (second,) = node.get_subscriptions_info_by_topic(rear)
+    find = node.get_subscriptions_info_by_topic
+    assert spin([node], lambda: find(front) and find(rear))  # Cyclone DDS takes a moment
+    (first,), (second,) = find(front), find(rear)
     assert node.get_parameter(f"qos_overrides.{front}.subscription.depth").value == 7
     assert node.get_parameter(f"qos_overrides.{rear}.subscription.depth").value == 1
     for info in (first, second):

@@ -10,8 +10,10 @@ pytest.importorskip("rclpy")
 pytest.importorskip("onnx")
 
 from builtin_interfaces.msg import Time
+from rclpy.subscription import Subscription
 from soak_test.images import random_compressed, random_image
 from soak_test.ledger import Ledger
+from soak_test.world import receiver
 from std_msgs.msg import Header
 
 from yolact_ros.errors import MessageError
@@ -98,6 +100,15 @@ def test_good_images_can_be_read_and_damaged_ones_cannot(make):
         message, _ = make(draw, Header(), good=False)
         with pytest.raises(MessageError):
             bgr_from_message(message)
+
+
+def test_results_are_checked_where_rclpy_passes_no_message_info(ledger, monkeypatch):
+    monkeypatch.delattr(Subscription, "CallbackType", raising=False)  # as on Humble
+    check = receiver(ledger)
+    check(result(1))
+    assert (ledger.answered, ledger.faults) == (1, [])
+    check(result(2))
+    assert ledger.faults == ["front: image 2 is damaged and was answered."]
 
 
 def test_a_soak_finds_no_fault(start):

@@ -18,6 +18,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
@@ -102,7 +103,7 @@ class World(Node):
         self._cameras = {name: self._new_camera(name) for name in CAMERAS}
         for name, ledger in self.ledgers.items():
             self.create_subscription(
-                InstanceArray, f"yolact/{name}/instances", self._receiver(ledger), RESULT_QOS
+                InstanceArray, f"yolact/{name}/instances", receiver(ledger), RESULT_QOS
             )
             self.create_subscription(
                 FrameStats,
@@ -277,12 +278,6 @@ class World(Node):
             return self.create_publisher(CompressedImage, f"{name}/image/compressed", IMAGE_QOS)
         return self.create_publisher(Image, f"{name}/image", IMAGE_QOS)
 
-    def _receiver(self, ledger: Ledger) -> Callable[[InstanceArray, Any], None]:
-        def receive(result: InstanceArray, info: Any) -> None:
-            ledger.receive(result, info["source_timestamp"])
-
-        return receive
-
     def _set(self, name: str, value: Any, *, accepted: bool) -> None:
         request = SetParameters.Request(
             parameters=[Parameter(name, value=value).to_parameter_msg()]
@@ -338,6 +333,18 @@ class World(Node):
 
     def _count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
+
+
+def receiver(ledger: Ledger) -> Callable[..., None]:
+    """Return a callback for results of one camera, with the arguments that this rclpy passes."""
+
+    def receive(result: InstanceArray, info: Any) -> None:
+        ledger.receive(result, info["source_timestamp"])
+
+    if hasattr(Subscription, "CallbackType"):
+        return receive
+    # Humble's rclpy does not say when a message was published: too late is not detected.
+    return lambda result: ledger.receive(result, 0)
 
 
 def resources(process: int) -> tuple[float, int, int]:
