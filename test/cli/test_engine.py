@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import threading
 import time
@@ -24,6 +25,7 @@ from yolact_ros.runtime.backends.tensorrt.build import BuildSettings
 from yolact_ros.runtime.backends.tensorrt.files import engine_identity, read_engine
 from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt
+from yolact_ros.runtime.backends.tensorrt.memory import LOG
 from yolact_ros.runtime.backends.tensorrt.open import Engine
 from yolact_ros.runtime.bundle import Bundle
 from yolact_ros.runtime.bundle_writer import write_bundle
@@ -161,6 +163,15 @@ def test_a_machine_without_a_gpu_gets_an_error(bundle, capsys, monkeypatch):
     assert "No GPU" in capsys.readouterr().err
 
 
+@pytest.fixture(autouse=True)
+def package_log():
+    """Restore the level that the command sets."""
+    log = logging.getLogger("yolact_ros")
+    level = log.level
+    yield
+    log.setLevel(level)
+
+
 @pytest.mark.parametrize(
     "options, index, expected",
     [
@@ -173,11 +184,14 @@ def test_a_machine_without_a_gpu_gets_an_error(bundle, capsys, monkeypatch):
     ],
     ids=["default", "given"],
 )
-def test_options_reach_the_build(bundle, monkeypatch, options, index, expected):
+def test_options_reach_the_build_and_its_memory_is_logged(
+    bundle, monkeypatch, caplog, options, index, expected
+):
     built = []
 
     def open_engine(bundle, graph, *, gpu, settings, **_):
         built.append((gpu.index, settings))
+        LOG.info("Building the engine of 'detect' took up to 30 MiB")
         return Engine(b"", bundle.folder / "detect.engine", True)
 
     monkeypatch.setattr(open_module, "open_engine", open_engine)
@@ -189,6 +203,7 @@ def test_options_reach_the_build(bundle, monkeypatch, options, index, expected):
     if not options:  # beside the engines
         expected = replace(expected, timing_cache=bundle.folder / expected.timing_cache)
     assert built == [(index, expected)]
+    assert "took up to 30 MiB" in caplog.text
 
 
 def test_an_interrupt_stops_the_build(monkeypatch):

@@ -6,6 +6,7 @@ Experimental: compiled in tests, not yet run on a GPU.
 from __future__ import annotations
 
 import argparse
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -66,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.runtime.backends.tensorrt.open import check_target, open_engine
     from yolact_ros.runtime.bundle import Bundle
 
+    logging.getLogger("yolact_ros").setLevel(logging.INFO)  # e.g. the memory that a build took
     bundle = Bundle.open(arguments.bundle)
     check_target(bundle)
     library = import_tensorrt(arguments.library)
@@ -121,6 +123,7 @@ def _targets(arguments: argparse.Namespace, library: TensorRt) -> list[Gpu]:
 def _with_bar(open_one: Callable[..., Engine], title: str) -> Engine:
     """Build in another thread, so that the bar advances and Ctrl-C stops the build."""
     from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
 
     fraction = 0.0
     done: Future[Engine] = Future()
@@ -141,7 +144,10 @@ def _with_bar(open_one: Callable[..., Engine], title: str) -> Engine:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
-    with tqdm(total=1000, desc=title, bar_format=form, leave=False) as bar:
+    with (
+        logging_redirect_tqdm(),
+        tqdm(total=1000, desc=title, bar_format=form, leave=False) as bar,
+    ):
         try:
             while thread.is_alive():
                 thread.join(0.2)

@@ -200,6 +200,17 @@ def test_steps_of_two_images_interleave_without_mixing(tiny_learned_bundle, back
         assert 0 < got.timings["inference"] < 60_000  # between two events of the driver
 
 
+def test_features_for_another_graph_stay_in_the_gpus_own_memory(tiny_learned_bundle, backend_of):
+    """Where memory is shared, only what the host alone reads is written into host arrays."""
+    backend = backend_of(tiny_learned_bundle)
+    engines = backend.test_engines.values()
+    used = {name for engine in engines for name in engine.inputs}
+    features = [t for e in engines for name, t in e.outputs.items() if name in used]
+    assert len(features) >= 2
+    inputs = [tensor for engine in engines for tensor in engine.inputs.values()]
+    assert backend.device_memory == 64 + sum(tensor.size for tensor in (*inputs, *features))
+
+
 def test_an_unfetched_run_survives_the_next_one(tiny_bundle, backend_of):
     backend = backend_of(tiny_bundle)
     reference = OnnxRuntimeBackend(tiny_bundle, threads=1)
