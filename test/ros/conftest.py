@@ -22,11 +22,16 @@ from squares import (
 )
 
 # Everything here talks over real DDS; this keeps it on this machine and away from other sessions.
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+if os.environ.get("ROS_DISTRO") == "humble":
+    os.environ["ROS_LOCALHOST_ONLY"] = "1"
+else:
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 DOMAIN_ID = int(os.environ["ROS_DOMAIN_ID"])
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(REPOSITORY / "config" / "fastdds_shm.xml")
+for variable in ("FASTRTPS", "FASTDDS"):  # of Fast DDS 2 and 3
+    profile = str(REPOSITORY / "config" / "fastdds_shm.xml")
+    os.environ[f"{variable}_DEFAULT_PROFILES_FILE"] = profile
 
 
 def heed_signals() -> None:

@@ -31,7 +31,7 @@ from yolact_ros.ros.inputs.qos import (
     lost_messages_message,
     new_publisher,
 )
-from yolact_ros.ros.inputs.transport import loss_advice
+from yolact_ros.ros.inputs.transport import loss_advice, only_this_machine
 from yolact_ros.ros.outputs.topics import RESULT_QOS
 from yolact_ros.ros.parameters.settings import InputSettings
 
@@ -169,6 +169,12 @@ def test_the_advice_on_lost_images_depends_on_the_settings(tmp_path):
     for rmw in ("rmw_cyclonedds_cpp", "rmw_zenoh_cpp"):
         advice = loss_advice(rmw, {"FASTDDS_DEFAULT_PROFILES_FILE": str(shipped)})
         assert rmw in advice and "fastdds" not in advice.lower()
+
+
+def test_the_variable_that_keeps_traffic_on_this_machine_is_the_distributions():
+    assert only_this_machine({"ROS_DISTRO": "humble"}) == ("ROS_LOCALHOST_ONLY", "1")
+    for environment in ({"ROS_DISTRO": "jazzy"}, {"ROS_DISTRO": "kilted"}, {}):
+        assert only_this_machine(environment) == ("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
 def test_the_profiles_differ_in_the_size_of_shared_memory_alone():

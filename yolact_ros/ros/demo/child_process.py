@@ -12,7 +12,7 @@ from typing import IO
 
 from ament_index_python.packages import get_package_prefix
 
-from yolact_ros.ros.inputs.transport import image_profile
+from yolact_ros.ros.inputs.transport import image_profile, only_this_machine
 from yolact_ros.ros.program import run_ros
 
 END_S = 5.0  # grace period for a process that was asked to end
@@ -22,8 +22,8 @@ def run_with_node(name: str, work: Callable[[], int]) -> int:
     """Do the work of a program that starts nodes on this machine; see `run_ros`."""
     # With its default settings, Fast DDS loses most images of a best-effort camera.
     os.environ.setdefault(*image_profile())
-    # All traffic stays on this machine.
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    # Traffic stays on this machine, except with Fast DDS on Humble (see only_this_machine).
+    os.environ.setdefault(*only_this_machine())
     return run_ros(name, work, arguments=[], interrupted=130)
 
 

@@ -26,6 +26,17 @@ def image_profile() -> tuple[str, str]:
     return profiles_variable(), str(share / "config" / "fastdds_shm.xml")
 
 
+def only_this_machine(environment: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """Return the environment variable, and its value, that keep traffic on this machine.
+
+    Fast DDS on Humble adds this to the transports of a profile: those of `image_profile` still
+    use the network.
+    """
+    if environment.get("ROS_DISTRO") == "humble":
+        return "ROS_LOCALHOST_ONLY", "1"
+    return "ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"
+
+
 def loss_advice(rmw: str, environment: Mapping[str, str] = os.environ) -> str:
     """Return advice against lost images, given the current settings.
 
