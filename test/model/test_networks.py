@@ -17,6 +17,7 @@ from yolact_ros.errors import ConfigError, WeightsError  # noqa: E402
 from yolact_ros.model.backbones import BACKBONES, make_backbone  # noqa: E402
 from yolact_ros.model.backbones.efficientnet import DepthwiseConv2d  # noqa: E402
 from yolact_ros.model.backbones.resnet import is_deformable  # noqa: E402
+from yolact_ros.model.graphs.detect import normalise  # noqa: E402
 from yolact_ros.model.weights.checkpoint import initialise_weights, load_imagenet_backbone  # noqa: E402
 from yolact_ros.model.weights.official import OFFICIAL_VARIANTS, entry_shapes  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402
@@ -192,3 +193,10 @@ def test_depthwise_convolutions_stay_in_float32_where_a_cpu_computes_in_bfloat16
     expected.sum().backward()
     assert torch.allclose(depthwise.weight.grad, exact.weight.grad, rtol=1e-5)
     assert torch.equal(depthwise(x.float()), expected)
+
+
+def test_normalisation_by_hand():
+    config = replace(SMALL, pixel_mean=(1.0, 2.0, 3.0), pixel_std=(1.0, 2.0, 9.0))
+    blue_green_red = torch.tensor([[[[11, 20, 30], [1, 2, 3]]]], dtype=torch.uint8)
+    planes = normalise(blue_green_red, config)
+    assert planes.tolist() == [[[[3.0, 0.0]], [[9.0, 0.0]], [[10.0, 0.0]]]]

@@ -41,9 +41,13 @@ def normalise(images: Tensor, config: ModelConfig) -> Tensor:
     Returns:
         (B, 3, H, W) float32 RGB.
     """
-    mean = torch.tensor(config.pixel_mean, device=images.device)
-    std = torch.tensor(config.pixel_std, device=images.device)
-    return ((images.float() - mean) / std).flip(-1).permute(0, 3, 1, 2)
+    # Planes first: on pixels with their channels side by side, ONNX Runtime takes longer.
+    planes = images.float().permute(0, 3, 1, 2).flip(1)
+    mean, std = (
+        torch.tensor(values[::-1], device=images.device).reshape(3, 1, 1)
+        for values in (config.pixel_mean, config.pixel_std)
+    )
+    return (planes - mean) / std
 
 
 class DetectTensors(NamedTuple):
