@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
 from yolact_ros.errors import BackendError
 from yolact_ros.export.graphs import Graph
@@ -55,7 +57,7 @@ def relative_errors(
     errors = dict.fromkeys(graph.outputs, 0.0)
     for seed in range(images):
         inputs = graph.draw(seed)
-        with torch.no_grad():
+        with torch.no_grad(), _StableTopK():
             expected = graph.module(*inputs)
         if isinstance(expected, torch.Tensor):
             expected = (expected,)
@@ -73,6 +75,26 @@ def relative_errors(
             for name, pair in zip(sorted(ROWS & ours.keys()), pairs, strict=True):
                 errors[name] = max(errors[name], relative_error(*pair))
     return errors
+
+
+class _StableTopK(TorchFunctionMode):
+    """Makes `topk` prefer the lower index among equal values, as the operator TopK of ONNX does.
+
+    Scores of a network with random weights all lie within 1e-4, so some are equal, and NMS then
+    keeps another box.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is not torch.Tensor.topk:
+            return func(*args, **(kwargs or {}))
+        return _stable_topk(*args, **(kwargs or {}))
+
+
+def _stable_topk(values: torch.Tensor, k: int, dim: int = -1) -> Any:
+    best, indices = values.sort(dim=dim, descending=True, stable=True)
+    return torch.return_types.topk((best.narrow(dim, 0, k), indices.narrow(dim, 0, k)))
 
 
 def _split_detections(

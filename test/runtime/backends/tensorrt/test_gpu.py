@@ -55,7 +55,8 @@ def test_work_of_another_thread_goes_to_the_gpu_that_was_named(fake):
     assert seen == [1]
 
 
-def test_an_engine_is_built_on_the_gpu_that_it_is_for(fake, tiny_bundle, monkeypatch):
+def test_an_engine_is_built_on_the_gpu_that_it_is_for(fake, tiny_bundle, monkeypatch, caplog):
+    caplog.set_level("INFO", logger=memory_module.__name__)
     description = replace(tiny_bundle.description, target="tensorrt")
     bundle = replace(tiny_bundle, description=description)
     built_on = []
@@ -76,6 +77,7 @@ def test_an_engine_is_built_on_the_gpu_that_it_is_for(fake, tiny_bundle, monkeyp
     thread.start()
     thread.join()
     assert built_on == [1]
+    assert "Building the engine of 'detect' took up to 0 MiB" in caplog.text
 
 
 def test_the_peak_memory_of_a_build_is_logged(fake, caplog, monkeypatch):
