@@ -23,9 +23,35 @@ from yolact_ros.config import FlowConfig, ModelConfig
 from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.bundle_writer import write_bundle
 
+# The only reasons to skip a test with --complete: packages of ROS 2 that no registry has.
+ONLY_IN_ROS = ("launch_ros", "launch system", "ROS 2's command line", "vision_msgs")
+
 # Before any test loads torch: threads of OpenMP that spin at barriers make small networks many
 # times slower as soon as another process needs a core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--complete",
+        action="store_true",
+        help="fail if a test is skipped for another reason than a package that only ROS 2 has",
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    """Fail a complete run in which a package is missing or broken."""
+    if not session.config.getoption("complete"):
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    reasons = {str(report.longrepr) for report in reporter.stats.get("skipped", ())}
+    missing = [text for text in reasons if not any(name in text for name in ONLY_IN_ROS)]
+    for text in sorted(missing):
+        reporter.write_line(f"\n--complete: skipped {text}", red=True)
+    if missing:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
 
 TINY = ModelConfig(name="tiny", classes=("cup", "spoon"), input_size=(32, 40), num_prototypes=1)
 TINY_RESCORED = ModelConfig(
