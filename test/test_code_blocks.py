@@ -1,9 +1,11 @@
-"""The shell commands of the pages run, in the order in which a reader types them.
+"""The commands of README and the documentation run as they stand.
 
-Each page is one shell session in a folder of its own, with the files that its text presumes: a
-small data set, a checkpoint, a bundle, pictures, a video, a bag. `yolact` is the real program, and
-only its long runs are shortened (`SHORTER`). Lines that call a program of `ELSEWHERE` are left
-out, and so is a block below a comment `<!-- not run: REASON -->` with a reason of `REASONS`.
+All bash blocks of a page run in one shell, in a folder with the files that the page presumes. An
+HTML comment directly before a block excludes it, or those of its commands that begin with the
+given words, for one of `REASONS`:
+
+    <!-- not run: requires a GPU -->
+    <!-- not run: `ros2` requires the command line of ROS 2 -->
 """
 
 from __future__ import annotations
@@ -11,191 +13,244 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+
+torch = pytest.importorskip("torch")
+import recorded
 from bags import growing_rectangle, write_bag
+from preloaded_yolact import shrink_backbone
 
-from yolact_ros.cli.main import main
-
-pytest.importorskip("torch")
-pytest.importorskip("pybullet")
+from yolact_ros.model.weights.checkpoint import initialise_weights, save_checkpoint
+from yolact_ros.model.yolact import Yolact
+from yolact_ros.variants import TABLETOP_MODEL
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "models" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"(?:<!-- not run: (.*?) -->\n)?^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
 REASONS = {
     "installs packages",
-    "needs a cluster",
-    "needs a display",
-    "needs a GPU",
-    "needs the internet",
-    "needs the data that was measured",
-    "part of a command",
-    "runs until it is stopped",
+    "requires a cluster",
+    "requires a GPU",
+    "requires the command line of ROS 2",
+    "requires the internet",
+    "runs until it is interrupted",
     "takes hours",
+    "takes minutes",
 }
-# Programs that install, build, or need a running ROS 2.
-ELSEWHERE = {"make", "pip", "ros2", "tensorboard"}
-# The shortest run of a verb: later options override earlier ones.
-SHORTER = {
-    "benchmark": "--frames 1",
-    "quantize": "--count 2 --float-layers",
-    "simulate": "--frames 6",
-    "train": "--set steps=2 --set batch_size=2 --set workers=0 --set precision=float32 "
-    "--set schedule.warm_up_steps=1 --set validation_images=1",
-}
-# The verbs that refuse a folder of an earlier page or of an alternative get an empty one.
-OUTPUT = re.compile(r"yolact (?:(?:train|import-dataset) .*-o|bag recorded) (\S+)")
-CLASSES = ("bolt", "nut")
+MARKER = r"<!-- not run: (?:`([^`]+)` )?(.+?) -->\n"
+BLOCK = re.compile(rf"((?:^{MARKER})*)^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Each is a class of a model that the pages use.
+CLASSES = ("mug", "duck", "cup", "spoon", "person", "hammer")
+SMALL = {"input_size": (96, 96), "channels": 8, "num_prototypes": 4, "mask_rescoring": False}
 
 
-def shell_lines(page: Path) -> list[str]:
-    """Return the lines of a page that are to be run, with continuation lines joined."""
-    lines = []
-    for reason, block in BLOCK.findall(page.read_text()):
-        if reason:
-            continue
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if words and words[0] not in ELSEWHERE and "ros2 " not in line:
-                lines.append(line)
-    return lines
+def commands(block: str) -> list[str]:
+    """Split a block into its commands, each of which may take several lines."""
+    lines = block.replace("\\\n", "\\\0").splitlines()
+    return [line.replace("\0", "\n") for line in lines if line.strip() and line[0] != "#"]
+
+
+def split_page(page: Path) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the commands of a page that run, and those that do not with the reason."""
+    run, left_out = [], []
+    for found in BLOCK.finditer(page.read_text()):
+        markers = re.findall(MARKER, found[1])
+        for command in commands(found[4]):
+            reasons = [why for start, why in markers if command.startswith(start)]
+            left_out += [(command, why) for why in reasons[:1]]
+            run += [command] if not reasons else []
+        for start, _ in markers:
+            assert any(c.startswith(start) for c in commands(found[4])), (page.name, start)
+    return run, left_out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_is_left_out_has_a_known_reason(page):
+    text = page.read_text()
+    assert {why for _, why in split_page(page)[1]} <= REASONS
+    used = sum(len(re.findall(MARKER, found[1])) for found in BLOCK.finditer(text))
+    assert used == text.count("not run:"), "a marker is not directly before a block"
+    assert not re.findall(r"^```(?:sh|shell|console)?\n(?:yolact|ros2|python|pip)", text, re.M)
+
+
+def test_most_commands_run_and_no_reason_is_left_over():
+    pages = [split_page(page) for page in PAGES]
+    assert sum(len(run) for run, _ in pages) > 60
+    assert {why for _, left_out in pages for _, why in left_out} == REASONS
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, monkeypatch_module) -> Path:
-    """Create the files that the pages presume."""
-    folder = tmp_path_factory.mktemp("world")
-    monkeypatch_module.chdir(folder)
-    for name in ("config", "models/tabletop", "models/tools", "models/everyday", "models/demo"):
-        Path(name).parent.mkdir(exist_ok=True)
-        Path(name).symlink_to(ROOT / name)
-    random = np.random.default_rng(3)
-    for number in range(6):
-        image = random.integers(0, 90, (96, 128, 3), np.uint8)
-        shapes = []
-        for label, x in zip(CLASSES, (10 + number, 70), strict=True):
-            cv2.rectangle(image, (x, 30), (x + 40, 70), (240, 200, 60 * len(label)), -1)
-            corners = [[x, 30], [x + 40, 30], [x + 40, 70], [x, 70]]
-            shapes.append({"label": label, "shape_type": "polygon", "points": corners})
-        for place in ("photographs", "pictures", "calibration"):
-            Path(place).mkdir(exist_ok=True)
-            assert cv2.imwrite(f"{place}/{number}.png", image)
-        labels = {"imagePath": f"{number}.png", "imageWidth": 128, "imageHeight": 96}
-        Path(f"photographs/{number}.json").write_text(json.dumps({**labels, "shapes": shapes}))
-    write_video(Path("video.mp4"))
-    shutil.copy("video.mp4", "clip.mp4")
-    write_bag(
-        Path("recorded"),
-        growing_rectangle(),
-        depths=tuple(range(6)),
-        depth_topics=("/camera/depth/image", "/camera/camera_info"),
-    )
-    run("import-dataset labelme photographs -o data/parts --validation 0.2")
-    write_exports()
-    run(f"train --data data/parts -o out/parts {SHORTER['train']}")
-    run("export out/parts/best.pth -o models/parts --half-weights")
-    for name in ("tools", "everyday"):
-        shutil.copytree("out/parts", f"out/{name}")
-    shutil.copy("out/parts/last.pth", "model.pth")
-    return folder
+def programs(tmp_path_factory):
+    """Start the server of `yolact`; return the folder with the programs, to be put on the path."""
+    folder = tmp_path_factory.mktemp("programs")
+    script = ROOT / "test" / "support" / "preloaded_yolact.py"
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, script, folder], stdout=subprocess.PIPE, text=True, env=environment
+    ) as server:
+        assert server.stdout.readline() == "ready\n"
+        (folder / "torchrun").write_text('#!/bin/sh\nshift 3\nexec yolact "$@"\n')  # one process
+        (folder / "torchrun").chmod(0o755)
+        (folder / "python").symlink_to(sys.executable)
+        yield folder
+        server.kill()
+
+
+PICTURES = """data/parts/train data/parts/val data/tools/train data/tools/val data/coco/images
+    data/everyday/images data/tabletop/train/images data/tabletop/val/images davis/images
+    data/tabletop/test/images clips/1/images pictures calibration recordings/pictures"""
+ANNOTATIONS = """data/parts/train data/parts/val data/tools/train data/tools/val davis/instances
+    data/tools/instances_val data/everyday/val data/tabletop/train/instances clips/1/instances
+    data/tabletop/val/instances data/tabletop/test/instances
+    data/coco/annotations/instances_train2017 data/coco/annotations/instances_val2017"""
+CHECKPOINTS = "out/parts/best out/tools/last out/everyday/last out/tabletop/last model"
+MODELS = {
+    "models/tabletop": "tabletop",
+    "models/tools": "tools",
+    "models/everyday": "everyday",
+    "tools_int8": "tools",
+    "cache/yolact_ros/models/yolact_plus_resnet50-0123456789ab": "tabletop",
+}
 
 
 @pytest.fixture(scope="module")
-def monkeypatch_module():
+def presumed(tmp_path_factory, programs) -> Path:
+    """Create the files that the pages presume, under the names that they use."""
+    folder = tmp_path_factory.mktemp("presumed")
+
+    def put(name, target):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(target)
+
+    originals = tmp_path_factory.mktemp("originals")
+    torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-def run(words: str) -> None:
-    assert main(shlex.split(words)) == 0, words
-
-
-def write_exports() -> None:
-    """Write the labels of data/parts as YOLO and COCO exports in one folder, and as Pascal VOC."""
-    coco = json.loads(Path("data/parts/train.json").read_text())
-    for folder in ("export/images", "export/labels", "export/train"):
-        Path(folder).mkdir(parents=True)
-    for folder in ("JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets"):
-        Path("VOC2012", folder).mkdir(parents=True)
-    lists = Path("VOC2012/ImageSets/Segmentation")
-    lists.mkdir()
-    stems = [Path(image["file_name"]).stem for image in coco["images"]]
-    (lists / "train.txt").write_text("\n".join(stems[:-1]))
-    (lists / "val.txt").write_text(stems[-1])
-    Path("export/data.yaml").write_text(f"names: {list(CLASSES)}\ntrain: images\nval: images\n")
-    Path("export/train.json").write_text(json.dumps(coco))
-    for image in coco["images"]:
-        picture, name = cv2.imread(f"data/parts/train/{image['file_name']}"), image["file_name"]
-        stem = Path(name).stem
-        cv2.imwrite(f"export/images/{name}", picture)
-        cv2.imwrite(f"VOC2012/JPEGImages/{stem}.jpg", picture)
-        rows = [row for row in coco["annotations"] if row["image_id"] == image["id"]]
-        objects = np.zeros(picture.shape[:2], np.uint8)
-        classes = objects.copy()
-        lines = []
-        for number, row in enumerate(rows, 1):
-            x, y, width, height = map(int, row["bbox"])
-            objects[y : y + height, x : x + width] = number
-            classes[y : y + height, x : x + width] = row["category_id"]
-            corners = np.reshape(row["segmentation"][0], (-1, 2)) / (128, 96)
-            lines.append(f"{row['category_id'] - 1} {' '.join(map(str, corners.reshape(-1)))}")
-        Path(f"export/labels/{stem}.txt").write_text("\n".join(lines))
-        cv2.imwrite(f"VOC2012/SegmentationClass/{stem}.png", classes)
-        cv2.imwrite(f"VOC2012/SegmentationObject/{stem}.png", objects)
-
-
-def write_video(path: Path) -> None:
-    reader = cv2.VideoCapture(str(ROOT / "models" / "demo" / "tabletop.mp4"))
-    images = [reader.read()[1] for _ in range(4)]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20, (640, 480))
-    for image in images:
-        writer.write(cv2.resize(image, (640, 480)))
-    writer.release()
-
-
-@pytest.fixture
-def programs(tmp_path) -> Path:
-    """Create a folder with a `yolact` that shortens long runs."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    cases = "".join(f'{verb}) set -- "$@" {words} ;;\n' for verb, words in SHORTER.items())
-    program = f'exec {sys.executable} -m yolact_ros.cli.main "$@"'
-    (folder / "yolact").write_text(f'#!/bin/bash\ncase "$1" in\n{cases}esac\n{program}\n')
-    (folder / "yolact").chmod(0o755)
+        shrink_backbone(patch.setattr)
+        network = Yolact(replace(TABLETOP_MODEL, classes=CLASSES, **SMALL))
+    initialise_weights(network)
+    save_checkpoint(originals / "tiny.pth", network.eval())
+    write_pictures(originals)
+    for name in CHECKPOINTS.split():
+        put(f"{name}.pth", originals / "tiny.pth")
+    for name in PICTURES.split():
+        put(name, originals / "pictures")
+    for name in ANNOTATIONS.split():
+        put(f"{name}.json", originals / "instances.json")
+    for name, model in MODELS.items():
+        put(name, ROOT / "models" / model)
+    for name in ("config", "scripts"):
+        put(name, ROOT / name)
+    images = [cv2.imread(str(path)) for path in sorted((originals / "pictures").iterdir())]
+    for name in ("models/demo/tabletop.mp4", "video.mp4", "clip.mp4"):
+        write_video(folder / name, images)
+    topics = "/camera/depth/image", "/camera/camera_info"
+    rectangles = growing_rectangle()
+    write_bag(folder / "recorded", rectangles, depths=(0, 1, 2, 3, 4, 5), depth_topics=topics)
+    write_bag(folder / "recordings" / "ride", rectangles)
+    write_exports(folder, originals)
+    words = [programs / "yolact", "export", "model.pth", "-o", "models/parts"]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    (folder / "docs" / "research").mkdir(parents=True)
+    shutil.copy(ROOT / "docs" / "research" / "speed.md", folder / "docs" / "research")
+    shapes = recorded.official_shapes()["yolact_base"]
+    zero = torch.zeros(())  # all entries share it, so the file is small
+    for name, shape in shapes.items():
+        if "conf_layer" in name or "semantic" in name:
+            shape[0] = shape[0] // 27 if "conf_layer" in name else 2
+    torch.save({n: zero.expand(s) for n, s in shapes.items()}, folder / "mine.pth")
     return folder
 
 
-@pytest.mark.parametrize(
-    "page", list(filter(shell_lines, PAGES)), ids=lambda page: str(page.relative_to(ROOT))
-)
-def test_the_shell_commands_of_a_page_run(page, world, programs, tmp_path):
-    lines = shell_lines(page)
-    folder = tmp_path / "reader"
-    shutil.copytree(world, folder, symlinks=True, copy_function=os.link)
-    script = ""
-    for line in lines:
-        script += "".join(f"rm -rf {word}\n" for word in OUTPUT.findall(line))
-        script += f"echo {shlex.quote('$ ' + line)}\n{line}\n"
-    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+def write_pictures(folder: Path) -> None:
+    """Write four pictures, each with a square of every class, and COCO annotations."""
+    (folder / "pictures").mkdir()
+    random = np.random.default_rng(0)
+    content = {"images": [], "annotations": [], "categories": []}
+    for class_id, name in enumerate(CLASSES, start=1):
+        content["categories"].append({"id": class_id, "name": name})
+    for number in range(4):
+        image = random.integers(0, 60, (96, 128, 3), np.uint8)
+        file = {"id": number, "file_name": f"{number}.png", "height": 96, "width": 128}
+        content["images"].append(file)
+        for class_id in range(1, len(CLASSES) + 1):
+            left, top = 40 * ((class_id - 1) % 3) + number, 45 * ((class_id - 1) // 3)
+            image[top : top + 30, left : left + 30] = 40 * class_id
+            corners = [left, top, left + 30, top, left + 30, top + 30, left, top + 30]
+            content["annotations"].append(
+                {"id": 10 * number + class_id, "image_id": number, "category_id": class_id,
+                 "segmentation": [corners], "iscrowd": 0}
+            )  # fmt: skip
+        assert cv2.imwrite(str(folder / "pictures" / f"{number}.png"), image)
+    (folder / "instances.json").write_text(json.dumps(content))
+
+
+def write_video(path: Path, images: list[np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = images[0].shape[1::-1]
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 20, size)
+    for image in images:
+        video.write(image)
+    video.release()
+
+
+def write_exports(folder: Path, originals: Path) -> None:
+    """Write the same pictures as labelling programs export them."""
+    content = json.loads((originals / "instances.json").read_text())
+    shutil.copytree(originals / "pictures", folder / "photographs")
+    shutil.copytree(originals / "pictures", folder / "yolo_export" / "images" / "train")
+    shutil.copytree(originals / "pictures", folder / "coco_export")
+    shutil.copytree(originals / "pictures", folder / "VOC2012" / "JPEGImages")
+    shutil.copy(originals / "instances.json", folder / "coco_export")
+    names = {"names": list(CLASSES), "train": "images/train"}
+    (folder / "yolo_export" / "data.yaml").write_text(json.dumps(names))
+    for each in ("SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"):
+        (folder / "VOC2012" / each).mkdir(parents=True)
+    (folder / "yolo_export" / "labels" / "train").mkdir(parents=True)
+    for image in content["images"]:
+        number, size = image["id"], (image["height"], image["width"])
+        shapes, rows, mask = [], [], np.zeros(size, np.uint8)
+        for row in (a for a in content["annotations"] if a["image_id"] == number):
+            class_id, points = row["category_id"], np.reshape(row["segmentation"], (-1, 2))
+            shapes.append({"label": CLASSES[class_id - 1], "points": points.tolist(),
+                           "shape_type": "polygon"})  # fmt: skip
+            fractions = (points / size[::-1]).reshape(-1)
+            rows.append(" ".join(map(str, [class_id - 1, *fractions])))
+            cv2.fillPoly(mask, [points], class_id)
+        label = {"imagePath": f"{number}.png", "imageHeight": 96, "imageWidth": 128}
+        text = json.dumps({**label, "shapes": shapes})
+        (folder / "photographs" / f"{number}.json").write_text(text)
+        (folder / "yolo_export/labels/train" / f"{number}.txt").write_text("\n".join(rows))
+        for each in ("SegmentationClass", "SegmentationObject"):
+            cv2.imwrite(str(folder / "VOC2012" / each / f"{number}.png"), mask)
+    lists = "".join(f"{image['id']}\n" for image in content["images"])
+    (folder / "VOC2012/ImageSets/Segmentation/train.txt").write_text(lists)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_run(page, presumed, programs, tmp_path):
+    run, _ = split_page(page)
+    if not run:
+        return
+    folder = tmp_path / "page"
+    shutil.copytree(presumed, folder, symlinks=True)
+    for path in re.findall(r" -o (\S+)", "\n".join(run)):  # the page writes it itself
+        for each in (folder / path, *folder.glob(f"{path}/*")):
+            if each.is_symlink() or each.is_file():
+                each.unlink()
+        shutil.rmtree(folder / path, ignore_errors=True)
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    environment |= {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
+    script = "trap 'echo \"FAILED: $BASH_COMMAND\"' ERR\n" + "\n".join(run)
     result = subprocess.run(
-        ["bash", "-e", "-c", script], cwd=folder, env=env, text=True, capture_output=True
-    )
-    assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
-
-
-def test_blocks_that_do_not_run_say_why_in_known_words():
-    text = "\n".join(page.read_text() for page in PAGES)
-    blocks = [reason for reason, _ in BLOCK.findall(text)]
-    reasons = [reason for reason in blocks if reason]
-    assert set(reasons) == REASONS
-    assert len(reasons) == text.count("<!-- not run")  # each stands directly before its block
-    assert sum(len(shell_lines(page)) for page in PAGES) >= 40
+        ["bash", "-e", "-c", script], cwd=folder, env=environment, timeout=300,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    if result.returncode:
+        pytest.fail(result.stdout[-3000:], pytrace=False)

@@ -4,8 +4,8 @@
 
 Four cameras send good and damaged images, and their clocks jump; cameras, subscribers and the
 node's process come and go; parameters, services and transitions are called in any order. The soak
-checks the account of every image, the order of results, that nothing old or damaged is answered,
-every service reply, exit statuses, memory, threads and open files.
+checks that every image is accounted for, that results are in order, that old and damaged images
+have no result, and every service reply, exit status, memory, threads and open files.
 """
 
 from __future__ import annotations

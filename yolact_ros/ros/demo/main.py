@@ -180,11 +180,13 @@ def main() -> int:
     """Run the demonstration; return the exit status."""
     share = Path(get_package_share_directory("yolact_ros"))
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
-    parser.add_argument(
-        "--clip", type=Path, default=share / "models/demo/tabletop.mp4", help="video to play"
-    )
-    parser.add_argument("--model", default="", help="bundle or checkpoint (default: shipped)")
-    parser.add_argument("--output", type=Path, default=Path("out"), help="output folder")
+    clip = share / "models/demo/tabletop.mp4"
+    text = "video to play (default: the clip of the package)"
+    parser.add_argument("--clip", type=Path, default=clip, help=text)
+    text = "shipped model, bundle folder or checkpoint (default: tabletop)"
+    parser.add_argument("--model", default="", help=text)
+    text = "folder to write (default: out)"
+    parser.add_argument("--output", type=Path, default=Path("out"), help=text)
     arguments = parser.parse_args()
     return run_with_node(
         "demo", lambda: run(arguments.clip, arguments.model, output=arguments.output)

@@ -32,13 +32,13 @@ IMAGE_QOS = QoSProfile(depth=1)  # reliable, as camera drivers publish; matches 
 class CameraSettings(Checked):
     """Holds the parameters of the camera."""
 
-    video: str = setting("", "video file to play; must be given")
-    rate: float = setting(0.0, "images per second; 0: the video's own", range=(0.0, 1000.0))
+    video: str = setting("", "Video file to play (required)")
+    rate: float = setting(0.0, "Images per second (0 = that of the video)", range=(0.0, 1000.0))
     loop: bool = setting(
         False, "Play back and forth forever; a video too long for memory restarts instead"
     )
     wait: bool = setting(True, "Start when the first subscriber appears")
-    frame_id: str = setting("camera_optical_frame", "frame of the images' header")
+    frame_id: str = setting("camera_optical_frame", "frame_id in the header of the images")
 
 
 class VideoCamera(Node):
