@@ -54,8 +54,6 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         **numbers(0, 100, (0,)),
         help="images after each inference to which detections are propagated (default: 0)",
     )
-    text = "change of the image that forces a keyframe (default: 1 = never)"
-    add("--change-threshold", type=float, default=1.0, metavar="X", help=text)
 
 
 def evaluate_clips(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
@@ -72,7 +70,6 @@ def evaluate_clips(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[
         intervals=arguments.intervals or (INTERVALS if description.warps else (1,)),
         warps=tuple(dict.fromkeys(arguments.warp or ())),
         propagated_frames=arguments.propagated_frames,
-        change_threshold=arguments.change_threshold,
         limit=arguments.limit,
     )
     print(format_rows(rows))
@@ -80,10 +77,7 @@ def evaluate_clips(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[
     print(f"{rows[0].frames} frames of {len(clips)} clips; {format_machine(machine)}")
     return {
         "model": {"name": description.model.name, "identity": description.identity},
-        "settings": {
-            **dataclasses.asdict(segmenter.postprocess),
-            "change_threshold": arguments.change_threshold,
-        },
+        "settings": dataclasses.asdict(segmenter.postprocess),
         "clips": [{"name": clip.name, "frames": len(clip)} for clip in clips],
         "rows": [dataclasses.asdict(row) for row in rows],
         "machine": machine,

@@ -71,7 +71,6 @@ def evaluate_video(
     intervals: Sequence[int] = (1,),
     warps: Sequence[str] = (),
     propagated_frames: Sequence[int] = (0,),
-    change_threshold: float = 1.0,
     limit: int | None = None,
 ) -> list[VideoRow]:
     """Run every configuration on every frame before continuing with the next frame.
@@ -86,7 +85,6 @@ def evaluate_video(
             interval 1, every image is inferred or propagated.
         warps: warps of the model; all of them by default.
         propagated_frames: see `KeyframeConfig`.
-        change_threshold: see `KeyframeConfig`; with 1, only the interval decides.
         limit: number of frames to use from the start of each clip.
 
     Returns:
@@ -112,7 +110,7 @@ def evaluate_video(
                 keyframe_interval=interval,
                 warp=warp,
                 propagated_frames=count,
-                change_threshold=change_threshold,
+                change_threshold=1.0,  # only the interval decides
                 max_feature_age=FOREVER,
             ),
             full.tables.alike(),
