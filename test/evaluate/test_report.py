@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib")
 
 from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.evaluate.confusion import count_confusions, match_instances  # noqa: E402
-from yolact_ros.evaluate.gallery import describe_mistake  # noqa: E402
+from yolact_ros.evaluate.gallery import describe_mistake, draw_case, draw_gallery  # noqa: E402
 from yolact_ros.evaluate.mistakes import (  # noqa: E402
     INVENTED,
     MISSED,
@@ -55,6 +55,29 @@ def test_captions_have_the_file_and_the_class_score():
     assert lines == ("wrench detected as calipers 0.34", "IMG_0034.jpg, IoU 1.00")
     long = describe_mistake(mistake, file_name=f"{'x' * 60}_7.jpg", names=("wrench", "calipers"))
     assert long[1].startswith("..x") and "_7.jpg, IoU" in long[1] and len(long[1]) < 50
+
+
+def test_a_case_shows_the_truth_in_green_on_the_left_and_the_detection_in_red_on_the_right():
+    image = np.zeros((40, 100, 3), np.uint8)
+    (mistake,) = find_mistakes(matched([row(0, 40)], [row(1, 40, score=0.34)]))
+    drawn = draw_case(image, mistake)
+    assert drawn.shape == (200, 406, 3)
+    # The window is 64 pixels wide and centred on the object, so that is in the middle of a panel.
+    assert drawn[100, 100].argmax() == 1 and drawn[100, 306].argmax() == 2
+    assert (drawn[:, 200:206] == 255).all(), "the gap"
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_a_gallery_has_one_picture_and_one_caption_per_case(count):
+    image = np.zeros((40, 100, 3), np.uint8)
+    (mistake,) = find_mistakes(matched([row(0, 0)], [row(1, 0, score=0.34)]))
+    cases = [(image, mistake, f"a_${number}$.jpg") for number in range(count)]
+    figure = draw_gallery(cases, ("wrench", "Schlüssel"), title="mistakes")
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in shown] == [
+        f"wrench detected as Schlüssel 0.34\na_${number}$.jpg, IoU 1.00" for number in range(count)
+    ]
+    figure.canvas.draw()
 
 
 def test_confusions_count_misses_and_inventions_at_the_border():

@@ -2,34 +2,62 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from pycocotools import mask as rle_masks
 
+from yolact_ros.evaluate.charts import new_figure
 from yolact_ros.evaluate.mistakes import INVENTED, MISSED, WRONG_CLASS, Mistake
-from yolact_ros.evaluate.tiles import GAP, in_rows, stack_rows
-from yolact_ros.runtime.output.draw import FONT
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NAME = 36  # characters of a file name that fit into a caption
-PANEL, CAPTION, TITLE = 200, 40, 46  # pixels
+PANEL, GAP = 200, 6  # pixels
+CASE_INCHES = 4.0, 2.5  # width and height, with the caption
 COLUMNS = 3
 CONTEXT = 0.6  # margin around the boxes, as a fraction of their longer side
 SMALLEST_WINDOW = 64  # pixels of the image
 
-PAPER, BEYOND = 255, 235  # grey levels around the panels, and outside the image
-INK, GREY = (30, 30, 30), (120, 120, 120)
+PAPER, BEYOND = 255, 235  # grey levels between the panels, and outside the image
+INK = (30, 30, 30)
 TRUE_COLOUR, FALSE_COLOUR, OTHER_COLOUR = (80, 200, 60), (60, 60, 235), (230, 230, 230)  # BGR
 OPACITY = 0.4
 
 Window = tuple[int, int, int, int]
 
 
-def draw_case(
-    image_bgr: np.ndarray, mistake: Mistake, *, file_name: str, names: Sequence[str]
-) -> np.ndarray:
+def draw_gallery(
+    cases: Sequence[tuple[np.ndarray, Mistake, str]], names: Sequence[str], *, title: str
+) -> Figure:
+    """Draw cases, at least one, in rows below a title, with a caption above each.
+
+    Args:
+        cases: whole image, (H, W, 3) uint8 BGR, mistake to show, and file name of the image.
+        names: class names by class id.
+        title: title of the picture.
+
+    Raises:
+        BackendError: matplotlib is not installed.
+    """
+    rows = math.ceil(len(cases) / COLUMNS)
+    figure = new_figure(COLUMNS * CASE_INCHES[0], rows * CASE_INCHES[1] + 0.6)
+    figure.suptitle(f"{title}\nleft: ground truth, right: detected", fontsize=10)
+    grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, (image, mistake, file_name) in zip(grid, cases, strict=False):
+        axes.imshow(draw_case(image, mistake)[..., ::-1])
+        caption = "\n".join(describe_mistake(mistake, file_name=file_name, names=names))
+        axes.set_title(caption, fontsize=7, parse_math=False)  # names may contain $
+    return figure
+
+
+def draw_case(image_bgr: np.ndarray, mistake: Mistake) -> np.ndarray:
     """Draw one mistake, with the ground truth on the left and the detections on the right.
 
     The true instance is filled in green and the detection in red; outlines show the other
@@ -38,11 +66,9 @@ def draw_case(
     Args:
         image_bgr: (H, W, 3) uint8, whole image.
         mistake: mistake to show.
-        file_name: file of the image, for the caption.
-        names: class names by class id.
 
     Returns:
-        (240, 406, 3) uint8 BGR.
+        (200, 406, 3) uint8 BGR.
     """
     sides = (
         (mistake.image.truth, mistake.truth, TRUE_COLOUR),
@@ -50,29 +76,7 @@ def draw_case(
     )
     window = choose_window([rows[i]["bbox"] for rows, i, _ in sides if i is not None])
     left, right = (_draw_side(image_bgr, window, *side) for side in sides)
-    canvas = np.full((PANEL + CAPTION, 2 * PANEL + GAP, 3), PAPER, np.uint8)
-    canvas[:PANEL, :PANEL], canvas[:PANEL, -PANEL:] = left, right
-    first, second = describe_mistake(mistake, file_name=file_name, names=names)
-    _write(canvas, first, (2, PANEL + 16), 0.45, INK)
-    _write(canvas, second, (2, PANEL + 33), 0.38, GREY)
-    return canvas
-
-
-def draw_gallery(cases: Sequence[np.ndarray], *, title: str) -> np.ndarray:
-    """Arrange cases, at least one, in rows below a title.
-
-    Args:
-        cases: results of `draw_case`.
-        title: title of the picture.
-
-    Returns:
-        (H, W, 3) uint8 BGR.
-    """
-    sheet = stack_rows(in_rows(cases, COLUMNS), paper=PAPER)
-    head = np.full((TITLE, *sheet.shape[1:]), PAPER, np.uint8)
-    _write(head, title, (GAP, 24), 0.6, INK)
-    _write(head, "left: ground truth, right: detected", (GAP, 41), 0.4, GREY)
-    return np.concatenate([head, sheet])
+    return np.hstack([left, np.full((PANEL, GAP, 3), PAPER, np.uint8), right])
 
 
 def describe_mistake(mistake: Mistake, *, file_name: str, names: Sequence[str]) -> tuple[str, str]:
@@ -163,14 +167,3 @@ def _draw_outline(
     if colour == OTHER_COLOUR:  # visible on bright backgrounds too
         cv2.drawContours(panel, contours, -1, INK, line + 2, cv2.LINE_AA)
     cv2.drawContours(panel, contours, -1, colour, line, cv2.LINE_AA)
-
-
-def _write(
-    canvas: np.ndarray,
-    text: str,
-    origin: tuple[int, int],
-    scale: float,
-    colour: tuple[int, int, int],
-) -> None:
-    plain = text.encode("ascii", "replace").decode()  # OpenCV's font has no other characters
-    cv2.putText(canvas, plain, origin, FONT, scale, colour, 1, cv2.LINE_AA)

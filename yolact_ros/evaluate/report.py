@@ -14,7 +14,7 @@ from yolact_ros.evaluate.charts import save_figure
 from yolact_ros.evaluate.coco_map import Evaluation
 from yolact_ros.evaluate.coco_tables import SUMMARY
 from yolact_ros.evaluate.confusion import count_confusions, draw_confusion, write_confusion
-from yolact_ros.evaluate.gallery import draw_case, draw_gallery
+from yolact_ros.evaluate.gallery import draw_gallery
 from yolact_ros.evaluate.mistakes import (
     INVENTED,
     KINDS,
@@ -30,7 +30,6 @@ from yolact_ros.evaluate.mistakes import (
 )
 from yolact_ros.evaluate.precision_recall import draw_precision_recall
 from yolact_ros.files import write_file, write_json
-from yolact_ros.runtime.images.files import write_picture
 
 # Names of COCOeval's numbers in papers.
 TITLES = (
@@ -175,11 +174,10 @@ def _write_galleries(folder: Path, mistakes: Sequence[Mistake], dataset: CocoDat
         cases = []
         for mistake in shown:
             place = index[mistake.image.image_id]
-            image, name = dataset.read_image(place), dataset.image_path(place).name
-            cases.append(draw_case(image, mistake, file_name=name, names=dataset.classes))
+            cases.append((dataset.read_image(place), mistake, dataset.image_path(place).name))
         total = sum(mistake.kind == kind for mistake in mistakes)
         title = f"{MEANING[kind]}: {len(shown)} of {total}"
-        write_picture(path, draw_gallery(cases, title=title))
+        save_figure(draw_gallery(cases, dataset.classes, title=title), path)
         drawn.append(kind)
     return drawn
 

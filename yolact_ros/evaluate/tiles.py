@@ -51,12 +51,11 @@ def in_rows(tiles: Sequence[np.ndarray], columns: int) -> list[Sequence[np.ndarr
     return [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
 
 
-def stack_rows(rows: Sequence[Sequence[np.ndarray]], *, paper: int = PAPER) -> np.ndarray:
+def stack_rows(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     """Arrange rows of equal tiles on one sheet.
 
     Args:
         rows: (H, W, 3) uint8 BGR tiles; rows may differ in length, and there may be none.
-        paper: grey level between the tiles.
 
     Returns:
         (height, width, 3) uint8 BGR.
@@ -64,7 +63,7 @@ def stack_rows(rows: Sequence[Sequence[np.ndarray]], *, paper: int = PAPER) -> n
     height, width = rows[0][0].shape[:2] if rows else (0, 0)
     columns = max(map(len, rows), default=0)
     size = GAP + len(rows) * (height + GAP), GAP + columns * (width + GAP)
-    sheet = np.full((*size, 3), paper, np.uint8)
+    sheet = np.full((*size, 3), PAPER, np.uint8)
     for i, row in enumerate(rows):
         for j, tile in enumerate(row):
             y, x = GAP + i * (height + GAP), GAP + j * (width + GAP)
