@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rosbags.rosbag2 import Reader
 
-from yolact_ros.bag.files import find_connections, find_images, open_bag, read_messages
+from yolact_ros.bag.files import find_connections, find_images, read_messages
 from yolact_ros.bag.messages import read_message
 from yolact_ros.errors import MessageError
 from yolact_ros.runtime.depth.messages import intrinsics_of, metres_of
@@ -63,10 +60,3 @@ class BagDepth:
                 f"{self._rays.shape[1]}x{self._rays.shape[0]}."
             )
         return view_of(metres, self._rays)
-
-
-@contextmanager
-def open_depth(bag: Path, depth: str, info: str, *, rectified: bool) -> Iterator[BagDepth]:
-    """Open a bag for its depth images; see `BagDepth`."""
-    with open_bag(bag) as reader:
-        yield BagDepth(reader, depth, info, rectified=rectified)

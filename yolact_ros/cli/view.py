@@ -119,7 +119,7 @@ def _log_bag(
     """Log the results of a bag's images and its other topics; return what could not be read."""
     from tqdm import tqdm
 
-    from yolact_ros.bag.depth import open_depth
+    from yolact_ros.bag.depth import BagDepth
     from yolact_ros.bag.files import find_images, open_bag, read_messages
     from yolact_ros.bag.messages import read_image
     from yolact_ros.runtime.stamps import nanoseconds, seconds_of
@@ -131,7 +131,9 @@ def _log_bag(
         depth = None
         if arguments.depth:
             topics = arguments.depth, arguments.camera_info
-            depth = stack.enter_context(open_depth(bag, *topics, rectified=arguments.rectified))
+            # With its own reader, because it runs ahead of the images.
+            depth_reader = stack.enter_context(open_bag(bag))
+            depth = BagDepth(depth_reader, *topics, rectified=arguments.rectified)
         images = find_images(reader, arguments.topic)
         recording.arrange(
             images[0].topic,
