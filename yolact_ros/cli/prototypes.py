@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from yolact_ros.cli.inference import add_model_argument
+from yolact_ros.cli.inference import (
+    add_model_argument,
+    add_segmenter_arguments,
+    open_segmenter,
+)
 from yolact_ros.cli.values import number
 
 
@@ -13,36 +17,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact prototypes`."""
     add = parser.add_argument
     add("image", type=Path, help="image file")
-    add_model_argument(parser)
-    add(
-        "--backend",
-        default="auto",
-        help="library that runs the network: auto, onnxruntime or torch",
-    )
     add("-o", "--output", type=Path, required=True, metavar="PNG", help="picture to write")
     add("--instances", **number(1, 100, 4), help="number of masks to explain")
-    add("--score-threshold", **number(0.0, 1.0, 0.3), help="minimum class score of a detection")
+    add_model_argument(parser)
+    add_segmenter_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw the prototypes and write the picture."""
-    from yolact_ros.config import BackendConfig, PostprocessConfig
     from yolact_ros.errors import ConfigError
     from yolact_ros.evaluate.prototypes import draw_assembly_sheet, take_apart
     from yolact_ros.runtime.images.decoding import read_bgr
     from yolact_ros.runtime.images.files import write_picture
-    from yolact_ros.runtime.segmenter import Segmenter
 
     if arguments.output.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ConfigError(
             f"{arguments.output} is not a picture file name; expected one that ends in .png."
         )
     image = read_bgr(arguments.image)
-    with Segmenter.open(
-        arguments.model,
-        backend=BackendConfig(backend=arguments.backend),
-        postprocess=PostprocessConfig(score_threshold=arguments.score_threshold),
-    ) as segmenter:
+    with open_segmenter(arguments) as segmenter:
         assembly = take_apart(segmenter, image)
         names = segmenter.description.model.classes
     sheet = draw_assembly_sheet(image, assembly, class_names=names, instances=arguments.instances)
