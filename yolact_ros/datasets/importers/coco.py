@@ -13,11 +13,10 @@ from pathlib import Path
 from yolact_ros.datasets.annotations import AnnotationFile, read_annotation_file
 from yolact_ros.datasets.files import PictureFinder, walk
 from yolact_ros.datasets.findings import ERROR, NOTE, Findings
-from yolact_ros.datasets.importers.foreign import ForeignImage, ForeignInstance
+from yolact_ros.datasets.importers.foreign import SPLITS, ForeignImage, ForeignInstance
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 CROWD = "crowd (iscrowd 1), neither object nor background"
 
 

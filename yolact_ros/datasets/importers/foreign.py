@@ -18,6 +18,8 @@ from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
 from yolact_ros.runtime.images.headers import ImageHeader, read_header
 
+# Name of a split in exports -> its name here.
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 SAME_ASPECT = 0.01  # maximum relative difference of two scales if an image was only resized
 
 

@@ -25,12 +25,11 @@ from yolact_ros.datasets.files import (
     walk,
 )
 from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
-from yolact_ros.datasets.importers.foreign import ForeignImage, ForeignInstance
+from yolact_ros.datasets.importers.foreign import SPLITS, ForeignImage, ForeignInstance
 from yolact_ros.datasets.values import clean_name, whole_number
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 BOXES = ("ignore", "rectangle", "keep", "drop")
 DESCRIPTIONS = ("data.yaml", "dataset.yaml")
 CLASSES_FILE = "classes.txt"
