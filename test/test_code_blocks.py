@@ -249,7 +249,7 @@ def test_commands_run(page, presumed, programs, tmp_path):
     environment |= {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
     script = "trap 'echo \"FAILED: $BASH_COMMAND\"' ERR\n" + "\n".join(run)
     result = subprocess.run(
-        ["bash", "-e", "-c", script], cwd=folder, env=environment, timeout=300,
+        ["bash", "-e", "-c", script], cwd=folder, env=environment, timeout=900,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     if result.returncode:
