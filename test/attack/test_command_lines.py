@@ -92,7 +92,7 @@ VERBS = {
     ),
     "benchmark": ("P", ["--images P", "--json P", "--frames 1", "--threads N"]),
     "bag": ("P P", ["--topic P", "--result-topic P"]),
-    "check-dataset": ("P", ["--images P", "--json P", "-o P", "--against P"]),
+    "check-dataset": ("P", ["--images P", "--json P", "-o P", "--against P P"]),
     "import-dataset": ("labelme P", ["-o P", "--validation N", "--copy"]),
     "convert": ("P", ["-o P"]),
     "export": ("P", ["-o P"]),
@@ -106,7 +106,7 @@ VERBS = {
     # No cluster is at that address, and no model of that name: neither starts to work.
     "batch": ("P -o P --model bundle --address x", ["--workers N", "--gpus N", "--format P"]),
     "serve": ("P none", ["--port N"]),
-    "fetch": ("P --mirror http://127.0.0.1:1", ["-o P", "--yes"]),
+    "fetch": ("P", ["-o P"]),
 }
 
 

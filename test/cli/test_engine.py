@@ -177,9 +177,9 @@ def package_log():
     [
         ([], 0, BuildSettings(1000, Path("tensorrt-10.3.0-sm87x8.timing"))),
         (
-            ["--device", "1", "--workspace", "64", "--timing-cache", "mine"],
+            ["--device", "1", "--workspace", "64"],
             1,
-            BuildSettings(64, Path("mine")),
+            BuildSettings(64, Path("tensorrt-10.3.0-sm87x8.timing")),
         ),
     ],
     ids=["default", "given"],
@@ -200,8 +200,8 @@ def test_options_reach_the_build_and_its_memory_is_logged(
     full = TensorRt("tensorrt", "10.3.0", None)
     monkeypatch.setattr(library_module, "import_tensorrt", lambda name: full)
     assert main(["engine", str(bundle.folder), *options]) == 0
-    if not options:  # beside the engines
-        expected = replace(expected, timing_cache=bundle.folder / expected.timing_cache)
+    # Beside the engines.
+    expected = replace(expected, timing_cache=bundle.folder / expected.timing_cache)
     assert built == [(index, expected)]
     assert "took up to 30 MiB" in caplog.text
 

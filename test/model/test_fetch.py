@@ -135,8 +135,18 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "yolact_ros"
 
 
+@pytest.fixture
+def publish_at(monkeypatch):
+    """Return a function that replaces the address of a network's file."""
+
+    def publish(url, name):
+        monkeypatch.setitem(PUBLISHED, name, replace(PUBLISHED[name], url=url))
+
+    return publish
+
+
 def test_one_command_leads_from_the_authors_file_to_detections(
-    parity, cache, tmp_path, monkeypatch, capsys
+    parity, cache, publish_at, tmp_path, monkeypatch, capsys
 ):
     torch = pytest.importorskip("torch")
     name = "yolact_edge_mobilenetv2"
@@ -151,11 +161,11 @@ def test_one_command_leads_from_the_authors_file_to_detections(
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        mirror = f"http://127.0.0.1:{http.server_address[1]}"
-        assert main(["fetch", name, "--mirror", mirror]) == 1
+        publish_at(f"http://127.0.0.1:{http.server_address[1]}/{file.name}", name)
+        assert main(["fetch", name]) == 1
         assert "36.3 MB, MIT licence" in (error := capsys.readouterr().err)
         assert "--yes" in error and not cache.exists()
-        assert main(["fetch", name, "--mirror", mirror, "--yes"]) == 0
+        assert main(["fetch", name, "--yes"]) == 0
         http.shutdown()
         thread.join()
     assert f"--model {name}" in capsys.readouterr().out
@@ -170,9 +180,10 @@ def test_one_command_leads_from_the_authors_file_to_detections(
         assert segmenter.backend_name == "OnnxRuntime"
 
 
-def test_a_download_that_is_not_a_checkpoint_is_not_kept(server, cache, capsys):
+def test_a_download_that_is_not_a_checkpoint_is_not_kept(server, cache, publish_at, capsys):
     pytest.importorskip("torch")
-    assert main(["fetch", "yolact_base", "--mirror", f"{server.url}/good", "--yes"]) == 1
+    publish_at(f"{server.url}/good/{PUBLISHED['yolact_base'].file}", "yolact_base")
+    assert main(["fetch", "yolact_base", "--yes"]) == 1
     assert "not a checkpoint that can be read safely" in capsys.readouterr().err
     assert list((cache / "weights").iterdir()) == []
 

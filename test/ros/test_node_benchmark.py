@@ -72,7 +72,7 @@ def test_the_model_finds_a_grid_of_twenty_instances_in_any_image(tmp_path, infer
 
 
 def test_the_benchmark_prints_figures(start):
-    program = start("node_benchmark", "--only", "costs", "--seconds", "1")
+    program = start("node_benchmark", "--seconds", "1")
     assert program.wait() == 0, program.output
     figures = [line for line in program.output.splitlines() if line.startswith(("CPU", "over"))]
     assert len(figures) == 5

@@ -25,17 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--images", **FOLDER, required=True, help="images of the annotations")
     add(
         "--against",
-        **JSON,
+        nargs=2,
+        type=Path,
         action="append",
         default=[],
-        help="another split to check and to compare with the others; can be repeated",
-    )
-    add(
-        "--against-images",
-        **FOLDER,
-        action="append",
-        default=[],
-        help="images of each --against, in the same order (default: the folder of --images)",
+        metavar=("JSON", "FOLDER"),
+        help="another split and its images, to check and to compare; can be repeated",
     )
     add("-o", "--output", **FOLDER, help="write contact sheets (PNG) to this folder")
     add("--json", **FILE, help="write all findings to this file")
@@ -47,20 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.datasets.findings import SEVERITIES, format_findings
     from yolact_ros.runtime.images.files import unique_names
 
-    folders = arguments.against_images or [arguments.images] * len(arguments.against)
-    if len(folders) != len(arguments.against):
-        raise DatasetError(
-            f"There are {len(arguments.against)} --against and {len(folders)} --against-images; "
-            "give one folder for each annotation file, or none."
-        )
-    paths = [arguments.annotations, *arguments.against]
+    splits = [(arguments.annotations, arguments.images), *arguments.against]
+    paths = [path for path, _ in splits]
     labels = [
         name.removesuffix(".json") or str(p)
         for name, p in zip(unique_names(paths), paths, strict=True)
     ]
-    reports = [
-        check_split(*split) for split in zip(paths, [arguments.images, *folders], strict=True)
-    ]
+    reports = [check_split(*split) for split in splits]
     check_unlisted(reports)
     sections: dict[str, Findings] = {}
     for label, report in zip(labels, reports, strict=True):

@@ -10,11 +10,12 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_ros.cli.values import FILE, FLAG, number
+from yolact_ros.cli.values import FLAG, number
 from yolact_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,12 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="maximum GPU memory for the build in MiB (default: all; half of the free memory if "
         "the CPU shares it, as on a Jetson)",
     )
-    add(
-        "--timing-cache",
-        **FILE,
-        help="file that stores kernel timings, so that the next build is faster (default: a "
-        "file beside the engines)",
-    )
     add("--rebuild", **FLAG, help="rebuild existing engines")
 
 
@@ -75,11 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{library.label}, {bundle.description.precision}, batch {bundle.description.batch}")
     folder = writable_folder(engine_folders(bundle))
     for gpu in gpus:
-        usual = BuildSettings.for_gpu(gpu, library, folder)
-        settings = BuildSettings(
-            arguments.workspace or usual.workspace_mib,
-            arguments.timing_cache or usual.timing_cache,
-        )
+        settings = BuildSettings.for_gpu(gpu, library, folder)
+        if arguments.workspace:
+            settings = replace(settings, workspace_mib=arguments.workspace)
         for graph in bundle.graphs:
             open_one = partial(
                 open_engine,

@@ -20,11 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BUNDLE",
         help="write to this folder instead of the cache",
     )
-    add(
-        "--mirror",
-        metavar="URL",
-        help="download the authors' files from the folder at this address instead",
-    )
     add("--yes", **FLAG, help="download without asking")
 
 
@@ -39,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
             where = "yolact fetch" if published.url else f"by hand: {published.readme}"
             print(f"{published.variant:<34}{published.file:<42}{where}")
         return 0
-    file = fetch_official(arguments.name, mirror=arguments.mirror, yes=arguments.yes)
+    file = fetch_official(arguments.name, yes=arguments.yes)
     folder = None if arguments.output else cached_bundle(cached_name("*", file))
     print(folder or export_official(file, arguments.output))
     print(f"next: yolact predict IMAGE --model {arguments.output or arguments.name}")

@@ -72,12 +72,11 @@ def prepare_model(name: str, *, yes: bool = False) -> str:
     return str(export_official(fetch_official(name, yes=yes)))
 
 
-def fetch_official(name: str, *, mirror: str | None = None, yes: bool = False) -> Path:
+def fetch_official(name: str, *, yes: bool = False) -> Path:
     """Download an official checkpoint into the cache, unless it is there.
 
     Args:
         name: variant or file name.
-        mirror: address of a folder with copies of the authors' files.
         yes: download without asking.
 
     Raises:
@@ -94,8 +93,6 @@ def fetch_official(name: str, *, mirror: str | None = None, yes: bool = False) -
     from yolact_ros.model.weights.download import download, find_file
 
     url = published.url
-    if mirror and "*" not in published.file:
-        url = f"{mirror.rstrip('/')}/{published.file}"
     if url is None:
         raise WeightsError(
             f"{published.file} can only be downloaded with a browser; open {published.readme}, "

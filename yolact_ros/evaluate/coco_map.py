@@ -16,13 +16,12 @@ from yolact_ros.runtime.detections import Detections
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Holds AP and recall of one class, in [0, 1]; None if it has no true instance.
+    """Holds the AP of one class, in [0, 1]; None if it has no true instance.
 
     Attributes:
         instances: number of true instances without crowds.
         box_ap, mask_ap: AP over IoU 0.50:0.95 of boxes by class score and of masks by mask score.
         box_ap50, mask_ap50: AP at IoU 0.50.
-        mask_recall: mask recall over IoU 0.50:0.95 with 100 detections per image.
     """
 
     instances: int
@@ -30,7 +29,6 @@ class ClassScores:
     mask_ap: float | None
     box_ap50: float | None
     mask_ap50: float | None
-    mask_recall: float | None
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,6 @@ class Evaluation:
                 mask_ap=mask.class_ap[c],
                 box_ap50=box.class_ap50[c],
                 mask_ap50=mask.class_ap50[c],
-                mask_recall=mask.class_recall[c],
             )
             for c in self.tables.class_ids
         }

@@ -33,7 +33,6 @@ class Scores:
         summary: the numbers named in `SUMMARY`; None if there is nothing to find.
         class_ap: AP over IoU 0.50:0.95 by class id; None if the class has no true instance.
         class_ap50: AP at IoU 0.50 by class id.
-        class_recall: maximum recall over IoU 0.50:0.95 with 100 detections per image, by class id.
         precision: (10, 101, C) float64, by IoU threshold 0.50:0.95, recall 0:1 and class in the
             order of `class_ap`; -1 for a class without a true instance.
     """
@@ -41,7 +40,6 @@ class Scores:
     summary: Mapping[str, float | None]
     class_ap: Mapping[int, float | None]
     class_ap50: Mapping[int, float | None]
-    class_recall: Mapping[int, float | None]
     precision: np.ndarray
 
 
@@ -162,7 +160,6 @@ class CocoTables:
             evaluation.summarize()
         # IoU thresholds, recalls, classes, areas (0: all), detections per image (-1: maximum).
         precision = evaluation.eval["precision"][:, :, :, 0, -1]
-        recall = evaluation.eval["recall"][:, :, 0, -1]
         classes = list(enumerate(evaluation.params.catIds))
         return Scores(
             summary={
@@ -171,7 +168,6 @@ class CocoTables:
             },
             class_ap={c: _known(float(precision[:, :, i].mean())) for i, c in classes},
             class_ap50={c: _known(float(precision[0, :, i].mean())) for i, c in classes},
-            class_recall={c: _known(float(recall[:, i].mean())) for i, c in classes},
             precision=precision,
         )
 

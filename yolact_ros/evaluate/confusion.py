@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from yolact_ros.evaluate.charts import new_figure
-from yolact_ros.files import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,25 +83,6 @@ def count_confusions(
     np.add.at(counts, (rows, found_classes), 1)
     np.add.at(counts[:, num_classes], true_classes[missed], 1)
     return counts
-
-
-def write_confusion(counts: np.ndarray, names: Sequence[str], path: Path) -> None:
-    """Write a CSV file with one row per true class and one column per detected class.
-
-    Args:
-        counts: (C + 1, C + 1), see `count_confusions`.
-        names: names of the C classes.
-        path: output file.
-
-    Raises:
-        DatasetError: the file cannot be written.
-    """
-    titles = [*names, BACKGROUND]
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["true \\ found", *titles])
-    writer.writerows([title, *row] for title, row in zip(titles, counts.tolist(), strict=True))
-    write_file(path, text.getvalue())
 
 
 def draw_confusion(counts: np.ndarray, names: Sequence[str], *, title: str) -> Figure:

@@ -13,7 +13,7 @@ from yolact_ros.datasets.coco import CocoDataset
 from yolact_ros.evaluate.charts import save_figure
 from yolact_ros.evaluate.coco_map import Evaluation
 from yolact_ros.evaluate.coco_tables import SUMMARY
-from yolact_ros.evaluate.confusion import count_confusions, draw_confusion, write_confusion
+from yolact_ros.evaluate.confusion import count_confusions, draw_confusion
 from yolact_ros.evaluate.gallery import draw_gallery
 from yolact_ros.evaluate.mistakes import (
     INVENTED,
@@ -81,7 +81,6 @@ def write_report(
     )
     save_figure(figure, folder / "precision_recall.png")
     counts = _confusions(images, tables.class_ids, len(dataset.classes))
-    write_confusion(counts, names, folder / "confusion.csv")
     figure = draw_confusion(
         counts, names, title=f"{model}, scores >= {score_threshold:g}, mask IoU >= {MATCH_IOU}"
     )
@@ -122,8 +121,7 @@ def format_summary(summary: Mapping[str, Any], *, galleries: Sequence[str] = ())
     machine = ", ".join(f"{key} {value}" for key, value in summary["machine"].items())
     lines += ["", f"Mean per image, on {machine}.", "", "## Classes", ""]
     columns = {
-        "box AP": "box_ap", "box AP50": "box_ap50", "mask AP": "mask_ap",
-        "mask AP50": "mask_ap50", "mask recall": "mask_recall",
+        "box AP": "box_ap", "box AP50": "box_ap50", "mask AP": "mask_ap", "mask AP50": "mask_ap50",
     }  # fmt: skip
     rows = [
         [name, str(row["instances"]), *(_percent(row[key]) for key in columns.values())]

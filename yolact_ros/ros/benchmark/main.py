@@ -26,7 +26,6 @@ from yolact_ros.ros.outputs.topics import image_topics, space_topics
 
 RATE = 30.0  # images per second
 WORK_MS = 80.0
-ROWS = ("age", "costs")
 
 
 def age_at_inference_ms(stats: FrameStats) -> float:
@@ -147,7 +146,6 @@ def main() -> int:
         default=10.0,
         help="duration of each measurement (default: %(default)s)",
     )
-    parser.add_argument("--only", choices=ROWS, help="measure only the age or only the costs")
     arguments = parser.parse_args()
     if arguments.seconds < 1.0:
         parser.error("--seconds must be 1 or more")
@@ -155,10 +153,8 @@ def main() -> int:
     def measure() -> int:
         with tempfile.TemporaryDirectory() as folder:
             benchmark = NodeBenchmark(Path(folder), seconds=arguments.seconds)
-            if arguments.only != "costs":
-                benchmark.measure_age()
-            if arguments.only != "age":
-                benchmark.measure_costs()
+            benchmark.measure_age()
+            benchmark.measure_costs()
         return 0
 
     return run_with_node("node_benchmark", measure)
