@@ -244,7 +244,7 @@ def test_the_readme_has_the_table_of_parameters():
     assert text == parameter_table.with_table(text), f"write it: {WRITE}"
     for table in TABLES:
         for field in parameter_fields(table):
-            assert f"| `{field.name}` |" in text and field.metadata["doc"] in text
+            assert f"| `{field.name}` |" in text and field.metadata["doc"].rstrip(")") in text
 
 
 def test_a_node_that_reads_the_parameter_file_has_the_defaults(ros):

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from typing import NoReturn
 
+from yolact_ros.config import with_notes
+
 # Verb -> typical arguments.
 EXAMPLES = {
     "predict": "pictures/ --model tools --overlay out/overlays",
@@ -60,9 +62,9 @@ class HelpFormatter(argparse.HelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
         none = action.default in (None, [], (), argparse.SUPPRESS) or action.default is False
-        if none or "(default" in text:
+        if none or "default: " in text:
             return text
-        return f"{text} (default: %(default)s)"
+        return with_notes(text, "default: %(default)s")
 
 
 class Parser(argparse.ArgumentParser):

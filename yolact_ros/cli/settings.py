@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 from typing import Any, TypeVar
 
+from yolact_ros.config import with_notes
+
 T = TypeVar("T")
 
 
@@ -24,17 +26,18 @@ def add_settings(group: Any, defaults: Any) -> None:
             group.add_argument(
                 flag,
                 action=argparse.BooleanOptionalAction,
-                help=f"{text} (default: {'yes' if default else 'no'})",
+                help=with_notes(text, f"default: {'yes' if default else 'no'}"),
             )
             continue
+        notes = [f"default: {default}"]
         if "range" in field.metadata:
-            text += ", {:g} to {:g}".format(*field.metadata["range"])
+            notes.insert(0, "{:g} to {:g}".format(*field.metadata["range"]))
         group.add_argument(
             flag,
             type=type(default),
             choices=field.metadata.get("choices"),
             metavar=None if "choices" in field.metadata else "X",
-            help=f"{text} (default: {default})",
+            help=with_notes(text, *notes),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from yolact_ros.errors import ConfigError
@@ -32,6 +33,12 @@ def setting(
     if choices is not None:
         metadata["choices"] = choices
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def with_notes(text: str, *notes: str) -> str:
+    """Append notes in parentheses, together with those of a special value, as in `(0 = off)`."""
+    special = re.search(r"\(\S+ = [^()]*\)$", text)
+    return f"{text[:-1]}; {', '.join(notes)})" if special else f"{text} ({', '.join(notes)})"
 
 
 class Checked:

@@ -61,7 +61,9 @@ class FlowConfig(Checked):
         range=(4, 1024),
     )
     spa: bool = setting(
-        True, "Refine the warped features with the current frame's lateral (reference: SPA)"
+        True,
+        "Refine the warped features with the lateral features of the current image "
+        "(reference: SPA)",
     )
 
 
@@ -98,8 +100,10 @@ class ModelConfig(Checked):
     classes: tuple[str, ...]
     backbone: BackboneConfig = BackboneConfig()
     input_size: tuple[int, int] = (550, 550)
-    channels: int = setting(256, "width of the FPN, protonet and prediction head", range=(1, 4096))
-    num_prototypes: int = setting(32, "prototypes and coefficients per instance", range=(1, 1024))
+    channels: int = setting(256, "Width of the FPN, protonet and prediction head", range=(1, 4096))
+    num_prototypes: int = setting(
+        32, "Number of prototypes, and of coefficients per instance", range=(1, 1024)
+    )
     prior_scales: tuple[tuple[float, ...], ...] = ((24,), (48,), (96,), (192,), (384,))
     prior_ratios: tuple[float, ...] = (1.0, 0.5, 2.0)
     square_priors: bool = True
@@ -109,8 +113,8 @@ class ModelConfig(Checked):
     pixel_std: tuple[float, float, float] = IMAGENET_STD_BGR
     resize: str = setting(
         "squash",
-        "How images are resized to the input size: stretched, or with the aspect ratio kept "
-        "and the rest filled",
+        "How images are resized to the input size: squash (stretched) or letterbox (aspect "
+        "ratio kept, the rest filled)",
         choices=("squash", "letterbox"),
     )
     flow: FlowConfig | None = None

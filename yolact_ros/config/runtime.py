@@ -22,27 +22,30 @@ class BackendConfig(Checked):
     backend: str = setting(
         "auto",
         "Library that runs the network; auto: PyTorch for a checkpoint, TensorRT for a bundle "
-        "that was exported for it if there is a GPU, otherwise what `yolact benchmark --compare "
-        "--store` found fastest on this machine, or ONNX Runtime",
+        "exported for it if there is a GPU, otherwise the library that `yolact benchmark "
+        "--compare --store` found fastest on this machine, by default ONNX Runtime",
         choices=("auto", "onnxruntime", "openvino", "tensorrt", "torch"),
     )
-    threads: int = setting(0, "CPU threads of the backend (0 = its own choice)", range=(0, 256))
-    device: int = setting(0, "Index of the GPU, if one is used", range=(0, 63))
+    threads: int = setting(
+        0, "CPU threads of the backend (0 = chosen by the backend)", range=(0, 256)
+    )
+    device: int = setting(0, "Index of the GPU, if the backend uses one", range=(0, 63))
     provider: str = setting(
         "cpu",
-        "Device of the library: cpu; cuda or tensorrt with a build of ONNX Runtime that has it; "
-        "gpu or npu (Intel's) with OpenVINO, or its auto: a GPU if there is one, otherwise cpu",
+        "Device that the library uses: cpu; cuda or tensorrt with a build of ONNX Runtime that "
+        "supports them; with OpenVINO also gpu, npu (both Intel's) or auto (a GPU if there is "
+        "one, otherwise the CPU)",
         choices=("cpu", "cuda", "tensorrt", "gpu", "npu", "auto"),
     )
     precision: str = setting(
         "f32",
-        "Arithmetic of OpenVINO, and f16 also of provider tensorrt; bf16 and f16 are faster where "
-        "the hardware has them, and change results slightly",
+        "Precision of the arithmetic of OpenVINO, or of provider tensorrt (f32 or f16 only); "
+        "bf16 and f16 are faster where the hardware supports them, and change results slightly",
         choices=("f32", "bf16", "f16"),
     )
     build_engine: str = setting(
         "if_missing",
-        "When TensorRT engines are built on opening a model, which can take minutes",
+        "When to build TensorRT engines as a model is opened; building can take minutes",
         choices=("never", "if_missing", "always"),
     )
 
@@ -54,21 +57,24 @@ class PostprocessConfig(Checked):
     score_threshold: float = setting(0.3, "Minimum class score of a detection", range=(0.0, 1.0))
     nms: str = setting(
         "fast",
-        "NMS algorithm: fast (YOLACT, per class), cross_class (fast, across classes), greedy "
-        "(standard, per class, slower)",
+        "NMS algorithm: fast (YOLACT) and greedy (standard, slower) work per class, cross_class "
+        "(fast) across classes",
         choices=("fast", "cross_class", "greedy"),
     )
     nms_iou_threshold: float = setting(
         0.5,
-        "Box IoU with a better detection above which NMS removes a detection",
+        "NMS removes a detection whose box IoU with a better one exceeds this",
         range=(0.0, 1.0),
     )
     top_k: int = setting(
-        200, "Maximum number of candidates for NMS, per class or across classes", range=(1, 5000)
+        200,
+        "Maximum number of candidates that enter NMS: of each class, or of all classes "
+        "together if nms is cross_class",
+        range=(1, 5000),
     )
     max_detections: int = setting(100, "Maximum number of detections per image", range=(1, 1000))
     mask_threshold: float = setting(
-        0.5, "Soft mask value above which a pixel belongs to the object", range=(0.0, 1.0)
+        0.5, "Value of the soft mask above which a pixel belongs to the object", range=(0.0, 1.0)
     )
     crop_masks: bool = setting(
         True, "Crop each mask to its box plus one prototype cell", for_papers=True
@@ -119,32 +125,33 @@ class KeyframeConfig(Checked):
 
     keyframe_interval: int = setting(
         5,
-        "Run the full network on every Nth image (1 = every image); requires a model for video",
+        "Run the full network on every Nth image (1 = every image); models that were not "
+        "exported with --keyframes run it on every image",
         range=(1, 1000),
     )
     max_feature_age: float = setting(
         1.0,
-        "Maximum age in seconds of reused features; a longer gap between two images also "
+        "Maximum age of reused features in seconds; a longer gap between two images also "
         "restarts the stream",
         range=(0.0, 3600.0),
     )
     change_threshold: float = setting(
         0.1,
-        "Change since the keyframe that forces a new one: motion as a fraction of the image's "
-        "sides, or brightness as a fraction of its range",
+        "Change since the last keyframe that triggers a new one: motion as a fraction of the "
+        "image's sides, or brightness as a fraction of its range",
         range=(0.0, 1.0),
     )
     warp: str = setting(
         "auto",
         "How keyframe features are warped to the current image: learned (the network's own "
-        "flow), dis (optical flow) or none; auto = the first of these that the model supports",
+        "flow), dis (optical flow), none, or auto (the first of these that the model supports)",
         choices=("auto", *WARPS),
     )
     propagated_frames: int = setting(
         0,
-        "Images after each inference to which its detections are propagated by optical flow "
-        "instead of running the network; new objects appear at the next inference; -1 (auto): 1 "
-        f"on a CPU if images are at most {MAX_AUTO_GAP_S} s apart, 0 on a GPU",
+        "Number of images after each inference on which detections are propagated by optical "
+        "flow instead of running the network; new objects appear only at the next inference (-1 "
+        f"= automatic: 1 on a CPU if images are at most {MAX_AUTO_GAP_S} s apart, 0 on a GPU)",
         range=(PROPAGATE_AUTO, 100),
     )
 
@@ -156,16 +163,21 @@ class TrackerConfig(Checked):
     tracking: bool = setting(True, "Assign track ids to objects")
     track_iou: float = setting(
         0.1,
-        "Minimum IoU of boxes and of masks between a detection and the predicted position of "
-        "an object",
+        "Minimum IoU, both of boxes and of masks, between a detection and the predicted "
+        "position of an object",
         range=(0.01, 1.0),
     )
     track_birth_score: float = setting(
-        0.5, "Minimum mask score of a detection that starts a new object", range=(0.0, 1.0)
+        0.5, "Minimum mask score of a detection that starts a new track", range=(0.0, 1.0)
     )
     track_hits: int = setting(
-        3, "Consecutive images that must show an object before it gets an id", range=(1, 100)
+        3,
+        "Number of consecutive images in which an object must be detected before it gets a "
+        "track id",
+        range=(1, 100),
     )
     track_memory: float = setting(
-        1.0, "Seconds for which an unseen object keeps its id", range=(0.0, 3600.0)
+        1.0,
+        "Time in seconds for which an object keeps its track id without being detected",
+        range=(0.0, 3600.0),
     )

@@ -12,55 +12,58 @@ from yolact_ros.errors import ConfigError
 class ExportOptions(Checked):
     """Configures an export."""
 
-    max_detections: int = setting(100, "maximum number of detections per image")
+    max_detections: int = setting(100, "Maximum number of detections per image")
     nms: str = setting(
         "host",
-        "where NMS and re-scoring run: on the host, which is faster on a CPU, or in the graph",
+        "Where NMS and re-scoring run: on the host, which is faster on a CPU, or in the graph",
         choices=("host", "graph"),
     )
     top_k: int = setting(
         PostprocessConfig.top_k,
-        "candidates per class for NMS inside the graph, which compares all pairs of them",
+        "Maximum number of candidates per class for NMS in the graph, which compares every pair "
+        "of them",
     )
     masks: str = setting(
         "host",
-        "where masks are assembled from prototypes; graph is for GPUs and requires --nms graph; "
-        "masks are always upsampled on the host",
+        "Where masks are assembled from prototypes: on the host, or in the graph, which suits "
+        "GPUs and requires --nms graph; either way, the host upsamples them",
         choices=("host", "graph"),
     )
     keyframes: bool = setting(
         False,
-        "write graphs for video, in which images between keyframes reuse the deep features of the "
-        "keyframes; single images are not affected",
+        "Add graphs for video, with which images between keyframes reuse the keyframes' deep "
+        "features; results on single images do not change",
     )
     half_weights: bool = setting(
-        False, "store weights as float16: half the file size, arithmetic in float32"
+        False,
+        "Store weights as float16, which halves the file size; the arithmetic remains in float32",
     )
     target: str = setting(
         "onnxruntime",
-        "runtime of the graphs; tensorrt, for which `yolact engine` builds engines, implies --nms "
-        "graph and uses only operators that TensorRT supports",
+        "Library that will run the graphs; tensorrt implies --nms graph, uses only operators "
+        "that TensorRT supports, and lets `yolact engine` build engines",
         choices=("onnxruntime", "tensorrt"),
     )
     precision: str = setting(
         "fp32",
-        "arithmetic precision, with --target tensorrt",
+        "Precision of the arithmetic; fp16 requires --target tensorrt",
         choices=("fp32", "fp16"),
     )
     batch: int = setting(
-        1, "images per run, with --target tensorrt, for several cameras", range=(1, 64)
+        1, "Batch size, for several cameras; more than 1 requires --target tensorrt", range=(1, 64)
     )
     deform_conv: str = setting(
         "auto",
-        "form of deformable convolution: standard operators, which run everywhere, or the "
-        "operator DeformConv of ONNX Runtime and of TensorRT 10.1 and later; auto is deform_conv "
-        "for onnxruntime, grid_sample for tensorrt",
+        "How deformable convolutions are exported: grid_sample (standard operators, which run "
+        "everywhere), deform_conv (the operator DeformConv, which requires ONNX Runtime 1.25, "
+        "OpenVINO or TensorRT 10.1), or auto (deform_conv for onnxruntime, grid_sample for "
+        "tensorrt)",
         choices=("auto", "grid_sample", "deform_conv"),
     )
     sampling: str = setting(
         "float",
-        "precision of GridSample with --precision fp16; half halves the memory traffic of "
-        "deformable layers but rounds sampling positions",
+        "Precision of GridSample with --precision fp16; half halves the memory traffic of "
+        "deformable layers, but rounds sampling positions",
         choices=("float", "half"),
     )
 

@@ -30,18 +30,26 @@ class AugmentConfig(Checked):
         32.0, "Maximum shift of all channels, out of 255 (0 = off)", range=(0.0, 255.0)
     )
     contrast: float = setting(
-        0.5, "Contrast is scaled by 1 minus to 1 plus this (0 = off)", range=(0.0, 0.99)
+        0.5,
+        "Contrast is scaled by a factor from 1 minus to 1 plus this (0 = off)",
+        range=(0.0, 0.99),
     )
     saturation: float = setting(
-        0.5, "Saturation is scaled by 1 minus to 1 plus this (0 = off)", range=(0.0, 0.99)
+        0.5,
+        "Saturation is scaled by a factor from 1 minus to 1 plus this (0 = off)",
+        range=(0.0, 0.99),
     )
     hue: float = setting(18.0, "Maximum hue rotation in degrees (0 = off)", range=(0.0, 180.0))
     expand_probability: float = setting(
         0.5, "Probability of placing the image on a larger canvas", range=(0.0, 1.0)
     )
-    expand_ratio: float = setting(4.0, "Largest canvas, in image sides", range=(1.0, 10.0))
+    expand_ratio: float = setting(
+        4.0, "Maximum sides of the canvas, relative to the image", range=(1.0, 10.0)
+    )
     crop_probability: float = setting(5 / 6, "Probability of cropping the image", range=(0.0, 1.0))
-    crop_size: float = setting(0.3, "Smallest crop, in image sides", range=(0.05, 1.0))
+    crop_size: float = setting(
+        0.3, "Minimum sides of a crop, relative to the image", range=(0.05, 1.0)
+    )
     mirror_probability: float = setting(
         0.5, "Probability of swapping left and right", range=(0.0, 1.0)
     )
@@ -50,7 +58,7 @@ class AugmentConfig(Checked):
     )
     smallest_box: float = setting(
         4.0,
-        "Instances with a side of this many network pixels or fewer are dropped",
+        "Size in network pixels; instances with a side of at most this are dropped",
         range=(0.0, 100.0),
     )
 

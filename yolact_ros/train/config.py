@@ -30,11 +30,11 @@ MAX_RECIPE_BYTES = 4 << 20
 class DataConfig:
     """Locates the annotations and images of a data set; empty = none."""
 
-    annotations: str = setting("", "COCO annotation file")
-    images: str = setting("", "Folder of its images")
+    annotations: str = setting("", "Annotation file in COCO format")
+    images: str = setting("", "Folder of the annotated images")
     learn_boxes: bool = setting(
         False,
-        "Also learn from annotations that have a box and no mask",
+        "Also learn from annotations that have a box but no mask",
     )
 
 
@@ -43,18 +43,18 @@ class OptimizerConfig(Checked):
     """Configures the optimizer; the defaults are those of the reference."""
 
     name: str = setting("sgd", "Optimizer", choices=("sgd", "adamw"))
-    learning_rate: float = setting(1e-3, "Highest learning rate", range=(0.0, 1.0))
+    learning_rate: float = setting(1e-3, "Maximum learning rate", range=(0.0, 1.0))
     backbone_rate: float = setting(
         1.0,
         "Learning rate of the backbone as a fraction of learning_rate (0 = frozen)",
         range=(0.0, 1.0),
     )
-    momentum: float = setting(0.9, "Momentum of sgd; first beta of adamw", range=(0.0, 0.999))
+    momentum: float = setting(0.9, "Momentum of sgd, or first beta of adamw", range=(0.0, 0.999))
     weight_decay: float = setting(
-        5e-4, "Weight decay; adamw does not apply it to biases and norms", range=(0.0, 1.0)
+        5e-4, "Weight decay, which adamw does not apply to biases and norms", range=(0.0, 1.0)
     )
     gradient_clip: float = setting(
-        0.0, "Maximum norm of the whole gradient (0 = off)", range=(0.0, 1e6)
+        0.0, "Maximum norm of the gradient of all weights (0 = off)", range=(0.0, 1e6)
     )
 
 
@@ -62,14 +62,18 @@ class OptimizerConfig(Checked):
 class ScheduleConfig(Checked):
     """Configures the learning rate schedule; the defaults are those of the reference for COCO."""
 
-    name: str = setting("step", "Schedule after the warm-up", choices=("step", "cosine"))
-    warm_up_steps: int = setting(500, "Steps of the linear warm-up", range=(0, 1000000))
+    name: str = setting(
+        "step", "Learning rate schedule after the warm-up", choices=("step", "cosine")
+    )
+    warm_up_steps: int = setting(500, "Number of steps of the linear warm-up", range=(0, 1000000))
     warm_up_start: float = setting(
-        0.1, "Initial learning rate as a fraction of the highest", range=(0.0, 1.0)
+        0.1,
+        "Learning rate at the start of the warm-up, as a fraction of the maximum",
+        range=(0.0, 1.0),
     )
     drops: tuple[int, ...] = setting(
         (280000, 600000, 700000, 750000),
-        "Steps at which the schedule `step` divides the learning rate by ten",
+        "Steps at which schedule step divides the learning rate by ten",
     )
 
 
@@ -94,24 +98,30 @@ class TrainConfig(Checked):
     )
     freeze_batch_norm: bool | None = setting(
         None,
-        "Freeze the backbone's batch norms; auto (None) = with fewer than six images per process",
+        "Freeze the backbone's batch norms; auto (None) freezes them with fewer than six images "
+        "per process",
     )
     frozen: tuple[str, ...] = setting(
-        (), "Parts that are not trained, by prefix of the parameter name, e.g. backbone.stem"
+        (),
+        "Parts of the network that are not trained, by prefix of the parameter name, e.g. "
+        "backbone.stem",
     )
     trained: tuple[str, ...] = setting(
-        (), "Train only these parts, by prefix (empty = all that are not frozen)"
+        (),
+        "Train only these parts, by prefix of the parameter name (empty = all that are not "
+        "frozen)",
     )
-    steps: int = setting(800000, "Optimisation steps", range=(1, 100000000))
+    steps: int = setting(800000, "Number of training steps", range=(1, 100000000))
     batch_size: int = setting(8, "Global batch size (all processes)", range=(1, 4096))
     recipe_batch_size: int = setting(
         0,
-        "Batch size of the recipe; with another one, learning rate, steps and drops are scaled "
-        "(0 = never)",
+        "Batch size for which the recipe was written; with another one, the learning rate, "
+        "steps and drops are scaled (0 = never)",
         range=(0, 4096),
     )
     repeat_threshold: float = setting(
-        0.0, "Fraction of images below which a class is rare and its images are repeated",
+        0.0, "Fraction of images below which a class is rare, so that its images are repeated "
+             "(0 = off)",
         range=(0.0, 1.0),
     )  # fmt: skip
     ema_decay: float = setting(
@@ -120,30 +130,38 @@ class TrainConfig(Checked):
     )  # fmt: skip
     precision: str = setting(
         "float32",
-        "Precision of the forward pass; auto = the GPU's fast one, on a CPU the faster one in "
-        "`yolact train`; losses are float32",
+        "Precision of the forward pass; losses are always float32. auto: the precision that is "
+        "fast on the GPU or, on a CPU, the faster one as timed by `yolact train`",
         choices=("auto", "float32", "bfloat16", "float16"),
     )  # fmt: skip
     device: str = setting(
-        "auto", "Device; auto = a GPU if there is one", choices=("auto", "cpu", "cuda")
+        "auto", "Device to train on; auto: a GPU if there is one", choices=("auto", "cpu", "cuda")
     )
     seed: int = setting(0, "Random seed", range=(0, 2**31))
-    checkpoint_interval: int = setting(10000, "Steps between checkpoints", range=(1, 100000000))
-    validation_interval: int = setting(10000, "Steps between validations", range=(1, 100000000))
+    checkpoint_interval: int = setting(
+        10000, "Number of steps between checkpoints", range=(1, 100000000)
+    )
+    validation_interval: int = setting(
+        10000, "Number of steps between validations", range=(1, 100000000)
+    )
     validation_images: int = setting(
-        5000, "Images per validation, spread over the data set", range=(1, 10000000)
+        5000,
+        "Number of images per validation, evenly spaced over the data set",
+        range=(1, 10000000),
     )
     patience: int = setting(
         0,
-        "Validations without a better result after which the run ends (0 = never)",
+        "Number of validations without a better result after which the run ends (0 = never)",
         range=(0, 1000000),
     )
     validation_ap: bool = setting(
-        True, "Compute COCO box and mask AP on the validation images, which select best.pth"
+        True, "Compute COCO box and mask AP at each validation, and select best.pth by it"
     )
-    log_interval: int = setting(20, "Steps per line of the log", range=(1, 100000))
-    workers: int = setting(2, "Processes that prepare samples (0 = none)", range=(0, 256))
-    threads: int = setting(0, "CPU threads (0 = the choice of torch)", range=(0, 1024))
+    log_interval: int = setting(20, "Number of steps between lines of the log", range=(1, 100000))
+    workers: int = setting(
+        2, "Number of processes that prepare samples (0 = none)", range=(0, 256)
+    )
+    threads: int = setting(0, "CPU threads (0 = chosen by torch)", range=(0, 1024))
 
     def __post_init__(self) -> None:
         super().__post_init__()

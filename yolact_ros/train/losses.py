@@ -36,8 +36,8 @@ class LossConfig(Checked):
     )
     min_negatives: int = setting(
         0,
-        "Minimum number of background priors per image in the class loss; above 0, images without "
-        "objects are also learned (0 = off, as in the reference)",
+        "Minimum number of background priors per image in the class loss; above 0, the network "
+        "also learns from images without objects (0 = off, as in the reference)",
         range=(0, 1000),
     )
     masks_to_train: int = setting(
@@ -47,26 +47,29 @@ class LossConfig(Checked):
     )
     rescored_masks: int = setting(
         100,
-        "Maximum number of those in the mask re-scoring loss, whose cost grows with it",
+        "Maximum number of positive priors per image in the mask re-scoring loss, out of those "
+        "in the mask loss; the cost grows with it",
         range=(1, 1000),
     )
     smallest_rescored_area: int = setting(
         25,
-        "Masks of at most this many prototype pixels do not train re-scoring",
+        "Area in prototype pixels up to which masks do not train re-scoring",
         range=(0, 100000),
     )
     mask_upsampling: int = setting(
         1,
-        "Factor by which masks are upsampled before comparison with the ground truth; 1 as in the "
-        "reference, 4 = size of the input, which thin objects require",
+        "Factor by which masks are upsampled before the comparison with the ground truth: 1 as "
+        "in the reference, 4 for the input size, which thin objects require",
         range=(1, 4),
     )
     dice_weight: float = setting(
-        0.0, "Weight of the dice loss, which is also multiplied by mask_weight", range=(0.0, 1e3)
+        0.0,
+        "Weight of the dice loss within the mask loss; mask_weight multiplies both (0 = off)",
+        range=(0.0, 1e3),
     )
     box_mask_weight: float = setting(
         0.0,
-        "Weight of the box-supervised mask loss of instances without a mask, which require "
+        "Weight of the box-supervised mask loss for instances without a mask, which requires "
         "training.learn_boxes (0 = off)",
         range=(0.0, 1e3),
     )

@@ -26,7 +26,7 @@ class ModelSettings(BackendConfig):
     """Selects the model and its backend."""
 
     model: str = setting(
-        DEFAULT_MODEL, "Model: name of a shipped model, bundle folder, or checkpoint file"
+        DEFAULT_MODEL, "Name of a shipped model, bundle folder or checkpoint file"
     )
 
 
@@ -36,29 +36,34 @@ class InputSettings(Checked):
 
     cameras: tuple[str, ...] = setting(
         ("",),
-        "Names of the cameras: with [front, rear] the node subscribes to front/image and "
-        "publishes ~/front/instances, and so on; one empty name = a single camera on image",
+        "Names of the cameras. With [front, rear], the node subscribes to front/image and "
+        "rear/image and publishes ~/front/instances and ~/rear/instances; a single empty name "
+        "means one camera, on image",
     )
     image_transport: str = setting(
         "raw",
-        "raw: sensor_msgs/Image on image; compressed: sensor_msgs/CompressedImage (JPEG or "
-        "PNG) on image/compressed, after remapping of image",
+        "How images arrive: raw (sensor_msgs/Image on image) or compressed "
+        "(sensor_msgs/CompressedImage, JPEG or PNG, on image/compressed); /compressed is "
+        "appended after image is remapped",
         choices=("raw", "compressed"),
     )
     depth_transport: str = setting(
         "raw",
-        "raw: sensor_msgs/Image on depth/image; compressedDepth: sensor_msgs/CompressedImage (16 "
-        "or 32 bits in a PNG) on depth/image/compressedDepth, after remapping of depth/image",
+        "How depth images arrive: raw (sensor_msgs/Image on depth/image) or compressedDepth "
+        "(sensor_msgs/CompressedImage, a PNG of 16 or 32 bits, on depth/image/compressedDepth); "
+        "/compressedDepth is appended after depth/image is remapped",
         choices=("raw", "compressedDepth"),
     )
     queue_policy: str = setting(
         "latest",
-        "latest: process the newest image and drop older ones; all: process every image in "
-        "order, for bags, with a reliable subscription",
+        "Which images are processed: latest (the newest; older ones are dropped) or all (every "
+        "image in order, for bags; uses a reliable subscription)",
         choices=("latest", "all"),
     )
     queue_size: int = setting(
-        8, "Maximum number of waiting images per camera if queue_policy is all", range=(1, 1000)
+        8,
+        "Maximum number of images per camera that may wait if queue_policy is all",
+        range=(1, 1000),
     )
 
     def __post_init__(self) -> None:
@@ -83,19 +88,20 @@ class LimitSettings(Checked):
 
     max_frame_age: float = setting(
         0.0,
-        "Age in seconds, by stamp and node clock, above which an image is counted as stale "
-        "and not processed (0 = no limit)",
+        "Maximum age of an image in seconds, from its stamp to the node's clock; older images "
+        "are counted as stale and not processed (0 = no limit)",
         range=(0.0, 3600.0),
     )
     max_megapixels: float = setting(
         64.0,
-        "Largest compressed image that is decoded, in millions of pixels; a larger one counts "
-        "as failed",
+        "Largest compressed image to decode, in millions of pixels; larger ones are counted as "
+        "failed",
         range=(0.01, 1000.0),
     )
     max_failures: int = setting(
         10,
-        "Consecutive images on which the model may fail before the node reloads it (0 = no limit)",
+        "Number of consecutive images on which the model may fail before the node reloads it (0 "
+        "= no limit)",
         range=(0, 1000),
     )
 
@@ -106,18 +112,18 @@ class DiagnosticSettings(Checked):
 
     target_rate: float = setting(
         0.0,
-        "Results per second of each camera below which diagnostics report a warning (0 = off)",
+        "Results per second and camera below which diagnostics report a warning (0 = off)",
         range=(0.0, 1e3),
     )
     image_timeout: float = setting(
         5.0,
-        "Seconds without an image after which a camera is stale (0 = never)",
+        "Time in seconds without an image after which a camera is reported as stale (0 = never)",
         range=(0.0, 3600.0),
     )
     latency_warning: float = setting(
         0.0,
-        "p95 latency in seconds, from stamp to result, above which diagnostics report a "
-        "warning (0 = off)",
+        "p95 latency in seconds, from an image's stamp to its result, above which diagnostics "
+        "report a warning (0 = off)",
         range=(0.0, 3600.0),
     )
 
@@ -127,7 +133,7 @@ class FrameSettings(PostprocessConfig):
     """Configures the detections and masks of each image."""
 
     mask_encoding: str = setting(
-        "bits", "Form of the masks in ~/instances", choices=tuple(MASK_ENCODINGS)
+        "bits", "Encoding of the masks in ~/instances", choices=tuple(MASK_ENCODINGS)
     )
 
 
@@ -137,28 +143,29 @@ class DepthSettings(Checked):
 
     depth_wait: float = setting(
         0.05,
-        "Seconds that 3-D results wait for the depth image after the masks are published; the "
-        "next image waits only if queue_policy is all",
+        "Time in seconds that 3-D results wait for their depth image after the masks are "
+        "published; this delays the next image only if queue_policy is all",
         range=(0.0, 10.0),
     )
     depth_tolerance: float = setting(
         0.0,
-        "Largest difference in seconds between the stamps of image and depth (0 = equal)",
+        "Maximum difference in seconds between the stamps of an image and its depth image (0 = "
+        "they must be equal)",
         range=(0.0, 10.0),
     )
     depth_unit: float = setting(
         0.0,
-        "Metres per unit of the depth image (0 = by encoding: 0.001 for 16UC1 and mono16, 1 "
-        "for 32FC1; REP 118)",
+        "Metres per unit of the depth image (0 = by its encoding, as in REP 118: 0.001 for "
+        "16UC1 and mono16, 1 for 32FC1)",
         range=(0.0, 1.0),
     )
     depth_max: float = setting(
-        100.0, "Depth in metres above which a value counts as unknown", range=(0.001, 10000.0)
+        100.0, "Maximum depth in metres; larger values count as unknown", range=(0.001, 10000.0)
     )
     rectified: bool = setting(
         False,
-        "Image and depth are rectified: use p of the camera info instead of k and the "
-        "distortion d",
+        "Whether images and depth images are rectified; if so, p of the camera info is used "
+        "instead of k and the distortion d",
     )
 
 
@@ -189,8 +196,8 @@ class StartSettings:
 
     autostart: bool = setting(
         True,
-        "Configure and activate the node at once; false = wait for a manager such as `ros2 "
-        "lifecycle set`",
+        "Configure and activate the node at startup; if false, the node waits for a manager "
+        "such as `ros2 lifecycle set`",
     )
 
 

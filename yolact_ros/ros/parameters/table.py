@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from yolact_ros.config import with_notes
 from yolact_ros.ros.parameters.settings import (
     READ_BY_CONFIGURE,
     Settings,
@@ -43,9 +45,7 @@ def markdown() -> str:
     for _, defaults in tables():
         for field in parameter_fields(defaults):
             value = json.dumps(_plain(getattr(defaults, field.name)))
-            lines.append(
-                f"| `{field.name}` | `{value}` | {field.metadata['doc']}{_bounds(field)} |"
-            )
+            lines.append(f"| `{field.name}` | `{value}` | {_meaning(field)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -67,8 +67,10 @@ def parameters_usage(program: str, summary: str, settings: Sequence[Any]) -> str
     for defaults in settings:
         for field in parameter_fields(defaults):
             lines.append(f"  {field.name} (default: {_plain(getattr(defaults, field.name))!r})")
-            doc = field.metadata["doc"] + _bounds(field)
-            lines += textwrap.wrap(doc, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            indent = " " * 6
+            lines += textwrap.wrap(
+                _meaning(field), 92, initial_indent=indent, subsequent_indent=indent
+            )
     return "\n".join(lines)
 
 
@@ -85,7 +87,7 @@ def parameter_file() -> str:
     for title, defaults in tables():
         lines += ["", *_comment(title)]
         for field in parameter_fields(defaults):
-            lines += _comment(field.metadata["doc"] + _bounds(field))
+            lines += _comment(_meaning(field))
             lines.append(f"    {field.name}: {json.dumps(_plain(getattr(defaults, field.name)))}")
     return "\n".join(lines) + "\n"
 
@@ -100,13 +102,16 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _bounds(field: dataclasses.Field[Any]) -> str:
-    if "choices" in field.metadata:
-        return f" ({', '.join(field.metadata['choices'])})"
+def _meaning(field: dataclasses.Field[Any]) -> str:
+    """Return the description of a parameter, with its range or the choices not yet explained."""
+    text: str = field.metadata["doc"]
+    choices = field.metadata.get("choices", ())
+    if not all(re.search(rf"\b{choice}\b", text) for choice in choices):
+        return with_notes(text, *choices)
     if "range" in field.metadata:
         low, high = field.metadata["range"]
-        return f" ({low:g} to {high:,g})"
-    return ""
+        return with_notes(text, f"{low:g} to {high:,g}")
+    return text
 
 
 def _comment(text: str) -> list[str]:

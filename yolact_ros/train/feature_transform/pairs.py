@@ -23,17 +23,19 @@ class PairConfig(Checked):
     """Configures the pairs that train the partial feature transform, and its losses."""
 
     motion: MotionConfig = field(
-        default=MotionConfig(), metadata={"doc": "Motion of pairs from stills"}
+        default=MotionConfig(),
+        metadata={"doc": ("Motion of the pairs that are rendered from still images")},
     )
     offsets: tuple[int, int] = setting(
-        (2, 5), "Minimum and maximum number of frames from keyframe to frame, in annotated videos"
+        (2, 5),
+        "Minimum and maximum number of frames between keyframe and frame, in annotated videos",
     )
     flow_weight: float = setting(
         1.0, "Weight of the flow loss, where the true flow is known", range=(0.0, 1e3)
     )
     matching_weight: float = setting(
         1.0,
-        "Weight of the cosine loss between warped features and those of the full pass",
+        "Weight of the cosine loss between warped features and those of the full network",
         range=(0.0, 1e3),
     )
 
