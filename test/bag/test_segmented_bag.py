@@ -343,6 +343,6 @@ def test_the_command_reports_what_became_of_the_images(record, tiny_bundle, tmp_
 @pytest.mark.parametrize("name", DEFINITIONS)
 def test_definitions_are_those_of_the_messages(name):
     file = REPOSITORY / "msg" / f"{name.rpartition('/')[2]}.msg"
-    assert get_types_from_msg(DEFINITIONS[name], name) == get_types_from_msg(
+    assert get_types_from_msg(DEFINITIONS[name].replace(";", "\n"), name) == get_types_from_msg(
         file.read_text(), name
     )

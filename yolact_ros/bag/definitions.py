@@ -12,83 +12,32 @@ from yolact_ros.runtime.output.instance_array import INSTANCE, INSTANCE_ARRAY
 IMAGE_ANNOTATIONS = "foxglove_msgs/msg/ImageAnnotations"
 
 # Equal to msg/, where each field is explained; needed because bags are also processed where pip
-# installed this package without its messages.
+# installed this package without its messages. Fields end at semicolons.
 DEFINITIONS = {
-    INSTANCE: """
-uint8 MASK_NONE=0
-uint8 MASK_BITS=1
-uint8 MASK_MONO8=2
-uint8 MASK_RLE=3
-uint16 instance_id
-uint32 track_id
-uint16 class_id
-string class_name
-float32 score
-float32 x_min
-float32 y_min
-float32 x_max
-float32 y_max
-uint32 area
-sensor_msgs/RegionOfInterest roi
-uint8 mask_encoding
-uint8[] mask
-""",
-    INSTANCE_ARRAY: """
-uint8 KEYFRAME=0
-uint8 PARTIAL=1
-std_msgs/Header header
-uint32 height
-uint32 width
-uint8 frame_type
-builtin_interfaces/Time keyframe_stamp
-Instance[] instances
-""",
+    INSTANCE: "uint8 MASK_NONE=0;uint8 MASK_BITS=1;uint8 MASK_MONO8=2;uint8 MASK_RLE=3;"
+    "uint16 instance_id;uint32 track_id;uint16 class_id;string class_name;float32 score;"
+    "float32 x_min;float32 y_min;float32 x_max;float32 y_max;uint32 area;"
+    "sensor_msgs/RegionOfInterest roi;uint8 mask_encoding;uint8[] mask",
+    INSTANCE_ARRAY: "uint8 KEYFRAME=0;uint8 PARTIAL=1;std_msgs/Header header;uint32 height;"
+    "uint32 width;uint8 frame_type;builtin_interfaces/Time keyframe_stamp;Instance[] instances",
 }
 # Version 3.4 of foxglove_msgs; https://docs.foxglove.dev/docs/sdk/schemas/image-annotations
 FOXGLOVE_DEFINITIONS = {
-    "foxglove_msgs/msg/KeyValuePair": "string key\nstring value\n",
-    "foxglove_msgs/msg/Point2": "float64 x\nfloat64 y\n",
-    "foxglove_msgs/msg/Color": "float64 r\nfloat64 g\nfloat64 b\nfloat64 a\n",
-    "foxglove_msgs/msg/CircleAnnotation": """
-builtin_interfaces/Time timestamp
-foxglove_msgs/Point2 position
-float64 diameter
-float64 thickness
-foxglove_msgs/Color fill_color
-foxglove_msgs/Color outline_color
-foxglove_msgs/KeyValuePair[] metadata
-""",
-    "foxglove_msgs/msg/PointsAnnotation": """
-uint8 UNKNOWN=0
-uint8 POINTS=1
-uint8 LINE_LOOP=2
-uint8 LINE_STRIP=3
-uint8 LINE_LIST=4
-builtin_interfaces/Time timestamp
-uint8 type
-foxglove_msgs/Point2[] points
-foxglove_msgs/Color outline_color
-foxglove_msgs/Color[] outline_colors
-foxglove_msgs/Color fill_color
-float64 thickness
-foxglove_msgs/KeyValuePair[] metadata
-""",
-    "foxglove_msgs/msg/TextAnnotation": """
-builtin_interfaces/Time timestamp
-foxglove_msgs/Point2 position
-string text
-float64 font_size
-foxglove_msgs/Color text_color
-foxglove_msgs/Color background_color
-foxglove_msgs/KeyValuePair[] metadata
-""",
-    IMAGE_ANNOTATIONS: """
-builtin_interfaces/Time timestamp
-foxglove_msgs/CircleAnnotation[] circles
-foxglove_msgs/PointsAnnotation[] points
-foxglove_msgs/TextAnnotation[] texts
-foxglove_msgs/KeyValuePair[] metadata
-""",
+    "foxglove_msgs/msg/KeyValuePair": "string key;string value",
+    "foxglove_msgs/msg/Point2": "float64 x;float64 y",
+    "foxglove_msgs/msg/Color": "float64 r;float64 g;float64 b;float64 a",
+    "foxglove_msgs/msg/CircleAnnotation": "builtin_interfaces/Time timestamp;Point2 position;"
+    "float64 diameter;float64 thickness;Color fill_color;Color outline_color;"
+    "KeyValuePair[] metadata",
+    "foxglove_msgs/msg/PointsAnnotation": "uint8 UNKNOWN=0;uint8 POINTS=1;uint8 LINE_LOOP=2;"
+    "uint8 LINE_STRIP=3;uint8 LINE_LIST=4;builtin_interfaces/Time timestamp;uint8 type;"
+    "Point2[] points;Color outline_color;Color[] outline_colors;Color fill_color;"
+    "float64 thickness;KeyValuePair[] metadata",
+    "foxglove_msgs/msg/TextAnnotation": "builtin_interfaces/Time timestamp;Point2 position;"
+    "string text;float64 font_size;Color text_color;Color background_color;"
+    "KeyValuePair[] metadata",
+    IMAGE_ANNOTATIONS: "builtin_interfaces/Time timestamp;CircleAnnotation[] circles;"
+    "PointsAnnotation[] points;TextAnnotation[] texts;KeyValuePair[] metadata",
 }
 
 
@@ -97,5 +46,5 @@ def typestore() -> Typestore:
     """Return the types that can be read from and written to bags."""
     store = get_typestore(Stores.LATEST)
     for name, text in {**DEFINITIONS, **FOXGLOVE_DEFINITIONS}.items():
-        store.register(get_types_from_msg(text, name))
+        store.register(get_types_from_msg(text.replace(";", "\n"), name))
     return store

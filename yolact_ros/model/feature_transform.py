@@ -21,26 +21,32 @@ FLOW_PER_HALF_MAP = 8
 
 
 class KeyframeFeatures(NamedTuple):
-    """Holds a keyframe's features for later frames (official name: `moving_statistics`)."""
+    """Holds a keyframe's features for later frames (official name: `moving_statistics`).
+
+    Attributes:
+        x4: (B, channels, h, w) sum of the top-down path at stride 16, before the 3x3 convolution.
+        x5: (B, channels, h, w) the same at stride 32.
+        lateral: (B, config.flow.channels, h, w) lateral of C3 at stride 8, reduced for the flow
+            network once per keyframe (`FeatureTransform.reduce`); None without a flow network.
+    """
 
     x4: Tensor
-    """(B, channels, h, w) sum of the top-down path at stride 16, before the 3x3 convolution."""
     x5: Tensor
-    """(B, channels, h, w) the same at stride 32."""
     lateral: Tensor | None
-    """(B, config.flow.channels, h, w) lateral of C3 at stride 8, reduced for the flow network once
-    per keyframe (`FeatureTransform.reduce`); None without a flow network."""
 
 
 class LevelTransform(NamedTuple):
-    """Holds the transform of one level's features from the keyframe to the current frame."""
+    """Holds the transform of one level's features from the keyframe to the current frame.
+
+    Attributes:
+        flow: (B, 2, h, w) x and y from the current frame to the keyframe; see `flow_in_cells`.
+        scale: (B, channels, h, w) factor of each warped value.
+        bias: (B, channels, h, w) added after scaling.
+    """
 
     flow: Tensor
-    """(B, 2, h, w) x and y from the current frame to the keyframe; see `flow_in_cells`."""
     scale: Tensor
-    """(B, channels, h, w) factor of each warped value."""
     bias: Tensor
-    """(B, channels, h, w) added after scaling."""
 
 
 def flow_in_cells(flow: Tensor) -> Tensor:

@@ -19,18 +19,21 @@ class YolactOutput(NamedTuple):
     """Holds the network's output for B images, the same in training and evaluation.
 
     Official names are given in brackets.
+
+    Attributes:
+        box_offsets: (B, P, 4) offsets from the priors, see `boxes.decode_boxes` [loc].
+        class_logits: (B, P, C + 1), background first, before softmax [conf].
+        coefficients: (B, P, K) in [-1, 1], after tanh [mask].
+        prototypes: (B, Hp, Wp, K), non-negative [proto].
+        semantic_logits: (B, C, h, w) at the size of P3, without background; for training only
+            [segm].
     """
 
     box_offsets: Tensor
-    """(B, P, 4) offsets from the priors, see `boxes.decode_boxes` [loc]."""
     class_logits: Tensor
-    """(B, P, C + 1), background first, before softmax [conf]."""
     coefficients: Tensor
-    """(B, P, K) in [-1, 1], after tanh [mask]."""
     prototypes: Tensor
-    """(B, Hp, Wp, K), non-negative [proto]."""
     semantic_logits: Tensor
-    """(B, C, h, w) at the size of P3, without background; for training only [segm]."""
 
 
 class Yolact(nn.Module):

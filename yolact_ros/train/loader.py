@@ -34,12 +34,15 @@ logger = logging.getLogger(__name__)
 
 
 class Motion(NamedTuple):
-    """Holds the keyframes of the images of a batch."""
+    """Holds the keyframes of the images of a batch.
+
+    Attributes:
+        keyframes: (B, H, W, 3) uint8 BGR.
+        flow: (B, 2, h4, w4) float32 pixels, see `pairs.Pair`.
+    """
 
     keyframes: Tensor
-    """(B, H, W, 3) uint8 BGR."""
     flow: Tensor
-    """(B, 2, h4, w4) float32 pixels, see `pairs.Pair`."""
 
     def to(self, device: torch.device) -> Motion:
         """Return the same on another device."""
@@ -47,16 +50,19 @@ class Motion(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Holds samples ready for the network."""
+    """Holds samples ready for the network.
+
+    Attributes:
+        images: (B, H, W, 3) uint8 BGR at the network's input size.
+        passed_over: why images that were replaced by others cannot be used.
+        motion: for pairs only.
+    """
 
     images: Tensor
-    """(B, H, W, 3) uint8 BGR at the network's input size."""
     targets: list[Target]
     file_names: list[str]
     passed_over: list[str]
-    """Why images that were replaced by others cannot be used."""
     motion: Motion | None = None
-    """For pairs only."""
 
 
 class TrainingStream(Dataset):

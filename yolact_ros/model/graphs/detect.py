@@ -19,16 +19,20 @@ from yolact_ros.priors import neighbour_cells
 
 
 class Predictions(NamedTuple):
-    """Holds predictions for every prior of one image, before thresholds and NMS."""
+    """Holds predictions for every prior of one image, before thresholds and NMS.
+
+    Attributes:
+        boxes: (P, 4) x1 y1 x2 y2 as fractions of the image, not clipped.
+        class_scores: (P, C) softmax over background and classes, without the column of the
+            background.
+        coefficients: (P, K) in [-1, 1].
+        prototypes: (Hp, Wp, K), non-negative.
+    """
 
     boxes: Tensor
-    """(P, 4) x1 y1 x2 y2 as fractions of the image, not clipped."""
     class_scores: Tensor
-    """(P, C) softmax over background and classes, without the column of the background."""
     coefficients: Tensor
-    """(P, K) in [-1, 1]."""
     prototypes: Tensor
-    """(Hp, Wp, K), non-negative."""
 
 
 def normalise(images: Tensor, config: ModelConfig) -> Tensor:
@@ -51,14 +55,18 @@ def normalise(images: Tensor, config: ModelConfig) -> Tensor:
 
 
 class DetectTensors(NamedTuple):
-    """Holds the outputs of the graph `detect` for one image; the rest is computed on demand."""
+    """Holds the outputs of the graph `detect` for one image; the rest is computed on demand.
+
+    Attributes:
+        class_scores: (P, C) softmax over background and classes, without the column of the
+            background.
+        head_features: (cells, channels) of all cells of P3..P7; input of `boxes_and_coefficients`.
+        p3: (1, channels, h, w); input of `prototypes`.
+    """
 
     class_scores: Tensor
-    """(P, C) softmax over background and classes, without the column of the background."""
     head_features: Tensor
-    """(cells, channels) of all cells of P3..P7; input of `boxes_and_coefficients`."""
     p3: Tensor
-    """(1, channels, h, w); input of `prototypes`."""
 
 
 class DetectGraph(nn.Module):

@@ -25,24 +25,31 @@ class DetectionTensors(NamedTuple):
     """Holds N = max_detections rows, best first; rows without a detection have score -1.
 
     In a graph for B > 1 images, every shape starts with B.
+
+    Attributes:
+        boxes: (N, 4) x1 y1 x2 y2 as fractions of the image, not clipped.
+        scores: (N,) class score.
+        mask_scores: (N,) class score times predicted mask IoU; equal to `scores` without
+            re-scoring.
+        class_ids: (N,) int32, 0-based.
+        coefficients: (N, K) in [-1, 1].
+        prototypes: (Hp, Wp, K), non-negative.
     """
 
     boxes: Tensor
-    """(N, 4) x1 y1 x2 y2 as fractions of the image, not clipped."""
     scores: Tensor
-    """(N,) class score."""
     mask_scores: Tensor
-    """(N,) class score times predicted mask IoU; equal to `scores` without re-scoring."""
     class_ids: Tensor
-    """(N,) int32, 0-based."""
     coefficients: Tensor
-    """(N, K) in [-1, 1]."""
     prototypes: Tensor
-    """(Hp, Wp, K), non-negative."""
 
 
 class MaskTensors(NamedTuple):
-    """Holds `DetectionTensors` with assembled masks instead of prototypes."""
+    """Holds `DetectionTensors` with assembled masks instead of prototypes.
+
+    Attributes:
+        masks: (N, Hp, Wp) uint8, 255 times the soft mask, zero outside the box padded by one cell.
+    """
 
     boxes: Tensor
     scores: Tensor
@@ -50,7 +57,6 @@ class MaskTensors(NamedTuple):
     class_ids: Tensor
     coefficients: Tensor
     masks: Tensor
-    """(N, Hp, Wp) uint8, 255 times the soft mask, zero outside the box padded by one cell."""
 
 
 class DetectWithNmsGraph(nn.Module):

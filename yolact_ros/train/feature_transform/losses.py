@@ -27,15 +27,18 @@ TRANSFORM_LOSSES = ("flow", "matching")
 
 
 class MovedPass(NamedTuple):
-    """Holds the results of a pass over frames between keyframes, with the inputs of its losses."""
+    """Holds the results of a pass over frames between keyframes, with the inputs of its losses.
+
+    Attributes:
+        moved: x4 and x5 (B, channels, h, w), inputs of the 3x3 convolutions.
+        full: x4 and x5 computed from the frames themselves, without gradient.
+        transforms: transforms of x4 and x5.
+    """
 
     output: YolactOutput
     moved: tuple[Tensor, Tensor]
-    """x4 and x5 (B, channels, h, w), inputs of the 3x3 convolutions."""
     full: tuple[Tensor, Tensor]
-    """x4 and x5 computed from the frames themselves, without gradient."""
     transforms: tuple[LevelTransform, LevelTransform]
-    """Transforms of x4 and x5."""
 
 
 def moved_pass(network: Yolact, images: Tensor, keyframes: Tensor) -> MovedPass:
