@@ -36,7 +36,7 @@ def generate_launch_description() -> LaunchDescription:
                 "loop",
                 default_value="true",
                 choices=["true", "false"],
-                description="Play the video forward and backward endlessly.",
+                description="Restart the video at its end, endlessly.",
             ),
             DeclareLaunchArgument(
                 "model",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import runpy
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ from rclpy.parameter import Parameter
 from yolact_ros.config import KeyframeConfig, PostprocessConfig
 from yolact_ros.errors import ConfigError
 from yolact_ros.ros.demo.video_camera import CameraSettings
-from yolact_ros.ros.parameters import table as parameter_table
 from yolact_ros.ros.parameters.declare import NodeParameters, declare_constant
 from yolact_ros.ros.parameters.settings import (
     READ_BY_CONFIGURE,
@@ -226,12 +226,13 @@ def test_a_change_during_configure_is_checked_before_images_are_taken(make_node)
     assert not node.set_parameters([Parameter("nms", value="greedy")])[0].successful
 
 
-WRITE = "python3 -m yolact_ros.ros.parameters.table"
+WRITE = "python3 scripts/write_parameters.py"
+WRITER = runpy.run_path(str(REPOSITORY / "scripts" / "write_parameters.py"))
 
 
 def test_the_parameter_file_has_all_parameters_with_their_defaults():
     text = (REPOSITORY / "config/yolact_node.yaml").read_text()
-    assert text == parameter_table.parameter_file(), f"write it: {WRITE}"
+    assert text == WRITER["parameter_file"](), f"write it: {WRITE}"
     written = yaml.safe_load(text)["/**"]["ros__parameters"]
     defaults: dict[str, object] = dataclasses.asdict(StartSettings())
     for table in TABLES:
@@ -241,7 +242,7 @@ def test_the_parameter_file_has_all_parameters_with_their_defaults():
 
 def test_the_readme_has_the_table_of_parameters():
     text = (REPOSITORY / "docs" / "parameters.md").read_text()
-    assert text == parameter_table.with_table(text), f"write it: {WRITE}"
+    assert text == WRITER["with_table"](text), f"write it: {WRITE}"
     for table in TABLES:
         for field in parameter_fields(table):
             assert f"| `{field.name}` |" in text and field.metadata["doc"].rstrip(")") in text

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import rclpy
 from rclpy.node import Node
@@ -24,7 +23,6 @@ from yolact_ros.ros.program import run_ros
 from yolact_ros.runtime.images.files import SourceImage, video_frames
 
 IMAGE = "~/image_raw"
-MEMORY = 256 * 2**20  # bytes of JPEGs kept for reverse playback
 IMAGE_QOS = QoSProfile(depth=1)  # reliable, as camera drivers publish; matches any subscriber
 
 
@@ -34,9 +32,7 @@ class CameraSettings(Checked):
 
     video: str = setting("", "Video file to play (required)")
     rate: float = setting(0.0, "Images per second (0 = that of the video)", range=(0.0, 1000.0))
-    loop: bool = setting(
-        False, "Play back and forth forever; a video too long for memory restarts instead"
-    )
+    loop: bool = setting(False, "Restart the video at its end, forever")
     wait: bool = setting(True, "Start when the first subscriber appears")
     frame_id: str = setting("camera_optical_frame", "frame_id in the header of the images")
 
@@ -63,8 +59,7 @@ class VideoCamera(Node):
         )
         start = time.monotonic()
         published = 0
-        images = forth_and_back if self.settings.loop else read_video
-        for image in images(self.settings.video):
+        for image in read_video(self.settings.video, loop=self.settings.loop):
             while (early := start + published / rate - time.monotonic()) > 0:
                 rclpy.spin_once(self, timeout_sec=early)
             header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self.settings.frame_id)
@@ -73,43 +68,19 @@ class VideoCamera(Node):
         return published
 
 
-def forth_and_back(path: str, *, most_bytes: int = MEMORY) -> Iterator[np.ndarray]:
-    """Yield the images of a video forwards, backwards, and so on, forever.
-
-    There are no jumps, so objects keep their track ids. Reverse playback reads JPEGs from memory;
-    a video whose JPEGs exceed `most_bytes` restarts at its end instead.
+def read_video(path: str, *, loop: bool = False) -> Iterator[np.ndarray]:
+    """Yield the images of a video file, (H, W, 3) uint8 BGR each, once or forever.
 
     Raises:
         ConfigError: the file is missing or contains no readable image.
     """
-    kept: list[np.ndarray] = []
-    size = 0
-    for image in read_video(path):
-        yield image
-        if size <= most_bytes:
-            _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])
-            kept.append(encoded)
-            size += encoded.nbytes
-    while size <= most_bytes and len(kept) > 1:
-        for encoded in (*reversed(kept[:-1]), *kept[1:]):
-            decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-            assert decoded is not None  # it was encoded above
-            yield decoded
-    kept.clear()
     while True:
-        yield from read_video(path)
-
-
-def read_video(path: str) -> Iterator[np.ndarray]:
-    """Yield the images of a video file, (H, W, 3) uint8 BGR each.
-
-    Raises:
-        ConfigError: the file is missing or contains no readable image.
-    """
-    for frame in _frames(path):
-        if frame.image is None:
-            raise ConfigError(frame.fault)
-        yield frame.image
+        for frame in _frames(path):
+            if frame.image is None:
+                raise ConfigError(frame.fault)
+            yield frame.image
+        if not loop:
+            return
 
 
 def video_rate(path: str) -> float:
