@@ -160,7 +160,7 @@ def test_two_workers_give_the_results_of_one_process(tmp_path, sources, tiny_bun
     clip.unlink()
     (out / "bags" / "ride.mcap").unlink()
     again = batch(sources, "-o", out, *model)
-    assert "(5 of them already complete)" in again.stdout and again.returncode == 1
+    assert "(5 of them were already complete)" in again.stdout and again.returncode == 1
     assert (out / "instances.json").read_bytes() == first
     assert (out / "bags" / "ride.mcap").read_bytes() == copy.read_bytes()
     changed = {path for path, time in records.items() if path.stat().st_mtime_ns != time}
@@ -241,14 +241,14 @@ def test_results_that_only_workers_see_are_failures(
     words = ["batch", str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
     assert main([*words, "--model", str(tiny_bundle.folder)]) == 1
     streams = capsys.readouterr()
-    assert f"a.png: its result cannot be found in {tmp_path}/out" in streams.err
+    assert f"a.png: its result is not in {tmp_path}/out" in streams.err
     assert "0 images of 1 files, 1 failures" in streams.out
 
 
 def test_s3_gives_the_results_of_the_local_disk(tmp_path, sources, tiny_bundle):
     result = run("-c", ON_S3, sources, tmp_path / "s3", tiny_bundle.folder)
     assert result.returncode == 0, result.stderr
-    assert "14 images of 8 files (7 of them already complete), 4 failures" in result.stdout
+    assert "14 images of 8 files (7 of them were already complete), 4 failures" in result.stdout
     assert result.stdout.splitlines()[-1] == "[1, 1, 1]"
     assert "gone/x cannot be written" in result.stderr
     batch(sources, "-o", tmp_path / "out", "--model", tiny_bundle.folder)

@@ -259,7 +259,7 @@ def test_only_the_chosen_classes_are_found(predict, tmp_path, capsys):
     assert predict(image, "--classes", "spoon", "--json", tmp_path / "out.json") == 0
     (entry,) = json.loads((tmp_path / "out.json").read_text())
     assert [one["class_name"] for one in entry["instances"]] == ["spoon"]
-    assert f"written: {tmp_path / 'out.json'}" in capsys.readouterr().out
+    assert f"Wrote {tmp_path / 'out.json'}" in capsys.readouterr().out
     assert predict(image, "--classes", "spon") == 1
     assert "no class 'spon'; did you mean 'spoon'?" in capsys.readouterr().err
 
@@ -316,7 +316,7 @@ def test_no_two_images_share_a_text_file(predict, tmp_path, capsys, names, text)
         path = tmp_path / "in" / name
         write_video(path) if name == "v.mp4" else write_image(path)
     assert predict(tmp_path / "in", "--save-txt", tmp_path / "txt") == 1
-    assert f"would have the text file {text}.txt" in capsys.readouterr().err
+    assert f"would write to the text file {text}.txt" in capsys.readouterr().err
 
 
 def test_a_number_sign_in_a_name_is_kept(predict, tmp_path):

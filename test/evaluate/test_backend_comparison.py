@@ -164,7 +164,7 @@ def test_the_command_compares_and_stores(tiny_bundle, tmp_path, capsys):
     words += ["--annotations", str(tmp_path / "truth.json"), "--frames", "2", "--threads", "1"]
     assert main([*words, "--store", "--json", str(tmp_path / "out.json")]) == 0
     text = capsys.readouterr().out
-    assert "backend: auto now uses" in text
+    assert "`backend: auto` now uses" in text
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert rows[0]["config"]["backend"] == "onnxruntime" and rows[0]["mask_ap"] == 0.0
     stored = json.loads(choice.choice_file(tiny_bundle.description.identity).read_text())

@@ -161,7 +161,7 @@ def test_the_command_writes_json_and_prints_a_table(tiny_video_bundle, clip, tmp
     "words, message",
     [
         (["--images", "x"], "Give --annotations and --images, or --video"),
-        (["--video", "x", "--annotations", "y"], "Both --video and --annotations"),
+        (["--video", "x", "--annotations", "y"], "--video and --annotations are both given"),
     ],
 )
 def test_incompatible_arguments_are_refused(words, message, tiny_video_bundle, capsys):

@@ -139,6 +139,6 @@ def test_the_command_finds_a_rate_and_stores_it(config, tmp_path, monkeypatch, c
     assert 3e-4 <= rate <= 0.3 and not run.exists()
     words = ["train", str(recipe), "-o", str(run), "--memory", "1000", "--set", "steps=1"]
     assert main(words) == 0
-    assert "next: yolact export" in capsys.readouterr().out
+    assert "Next: yolact export" in capsys.readouterr().out
     kept = (run / "recipe.yaml").read_text()
     assert "precision: float32" in kept and "batch_size: 1\n" in kept.replace(" #", "\n")

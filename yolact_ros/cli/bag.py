@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "target",
         type=Path,
         metavar="OUT",
-        help="new bag: a file if the name ends in .mcap or .db3, otherwise a folder with the "
-        "storage of IN",
+        help="bag to write: a file if the name ends in .mcap or .db3, otherwise a folder with "
+        "the same storage format as IN",
     )
     add_bag_arguments(parser)
     add_inference_arguments(parser)
@@ -42,13 +42,13 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--topic",
         metavar="NAME",
-        help="topic of the images, raw or compressed (default: the only one of the bag)",
+        help="topic of the images, raw or compressed (default: the bag's only image topic)",
     )
     add(
         "--result-topic",
         default="/yolact/instances",
         metavar="NAME",
-        help="topic of the yolact_ros/InstanceArray messages",
+        help="topic for the yolact_ros/InstanceArray messages",
     )
     add(
         "--mask-encoding",
@@ -56,7 +56,11 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
         default="bits",
         help="encoding of the masks",
     )
-    add("--annotations", **FLAG, help="add outlines and names as foxglove_msgs/ImageAnnotations")
+    add(
+        "--annotations",
+        **FLAG,
+        help="add outlines and class names as foxglove_msgs/ImageAnnotations",
+    )
     add("--overlay", **FLAG, help="add JPEG images with the instances drawn on them")
 
 
@@ -84,8 +88,8 @@ def read_bag_options(arguments: argparse.Namespace) -> BagOptions:
     )
     if len(options.topics()) < 1 + options.annotations + options.overlay:
         raise ConfigError(
-            f"--result-topic is {options.result_topic}, the name of the annotations or overlays; "
-            "choose another one."
+            f"--result-topic is {options.result_topic}, which is the topic of the annotations or "
+            "overlays; choose another name."
         )
     return options
 
@@ -113,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             bar.close()
             print(
-                f"yolact bag: {bar.n} of {bar.total} images are done and kept beside "
+                f"yolact bag: {bar.n} of {bar.total} images are done and saved beside "
                 f"{arguments.target}; run the same command again to continue.",
                 file=sys.stderr,
             )

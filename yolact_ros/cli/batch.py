@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="+",
         metavar="SOURCE",
-        help="bag, video or picture, or a folder of them at any depth; a path or a URL "
+        help="bag, video or image, or a folder that is searched for them; a path or a URL "
         "(s3://, gs://, ...)",
     )
     parser.add_argument(
@@ -40,15 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         required=True,
         metavar="FOLDER",
-        help="folder to write, a path or a URL that every worker can reach; complete results in "
-        "it are kept",
+        help="folder for the results, as a path or URL that every worker can reach; complete "
+        "results of an earlier run are kept",
     )
     parser.add_argument(
         "--format",
         choices=("json", "parquet"),
         default="json",
-        help="write instances to one file as `yolact predict --json` does, or to a folder of "
-        "Parquet files with one row per instance",
+        help="json: one file like that of `yolact predict --json`; parquet: a folder of Parquet "
+        "files with one row per instance",
     )
     add = parser.add_argument_group("workers").add_argument
     add(
@@ -118,14 +118,17 @@ def run(arguments: argparse.Namespace) -> int:
     names = settings.storage.names()
     for task in ended:
         if not task.is_done(names, table=settings.table):
-            lost = f"its result cannot be found in {arguments.output}; do all workers reach that?"
+            lost = (
+                f"its result is not in {arguments.output}; check that every worker can reach "
+                "that folder."
+            )
             failures += [f"{source.name}: {lost}" for source in task.sources]
     images, faults = _join(tasks, settings)
     for fault in (*failures, *faults):
         print(f"yolact batch: {fault}", file=sys.stderr)
     done = f"{images} images of {len(sources)} files"
     if complete:
-        done += f" ({complete} of them already complete)"
+        done += f" ({complete} of them were already complete)"
     print(f"{arguments.output}: {done}, {len(failures) + len(faults)} failures.")
     return 1 if failures or faults else 0
 
@@ -164,5 +167,8 @@ def read_record(storage: Storage, name: str) -> dict[str, Any]:
     if not isinstance(record, dict) or any(
         not isinstance(record.get(key), kind) for key, kind in kinds.items()
     ):
-        raise DatasetError(f"{storage.root}/{name} was altered; remove it and run this again.")
+        raise DatasetError(
+            f"{storage.root}/{name} is not a record of yolact batch; remove it "
+            "and run the same command again."
+        )
     return record

@@ -37,42 +37,43 @@ TITLES = [
     *("model", "weights", "backend", "threads"),
     *("p50 ms", "least", "ratio", "agreement", "mask AP"),
 ]
-NO_IMAGE = "a synthetic picture"
+NO_IMAGE = "a synthetic image"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact benchmark`."""
     add = parser.add_argument
-    add("model", nargs="?", default=DEFAULT_MODEL, help=MODEL)
+    add("model", metavar="MODEL", nargs="?", default=DEFAULT_MODEL, help=MODEL)
     add(
         "--images",
         type=Path,
         metavar="FOLDER|VIDEO",
-        help="images to segment (default: the demo clip of the package)",
+        help="images to segment (default: the shipped demo clip)",
     )
     add("--frames", **number(1, 1_000_000, 100), help="number of frames to measure")
-    add("--json", **FILE, help="write all figures to this file")
+    add("--json", **FILE, help="write all measurements to this file")
     add(
         "--compare",
         type=Path,
         nargs="*",
         metavar="BUNDLE",
-        help="compare all libraries and precisions on this machine, also with these other "
-        "bundles of the model, e.g. in int8",
+        help="compare all installed libraries and precisions, on the model and on these other "
+        "bundles of it, e.g. in int8",
     )
-    text = "measure the mask AP on these COCO annotations, too; requires --compare and --images"
+    text = "also measure the mask AP on these COCO annotations; requires --compare and --images"
     add("--annotations", **JSON, help=text)
     add(
         "--store",
         **FLAG,
-        help="make `backend: auto` choose the fastest on this machine that loses at most 0.5 mask "
-        "AP, or without --annotations the fastest in float32; requires --compare",
+        help="make `backend: auto` use the fastest combination on this machine that loses at "
+        "most 0.5 mask AP or, without --annotations, the fastest one in float32; requires "
+        "--compare",
     )
     add(
         "--postprocess",
         metavar="VARIANT",
-        help="measure only post-processing, on synthetic 1280x720 scenes for this network, e.g. "
-        "yolact_resnet50; no model is run",
+        help="measure only the post-processing for this network, e.g. yolact_resnet50, on "
+        "synthetic 1280x720 scenes, without running a model",
     )
     add_segmenter_arguments(parser)
     add_stream_arguments(parser, tracker=False)
@@ -83,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.compare is None and (arguments.annotations or arguments.store):
         raise ConfigError("--annotations and --store require --compare.")
     if arguments.annotations and not arguments.images:
-        raise ConfigError("--annotations requires --images, the folder of its images.")
+        raise ConfigError("--annotations requires --images, the folder of the annotated images.")
     if arguments.postprocess:
         measure = _measure_postprocess
     else:
@@ -130,8 +131,8 @@ def _input(arguments: argparse.Namespace) -> tuple[Path | None, Iterator[np.ndar
             source = shipped_file(CLIP)
         except BundleError:
             print(
-                "No --images, and this installation lacks the demo clip: the input is a synthetic "
-                "picture, whose detections differ from those in camera images."
+                "No --images were given, and this installation lacks the demo clip: the input "
+                "is a synthetic image, whose detections differ from those of camera images."
             )
     return source, endless_images(source) if source else repeat(synthetic_image(SYNTHETIC_SIZE))
 
@@ -167,7 +168,9 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.store:
         best = best_choice([row for row in rows if row.config.threads == most])
         path = store_choice(Bundle.open(models[rows[0].model]).description.identity, best)
-        print(f"backend: auto now uses {label(best)} on this machine; delete {path} to undo that")
+        print(
+            f"`backend: auto` now uses {label(best)} on this machine; delete {path} to undo that."
+        )
     return {
         "input": str(source or "synthetic"),
         "rows": [dataclasses.asdict(row) for row in rows],

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description} The exit status is 1 if there are errors."
     add = parser.add_argument
     add("annotations", **JSON, help="annotations in COCO or YouTube-VIS format")
-    add("--images", **FOLDER, required=True, help="images of the annotations")
+    add("--images", **FOLDER, required=True, help="folder of the annotated images")
     add(
         "--against",
         nargs=2,

@@ -18,18 +18,23 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact convert`."""
     add = parser.add_argument
-    add("checkpoint", type=Path, help="official .pth file (`yolact fetch NAME`)")
+    add(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        type=Path,
+        help="official .pth file, e.g. from `yolact fetch`",
+    )
     add("-o", "--output", type=Path, required=True, help="checkpoint to write")
     add(
         "--variant",
         metavar="NAME",
-        help="network in the file; needed only if several networks have the same entries",
+        help="network that the file holds; needed only if several networks have the same entries",
     )
     add(
         "--classes",
         type=distinct_names,
         metavar="A,B,C",
-        help="class names, if the network was trained on other classes than the authors'",
+        help="class names, if they differ from the authors'",
     )
 
 

@@ -30,7 +30,9 @@ STOP_SECONDS = 2.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact engine`."""
     add = parser.add_argument
-    add("bundle", type=Path, help="bundle from `yolact export --target tensorrt`")
+    add(
+        "bundle", metavar="BUNDLE", type=Path, help="bundle from `yolact export --target tensorrt`"
+    )
     add(
         "--library",
         choices=("auto", "tensorrt", "tensorrt_rtx"),
@@ -41,17 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--target",
         default="this",
         metavar="this|8.9,12.0,...",
-        help="the GPU of this machine or, with TensorRT-RTX, compute capabilities, which require "
-        "no GPU",
+        help="GPU to build for: that of this machine or, with TensorRT-RTX, a list of compute "
+        "capabilities, for which this machine needs no GPU",
     )
     add("--device", **number(0, 1000, 0), help="index of the GPU")
     add(
         "--workspace",
         **number(1, 10**9),
-        help="maximum GPU memory for the build in MiB (default: all; half of the free memory if "
-        "the CPU shares it, as on a Jetson)",
+        help="maximum GPU memory for the build, in MiB (default: all; half of the free memory "
+        "where CPU and GPU share it, as on a Jetson)",
     )
-    add("--rebuild", **FLAG, help="rebuild existing engines")
+    add("--rebuild", **FLAG, help="rebuild engines that already exist")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -98,17 +100,17 @@ def _targets(arguments: argparse.Namespace, library: TensorRt) -> list[Gpu]:
     wanted = [part.strip() for part in arguments.target.split(",") if part.strip()]
     if not library.ahead_of_time:
         raise ConfigError(
-            f"{library.label} builds only for the GPU of this machine (--target this): run "
-            "yolact engine on the machine that will use the engine, or use --library "
-            "tensorrt_rtx for GeForce and RTX GPUs."
+            f"{library.label} builds only for the GPU of this machine (--target this). Run "
+            "`yolact engine` on the machine that will use the engine, or, for GeForce and RTX "
+            "GPUs, use --library tensorrt_rtx."
         )
     unknown = [capability for capability in wanted if capability not in library.capabilities()]
     if unknown or not wanted:
         raise ConfigError(
             f"{library.label} does not support compute capability "
-            f"{', '.join(unknown) or '(none)'}; "
-            f"expected some of: {','.join(library.capabilities())}. Jetson and Hopper "
-            "require TensorRT, on the machine itself."
+            f"{', '.join(unknown) or '(none)'}; expected some of: "
+            f"{','.join(library.capabilities())}. Jetson and Hopper require TensorRT, run on the "
+            "machine itself."
         )
     return [Gpu("", capability) for capability in wanted]
 

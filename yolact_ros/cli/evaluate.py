@@ -48,24 +48,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "model",
-        help=f"{MODEL}; or a .json file written by `yolact predict --json` or `yolact batch` "
-        "with --score-threshold 0.05, to compare it with --annotations",
+        metavar="MODEL",
+        help=f"{MODEL}; or results to compare with --annotations, a .json file that `yolact "
+        "predict --json` or `yolact batch` wrote with --score-threshold 0.05",
     )
-    add("--annotations", **JSON, help="COCO annotations")
-    add("--images", **FOLDER, help="images of the annotations")
-    add("--json", **FILE, help="write all figures to this file")
+    add("--annotations", **JSON, help="annotations in COCO format")
+    add("--images", **FOLDER, help="folder of the annotated images")
+    add("--json", **FILE, help="write all measurements to this file")
     text = "evaluate only the first N images, or the first N frames of each clip"
     add("--limit", **number(1, 10**9), help=text)
     add(
         "--report",
         **FOLDER,
-        help="write a summary, precision-recall curves, the confusion matrix and pictures of the "
+        help="write a summary, precision-recall curves, the confusion matrix and images of the "
         "worst mistakes to this folder",
     )
     add(
         "--report-score",
         **number(0.0, 1.0, PostprocessConfig().score_threshold),
-        help="minimum class score of the detections in the report's confusion matrix and mistakes",
+        help="minimum class score of the detections in the report's confusion matrix and images "
+        "of mistakes",
     )
     add_video_arguments(parser)
     add_segmenter_arguments(parser, DEFAULTS)
@@ -115,8 +117,8 @@ def _evaluate_results(arguments: argparse.Namespace) -> dict[str, Any]:
     settings = read_postprocess(arguments, DEFAULTS), backend
     if arguments.video or settings != (DEFAULTS, BackendConfig()):
         raise ConfigError(
-            f"{arguments.model} contains results: --video, and flags of detections and of the "
-            "backend, apply only to the command that writes them."
+            f"{arguments.model} contains results; --video and the flags for detections and the "
+            "backend apply only to the command that writes results."
         )
     dataset = CocoDataset(arguments.annotations, arguments.images or arguments.annotations.parent)
     evaluation = evaluate_results(Path(arguments.model), dataset, limit=arguments.limit)

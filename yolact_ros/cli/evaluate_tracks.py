@@ -21,17 +21,17 @@ from yolact_ros.files import write_json
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact evaluate-tracks`."""
     add = parser.add_argument
-    add("model", help=MODEL)
+    add("model", metavar="MODEL", help=MODEL)
     add(
         "--annotations",
         **JSON,
         required=True,
-        help="COCO annotations with track_id, as written by `yolact simulate clip`, or "
-        "YouTube-VIS annotations",
+        help="annotations in COCO format with track_id, as `yolact simulate clip` writes them, "
+        "or in YouTube-VIS format",
     )
-    add("--images", **FOLDER, required=True, help="images of the annotations")
-    add("--rate", **number(0.01, 1e4, 20.0), help="images per second")
-    add("--json", **FILE, help="write all figures to this file")
+    add("--images", **FOLDER, required=True, help="folder of the annotated images")
+    add("--rate", **number(0.01, 1e4, 20.0), help="frame rate of the videos, in images per second")
+    add("--json", **FILE, help="write all measurements to this file")
     add_segmenter_arguments(parser)
     add_stream_arguments(parser)
 

@@ -24,13 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "checkpoint",
-        help="checkpoint (official ones too), or a shipped model or bundle to export again",
+        metavar="CHECKPOINT",
+        help="checkpoint, also an official one; or a shipped model or bundle, to export it again",
     )
     add("-o", "--output", required=True, metavar="BUNDLE", help="folder to write")
     add(
         "--compare",
         **FLAG,
-        help="compare with torch on more images, and print the largest difference of each output",
+        help="compare with torch on more images, and print the maximum difference of each output",
     )
     add_settings(parser, ExportOptions())
 

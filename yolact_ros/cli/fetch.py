@@ -11,14 +11,14 @@ from yolact_ros.cli.values import FLAG
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact fetch`."""
     add = parser.add_argument
-    text = "variant, e.g. yolact_plus_base (default: list all variants)"
+    text = "network, e.g. yolact_plus_base (default: list all networks)"
     add("name", nargs="?", metavar="NAME", help=text)
     add(
         "-o",
         "--output",
         type=Path,
         metavar="BUNDLE",
-        help="write to this folder instead of the cache",
+        help="write the bundle to this folder instead of the cache",
     )
     add("--yes", **FLAG, help="download without asking")
 
@@ -37,5 +37,5 @@ def run(arguments: argparse.Namespace) -> int:
     file = fetch_official(arguments.name, yes=arguments.yes)
     folder = None if arguments.output else cached_bundle(cached_name("*", file))
     print(folder or export_official(file, arguments.output))
-    print(f"next: yolact predict IMAGE --model {arguments.output or arguments.name}")
+    print(f"Next: yolact predict IMAGE --model {arguments.output or arguments.name}")
     return 0

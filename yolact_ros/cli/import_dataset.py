@@ -19,39 +19,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "format",
         choices=("coco", "yolo", "labelme", "voc"),
-        help="coco: JSON from CVAT, Roboflow, Label Studio and others, merged, split and with "
-        "repaired paths; yolo: YAML file with polygons; labelme: folder of JSON files; voc: "
-        "Pascal VOC or CVAT, with PNGs of classes and objects",
+        help="coco: JSON from CVAT, Roboflow, Label Studio and others, to merge, split, or "
+        "correct its paths; yolo: YAML file of a data set with polygons; labelme: folder "
+        "of JSON files; voc: Pascal VOC or CVAT folder, with PNGs of classes and objects",
     )
-    add("source", type=Path, nargs="+", help="folder or file of the data set; several are merged")
+    add(
+        "source",
+        metavar="SOURCE",
+        type=Path,
+        nargs="+",
+        help="folder or file of the data set; several are merged",
+    )
     add("-o", "--output", **FOLDER, required=True, help="folder to write")
-    add("--copy", **FLAG, help="copy the images instead of linking")
+    add("--copy", **FLAG, help="copy the images instead of linking to them")
     add(
         "--classes",
         type=distinct_names,
         default=(),
         metavar="A,B,C",
-        help="voc: names of the class ids from 1 on (default: those of labelmap.txt, or "
-        "Pascal's); labelme, coco: order of the classes",
+        help="voc: names of the class ids from 1 on (default: those in labelmap.txt, or those "
+        "of Pascal VOC); labelme, coco: order of the classes",
     )
     add(
         "--validation",
         type=float,
         default=0.0,
         metavar="FRACTION",
-        help="fraction of the training images to move to the split val (default: none)",
+        help="fraction of the training images to move to the validation split (default: none)",
     )
     add("--images", **FOLDER, help="coco: folder of the images")
     add(
         "--boxes",
         choices=BOXES,
-        help="yolo: use boxes among polygons as neither object nor background, as rectangular "
-        "masks, as boxes for training.learn_boxes, or as background (default: ignore)",
+        help="yolo: use boxes among polygons as neither object nor background (ignore), as "
+        "rectangular masks (rectangle), as boxes for training.learn_boxes (keep), or as "
+        "background (drop) (default: ignore)",
     )
     add(
         "--crowd-as-objects",
         **FLAG,
-        help="coco: treat annotations with iscrowd 1 as objects, for painted masks from CVAT",
+        help="coco: treat annotations with iscrowd 1 as objects, because CVAT exports painted "
+        "masks so",
     )
     add("--strict", **FLAG, help="stop at the first error instead of counting errors")
 
@@ -71,19 +79,21 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.datasets.importers.yolo import read_yolo
 
     if not 0 <= arguments.validation < 1:
-        raise ConfigError(f"--validation is {arguments.validation}; expected 0 to below 1.")
+        raise ConfigError(
+            f"--validation is {arguments.validation}; expected a fraction from 0 to less than 1."
+        )
     for option, format_ in OPTIONS.items():
         if getattr(arguments, option) and arguments.format != format_:
             flag = option.replace("_", "-")
-            raise ConfigError(f"--{flag} is for {format_}, not for {arguments.format}.")
+            raise ConfigError(f"--{flag} applies to {format_}, not to {arguments.format}.")
     if arguments.classes and arguments.format == "yolo":
-        raise ConfigError("--classes is not for yolo, whose YAML file names them.")
+        raise ConfigError("--classes does not apply to yolo, whose YAML file names the classes.")
     findings = Findings()
     names: dict[str, None] = dict.fromkeys(arguments.classes)
     parts = []
     for source in arguments.source:
         if not source.exists():
-            raise DatasetError(f"{source} does not exist.")
+            raise DatasetError(f"{source} does not exist; name the folder or file of a data set.")
         if arguments.format == "coco":
             classes, images = read_coco(
                 source,

@@ -71,8 +71,8 @@ def add_segmenter_arguments(
     group.add_argument(
         "--reference",
         action="store_true",
-        help="select detections exactly like the authors' evaluation; the flags below override "
-        "individual settings",
+        help="select detections exactly as the authors' evaluation does; the flags below "
+        "override individual settings",
     )
     add_settings(group, detections)
 

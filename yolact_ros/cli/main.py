@@ -20,25 +20,27 @@ from yolact_ros.files import LIMIT_VARIABLE
 # Verbs with summaries. `yolact_ros/cli/<verb>.py`, with underscores for dashes, has
 # add_arguments(parser) and run(arguments).
 VERBS = {
-    "predict": "segment images, a folder or a video",
-    "node": "run the ROS 2 node with the arguments that follow, e.g. --ros-args -p model:=tools",
+    "predict": "segment images, folders, videos or camera streams",
+    "node": (
+        "run the ROS 2 node and pass it the arguments that follow, e.g. --ros-args -p model:=tools"
+    ),
     "evaluate": "measure the COCO box and mask AP of a model",
     "evaluate-tracks": "measure how well objects in videos keep their track ids",
-    "benchmark": "measure milliseconds per stage, frames per second, and memory",
-    "bag": "copy a recorded ROS 2 bag and add the instances of every image",
-    "batch": "segment many bags, videos and pictures on every core or a Ray cluster",
-    "import-dataset": "convert exports of labelling programs to COCO format",
-    "check-dataset": "find errors in annotations and images, and draw them",
+    "benchmark": "measure the time per stage, the frame rate and the memory use",
+    "bag": "copy a recorded ROS 2 bag and add the instances in every image",
+    "batch": "segment many bags, videos and images on all cores or on a Ray cluster",
+    "import-dataset": "convert data sets from labelling tools to COCO format",
+    "check-dataset": "find errors in annotations and images, and draw them on contact sheets",
     "train": "train a network",
-    "fetch": "download an official network and make it ready to use",
+    "fetch": "download an official network and prepare it for use",
     "convert": "convert an official checkpoint to this package's format",
-    "export": "export a checkpoint to a bundle, which runs without torch",
+    "export": "export a checkpoint to a bundle, which does not require torch",
     "quantize": "quantize a bundle to int8",
     "engine": "compile the graphs of a bundle with TensorRT (experimental: not yet run on a GPU)",
-    "prototypes": "draw prototypes, and how masks are assembled from them",
-    "serve": "try models on pictures in the browser (Gradio)",
-    "view": "record results for the Rerun viewer, or show them in it",
-    "simulate": "render annotated images or clips of a simulated table top",
+    "prototypes": "draw the prototypes of an image and how masks are assembled from them",
+    "serve": "try models on images in the browser (Gradio)",
+    "view": "show results in the Rerun viewer, or record them for it",
+    "simulate": "render annotated images or clips of a simulated tabletop",
 }
 ALIASES = {"quantise": "quantize"}
 

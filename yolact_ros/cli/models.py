@@ -29,7 +29,7 @@ def find_checkpoint(name: str) -> str:
     if name in PUBLISHED and not Path(name).exists():
         file = _cache() / "weights" / PUBLISHED[name].file
         if not file.is_file():
-            raise WeightsError(f"{file} does not exist. Fetch it first: yolact fetch {name}")
+            raise WeightsError(f"{file} does not exist; fetch it with: yolact fetch {name}")
         return str(file)
     path = find_model(name)
     if not is_bundle(path):
@@ -95,15 +95,15 @@ def fetch_official(name: str, *, yes: bool = False) -> Path:
     url = published.url
     if url is None:
         raise WeightsError(
-            f"{published.file} can only be downloaded with a browser; open {published.readme}, "
-            "download it there, and give the file instead of the network's name."
+            f"{published.file} can only be downloaded with a browser. Download it from "
+            f"{published.readme}, and give the file instead of the name of the network."
         )
     remote = find_file(url)
     megabytes = "size unknown" if remote.size is None else f"{remote.size / 1e6:.1f} MB"
     print(f"{url}: {megabytes}, {published.licence} licence ({published.readme})", file=sys.stderr)
     if not yes:
         if not sys.stdin.isatty():
-            raise WeightsError("Downloads require consent; give it with --yes.")
+            raise WeightsError("Downloading requires your consent; give it with --yes.")
         if input("Download it? [y/N] ").strip().lower() not in ("y", "yes"):
             raise WeightsError(f"{name} was not downloaded.")
     download(remote, path)
@@ -147,14 +147,17 @@ def _check_libraries(name: str) -> None:
     for library in ("torch", "onnx", "onnxscript", "onnxruntime", "pooch"):
         if importlib.util.find_spec(library) is None:
             raise WeightsError(
-                f"Exporting official weights requires {library}, which is not installed. On a "
-                f"PC with 'yolact_ros[export]': yolact fetch {name} -o {name}; copy that folder "
-                "here, and use it as the model."
+                f"Exporting official weights requires {library}, which is not installed. On a PC "
+                f"with 'yolact_ros[export]', run: yolact fetch {name} -o {name}. Copy that "
+                "folder here, and use it as the model."
             )
 
 
 def _cache() -> Path:
     folder = user_cache()
     if folder is None:
-        raise WeightsError("This user has no home directory; set XDG_CACHE_HOME to a folder.")
+        raise WeightsError(
+            "There is no folder for the cache, because this user has no home "
+            "directory; set XDG_CACHE_HOME to a folder."
+        )
     return folder

@@ -98,12 +98,16 @@ def _check(path: Path, inputs: list[Path]) -> None:
                 "Name another output, or remove it first."
             )
     if os.path.lexists(path) and not path.exists():
-        raise ConfigError(f"{shown(path)} is a dangling link; remove it first.")
+        raise ConfigError(
+            f"{shown(path)} is a link to a file that does not exist; remove it first."
+        )
     above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if above != path and not above.is_dir():
         raise ConfigError(f"{shown(path)} cannot be written: {shown(above)} is not a folder.")
     if not os.access(above, os.W_OK):
-        raise ConfigError(f"{shown(path)} cannot be written: no permission for {shown(above)}.")
+        raise ConfigError(
+            f"{shown(path)} cannot be written: this user may not write to {shown(above)}."
+        )
 
 
 def _refuse_other(path: Path, is_kind: bool, kind: str) -> None:

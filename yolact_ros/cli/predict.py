@@ -33,18 +33,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         # Addresses stay text, because a path would merge their slashes.
         type=lambda text: text if "://" in text else Path(text),
         metavar="SOURCE",
-        help="image, folder, video, quoted pattern, index of a webcam, or address of a stream, "
-        "e.g. rtsp://HOST/PATH",
+        help="image, folder, video, quoted pattern, webcam index or stream address, e.g. "
+        "rtsp://HOST/PATH",
     )
     add("--json", **FILE, help="write boxes, scores and masks (COCO RLE) to this file")
-    add("--overlay", **FOLDER, help="write images and videos with masks to this folder")
+    add(
+        "--overlay",
+        **FOLDER,
+        help="write images and videos with the instances drawn on them to this folder",
+    )
     add(
         "--save-txt",
         **FOLDER,
-        help="write a text file of polygons in the YOLO format for each image to this folder",
+        help="write the polygons of each image to a text file in YOLO format in this folder",
     )
-    add("--show", **FLAG, help="show the images in a window")
-    add("--classes", metavar="A,B,C", help="only find these classes, e.g. mug,duck")
+    add("--show", **FLAG, help="show the results in a window")
+    add("--classes", metavar="A,B,C", help="find only these classes, e.g. mug,duck")
     add_inference_arguments(parser)
 
 
@@ -102,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
                 write_json(arguments.json, entries)
     for written in (arguments.overlay, arguments.json, arguments.save_txt):
         if written:
-            print(f"written: {written}")
+            print(f"Wrote {written}")
     return report_faults(arguments, faults)
 
 

@@ -16,8 +16,8 @@ from yolact_ros.cli.values import number
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact prototypes`."""
     add = parser.add_argument
-    add("image", type=Path, help="image file")
-    add("-o", "--output", type=Path, required=True, metavar="PNG", help="picture to write")
+    add("image", metavar="IMAGE", type=Path, help="image file")
+    add("-o", "--output", type=Path, required=True, metavar="PNG", help="image to write")
     add("--instances", **number(1, 100, 4), help="number of masks to explain")
     add_model_argument(parser)
     add_segmenter_arguments(parser)
@@ -32,7 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.output.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ConfigError(
-            f"{arguments.output} is not a picture file name; expected one that ends in .png."
+            f"{arguments.output} is not the name of an image file; expected a name that ends in "
+            ".png, .jpg or .webp."
         )
     image = read_bgr(arguments.image)
     with open_segmenter(arguments) as segmenter:

@@ -22,7 +22,7 @@ SHOWN_LAYERS = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     add = parser.add_argument
-    add("bundle", help="shipped model or bundle folder, in float32")
+    add("bundle", metavar="BUNDLE", help="shipped model or bundle folder, in float32")
     add("-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder to write")
     add(
         "--images",
@@ -30,14 +30,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="PATH",
-        help="images, folders or videos for calibration, similar to those to be segmented",
+        help="images, folders or videos for calibration; choose ones similar to those that will "
+        "be segmented",
     )
-    add("--count", **number(1, 10**9, 100), help="number of images to use, evenly spaced")
+    add(
+        "--count",
+        **number(1, 10**9, 100),
+        help="number of calibration images, taken at even intervals",
+    )
     add(
         "--target",
         choices=("onnxruntime", "tensorrt"),
         default="onnxruntime",
-        help="runtime of the bundle; TensorRT accepts only symmetric int8",
+        help="library that will run the bundle; TensorRT accepts only symmetric int8",
     )
     add(
         "--float-above",
@@ -49,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--float-layers",
         nargs="*",
         metavar="LAYER",
-        help="keep exactly these layers in float, and skip the measurement of layers",
+        help="keep exactly these layers in float instead of measuring which to keep",
     )
 
 
@@ -92,7 +97,7 @@ def calibration_images(
     files = find_files(paths)
     total = count_frames(files)
     if not total:
-        raise BundleError(f"No calibration images in {', '.join(map(str, paths))}.")
+        raise BundleError(f"There are no calibration images in {', '.join(map(str, paths))}.")
     count = min(count, total)
     wanted = {round(i * (total - 1) / max(count - 1, 1)) for i in range(count)}
     frames = tqdm(read_frames(files), total=total, desc="read", unit="image", leave=False)

@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     except OSError as error:
         raise ConfigError(
-            f"The page cannot be served on port {arguments.port}: {error} Choose another --port."
+            f"The page cannot be served on port {arguments.port}: {error} Choose another port "
+            "with --port."
         ) from error
     return 0

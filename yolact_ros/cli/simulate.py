@@ -13,26 +13,26 @@ LARGEST_SIDE = 4096
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact simulate`."""
     add = parser.add_argument
-    text = "single pictures, or a video from a moving camera"
+    text = "images: single images; clip: a video from a moving camera"
     add("what", choices=("images", "clip"), help=text)
     add("-o", "--output", **FOLDER, required=True, help="folder to write")
-    add("--frames", **number(1, 1_000_000, 100), help="number of pictures to render")
+    add("--frames", **number(1, 1_000_000, 100), help="number of images to render")
     add(
         "--seed",
         **number(0, 2**31 - 1, 0),
-        help="seed of the random scenes; the same seed yields the same bytes",
+        help="seed of the random scenes; the same seed produces identical files",
     )
     add(
         "--size",
         type=_size,
         default=(480, 640),
         metavar="WIDTHxHEIGHT",
-        help="size of the pictures in pixels (default: 640x480)",
+        help="size of the images in pixels (default: 640x480)",
     )
-    add("--fps", **number(0.1, 1000, 20.0), help="frame rate of a clip")
-    text = "number of processes that render images; the result does not depend on it"
+    add("--fps", **number(0.1, 1000, 20.0), help="frame rate of a clip, in images per second")
+    text = "number of processes that render; the result does not depend on it"
     add("--processes", **number(1, 1_000_000, 1), help=text)
-    add("--depth", **FLAG, help="also write depth images (always for a clip)")
+    add("--depth", **FLAG, help="also write depth images (a clip always has them)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -60,7 +60,7 @@ class Texts:
     def _take(self, path: Path) -> None:
         if path in self._taken:
             raise DatasetError(
-                f"Several images would have the text file {path}; segment them one at a time."
+                f"Several images would write to the text file {path}; segment them one at a time."
             )
         self._taken.add(path)
 

@@ -20,24 +20,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "config",
+        metavar="CONFIG",
         type=Path,
         nargs="?",
-        help=f"YAML file, e.g. config/train_tabletop.yaml (default: {DEFAULT_RECIPE} with "
-        "--data, the file of the run with --resume)",
+        help=f"recipe (YAML file), e.g. config/train_tabletop.yaml (default: {DEFAULT_RECIPE} "
+        "with --data, the run's own recipe with --resume)",
     )
-    text = "new folder for checkpoints and logs (default: out/train/CONFIG)"
+    text = (
+        "folder to create for checkpoints and logs (default: out/train/NAME, with the name "
+        "of the --data folder or of the recipe)"
+    )
     add("-o", "--output", **FOLDER, help=text)
     add(
         "--resume",
         type=Path,
         metavar="RUN",
-        help="continue the run in this folder, or from this last.pth",
+        help="continue the run in this folder, or from its last.pth",
     )
     add(
         "--data",
         **FOLDER,
-        help="folder from import-dataset, with train.json and train/, and optionally val.json and "
-        "val/; classes without instances are left out",
+        help="folder written by `yolact import-dataset`, with train.json and train/, and "
+        "optionally val.json and val/; classes without instances are left out",
     )
     add(
         "--set",
@@ -50,18 +54,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory",
         type=float,
         metavar="GB",
-        help="choose the largest batch_size whose steps take at most this much memory of the GPU "
-        "or, on a CPU, of the process",
+        help="use the largest batch size whose training steps fit in this much GPU memory or, "
+        "on a CPU, in this much memory of the process",
     )
     add(
         "--find-rate",
         **FLAG,
-        help="suggest a learning rate after 100 steps at growing rates, without training",
+        help="suggest a learning rate, from up to 100 steps at increasing rates, and end "
+        "without training",
     )
     add(
         "--settings",
         **FLAG,
-        help="print all settings of the run as YAML with comments, without training",
+        help="print all settings of the run as commented YAML, and end without training",
     )
 
 
@@ -88,8 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
         recipe = shipped_file(DEFAULT_RECIPE)
     if recipe is None:
         raise ConfigError(
-            "Name a recipe, e.g. config/train_small.yaml, a data set with --data, or a run with "
-            "--resume."
+            "Nothing to train. Name a recipe, e.g. config/train_small.yaml, a data set with "
+            "--data, or a run with --resume."
         )
     changes = {**data_changes(arguments.data), **dict(parse_change(t) for t in arguments.set)}
     config = read_train_config(recipe, changes, resume=checkpoint, find_checkpoint=find_checkpoint)
@@ -108,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
             config = choose_batch_size(config, processes, gigabytes=arguments.memory)
         if arguments.find_rate:
             rate = find_rate(config, processes)
-            print(f"suggested: --set optimizer.learning_rate={rate:.1e}")
+            print(f"Suggested: --set optimizer.learning_rate={rate:.1e}")
             return 0
         if processes.first:
             text = commented_yaml(config)
@@ -118,7 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
         if processes.first:
             print(trainer.summary())
             best = folder / ("best.pth" if trainer.best_step else "last.pth")
-            print(f"next: yolact export {best} -o models/{folder.name} --half-weights")
+            print(f"Next: yolact export {best} -o models/{folder.name} --half-weights")
     return 0
 
 
@@ -132,8 +137,8 @@ def data_changes(folder: Path | None) -> dict[str, Any]:
         return {}
     if not (folder / "train.json").is_file():
         raise DatasetError(
-            f"{folder / 'train.json'} does not exist; name a folder that `yolact import-dataset` "
-            "wrote."
+            f"{folder / 'train.json'} does not exist; give --data a folder that `yolact "
+            "import-dataset` wrote."
         )
     has_validation = (folder / "val.json").is_file()
     return {

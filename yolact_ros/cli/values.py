@@ -57,6 +57,6 @@ def distinct_names(text: str) -> tuple[str, ...]:
     names = tuple(" ".join(name.split()) for name in text.split(","))
     if "" in names or len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(
-            f"{text!r} has an empty name, or one twice; expected distinct names, such as bolt,nut"
+            f"{text!r} has an empty or repeated name; expected distinct names, e.g. bolt,nut"
         )
     return names

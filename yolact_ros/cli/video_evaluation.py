@@ -32,27 +32,29 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="CLIP",
-        help="folders of `yolact simulate clip`, or YouTube-VIS annotations with --images; "
-        "replaces --annotations",
+        help="clips to evaluate instead of --annotations: folders that `yolact simulate clip` "
+        "wrote, or annotations in YouTube-VIS format with --images",
     )
     add(
         "--intervals",
         **numbers(1, 1000),
-        help="keyframe intervals; 1, the full pass, is always measured "
-        f"(default: {','.join(map(str, INTERVALS))} with a model that was exported with "
-        "--keyframes, otherwise 1)",
+        help="keyframe intervals to measure; 1, the full network on every image, is always "
+        f"included (default: {','.join(map(str, INTERVALS))} with a model that was exported "
+        "with --keyframes, otherwise 1)",
     )
     add(
         "--warp",
         action="extend",
         type=_warps,
         metavar="W,W,...",
-        help=f"how features are warped: {', '.join(WARPS)} (default: all that the model supports)",
+        help=f"warps of the features to measure, out of {', '.join(WARPS)} (default: all that "
+        "the model supports)",
     )
     add(
         "--propagated-frames",
         **numbers(0, 100, (0,)),
-        help="images after each inference to which detections are propagated (default: 0)",
+        help="numbers of images after each inference on which detections are propagated "
+        "(default: 0)",
     )
 
 
@@ -115,7 +117,7 @@ def _warps(text: str) -> list[str]:
     wrong = [word for word in words if word not in WARPS]
     if wrong:
         raise argparse.ArgumentTypeError(
-            f"{', '.join(wrong)} is not a warp; expected some of: {', '.join(WARPS)}"
+            f"{', '.join(wrong)} is not a warp; expected one or more of: {', '.join(WARPS)}"
         )
     return words
 
@@ -127,12 +129,14 @@ def check_video_arguments(arguments: argparse.Namespace) -> None:
         ConfigError: they name neither, or both.
     """
     if arguments.video and arguments.annotations:
-        raise ConfigError("Both --video and --annotations are given; give one of them.")
+        raise ConfigError("--video and --annotations are both given; give only one of them.")
     shows_images = not is_results(arguments.model) or arguments.report
     if not arguments.video and not (
         arguments.annotations and (arguments.images or not shows_images)
     ):
-        raise ConfigError("Give --annotations and --images, or --video.")
+        raise ConfigError(
+            "There is nothing to evaluate. Give --annotations and --images, or --video."
+        )
 
 
 def is_results(model: str) -> bool:

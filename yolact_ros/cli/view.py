@@ -35,21 +35,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--topic",
         metavar="NAME",
-        help="topic of a bag's images (default: the only one of the bag)",
+        help="topic of a bag's images (default: the bag's only image topic)",
     )
     add(
         "--depth",
         metavar="NAME",
-        help="topic of a bag's depth images, which have the size, view and stamps of the images; "
-        "adds 3-D points and boxes; requires --camera-info",
+        help="topic of a bag's depth images, which must have the same size, view and stamps as "
+        "the images; adds 3-D points and boxes; requires --camera-info",
     )
-    add("--camera-info", metavar="NAME", help="topic of a bag's calibration")
-    add("--rectified", **FLAG, help="the images of the bags are rectified")
+    add("--camera-info", metavar="NAME", help="topic of a bag's camera calibration")
+    add("--rectified", **FLAG, help="the images and depth images of the bags are rectified")
     add(
         "--instance",
         **number(-(2**31), 2**31),
-        help="draw which prototypes add up to the mask of the object with track id N or, in "
-        "single pictures, of the Nth best instance",
+        help="also draw how prototypes add up to the mask of the object with track id N or, in "
+        "single images, of the Nth best instance",
     )
     text = "write the recording to this file instead of opening the viewer"
     add("-o", "--output", type=Path, metavar="FILE.rrd", help=text)

@@ -28,8 +28,8 @@ class Window:
             import tkinter
         except ImportError as error:
             raise BackendError(
-                "--show requires Tk, which this Python lacks; install it with: sudo apt install "
-                "python3-tk. Or write images with --overlay."
+                "--show requires Tk, which this Python lacks. Install it with: sudo apt install "
+                "python3-tk. Or write images with --overlay instead."
             ) from error
         try:
             self._root = tkinter.Tk(className=title)
