@@ -27,7 +27,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "video",
                 default_value=PathJoinSubstitution([share, "models", "demo", "tabletop.mp4"]),
-                description="Video file that the camera plays.",
+                description="Video file for the camera to play.",
             ),
             DeclareLaunchArgument(
                 "rate", default_value="0.0", description="Images per second (0 = as in the video)."
@@ -36,12 +36,13 @@ def generate_launch_description() -> LaunchDescription:
                 "loop",
                 default_value="true",
                 choices=["true", "false"],
-                description="Restart the video at its end, endlessly.",
+                description="Restart the video whenever it ends.",
             ),
             DeclareLaunchArgument(
                 "model",
                 default_value="",
-                description="Shipped model, bundle or checkpoint (empty = the default model).",
+                description="Shipped model, bundle folder or checkpoint file (empty = the "
+                "default model).",
             ),
             # With its default settings, Fast DDS loses most images of a best-effort camera.
             SetEnvironmentVariable(variable, EnvironmentVariable(variable, default_value=profile)),
@@ -68,9 +69,8 @@ def generate_launch_description() -> LaunchDescription:
             ),
             *_camera_frame(),
             LogInfo(
-                msg="Look at the results: `ros2 topic echo /yolact/instances`, "
-                "`ros2 topic hz /yolact/instances`, or start with rviz:=true to see "
-                "the overlay."
+                msg="See the results with `ros2 topic echo /yolact/instances` or `ros2 topic hz "
+                "/yolact/instances`, or launch with rviz:=true to see the overlay."
             ),
         ]
     )
@@ -81,7 +81,9 @@ def _camera_frame() -> list[Node | LogInfo]:
     try:
         get_package_prefix("tf2_ros")
     except PackageNotFoundError:
-        return [LogInfo(msg="tf2_ros is not installed, so there is no frame camera_link.")]
+        return [
+            LogInfo(msg="tf2_ros is not installed, so the frame camera_link is not published.")
+        ]
     quarter = "-1.5707963267948966"
     return [
         Node(

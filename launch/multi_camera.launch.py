@@ -29,8 +29,8 @@ def generate_launch_description() -> LaunchDescription:
                 DeclareLaunchArgument(
                     argument,
                     default_value=default,
-                    description=f"Topic of a camera's {content}; {{camera}} is its name; "
-                    "a relative topic lies in the namespace.",
+                    description=f"Topic of each camera's {content}, where {{camera}} stands for "
+                    "its name; a relative topic lies in the namespace.",
                 )
                 for argument, (_, default, content) in TOPICS.items()
             ),

@@ -66,16 +66,18 @@ def generate_launch_description() -> LaunchDescription:
         [
             argument(
                 "camera",
-                "Driver of the camera: sets its topics and parameters (config/cameras/*.yaml); "
-                "these override params_file, and the arguments below override both.",
+                "Camera driver, which sets topics and parameters (config/cameras/*.yaml). They "
+                "override params_file, and the arguments below override both.",
                 choices=["", *cameras],
             ),
             argument("image", "Topic of the images."),
-            argument("depth", "Topic of depth images registered to the images, for 3-D results."),
+            argument(
+                "depth", "Topic of the depth images for 3-D results, registered to the images."
+            ),
             argument("camera_info", "Topic of the camera's calibration."),
             argument(
                 "params_file",
-                "YAML file of parameters; arguments that are given override it.",
+                "YAML file of parameters, which the arguments of this launch file override.",
                 str(share / "config" / "yolact_node.yaml"),
             ),
             *(_parameter_argument(name) for name in PARAMETERS),
@@ -90,9 +92,9 @@ def generate_launch_description() -> LaunchDescription:
             ),
             argument(
                 "dds_profile",
-                "Fast DDS profile of the node, so that large images arrive; auto: "
-                "config/fastdds_shm.xml unless a profile is set already; off: none. The camera's "
-                "process needs the same.",
+                "Fast DDS profile of the node, without which large images may be lost: auto "
+                "(config/fastdds_shm.xml, unless the environment names a profile), off, or an "
+                "XML file. The process of the camera needs the same profile.",
                 "auto",
             ),
             argument("rviz", "Show the results in RViz.", "false", SWITCH),
@@ -101,8 +103,8 @@ def generate_launch_description() -> LaunchDescription:
             ),
             argument(
                 "fixed_frame",
-                "RViz's fixed frame: one with z up that TF connects to the camera, or, without "
-                "TF, the frame_id of the images (then turn the view towards z).",
+                "Fixed frame of RViz: a frame with z up that TF connects to the camera, or, "
+                "without TF, the frame_id of the images (then rotate the view to look along z).",
                 "camera_link",
             ),
             OpaqueFunction(function=_launch),
@@ -139,8 +141,8 @@ def _launch(context: LaunchContext) -> list[SetEnvironmentVariable | LifecycleNo
     several = bool(given["cameras"])
     if several and (given["image"] or driver):
         raise RuntimeError(
-            "Launch arguments: image and camera are for one camera, cameras is for several. Omit "
-            "one of them; multi_camera.launch.py sets the topics of several cameras."
+            "Launch arguments image and camera are for one camera, and cameras is for several; "
+            "omit one of them. multi_camera.launch.py sets the topics of several cameras."
         )
     topics = {name: given[name] or driver.get("topics", {}).get(name, "") for name in TOPICS}
     values = {
@@ -208,7 +210,8 @@ def _check_file(context: LaunchContext, name: str, expected: str) -> None:
     """Report a missing file by the name of its argument."""
     if not Path(_text(context, name)).is_file():
         raise RuntimeError(
-            f"Launch argument {name} is {_text(context, name)!r}, not a file; expected {expected}."
+            f"Launch argument {name} is {_text(context, name)!r}, which is not a file; expected "
+            f"{expected}."
         )
 
 

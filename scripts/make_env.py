@@ -94,13 +94,14 @@ def main():
         "--use",
         choices=list(EXTRAS),
         default="run",
-        help="intended use, which determines what is installed (default: %(default)s)",
+        help="what the environment is for, which determines what is installed (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--distro",
         choices=list(ROS_WHEELS),
         default="kilted",
-        help="ROS 2 distribution to install if none is sourced",
+        help="ROS 2 distribution to install unless one is sourced",
     )
     arguments = parser.parse_args()
     use = arguments.use
@@ -158,9 +159,9 @@ def install_packages(use):
     else:
         if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
             raise NoPackages(
-                "the ROS 2 wheels exist for Linux on x86_64 only, and this is "
-                f"{platform.system()} on {platform.machine()}. Install ROS 2, source its "
-                "setup.bash and run this again; it then uses that installation."
+                f"ROS 2 wheels exist only for Linux on x86_64, but this is {platform.system()} "
+                f"on {platform.machine()}. Install ROS 2, source its setup.bash, and run this "
+                "again to use that installation."
             )
         packages = ROS_WHEELS[DISTRO] + BUILD_TOOLS
     make_venv(wanted)
@@ -199,7 +200,9 @@ def make_venv(wanted):
     if made_with.is_file() and made_with.read_text() == identity:
         return
     if VENV.exists():
-        print(f"Replacing {VENV}: it was made in another folder, or for another Python or ROS 2.")
+        print(
+            f"Replacing {VENV}, which was made in another folder, or for another Python or ROS 2."
+        )
         shutil.rmtree(VENV)
     for folder in ["build", "install"]:
         shutil.rmtree(HOME / folder, ignore_errors=True)
@@ -250,14 +253,14 @@ def build():
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
     if not compiler:
         raise Failure(
-            "no C++ compiler was found; the messages need one. "
-            "On Ubuntu and Debian: apt install build-essential"
+            "no C++ compiler was found, which building the messages requires. On Ubuntu and "
+            "Debian: apt install build-essential"
         )
     header = python_path("include")
     if not Path(header, "Python.h").exists():
         raise Failure(
-            f"{header}/Python.h is missing; the messages need Python's headers. "
-            "On Ubuntu and Debian: apt install python3-dev"
+            f"{header}/Python.h is missing, which building the messages requires. On Ubuntu and "
+            "Debian: apt install python3-dev"
         )
     # A file removed from the sources must also be removed from install/; messages stay compiled.
     shutil.rmtree(HOME / "install", ignore_errors=True)
@@ -351,8 +354,8 @@ def run(title, command, progress=None, env=None, failure=Failure):
     if process.returncode:
         print("".join(lines), end="", file=sys.stderr)
         raise failure(
-            f"`{Path(command[0]).name}` ended with status {process.returncode}; its last lines "
-            f"are above, all of them in {LOG.relative_to(ROOT)}."
+            f"`{Path(command[0]).name}` ended with status {process.returncode}. Its last lines "
+            f"are above; all of its output is in {LOG.relative_to(ROOT)}."
         )
 
 

@@ -5,10 +5,11 @@
     python3 scripts/run_on_gpu.py out/tools/last.pth --images photographs/ --annotations val.json
     python3 scripts/run_on_gpu.py --bundles tools_fp16 tools_int8 --images photographs/ --quick
 
-For owners of a Jetson or another NVIDIA GPU. Bundles that were made on a PC (`yolact export
---target tensorrt`) require no torch here; a checkpoint does. Parts that require something missing
-(TensorRT, torch with CUDA, a GPU) are skipped with the reason; half precision and int8 then run on
-ONNX Runtime. Results are written after each measurement; one that fails does not end the others.
+For owners of a Jetson or another NVIDIA GPU. A checkpoint requires torch on this machine; bundles
+that were exported on a PC (`yolact export --target tensorrt`) do not. Parts for which something is
+missing (TensorRT, torch with CUDA, a GPU) are skipped, and the reason is printed; half precision
+and int8 then run on ONNX Runtime. Results are written after each measurement, and a measurement
+that fails does not end the others.
 """
 
 from __future__ import annotations
@@ -70,24 +71,31 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("checkpoint", type=Path, nargs="?", help="checkpoint to export here; requires torch")
+    text = "checkpoint to export on this machine; requires torch"
+    add("checkpoint", type=Path, nargs="?", metavar="CHECKPOINT", help=text)
     text = "bundles that were exported on a PC"
-    add("--bundles", type=Path, nargs="+", default=[], help=text)
-    text = "folder of images similar to those to be segmented"
-    add("--images", type=Path, required=True, help=text)
-    add("--annotations", type=Path, help="COCO annotations of these images, to measure AP")
-    text = "folder to write (default: %(default)s)"
-    add("-o", "--output", type=Path, default=Path("out/gpu"), help=text)
+    add("--bundles", type=Path, nargs="+", default=[], metavar="BUNDLE", help=text)
+    text = "folder of images; choose ones similar to those that will be segmented"
+    add("--images", type=Path, required=True, metavar="FOLDER", help=text)
+    add(
+        "--annotations",
+        type=Path,
+        metavar="JSON",
+        help="annotations of these images in COCO format, to measure AP",
+    )
+    text = "folder for the results (default: %(default)s)"
+    add("-o", "--output", type=Path, default=Path("out/gpu"), metavar="FOLDER", help=text)
     text = "precisions to measure (default: all)"
     add("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help=text)
     text = "batch sizes to measure (default: 1 2 4 8)"
-    add("--batches", type=int, nargs="+", default=[1, 2, 4, 8], help=text)
-    add("--runs", type=int, default=200, help="number of runs per timing (default: %(default)s)")
-    text = "measure only one bundle in fp16, without keyframes and batches"
+    add("--batches", type=int, nargs="+", default=[1, 2, 4, 8], metavar="N", help=text)
+    text = "number of runs per timing (default: %(default)s)"
+    add("--runs", type=int, default=200, metavar="N", help=text)
+    text = "measure only one bundle, in fp16, without keyframes and batches"
     add("--quick", action="store_true", help=text)
     arguments = parser.parse_args()
     if (arguments.checkpoint is None) == (not arguments.bundles):
-        parser.error("name a checkpoint, or bundles with --bundles")
+        parser.error("give either a checkpoint, or bundles with --bundles")
     if arguments.quick:
         arguments.precisions, arguments.batches = ["fp16"], []
         arguments.bundles = arguments.bundles[:1]

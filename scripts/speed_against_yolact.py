@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Time the authors' program and this package with equal weights, picture and instances on a CPU.
+"""Time the authors' program and this package on a CPU, on the same weights, image and instances.
 
-git clone https://github.com/dbolya/yolact
-python scripts/speed_against_yolact.py yolact --instances 100 --threads 1 --json out/against.json
+    git clone https://github.com/dbolya/yolact
+    python scripts/speed_against_yolact.py yolact --instances 100 --threads 1 --json against.json
 
 The network is YOLACT-R50 with random weights, and the two programs take turns. The authors'
 program runs without CUDA and TorchScript, which this script switches off from outside.
@@ -38,12 +38,15 @@ CHECKPOINT = "yolact_resnet50_54_800000.pth"  # the name selects the network in 
 
 def main() -> None:
     """Run the comparison and print it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="copy of the repository dbolya/yolact")
-    parser.add_argument("--instances", type=int, default=100)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--frames", type=int, default=20)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="clone of the repository dbolya/yolact")
+    text = "number of %s (default: %%(default)s)"
+    for name, default in (("instances", 100), ("threads", 1), ("frames", 20)):
+        add(f"--{name}", type=int, default=default, metavar="N", help=text % name)
+    add("--json", type=Path, metavar="FILE", help="write all measurements to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     image = synthetic_image(SIZE)

@@ -22,13 +22,17 @@ SCENES = "20 instances", "100 instances"
 
 def main() -> None:
     """Print the tables, or write them into a page."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument(
-        "--write", type=Path, metavar="PAGE", help="replace the tables of this page"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--release", metavar="VERSION", help="write only the row of this version, with --write"
+        "files", nargs="+", type=Path, metavar="FILE", help="JSON file of `yolact benchmark`"
+    )
+    parser.add_argument(
+        "--write", type=Path, metavar="PAGE", help="write the tables into this page"
+    )
+    parser.add_argument(
+        "--release", metavar="VERSION", help="write only the row of this version; requires --write"
     )
     arguments = parser.parse_args()
     if arguments.release and not arguments.write:

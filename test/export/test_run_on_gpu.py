@@ -113,7 +113,7 @@ def test_a_quick_run_measures_one_bundle(images, bundles):
     "words, status, text",
     [
         (["--help"], 0, "--quick"),
-        (["--images", "photographs"], 2, "name a checkpoint, or bundles"),
+        (["--images", "photographs"], 2, "give either a checkpoint, or bundles"),
     ],
 )
 def test_help_and_missing_arguments_explain_the_program(words, status, text):

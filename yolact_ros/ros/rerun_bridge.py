@@ -80,7 +80,9 @@ class RerunBridge(Node):
         try:
             log(message)
         except MessageError as error:
-            self.get_logger().warning(f"Cannot show an image: {error}", throttle_duration_sec=5.0)
+            self.get_logger().warning(
+                f"An image cannot be shown: {error}", throttle_duration_sec=5.0
+            )
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._recording.log_image(PICTURE, bgr_from_message(message))
@@ -123,14 +125,17 @@ def main() -> int:
     """Show topics until a signal arrives; return the exit status."""
     parser = argparse.ArgumentParser(prog="rerun_bridge", description=__doc__)
     parser.add_argument(
-        "--image", default="/image", metavar="TOPIC", help="image topic (default: %(default)s)"
+        "--image",
+        default="/image",
+        metavar="TOPIC",
+        help="topic of the images (default: %(default)s)",
     )
     parser.add_argument(
         "--node",
         default="/yolact",
         metavar="NAME",
-        help="name of the node, followed by the camera's name if it has several: /yolact/front "
-        "(default: %(default)s)",
+        help="full name of the node, with the camera appended if there are several, e.g. "
+        "/yolact/front (default: %(default)s)",
     )
     parser.add_argument(
         "-o",

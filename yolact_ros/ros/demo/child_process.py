@@ -71,6 +71,6 @@ class ChildProcess:
         try:
             return self._process.wait(END_S)
         except subprocess.TimeoutExpired:
-            print(f"{self.name} did not end and was killed.", file=sys.stderr)
+            print(f"{self.name} did not end in time and was killed.", file=sys.stderr)
             self._process.kill()
             return self._process.wait()

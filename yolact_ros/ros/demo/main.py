@@ -27,7 +27,7 @@ from yolact_ros.runtime.stamps import nanoseconds
 CAMERA_TOPIC = "/camera/image_raw"
 QOS = QoSProfile(depth=10)
 OTHER_VIDEOS = """\
-Your own video with people and everyday objects: make demo CLIP=video.mp4 MODEL=everyday
+People and everyday objects in your own video: make demo CLIP=video.mp4 MODEL=everyday
 From a webcam: ros2 run v4l2_camera v4l2_camera_node
                ros2 launch yolact_ros yolact.launch.py model:=everyday image:=/image_raw"""
 TITLE = f"{'in':>8} {'out':>8} {'latency p50':>12} {'p95':>7} {'dropped':>8}  seen"
@@ -67,7 +67,7 @@ class Listener(Node):
             if recent:  # the first images; their number depends on when the camera started
                 print(TITLE, flush=True)
         elif not recent:
-            print("no results", flush=True)
+            print("no results in the last second", flush=True)
         else:
             last, previous = recent[-1], self.stats[before - 1]
             p50, p95 = np.percentile([message.latency_ms for message in recent], [50, 95])
@@ -139,10 +139,10 @@ def run(clip: Path, model: str, *, output: Path) -> int:
             return _report_end(node)
     video.close()
     if video.last is None:
-        print("demo: the node published no overlay.", file=sys.stderr)
+        print("demo: the node published no overlay; see its messages above.", file=sys.stderr)
         return 1
     if not cv2.imwrite(str(output / "demo.png"), video.last):
-        raise ConfigError(f"OpenCV cannot write {output / 'demo.png'}; check free disk space.")
+        raise ConfigError(f"{output / 'demo.png'} cannot be written; check free disk space.")
     _print_summary(listener.stats)
     print(f"Wrote {output / 'demo.mp4'} and {output / 'demo.png'}")
     print(OTHER_VIDEOS)
@@ -151,7 +151,10 @@ def run(clip: Path, model: str, *, output: Path) -> int:
 
 def _report_end(process: ChildProcess) -> int:
     if process.status is None:
-        print(f"demo: {process.name} was not ready after {START_S:.0f} s.", file=sys.stderr)
+        print(
+            f"demo: {process.name} was not ready after {START_S:.0f} s; see its messages above.",
+            file=sys.stderr,
+        )
     else:
         print(
             f"demo: {process.name} ended with status {process.status}; see its messages above.",
@@ -181,11 +184,11 @@ def main() -> int:
     share = Path(get_package_share_directory("yolact_ros"))
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     clip = share / "models/demo/tabletop.mp4"
-    text = "video to play (default: the clip of the package)"
+    text = "video to play (default: the shipped demo clip)"
     parser.add_argument("--clip", type=Path, default=clip, help=text)
-    text = "shipped model, bundle folder or checkpoint (default: tabletop)"
+    text = "shipped model, bundle folder or checkpoint file (default: tabletop)"
     parser.add_argument("--model", default="", help=text)
-    text = "folder to write (default: out)"
+    text = "folder for the video and the image (default: out)"
     parser.add_argument("--output", type=Path, default=Path("out"), help=text)
     arguments = parser.parse_args()
     return run_with_node(

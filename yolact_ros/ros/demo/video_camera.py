@@ -31,10 +31,10 @@ class CameraSettings(Checked):
     """Holds the parameters of the camera."""
 
     video: str = setting("", "Video file to play (required)")
-    rate: float = setting(0.0, "Images per second (0 = that of the video)", range=(0.0, 1000.0))
-    loop: bool = setting(False, "Restart the video at its end, forever")
-    wait: bool = setting(True, "Start when the first subscriber appears")
-    frame_id: str = setting("camera_optical_frame", "frame_id in the header of the images")
+    rate: float = setting(0.0, "Images per second (0 = as in the video)", range=(0.0, 1000.0))
+    loop: bool = setting(False, "Restart the video whenever it ends")
+    wait: bool = setting(True, "Start only when there is a subscriber")
+    frame_id: str = setting("camera_optical_frame", "frame_id in the headers of the images")
 
 
 class VideoCamera(Node):
@@ -97,13 +97,13 @@ def video_rate(path: str) -> float:
 
 def _frames(path: str) -> Iterator[SourceImage]:
     if not path:
-        raise ConfigError("No video was named; set the parameter video to a file.")
+        raise ConfigError("The parameter video is empty; set it to a video file.")
     return video_frames(Path(path), path)
 
 
 def usage() -> str:
     """Return what `camera --help` prints."""
-    summary = "Publish the images of a video file on ~/image_raw at their rate."
+    summary = "Publish the images of a video file on ~/image_raw at the rate of the video."
     return parameters_usage("camera", summary, [CameraSettings()])
 
 
