@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "yolact_ros"
 
 # Each may import itself and those to the left of it.
-BOTTOM = ("errors", "files", "config", "classes", "variants", "priors")
+BOTTOM = ("errors", "files", "malloc", "config", "classes", "variants", "priors")
 
 # Public names of the package, loaded when they are used.
 LAZY = (("detections", "Detections"), ("segmenter", "Segmenter"), ("stream", "Stream"))

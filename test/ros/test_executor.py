@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -131,3 +133,18 @@ def test_a_response_that_cannot_be_sent_does_not_end_the_executor(ros, client, m
     executor.shutdown(5.0)
     spinner.join(5.0)
     node.destroy_node()
+
+
+def test_the_process_keeps_freed_memory_and_switches_threads_early(monkeypatch):
+    """Both are settings of the whole process, so importing the node's modules changes neither."""
+    kept = []
+    monkeypatch.setattr(process, "keep_freed_memory", lambda largest: kept.append(largest))
+    monkeypatch.setattr(process, "Events", lambda: SimpleNamespace(put=None, ending=False))
+    monkeypatch.setattr(process, "init_ros", Mock(side_effect=InterruptedError))
+    before = sys.getswitchinterval()
+    try:
+        with pytest.raises(InterruptedError):
+            process.main([])
+        assert kept == [process.LARGEST] and sys.getswitchinterval() < before
+    finally:
+        sys.setswitchinterval(before)

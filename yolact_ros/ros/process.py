@@ -14,6 +14,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logger
 
 from yolact_ros.errors import YolactError
+from yolact_ros.malloc import LARGEST, keep_freed_memory
 from yolact_ros.ros.node import BROKEN, NAME, SUCCESS, YolactNode
 from yolact_ros.ros.parameters.table import parameters_usage, tables
 from yolact_ros.ros.program import handle_signals, init_ros
@@ -21,6 +22,8 @@ from yolact_ros.ros.program import handle_signals, init_ros
 FAILED = "failed"
 ASKED_TO_END = "asked to end"
 JOIN_S = 0.5  # for the executor, which may be in a transition
+# How long the worker may wait for another thread's Python code; publishers would take up to 5 ms.
+SWITCH_S = 0.0005
 
 
 class Events(SimpleQueue[str]):
@@ -58,6 +61,8 @@ def main(args: list[str] | None = None) -> int:
         The exit status: 0 after SIGINT, SIGTERM, SIGHUP or the transition shutdown, 1 if the node
         cannot work, in which case it has logged why.
     """
+    keep_freed_memory(largest=LARGEST)
+    sys.setswitchinterval(SWITCH_S)
     events = Events()
     try:
         init_ros(args)

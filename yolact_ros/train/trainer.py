@@ -18,6 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from yolact_ros.config import to_mapping
 from yolact_ros.errors import ConfigError, WeightsError
+from yolact_ros.malloc import keep_freed_memory
 from yolact_ros.model.weights.checkpoint import (
     Checkpoint,
     check_tensors,
@@ -35,7 +36,6 @@ from yolact_ros.train.distributed import DistributedContext, choose_device
 from yolact_ros.train.freezing import check_frozen_parts, check_norms, frozen_norms
 from yolact_ros.train.learner import Learner, loss_names
 from yolact_ros.train.loader import Batch, training_loader
-from yolact_ros.train.malloc import keep_freed_memory
 from yolact_ros.train.metrics import MeanLosses, RunLog
 from yolact_ros.train.run_folder import BEST, LAST
 from yolact_ros.train.validation import AP_NAMES, WORST, quality, summary_line, validate
