@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 from dataclasses import replace
 
 import pytest
 
 from yolact_ros.config import (
+    Checked,
     FlowConfig,
     ModelConfig,
     PostprocessConfig,
     model_from_mapping,
     override,
+    setting,
     to_mapping,
 )
 from yolact_ros.errors import ConfigError
@@ -23,6 +27,41 @@ from yolact_ros.variants import VARIANTS, variant
 def test_every_variant_survives_json(name):
     model = VARIANTS[name]
     assert model_from_mapping(json.loads(json.dumps(to_mapping(model)))) == model
+
+
+MODULES = (
+    *("config.model", "config.runtime", "export.options", "ros.parameters.settings"),
+    *("train.augment", "train.config", "train.losses"),
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_setting_is_described(module):
+    if module.startswith("train"):
+        pytest.importorskip("torch")
+    classes = [c for c in vars(importlib.import_module(f"yolact_ros.{module}")).values()]
+    settings = [f for c in classes if dataclasses.is_dataclass(c) for f in dataclasses.fields(c)]
+    docs = {f.name: f.metadata["doc"] for f in settings if "for_papers" in f.metadata}
+    assert docs and all(docs.values()), [name for name, doc in docs.items() if not doc]
+
+
+def test_a_description_may_take_several_lines():
+    class Lamp(Checked):
+        """Configures a lamp.
+
+        Attributes:
+            brightness: From dark: 0,
+                to bright (reference: sun).
+            colour: Hue.
+        """
+
+        brightness: int = setting(1, range=(0, 9))
+        colour: str = setting("red")
+        unknown: int = setting(0)
+
+    described = [vars(Lamp)[name].metadata["doc"] for name in ("brightness", "colour", "unknown")]
+    assert described == ["From dark: 0, to bright (reference: sun)", "Hue", ""]
+    assert vars(Lamp)["brightness"].metadata["range"] == (0, 9)
 
 
 def test_more_classes_than_ids_are_refused():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
+import types
 from typing import Any
 
 from yolact_ros.errors import ConfigError
@@ -11,23 +13,21 @@ from yolact_ros.errors import ConfigError
 
 def setting(
     default: Any,
-    doc: str,
     *,
     range: tuple[float, float] | None = None,  # noqa: A002 - the name that metadata uses
     choices: tuple[str, ...] | None = None,
     for_papers: bool = False,
 ) -> Any:
-    """Return a dataclass field with its own documentation and bounds.
+    """Return a dataclass field with bounds, which the docstring of its class describes.
 
     Args:
         default: default value.
-        doc: description for users.
         range: lowest and highest value.
         choices: all allowed values.
         for_papers: whether it only reproduces published numbers; such a setting is not a
             parameter of the node.
     """
-    metadata: dict[str, Any] = {"doc": doc, "for_papers": for_papers}
+    metadata: dict[str, Any] = {"for_papers": for_papers}
     if range is not None:
         metadata["range"] = range
     if choices is not None:
@@ -42,7 +42,21 @@ def with_notes(text: str, *notes: str) -> str:
 
 
 class Checked:
-    """Checks every field made with `setting` on construction; base class of configurations."""
+    """Checks every field made with `setting` on construction; base class of configurations.
+
+    A subclass describes its fields to users under `Attributes` in its docstring; help, parameters
+    and documentation quote that.
+    """
+
+    def __init_subclass__(cls) -> None:
+        """Add the descriptions in the docstring to the fields, as `doc` in their metadata."""
+        text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
+        entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE)
+        docs = {name: " ".join(entry.split()).removesuffix(".") for name, entry in entries}
+        for name, field in vars(cls).items():
+            if isinstance(field, dataclasses.Field):
+                described = {**field.metadata, "doc": docs.get(name, "")}
+                field.metadata = types.MappingProxyType(described)
 
     def __post_init__(self) -> None:
         """Check every field against its range or choices.

@@ -53,18 +53,15 @@ class FlowConfig(Checked):
     """Configures YolactEdge's partial feature transform, which warps features by learned flow.
 
     The defaults are those of `yolact_edge_vid`.
+
+    Attributes:
+        channels: Width of the flow network's first stage; each of the next two doubles it.
+        spa: Refine the warped features with the lateral features of the current image (reference:
+            SPA).
     """
 
-    channels: int = setting(
-        64,
-        "Width of the flow network's first stage; each of the next two doubles it",
-        range=(4, 1024),
-    )
-    spa: bool = setting(
-        True,
-        "Refine the warped features with the lateral features of the current image "
-        "(reference: SPA)",
-    )
+    channels: int = setting(64, range=(4, 1024))
+    spa: bool = setting(True)
 
 
 MAX_CLASSES = 2**15
@@ -79,8 +76,8 @@ class ModelConfig(Checked):
         classes: names of the foreground classes; class id 0 is the first of them.
         backbone: see `BackboneConfig`.
         input_size: (height, width) of the network's input in pixels; any size works.
-        channels: width of the FPN, the protonet and the prediction head (256 in the papers).
-        num_prototypes: K, the number of prototypes and of coefficients per instance.
+        channels: Width of the FPN, protonet and prediction head.
+        num_prototypes: Number of prototypes, and of coefficients per instance.
         prior_scales: for P3..P7, the sides of the priors in input pixels.
         prior_ratios: aspect ratios, width over height.
         square_priors: height set equal to width, as in all YOLACT v1 checkpoints
@@ -90,9 +87,8 @@ class ModelConfig(Checked):
         mask_rescoring: the YOLACT++ network that predicts each mask's IoU.
         pixel_mean, pixel_std: normalisation in B, G, R order on the scale 0..255; the network
             itself receives RGB.
-        resize: how an image is resized to `input_size`: `squash` ignores its aspect ratio, as all
-            official weights expect; `letterbox` keeps it and fills the rest with
-            `LETTERBOX_FILL_BGR`.
+        resize: How images are resized to the input size: squash (stretched) or letterbox (aspect
+            ratio kept, the rest filled).
         flow: the learned transform of keyframe features; None for a single-image network.
     """
 
@@ -100,10 +96,8 @@ class ModelConfig(Checked):
     classes: tuple[str, ...]
     backbone: BackboneConfig = BackboneConfig()
     input_size: tuple[int, int] = (550, 550)
-    channels: int = setting(256, "Width of the FPN, protonet and prediction head", range=(1, 4096))
-    num_prototypes: int = setting(
-        32, "Number of prototypes, and of coefficients per instance", range=(1, 1024)
-    )
+    channels: int = setting(256, range=(1, 4096))
+    num_prototypes: int = setting(32, range=(1, 1024))
     prior_scales: tuple[tuple[float, ...], ...] = ((24,), (48,), (96,), (192,), (384,))
     prior_ratios: tuple[float, ...] = (1.0, 0.5, 2.0)
     square_priors: bool = True
@@ -111,12 +105,7 @@ class ModelConfig(Checked):
     mask_rescoring: bool = False
     pixel_mean: tuple[float, float, float] = IMAGENET_MEAN_BGR
     pixel_std: tuple[float, float, float] = IMAGENET_STD_BGR
-    resize: str = setting(
-        "squash",
-        "How images are resized to the input size: squash (stretched) or letterbox (aspect "
-        "ratio kept, the rest filled)",
-        choices=("squash", "letterbox"),
-    )
+    resize: str = setting("squash", choices=("squash", "letterbox"))
     flow: FlowConfig | None = None
 
     def __post_init__(self) -> None:

@@ -10,62 +10,42 @@ from yolact_ros.errors import ConfigError
 
 @dataclass(frozen=True)
 class ExportOptions(Checked):
-    """Configures an export."""
+    """Configures an export.
 
-    max_detections: int = setting(100, "Maximum number of detections per image")
-    nms: str = setting(
-        "host",
-        "Where NMS and re-scoring run: on the host, which is faster on a CPU, or in the graph",
-        choices=("host", "graph"),
-    )
-    top_k: int = setting(
-        PostprocessConfig.top_k,
-        "Maximum number of candidates per class for NMS in the graph, which compares every pair "
-        "of them",
-    )
-    masks: str = setting(
-        "host",
-        "Where masks are assembled from prototypes: on the host, or in the graph, which suits "
-        "GPUs and requires --nms graph; either way, the host upsamples them",
-        choices=("host", "graph"),
-    )
-    keyframes: bool = setting(
-        False,
-        "Add graphs for video, with which images between keyframes reuse the keyframes' deep "
-        "features; results on single images do not change",
-    )
-    half_weights: bool = setting(
-        False,
-        "Store weights as float16, which halves the file size; the arithmetic remains in float32",
-    )
-    target: str = setting(
-        "onnxruntime",
-        "Library that will run the graphs; tensorrt implies --nms graph, uses only operators "
-        "that TensorRT supports, and lets `yolact engine` build engines",
-        choices=("onnxruntime", "tensorrt"),
-    )
-    precision: str = setting(
-        "fp32",
-        "Precision of the arithmetic; fp16 requires --target tensorrt",
-        choices=("fp32", "fp16"),
-    )
-    batch: int = setting(
-        1, "Batch size, for several cameras; more than 1 requires --target tensorrt", range=(1, 64)
-    )
-    deform_conv: str = setting(
-        "auto",
-        "How deformable convolutions are exported: grid_sample (standard operators, which run "
-        "everywhere), deform_conv (the operator DeformConv, which requires ONNX Runtime 1.25, "
-        "OpenVINO or TensorRT 10.1), or auto (deform_conv for onnxruntime, grid_sample for "
-        "tensorrt)",
-        choices=("auto", "grid_sample", "deform_conv"),
-    )
-    sampling: str = setting(
-        "float",
-        "Precision of GridSample with --precision fp16; half halves the memory traffic of "
-        "deformable layers, but rounds sampling positions",
-        choices=("float", "half"),
-    )
+    Attributes:
+        max_detections: Maximum number of detections per image.
+        nms: Where NMS and re-scoring run: on the host, which is faster on a CPU, or in the graph.
+        top_k: Maximum number of candidates per class for NMS in the graph, which compares every
+            pair of them.
+        masks: Where masks are assembled from prototypes: on the host, or in the graph, which suits
+            GPUs and requires --nms graph; either way, the host upsamples them.
+        keyframes: Add graphs for video, with which images between keyframes reuse the keyframes'
+            deep features; results on single images do not change.
+        half_weights: Store weights as float16, which halves the file size; the arithmetic remains
+            in float32.
+        target: Library that will run the graphs; tensorrt implies --nms graph, uses only operators
+            that TensorRT supports, and lets `yolact engine` build engines.
+        precision: Precision of the arithmetic; fp16 requires --target tensorrt.
+        batch: Batch size, for several cameras; more than 1 requires --target tensorrt.
+        deform_conv: How deformable convolutions are exported: grid_sample (standard operators,
+            which run everywhere), deform_conv (the operator DeformConv, which requires ONNX
+            Runtime 1.25, OpenVINO or TensorRT 10.1), or auto (deform_conv for onnxruntime,
+            grid_sample for tensorrt).
+        sampling: Precision of GridSample with --precision fp16; half halves the memory traffic of
+            deformable layers, but rounds sampling positions.
+    """
+
+    max_detections: int = setting(100)
+    nms: str = setting("host", choices=("host", "graph"))
+    top_k: int = setting(PostprocessConfig.top_k)
+    masks: str = setting("host", choices=("host", "graph"))
+    keyframes: bool = setting(False)
+    half_weights: bool = setting(False)
+    target: str = setting("onnxruntime", choices=("onnxruntime", "tensorrt"))
+    precision: str = setting("fp32", choices=("fp32", "fp16"))
+    batch: int = setting(1, range=(1, 64))
+    deform_conv: str = setting("auto", choices=("auto", "grid_sample", "deform_conv"))
+    sampling: str = setting("float", choices=("float", "half"))
 
     @property
     def nms_in_graph(self) -> bool:

@@ -24,43 +24,33 @@ CROP_TRIALS = 50  # per crop; then the image may also stay uncropped
 
 @dataclass(frozen=True)
 class AugmentConfig(Checked):
-    """Configures the random changes and their strength; the defaults are the reference's."""
+    """Configures the random changes and their strength; the defaults are the reference's.
 
-    brightness: float = setting(
-        32.0, "Maximum shift of all channels, out of 255 (0 = off)", range=(0.0, 255.0)
-    )
-    contrast: float = setting(
-        0.5,
-        "Contrast is scaled by a factor from 1 minus to 1 plus this (0 = off)",
-        range=(0.0, 0.99),
-    )
-    saturation: float = setting(
-        0.5,
-        "Saturation is scaled by a factor from 1 minus to 1 plus this (0 = off)",
-        range=(0.0, 0.99),
-    )
-    hue: float = setting(18.0, "Maximum hue rotation in degrees (0 = off)", range=(0.0, 180.0))
-    expand_probability: float = setting(
-        0.5, "Probability of placing the image on a larger canvas", range=(0.0, 1.0)
-    )
-    expand_ratio: float = setting(
-        4.0, "Maximum sides of the canvas, relative to the image", range=(1.0, 10.0)
-    )
-    crop_probability: float = setting(5 / 6, "Probability of cropping the image", range=(0.0, 1.0))
-    crop_size: float = setting(
-        0.3, "Minimum sides of a crop, relative to the image", range=(0.05, 1.0)
-    )
-    mirror_probability: float = setting(
-        0.5, "Probability of swapping left and right", range=(0.0, 1.0)
-    )
-    flip_probability: float = setting(
-        0.0, "Probability of swapping top and bottom, for cameras that look down", range=(0.0, 1.0)
-    )
-    smallest_box: float = setting(
-        4.0,
-        "Size in network pixels; instances with a side of at most this are dropped",
-        range=(0.0, 100.0),
-    )
+    Attributes:
+        brightness: Maximum shift of all channels, out of 255 (0 = off).
+        contrast: Contrast is scaled by a factor from 1 minus to 1 plus this (0 = off).
+        saturation: Saturation is scaled by a factor from 1 minus to 1 plus this (0 = off).
+        hue: Maximum hue rotation in degrees (0 = off).
+        expand_probability: Probability of placing the image on a larger canvas.
+        expand_ratio: Maximum sides of the canvas, relative to the image.
+        crop_probability: Probability of cropping the image.
+        crop_size: Minimum sides of a crop, relative to the image.
+        mirror_probability: Probability of swapping left and right.
+        flip_probability: Probability of swapping top and bottom, for cameras that look down.
+        smallest_box: Size in network pixels; instances with a side of at most this are dropped.
+    """
+
+    brightness: float = setting(32.0, range=(0.0, 255.0))
+    contrast: float = setting(0.5, range=(0.0, 0.99))
+    saturation: float = setting(0.5, range=(0.0, 0.99))
+    hue: float = setting(18.0, range=(0.0, 180.0))
+    expand_probability: float = setting(0.5, range=(0.0, 1.0))
+    expand_ratio: float = setting(4.0, range=(1.0, 10.0))
+    crop_probability: float = setting(5 / 6, range=(0.0, 1.0))
+    crop_size: float = setting(0.3, range=(0.05, 1.0))
+    mirror_probability: float = setting(0.5, range=(0.0, 1.0))
+    flip_probability: float = setting(0.0, range=(0.0, 1.0))
+    smallest_box: float = setting(4.0, range=(0.0, 100.0))
 
 
 def augment(

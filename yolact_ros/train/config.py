@@ -27,59 +27,95 @@ MAX_RECIPE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """Locates the annotations and images of a data set; empty = none."""
+class DataConfig(Checked):
+    """Locates the annotations and images of a data set; empty = none.
 
-    annotations: str = setting("", "Annotation file in COCO format")
-    images: str = setting("", "Folder of the annotated images")
-    learn_boxes: bool = setting(
-        False,
-        "Also learn from annotations that have a box but no mask",
-    )
+    Attributes:
+        annotations: Annotation file in COCO format.
+        images: Folder of the annotated images.
+        learn_boxes: Also learn from annotations that have a box but no mask.
+    """
+
+    annotations: str = setting("")
+    images: str = setting("")
+    learn_boxes: bool = setting(False)
 
 
 @dataclass(frozen=True)
 class OptimizerConfig(Checked):
-    """Configures the optimizer; the defaults are those of the reference."""
+    """Configures the optimizer; the defaults are those of the reference.
 
-    name: str = setting("sgd", "Optimizer", choices=("sgd", "adamw"))
-    learning_rate: float = setting(1e-3, "Maximum learning rate", range=(0.0, 1.0))
-    backbone_rate: float = setting(
-        1.0,
-        "Learning rate of the backbone as a fraction of learning_rate (0 = frozen)",
-        range=(0.0, 1.0),
-    )
-    momentum: float = setting(0.9, "Momentum of sgd, or first beta of adamw", range=(0.0, 0.999))
-    weight_decay: float = setting(
-        5e-4, "Weight decay, which adamw does not apply to biases and norms", range=(0.0, 1.0)
-    )
-    gradient_clip: float = setting(
-        0.0, "Maximum norm of the gradient of all weights (0 = off)", range=(0.0, 1e6)
-    )
+    Attributes:
+        name: Optimizer.
+        learning_rate: Maximum learning rate.
+        backbone_rate: Learning rate of the backbone as a fraction of learning_rate (0 = frozen).
+        momentum: Momentum of sgd, or first beta of adamw.
+        weight_decay: Weight decay, which adamw does not apply to biases and norms.
+        gradient_clip: Maximum norm of the gradient of all weights (0 = off).
+    """
+
+    name: str = setting("sgd", choices=("sgd", "adamw"))
+    learning_rate: float = setting(1e-3, range=(0.0, 1.0))
+    backbone_rate: float = setting(1.0, range=(0.0, 1.0))
+    momentum: float = setting(0.9, range=(0.0, 0.999))
+    weight_decay: float = setting(5e-4, range=(0.0, 1.0))
+    gradient_clip: float = setting(0.0, range=(0.0, 1e6))
 
 
 @dataclass(frozen=True)
 class ScheduleConfig(Checked):
-    """Configures the learning rate schedule; the defaults are those of the reference for COCO."""
+    """Configures the learning rate schedule; the defaults are those of the reference for COCO.
 
-    name: str = setting(
-        "step", "Learning rate schedule after the warm-up", choices=("step", "cosine")
-    )
-    warm_up_steps: int = setting(500, "Number of steps of the linear warm-up", range=(0, 1000000))
-    warm_up_start: float = setting(
-        0.1,
-        "Learning rate at the start of the warm-up, as a fraction of the maximum",
-        range=(0.0, 1.0),
-    )
-    drops: tuple[int, ...] = setting(
-        (280000, 600000, 700000, 750000),
-        "Steps at which schedule step divides the learning rate by ten",
-    )
+    Attributes:
+        name: Learning rate schedule after the warm-up.
+        warm_up_steps: Number of steps of the linear warm-up.
+        warm_up_start: Learning rate at the start of the warm-up, as a fraction of the maximum.
+        drops: Steps at which schedule step divides the learning rate by ten.
+    """
+
+    name: str = setting("step", choices=("step", "cosine"))
+    warm_up_steps: int = setting(500, range=(0, 1000000))
+    warm_up_start: float = setting(0.1, range=(0.0, 1.0))
+    drops: tuple[int, ...] = setting((280000, 600000, 700000, 750000))
 
 
 @dataclass(frozen=True)
 class TrainConfig(Checked):
-    """Configures a training run; the defaults are the recipe of the paper (YOLACT section 5)."""
+    """Configures a training run; the defaults are the recipe of the paper (YOLACT section 5).
+
+    Attributes:
+        pairs: Train the partial feature transform on pairs of keyframe and frame; None = single
+            images.
+        pretrained: Initialise the backbone with ImageNet weights.
+        start_from: Initialise from this checkpoint, bundle or shipped model, e.g. tools; weights
+            with matching name and shape are copied (transfer learning).
+        freeze_batch_norm: Freeze the backbone's batch norms; auto (None) freezes them with fewer
+            than six images per process.
+        frozen: Parts of the network that are not trained, by prefix of the parameter name, e.g.
+            backbone.stem.
+        trained: Train only these parts, by prefix of the parameter name (empty = all that are not
+            frozen).
+        steps: Number of training steps.
+        batch_size: Global batch size (all processes).
+        recipe_batch_size: Batch size for which the recipe was written; with another one, the
+            learning rate, steps and drops are scaled (0 = never).
+        repeat_threshold: Fraction of images below which a class is rare, so that its images are
+            repeated (0 = off).
+        ema_decay: EMA decay; checkpoints hold the EMA weights (0 = off).
+        precision: Precision of the forward pass; losses are always float32. auto: the precision
+            that is fast on the GPU or, on a CPU, the faster one as timed by `yolact train`.
+        device: Device to train on; auto: a GPU if there is one.
+        seed: Random seed.
+        checkpoint_interval: Number of steps between checkpoints.
+        validation_interval: Number of steps between validations.
+        validation_images: Number of images per validation, evenly spaced over the data set.
+        patience: Number of validations without a better result after which the run ends (0 =
+            never).
+        validation_ap: Compute COCO box and mask AP at each validation, and select best.pth by it.
+        log_interval: Number of steps between lines of the log.
+        workers: Number of processes that prepare samples (0 = none).
+        threads: CPU threads (0 = chosen by torch).
+    """
 
     model: ModelConfig = YOLACT_RESNET50
     training: DataConfig = DataConfig()
@@ -87,81 +123,29 @@ class TrainConfig(Checked):
     augmentation: AugmentConfig = AugmentConfig()
     losses: LossConfig = LossConfig()
     pairs: PairConfig | None = None
-    """Train the partial feature transform on pairs of keyframe and frame; None = single images."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
-    pretrained: bool = setting(True, "Initialise the backbone with ImageNet weights")
-    start_from: str = setting(
-        "",
-        "Initialise from this checkpoint, bundle or shipped model, e.g. tools; weights with "
-        "matching name and shape are copied (transfer learning)",
-    )
-    freeze_batch_norm: bool | None = setting(
-        None,
-        "Freeze the backbone's batch norms; auto (None) freezes them with fewer than six images "
-        "per process",
-    )
-    frozen: tuple[str, ...] = setting(
-        (),
-        "Parts of the network that are not trained, by prefix of the parameter name, e.g. "
-        "backbone.stem",
-    )
-    trained: tuple[str, ...] = setting(
-        (),
-        "Train only these parts, by prefix of the parameter name (empty = all that are not "
-        "frozen)",
-    )
-    steps: int = setting(800000, "Number of training steps", range=(1, 100000000))
-    batch_size: int = setting(8, "Global batch size (all processes)", range=(1, 4096))
-    recipe_batch_size: int = setting(
-        0,
-        "Batch size for which the recipe was written; with another one, the learning rate, "
-        "steps and drops are scaled (0 = never)",
-        range=(0, 4096),
-    )
-    repeat_threshold: float = setting(
-        0.0, "Fraction of images below which a class is rare, so that its images are repeated "
-             "(0 = off)",
-        range=(0.0, 1.0),
-    )  # fmt: skip
-    ema_decay: float = setting(
-        0.0, "EMA decay; checkpoints hold the EMA weights (0 = off)",
-        range=(0.0, 0.99999),
-    )  # fmt: skip
-    precision: str = setting(
-        "float32",
-        "Precision of the forward pass; losses are always float32. auto: the precision that is "
-        "fast on the GPU or, on a CPU, the faster one as timed by `yolact train`",
-        choices=("auto", "float32", "bfloat16", "float16"),
-    )  # fmt: skip
-    device: str = setting(
-        "auto", "Device to train on; auto: a GPU if there is one", choices=("auto", "cpu", "cuda")
-    )
-    seed: int = setting(0, "Random seed", range=(0, 2**31))
-    checkpoint_interval: int = setting(
-        10000, "Number of steps between checkpoints", range=(1, 100000000)
-    )
-    validation_interval: int = setting(
-        10000, "Number of steps between validations", range=(1, 100000000)
-    )
-    validation_images: int = setting(
-        5000,
-        "Number of images per validation, evenly spaced over the data set",
-        range=(1, 10000000),
-    )
-    patience: int = setting(
-        0,
-        "Number of validations without a better result after which the run ends (0 = never)",
-        range=(0, 1000000),
-    )
-    validation_ap: bool = setting(
-        True, "Compute COCO box and mask AP at each validation, and select best.pth by it"
-    )
-    log_interval: int = setting(20, "Number of steps between lines of the log", range=(1, 100000))
-    workers: int = setting(
-        2, "Number of processes that prepare samples (0 = none)", range=(0, 256)
-    )
-    threads: int = setting(0, "CPU threads (0 = chosen by torch)", range=(0, 1024))
+    pretrained: bool = setting(True)
+    start_from: str = setting("")
+    freeze_batch_norm: bool | None = setting(None)
+    frozen: tuple[str, ...] = setting(())
+    trained: tuple[str, ...] = setting(())
+    steps: int = setting(800000, range=(1, 100000000))
+    batch_size: int = setting(8, range=(1, 4096))
+    recipe_batch_size: int = setting(0, range=(0, 4096))
+    repeat_threshold: float = setting(0.0, range=(0.0, 1.0))
+    ema_decay: float = setting(0.0, range=(0.0, 0.99999))
+    precision: str = setting("float32", choices=("auto", "float32", "bfloat16", "float16"))
+    device: str = setting("auto", choices=("auto", "cpu", "cuda"))
+    seed: int = setting(0, range=(0, 2**31))
+    checkpoint_interval: int = setting(10000, range=(1, 100000000))
+    validation_interval: int = setting(10000, range=(1, 100000000))
+    validation_images: int = setting(5000, range=(1, 10000000))
+    patience: int = setting(0, range=(0, 1000000))
+    validation_ap: bool = setting(True)
+    log_interval: int = setting(20, range=(1, 100000))
+    workers: int = setting(2, range=(0, 256))
+    threads: int = setting(0, range=(0, 1024))
 
     def __post_init__(self) -> None:
         super().__post_init__()

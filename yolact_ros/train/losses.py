@@ -24,55 +24,43 @@ LOSS_NAMES = ("box", "class", "mask", "semantic", "mask_iou", "box_mask")
 
 @dataclass(frozen=True)
 class LossConfig(Checked):
-    """Configures the weights and limits of the losses; the defaults are the reference's."""
+    """Configures the weights and limits of the losses; the defaults are the reference's.
 
-    box_weight: float = setting(1.5, "Weight of the box loss", range=(0.0, 1e3))
-    class_weight: float = setting(1.0, "Weight of the class loss", range=(0.0, 1e3))
-    mask_weight: float = setting(6.125, "Weight of the mask loss", range=(0.0, 1e3))
-    semantic_weight: float = setting(1.0, "Weight of the semantic loss", range=(0.0, 1e3))
-    mask_iou_weight: float = setting(25.0, "Weight of the mask re-scoring loss", range=(0.0, 1e3))
-    negatives_per_positive: int = setting(
-        3, "Background priors per positive prior in the class loss", range=(1, 1000)
-    )
-    min_negatives: int = setting(
-        0,
-        "Minimum number of background priors per image in the class loss; above 0, the network "
-        "also learns from images without objects (0 = off, as in the reference)",
-        range=(0, 1000),
-    )
-    masks_to_train: int = setting(
-        100,
-        "Maximum number of positive priors per image in the mask loss, chosen at random",
-        range=(1, 1000),
-    )
-    rescored_masks: int = setting(
-        100,
-        "Maximum number of positive priors per image in the mask re-scoring loss, out of those "
-        "in the mask loss; the cost grows with it",
-        range=(1, 1000),
-    )
-    smallest_rescored_area: int = setting(
-        25,
-        "Area in prototype pixels up to which masks do not train re-scoring",
-        range=(0, 100000),
-    )
-    mask_upsampling: int = setting(
-        1,
-        "Factor by which masks are upsampled before the comparison with the ground truth: 1 as "
-        "in the reference, 4 for the input size, which thin objects require",
-        range=(1, 4),
-    )
-    dice_weight: float = setting(
-        0.0,
-        "Weight of the dice loss within the mask loss; mask_weight multiplies both (0 = off)",
-        range=(0.0, 1e3),
-    )
-    box_mask_weight: float = setting(
-        0.0,
-        "Weight of the box-supervised mask loss for instances without a mask, which requires "
-        "training.learn_boxes (0 = off)",
-        range=(0.0, 1e3),
-    )
+    Attributes:
+        box_weight: Weight of the box loss.
+        class_weight: Weight of the class loss.
+        mask_weight: Weight of the mask loss.
+        semantic_weight: Weight of the semantic loss.
+        mask_iou_weight: Weight of the mask re-scoring loss.
+        negatives_per_positive: Background priors per positive prior in the class loss.
+        min_negatives: Minimum number of background priors per image in the class loss; above 0,
+            the network also learns from images without objects (0 = off, as in the reference).
+        masks_to_train: Maximum number of positive priors per image in the mask loss, chosen at
+            random.
+        rescored_masks: Maximum number of positive priors per image in the mask re-scoring loss,
+            out of those in the mask loss; the cost grows with it.
+        smallest_rescored_area: Area in prototype pixels up to which masks do not train re-scoring.
+        mask_upsampling: Factor by which masks are upsampled before the comparison with the ground
+            truth: 1 as in the reference, 4 for the input size, which thin objects require.
+        dice_weight: Weight of the dice loss within the mask loss; mask_weight multiplies both (0 =
+            off).
+        box_mask_weight: Weight of the box-supervised mask loss for instances without a mask, which
+            requires training.learn_boxes (0 = off).
+    """
+
+    box_weight: float = setting(1.5, range=(0.0, 1e3))
+    class_weight: float = setting(1.0, range=(0.0, 1e3))
+    mask_weight: float = setting(6.125, range=(0.0, 1e3))
+    semantic_weight: float = setting(1.0, range=(0.0, 1e3))
+    mask_iou_weight: float = setting(25.0, range=(0.0, 1e3))
+    negatives_per_positive: int = setting(3, range=(1, 1000))
+    min_negatives: int = setting(0, range=(0, 1000))
+    masks_to_train: int = setting(100, range=(1, 1000))
+    rescored_masks: int = setting(100, range=(1, 1000))
+    smallest_rescored_area: int = setting(25, range=(0, 100000))
+    mask_upsampling: int = setting(1, range=(1, 4))
+    dice_weight: float = setting(0.0, range=(0.0, 1e3))
+    box_mask_weight: float = setting(0.0, range=(0.0, 1e3))
 
 
 def at_least_one(count: int) -> float:

@@ -28,13 +28,21 @@ IMAGE_QOS = QoSProfile(depth=1)  # reliable, as camera drivers publish; matches 
 
 @dataclass(frozen=True)
 class CameraSettings(Checked):
-    """Holds the parameters of the camera."""
+    """Holds the parameters of the camera.
 
-    video: str = setting("", "Video file to play (required)")
-    rate: float = setting(0.0, "Images per second (0 = as in the video)", range=(0.0, 1000.0))
-    loop: bool = setting(False, "Restart the video whenever it ends")
-    wait: bool = setting(True, "Start only when there is a subscriber")
-    frame_id: str = setting("camera_optical_frame", "frame_id in the headers of the images")
+    Attributes:
+        video: Video file to play (required).
+        rate: Images per second (0 = as in the video).
+        loop: Restart the video whenever it ends.
+        wait: Start only when there is a subscriber.
+        frame_id: frame_id in the headers of the images.
+    """
+
+    video: str = setting("")
+    rate: float = setting(0.0, range=(0.0, 1000.0))
+    loop: bool = setting(False)
+    wait: bool = setting(True)
+    frame_id: str = setting("camera_optical_frame")
 
 
 class VideoCamera(Node):

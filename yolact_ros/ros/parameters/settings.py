@@ -23,48 +23,40 @@ from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
 
 @dataclass(frozen=True)
 class ModelSettings(BackendConfig):
-    """Selects the model and its backend."""
+    """Selects the model and its backend.
 
-    model: str = setting(
-        DEFAULT_MODEL, "Name of a shipped model, bundle folder or checkpoint file"
-    )
+    Attributes:
+        model: Name of a shipped model, bundle folder or checkpoint file.
+    """
+
+    model: str = setting(DEFAULT_MODEL)
 
 
 @dataclass(frozen=True)
 class InputSettings(Checked):
-    """Configures the cameras and their images."""
+    """Configures the cameras and their images.
 
-    cameras: tuple[str, ...] = setting(
-        ("",),
-        "Names of the cameras. With [front, rear], the node subscribes to front/image and "
-        "rear/image and publishes ~/front/instances and ~/rear/instances; a single empty name "
-        "means one camera, on image",
-    )
-    image_transport: str = setting(
-        "raw",
-        "How images arrive: raw (sensor_msgs/Image on image) or compressed "
-        "(sensor_msgs/CompressedImage, JPEG or PNG, on image/compressed); /compressed is "
-        "appended after image is remapped",
-        choices=("raw", "compressed"),
-    )
-    depth_transport: str = setting(
-        "raw",
-        "How depth images arrive: raw (sensor_msgs/Image on depth/image) or compressedDepth "
-        "(sensor_msgs/CompressedImage, a PNG of 16 or 32 bits, on depth/image/compressedDepth); "
-        "/compressedDepth is appended after depth/image is remapped",
-        choices=("raw", "compressedDepth"),
-    )
-    queue_policy: str = setting(
-        "latest",
-        "Which images are processed: latest (the newest; older ones are dropped) or all (every "
-        "image in order, for bags; uses a reliable subscription)",
-        choices=("latest", "all"),
-    )
-    queue_size: int = setting(
-        8,
-        "Maximum number of images per camera that may wait if queue_policy is all",
-        range=(1, 1000),
-    )
+    Attributes:
+        cameras: Names of the cameras. With [front, rear], the node subscribes to front/image and
+            rear/image and publishes ~/front/instances and ~/rear/instances; a single empty name
+            means one camera, on image.
+        image_transport: How images arrive: raw (sensor_msgs/Image on image) or compressed
+            (sensor_msgs/CompressedImage, JPEG or PNG, on image/compressed); /compressed is
+            appended after image is remapped.
+        depth_transport: How depth images arrive: raw (sensor_msgs/Image on depth/image) or
+            compressedDepth (sensor_msgs/CompressedImage, a PNG of 16 or 32 bits, on
+            depth/image/compressedDepth); /compressedDepth is appended after depth/image is
+            remapped.
+        queue_policy: Which images are processed: latest (the newest; older ones are dropped) or
+            all (every image in order, for bags; uses a reliable subscription).
+        queue_size: Maximum number of images per camera that may wait if queue_policy is all.
+    """
+
+    cameras: tuple[str, ...] = setting(("",))
+    image_transport: str = setting("raw", choices=("raw", "compressed"))
+    depth_transport: str = setting("raw", choices=("raw", "compressedDepth"))
+    queue_policy: str = setting("latest", choices=("latest", "all"))
+    queue_size: int = setting(8, range=(1, 1000))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,89 +76,72 @@ class InputSettings(Checked):
 
 @dataclass(frozen=True)
 class LimitSettings(Checked):
-    """Limits the images and the failures that are accepted."""
+    """Limits the images and the failures that are accepted.
 
-    max_frame_age: float = setting(
-        0.0,
-        "Maximum age of an image in seconds, from its stamp to the node's clock; older images "
-        "are counted as stale and not processed (0 = no limit)",
-        range=(0.0, 3600.0),
-    )
-    max_megapixels: float = setting(
-        64.0,
-        "Largest compressed image to decode, in millions of pixels; larger ones are counted as "
-        "failed",
-        range=(0.01, 1000.0),
-    )
-    max_failures: int = setting(
-        10,
-        "Number of consecutive images on which the model may fail before the node reloads it (0 "
-        "= no limit)",
-        range=(0, 1000),
-    )
+    Attributes:
+        max_frame_age: Maximum age of an image in seconds, from its stamp to the node's clock;
+            older images are counted as stale and not processed (0 = no limit).
+        max_megapixels: Largest compressed image to decode, in millions of pixels; larger ones are
+            counted as failed.
+        max_failures: Number of consecutive images on which the model may fail before the node
+            reloads it (0 = no limit).
+    """
+
+    max_frame_age: float = setting(0.0, range=(0.0, 3600.0))
+    max_megapixels: float = setting(64.0, range=(0.01, 1000.0))
+    max_failures: int = setting(10, range=(0, 1000))
 
 
 @dataclass(frozen=True)
 class DiagnosticSettings(Checked):
-    """Sets the thresholds for warnings on /diagnostics."""
+    """Sets the thresholds for warnings on /diagnostics.
 
-    target_rate: float = setting(
-        0.0,
-        "Results per second and camera below which diagnostics report a warning (0 = off)",
-        range=(0.0, 1e3),
-    )
-    image_timeout: float = setting(
-        5.0,
-        "Time in seconds without an image after which a camera is reported as stale (0 = never)",
-        range=(0.0, 3600.0),
-    )
-    latency_warning: float = setting(
-        0.0,
-        "p95 latency in seconds, from an image's stamp to its result, above which diagnostics "
-        "report a warning (0 = off)",
-        range=(0.0, 3600.0),
-    )
+    Attributes:
+        target_rate: Results per second and camera below which diagnostics report a warning (0 =
+            off).
+        image_timeout: Time in seconds without an image after which a camera is reported as stale
+            (0 = never).
+        latency_warning: p95 latency in seconds, from an image's stamp to its result, above which
+            diagnostics report a warning (0 = off).
+    """
+
+    target_rate: float = setting(0.0, range=(0.0, 1e3))
+    image_timeout: float = setting(5.0, range=(0.0, 3600.0))
+    latency_warning: float = setting(0.0, range=(0.0, 3600.0))
 
 
 @dataclass(frozen=True)
 class FrameSettings(PostprocessConfig):
-    """Configures the detections and masks of each image."""
+    """Configures the detections and masks of each image.
 
-    mask_encoding: str = setting(
-        "bits", "Encoding of the masks in ~/instances", choices=tuple(MASK_ENCODINGS)
-    )
+    Attributes:
+        mask_encoding: Encoding of the masks in ~/instances.
+    """
+
+    mask_encoding: str = setting("bits", choices=tuple(MASK_ENCODINGS))
 
 
 @dataclass(frozen=True)
 class DepthSettings(Checked):
-    """Configures the matching and the units of depth images."""
+    """Configures the matching and the units of depth images.
 
-    depth_wait: float = setting(
-        0.05,
-        "Time in seconds that 3-D results wait for their depth image after the masks are "
-        "published; this delays the next image only if queue_policy is all",
-        range=(0.0, 10.0),
-    )
-    depth_tolerance: float = setting(
-        0.0,
-        "Maximum difference in seconds between the stamps of an image and its depth image (0 = "
-        "they must be equal)",
-        range=(0.0, 10.0),
-    )
-    depth_unit: float = setting(
-        0.0,
-        "Metres per unit of the depth image (0 = by its encoding, as in REP 118: 0.001 for "
-        "16UC1 and mono16, 1 for 32FC1)",
-        range=(0.0, 1.0),
-    )
-    depth_max: float = setting(
-        100.0, "Maximum depth in metres; larger values count as unknown", range=(0.001, 10000.0)
-    )
-    rectified: bool = setting(
-        False,
-        "Whether images and depth images are rectified; if so, p of the camera info is used "
-        "instead of k and the distortion d",
-    )
+    Attributes:
+        depth_wait: Time in seconds that 3-D results wait for their depth image after the masks are
+            published; this delays the next image only if queue_policy is all.
+        depth_tolerance: Maximum difference in seconds between the stamps of an image and its depth
+            image (0 = they must be equal).
+        depth_unit: Metres per unit of the depth image (0 = by its encoding, as in REP 118: 0.001
+            for 16UC1 and mono16, 1 for 32FC1).
+        depth_max: Maximum depth in metres; larger values count as unknown.
+        rectified: Whether images and depth images are rectified; if so, p of the camera info is
+            used instead of k and the distortion d.
+    """
+
+    depth_wait: float = setting(0.05, range=(0.0, 10.0))
+    depth_tolerance: float = setting(0.0, range=(0.0, 10.0))
+    depth_unit: float = setting(0.0, range=(0.0, 1.0))
+    depth_max: float = setting(100.0, range=(0.001, 10000.0))
+    rectified: bool = setting(False)
 
 
 @dataclass(frozen=True)
@@ -191,14 +166,15 @@ READ_BY_CONFIGURE = ("model", "inputs")
 
 
 @dataclass(frozen=True)
-class StartSettings:
-    """Configures the start of the process."""
+class StartSettings(Checked):
+    """Configures the start of the process.
 
-    autostart: bool = setting(
-        True,
-        "Configure and activate the node at startup; if false, the node waits for a manager "
-        "such as `ros2 lifecycle set`",
-    )
+    Attributes:
+        autostart: Configure and activate the node at startup; if false, the node waits for a
+            manager such as `ros2 lifecycle set`.
+    """
+
+    autostart: bool = setting(True)
 
 
 def parameter_fields(table: Any) -> tuple[dataclasses.Field[Any], ...]:

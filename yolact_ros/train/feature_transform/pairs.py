@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -20,24 +20,21 @@ ORDER, CHANGES, REPETITION, CHOICE, MOTION = 0, 1, 2, 3, 4
 
 @dataclass(frozen=True)
 class PairConfig(Checked):
-    """Configures the pairs that train the partial feature transform, and its losses."""
+    """Configures the pairs that train the partial feature transform, and its losses.
 
-    motion: MotionConfig = field(
-        default=MotionConfig(),
-        metadata={"doc": ("Motion of the pairs that are rendered from still images")},
-    )
-    offsets: tuple[int, int] = setting(
-        (2, 5),
-        "Minimum and maximum number of frames between keyframe and frame, in annotated videos",
-    )
-    flow_weight: float = setting(
-        1.0, "Weight of the flow loss, where the true flow is known", range=(0.0, 1e3)
-    )
-    matching_weight: float = setting(
-        1.0,
-        "Weight of the cosine loss between warped features and those of the full network",
-        range=(0.0, 1e3),
-    )
+    Attributes:
+        motion: Motion of the pairs that are rendered from still images.
+        offsets: Minimum and maximum number of frames between keyframe and frame, in annotated
+            videos.
+        flow_weight: Weight of the flow loss, where the true flow is known.
+        matching_weight: Weight of the cosine loss between warped features and those of the full
+            network.
+    """
+
+    motion: MotionConfig = MotionConfig()
+    offsets: tuple[int, int] = setting((2, 5))
+    flow_weight: float = setting(1.0, range=(0.0, 1e3))
+    matching_weight: float = setting(1.0, range=(0.0, 1e3))
 
 
 @dataclass(frozen=True)

@@ -21,24 +21,23 @@ INPAINT_RADIUS = 3  # pixels around a hole that OpenCV's inpainting uses
 
 @dataclass(frozen=True)
 class MotionConfig(Checked):
-    """Configures the motion from keyframe to frame; each value is drawn uniformly."""
+    """Configures the motion from keyframe to frame; each value is drawn uniformly.
 
-    shift: float = setting(
-        0.06, "Maximum shift of the camera, relative to the image sides", range=(0.0, 1.0)
-    )
-    rotation: float = setting(6.0, "Maximum roll of the camera in degrees", range=(0.0, 90.0))
-    zoom: float = setting(0.08, "Maximum deviation of the camera's zoom from 1", range=(0.0, 0.9))
-    tilt: float = setting(
-        0.02, "Maximum shift of each corner, relative to the image sides", range=(0.0, 0.4)
-    )
-    instance_probability: float = setting(
-        0.3, "Probability that an instance moves independently", range=(0.0, 1.0)
-    )
-    instance_shift: float = setting(
-        0.06,
-        "Maximum shift of such an instance, relative to the image sides",
-        range=(0.0, 1.0),
-    )
+    Attributes:
+        shift: Maximum shift of the camera, relative to the image sides.
+        rotation: Maximum roll of the camera in degrees.
+        zoom: Maximum deviation of the camera's zoom from 1.
+        tilt: Maximum shift of each corner, relative to the image sides.
+        instance_probability: Probability that an instance moves independently.
+        instance_shift: Maximum shift of such an instance, relative to the image sides.
+    """
+
+    shift: float = setting(0.06, range=(0.0, 1.0))
+    rotation: float = setting(6.0, range=(0.0, 90.0))
+    zoom: float = setting(0.08, range=(0.0, 0.9))
+    tilt: float = setting(0.02, range=(0.0, 0.4))
+    instance_probability: float = setting(0.3, range=(0.0, 1.0))
+    instance_shift: float = setting(0.06, range=(0.0, 1.0))
 
 
 @dataclass(frozen=True)
