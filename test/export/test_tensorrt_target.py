@@ -26,6 +26,7 @@ from yolact_ros.model.yolact import Yolact  # noqa: E402
 from yolact_ros.runtime.backends.onnxruntime import OnnxRuntimeBackend  # noqa: E402
 from yolact_ros.runtime.bundle import Bundle  # noqa: E402
 from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
+from yolact_ros.runtime.stream import submit_together  # noqa: E402
 from yolact_ros.variants import TABLETOP_MODEL  # noqa: E402
 
 # YOLACT++ with all that TensorRT needs another form for, on the smallest backbone.
@@ -278,7 +279,7 @@ def test_a_batch_finds_what_its_images_find_one_by_one(exported):
 
 
 def test_a_bundle_for_several_images_segments_one_as_well(exported):
-    """The unused images of the batch stay black."""
+    """The rest of the batch is filled up with the last image."""
     alone, _ = exported(target="tensorrt")
     together, _ = exported(target="tensorrt", batch=2)
     picture = images(2)[1]
@@ -287,6 +288,43 @@ def test_a_bundle_for_several_images_segments_one_as_well(exported):
     assert len(found) == len(expected) > 0
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.1)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+
+
+@pytest.mark.parametrize("warp", ["learned", "dis", "none"])
+def test_streams_that_share_runs_find_exactly_what_each_finds_alone(exported, warp):
+    """Three cameras take turns, so keyframes of one coincide with other images of another."""
+    bundle, report = exported(target="tensorrt", batch=2, keyframes=True)
+    assert max(row.error for row in report.rows) < 1e-3
+    for info in bundle.graphs.values():
+        assert {t.shape[0] for t in (*info.inputs.values(), *info.outputs.values())} == {2}
+    config = KeyframeConfig(warp=warp, keyframe_interval=3, change_threshold=1.0)
+    scenes = np.repeat(np.repeat(images(3), 2, axis=1), 2, axis=2)
+    with Segmenter.open(bundle.folder, postprocess=PostprocessConfig(score_threshold=0.1)) as one:
+        together, alone = ([one.stream(config) for _ in range(3)] for _ in range(2))
+        graphs, types = [], []
+        for step in range(9):
+            cameras = [step % 3, (step + 1) % 3][: 1 if step == 4 else 2]
+            pictures = [scenes[c][10:460, 4 * step : 480 + 4 * step] for c in cameras]
+            frames = [
+                (together[c], together[c].prepare(picture))
+                for c, picture in zip(cameras, pictures, strict=True)
+            ]
+            submit_together(frames)
+            graphs.append({frame.step.graph for _, frame in frames})
+            for camera, picture, (stream, frame) in zip(cameras, pictures, frames, strict=True):
+                stream.fetch(frame)
+                found, expected = stream.finish(frame), alone[camera].detect(picture)
+                types.append(found.frame_type)
+                assert found.frame_type == expected.frame_type
+                assert len(found) == len(expected) > 0
+                for name in ("class_ids", "scores", "mask_scores", "boxes"):
+                    np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+                for ours, theirs in zip(found.masks, expected.masks, strict=True):
+                    np.testing.assert_array_equal(ours, theirs)
+    partial = "non_keyframe" if warp == "learned" else "non_keyframe_flow"
+    for mixture in ({"keyframe"}, {partial}, {"keyframe", partial}):
+        assert mixture in graphs
+    assert types.count("partial") >= 6
 
 
 def test_half_precision_says_so_and_keeps_detections_float(exported):
@@ -353,7 +391,6 @@ def test_incompatible_options_are_refused(checkpoint, tmp_path, capsys):
     for options, message in [
         ({"precision": "fp16"}, "--target tensorrt"),
         ({"batch": 2}, "--target tensorrt"),
-        ({"target": "tensorrt", "batch": 2, "keyframes": True}, "one image per run"),
         ({"target": "tensorrt", "batch": 0}, "batch is 0"),
         ({"target": "tensorrt", "half_weights": True}, "--precision fp16"),
         ({"target": "tensorrt", "precision": "fp4"}, "expected one of: fp32, fp16"),

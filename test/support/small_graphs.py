@@ -1,4 +1,4 @@
-"""Export graphs of four variants, small enough for a test; requires torch and onnx."""
+"""Export graphs of a few variants, small enough for a test; requires torch and onnx."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ VARIANTS = {
     ),
     "tabletop_two_cameras": replace(TABLETOP_MODEL, input_size=(256, 256), **SMALL),
 }
+VARIANTS["yolact_edge_two_cameras"] = VARIANTS["yolact_edge"]
 
 GRAPHS = [
     ("yolact", "detect"),
@@ -45,6 +46,9 @@ GRAPHS = [
     ("yolact_edge", "non_keyframe"),
     ("yolact_edge", "non_keyframe_flow"),
     ("tabletop_two_cameras", "detect"),
+    ("yolact_edge_two_cameras", "keyframe"),
+    ("yolact_edge_two_cameras", "non_keyframe"),
+    ("yolact_edge_two_cameras", "non_keyframe_flow"),
 ]
 
 
@@ -65,12 +69,11 @@ def graph_exporter() -> Callable[[str, str], bytes]:
                 if isinstance(module, DeformConv2d):
                     torch.nn.init.normal_(module.offset_mask.weight, std=0.05)
             models[variant] = model
-        cameras = 2 if variant == "tabletop_two_cameras" else 1
-        graphs = detection_graphs(
-            models[variant], max_detections=20, batch=cameras, masks=cameras == 2
-        )
-        if variant == "yolact_edge":
-            graphs = video_graphs(graphs)
+        cameras = 2 if variant.endswith("two_cameras") else 1
+        masks = variant == "tabletop_two_cameras"
+        graphs = detection_graphs(models[variant], max_detections=20, batch=cameras, masks=masks)
+        if variant.startswith("yolact_edge"):
+            graphs = video_graphs(graphs, batch=cameras)
         if (variant, name) not in contents:
             (graph,) = (graph for graph in graphs if graph.name == name)
             contents[variant, name] = export_module(

@@ -73,25 +73,57 @@ FINISHED_GRAPH = SQUARES_GRAPH.replace(
 )
 
 
-def write_squares(folder: Path, graph: str, *, form: str = "dense", batch: int = 1) -> Path:
-    """Write a bundle of `SQUARES_GRAPH` or of a graph made from it."""
+# The same for video: the corners are the features of a keyframe, and boxes of other images.
+KEYFRAME_GRAPHS = {
+    "keyframe": FINISHED_GRAPH.replace(
+        "float[16, 16, 4] prototypes)",
+        "float[16, 16, 4] prototypes, float[1, 1, 3, 4] x4, float[1, 1, 3, 4] x5)",
+    ).replace(
+        "    side = ",
+        """    feature_shape = Constant <value_ints = [1, 1, 3, 4]> ()
+    x4 = Reshape (corners_by_prior, feature_shape)
+    x5 = Neg (x4)
+    side = """,
+    ),
+    "non_keyframe_flow": FINISHED_GRAPH.replace(
+        "[1, 64, 64, 3] image)",
+        "[1, 64, 64, 3] image, float[1, 1, 3, 4] x4, float[1, 1, 3, 4] x5,"
+        " float[1, 2, 4, 4] flow)",
+    ).replace(
+        "boxes = Div (corners_by_prior, side)",
+        """difference = Sub (x4, x5)
+    row_shape = Constant <value_ints = [3, 4]> ()
+    twice = Reshape (difference, row_shape)
+    both_sides = Add (side, side)
+    boxes = Div (twice, both_sides)""",
+    ),
+}
+
+
+def write_squares(
+    folder: Path, graph: str | dict[str, str], *, form: str = "dense", batch: int = 1
+) -> Path:
+    """Write a bundle of `SQUARES_GRAPH`, a graph made from it, or `KEYFRAME_GRAPHS`."""
     onnx = pytest.importorskip("onnx")
     parser = pytest.importorskip("onnx.parser")
 
     from yolact_ros.config import ModelConfig
     from yolact_ros.runtime.bundle_writer import write_bundle
 
-    model = parser.parse_model(graph)
+    graphs = {"detect": graph} if isinstance(graph, str) else graph
+    models = {name: parser.parse_model(text) for name, text in graphs.items()}
     if batch > 1:
-        model = for_batches(model, batch)
-    onnx.checker.check_model(model)
+        models = {name: for_batches(model, batch) for name, model in models.items()}
+    for model in models.values():
+        onnx.checker.check_model(model)
     write_bundle(
         folder,
         ModelConfig(name="squares", classes=CLASSES, input_size=(SIZE, SIZE), num_prototypes=4),
         detect_form=form,
         max_detections=10,
         batch=batch,
-        graphs={"detect": model.SerializeToString()},
+        graphs={name: model.SerializeToString() for name, model in models.items()},
+        warps=("dis", "none") if "keyframe" in models else (),
         source={"checkpoint": "none", "sha256": ""},
         versions={"onnx": onnx.__version__},
     )
@@ -99,24 +131,35 @@ def write_squares(folder: Path, graph: str, *, form: str = "dense", batch: int =
 
 
 def for_batches(model, count: int):
-    """Repeat the model for each image of a batch; every output gets a batch dimension."""
+    """Repeat the model for each image of a batch, which is the first dimension of every tensor."""
     import numpy as np
     from onnx import compose, helper, numpy_helper
 
+    from yolact_ros.runtime.bundle import FEATURES
+
+    def tensor(info, shape):
+        kind = info.type.tensor_type
+        dimensions = [dimension.dim_value for dimension in kind.shape.dim]
+        return helper.make_tensor_value_info(info.name, kind.elem_type, shape(dimensions))
+
     parts = [compose.add_prefix(model, f"{i}/").graph for i in range(count)]
-    nodes = [helper.make_node("Split", ["image"], [p.input[0].name for p in parts], axis=0)]
+    nodes, inputs, outputs = [], [], []
+    for place, info in enumerate(model.graph.input):
+        pieces = [part.input[place].name for part in parts]
+        nodes.append(helper.make_node("Split", [info.name], pieces, axis=0))
+        inputs.append(tensor(info, lambda shape: [count, *shape[1:]]))
     nodes += [node for part in parts for node in part.node]
-    outputs = []
     for place, info in enumerate(model.graph.output):
         rows = [part.output[place].name for part in parts]
-        nodes += [helper.make_node("Unsqueeze", [row, "first"], [f"{row}/row"]) for row in rows]
-        nodes.append(helper.make_node("Concat", [f"{r}/row" for r in rows], [info.name], axis=0))
-        kind = info.type.tensor_type
-        shape = [count, *(dim.dim_value for dim in kind.shape.dim)]
-        outputs.append(helper.make_tensor_value_info(info.name, kind.elem_type, shape))
-    image = helper.make_tensor_value_info("image", 2, [count, SIZE, SIZE, 3])
+        if info.name in FEATURES:  # these have the dimension already
+            outputs.append(tensor(info, lambda shape: [count, *shape[1:]]))
+        else:
+            nodes += [helper.make_node("Unsqueeze", [r, "first"], [f"{r}/row"]) for r in rows]
+            rows = [f"{row}/row" for row in rows]
+            outputs.append(tensor(info, lambda shape: [count, *shape]))
+        nodes.append(helper.make_node("Concat", rows, [info.name], axis=0))
     first = numpy_helper.from_array(np.array([0]), "first")
-    graph = helper.make_graph(nodes, "detect", [image], outputs, [first])
+    graph = helper.make_graph(nodes, "batch", inputs, outputs, [first])
     return helper.make_model(graph, ir_version=8, opset_imports=model.opset_import)
 
 

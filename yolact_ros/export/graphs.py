@@ -119,17 +119,17 @@ def detection_graphs(
     return [Graph("detect", detect, draw, ("image",), detect.outputs)]
 
 
-def video_graphs(graphs: list[Graph]) -> list[Graph]:
+def video_graphs(graphs: list[Graph], *, batch: int = 1) -> list[Graph]:
     """Replace the graph `detect` by the graphs for video; all others stay.
 
     `keyframe` also serves single images. Networks with a learned flow have `non_keyframe`; every
-    network has `non_keyframe_flow`.
+    network has `non_keyframe_flow`. `batch` is that of `detect`.
     """
     (detect,) = (graph.module for graph in graphs if graph.name == "detect")
     assert isinstance(detect, (DetectGraph, DetectWithNmsGraph))
     model, features = detect.network, features_of(detect)
     keyframe = KeyframeGraph(detect)
-    draw = partial(_images, model, 1)
+    draw = partial(_images, model, batch)
     video = [Graph("keyframe", keyframe, draw, ("image",), keyframe.outputs)]
     moving: dict[str, tuple[nn.Module, tuple[str, ...]]] = {
         "non_keyframe_flow": (NonKeyframeFlowGraph(detect), ("x4", "x5", "flow"))
@@ -137,7 +137,7 @@ def video_graphs(graphs: list[Graph]) -> list[Graph]:
     if model.feature_transform is not None:
         moving["non_keyframe"] = NonKeyframeGraph(detect), features
     for name, (module, others) in moving.items():
-        after = partial(_image_after_keyframe, model, others)
+        after = partial(_images_after_keyframes, model, batch, others)
         video.append(Graph(name, module, after, ("image", *others), detect.outputs))
     return video + [graph for graph in graphs if graph.name != "detect"]
 
@@ -184,13 +184,13 @@ def _part_of_p3(model: Yolact, seed: int) -> tuple[torch.Tensor]:
 
 
 @torch.no_grad()
-def _image_after_keyframe(
-    model: Yolact, others: tuple[str, ...], seed: int
+def _images_after_keyframes(
+    model: Yolact, batch: int, others: tuple[str, ...], seed: int
 ) -> tuple[torch.Tensor, ...]:
-    """Return an image with the other inputs of a graph: features of another image, and a flow."""
-    (keyframes,) = _images(model, 1, 1000 + seed)
+    """Return images with the other inputs of a graph: features of other images, and flows."""
+    (keyframes,) = _images(model, batch, 1000 + seed)
     _, features = model.keyframe(normalise(keyframes, model.config))
     generator = torch.Generator().manual_seed(seed)
-    pixels = 20 * torch.randn(1, 2, *model.config.feature_sizes[1], generator=generator)
+    pixels = 20 * torch.randn(batch, 2, *model.config.feature_sizes[1], generator=generator)
     tensors = {**features._asdict(), "flow": pixels}
-    return (*_images(model, 1, seed), *(tensors[name] for name in others))
+    return (*_images(model, batch, seed), *(tensors[name] for name in others))

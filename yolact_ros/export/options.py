@@ -89,10 +89,6 @@ class ExportOptions(Checked):
                 self.top_k != PostprocessConfig.top_k and not self.nms_in_graph,
                 "With --nms host, top_k is set at run time; omit --top-k.",
             ),
-            (
-                self.keyframes and self.batch > 1,
-                "Graphs for video process one image per run; export them with --batch 1.",
-            ),
         )
         for broken, message in rules:
             if broken:

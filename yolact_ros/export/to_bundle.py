@@ -88,7 +88,7 @@ def export_bundle(
         form_of_detect = "on_demand"
         graphs = host_graphs(model)
     if options.keyframes:
-        graphs = video_graphs(graphs)
+        graphs = video_graphs(graphs, batch=options.batch)
     contents: dict[str, bytes] = {}
     rows: list[OutputError] = []
     with _progress(steps=2 * len(graphs)) as bar:

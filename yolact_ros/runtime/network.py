@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from yolact_ros.config import PostprocessConfig
-from yolact_ros.errors import BackendError, ConfigError
+from yolact_ros.errors import ConfigError
 from yolact_ros.runtime.backends import Array, AsyncBackend, Backend, Run
 from yolact_ros.runtime.bundle import FEATURES, ModelDescription
 from yolact_ros.runtime.detect_forms import DETECT_FORMS
@@ -43,16 +43,6 @@ class Network:
     """
 
     def __init__(self, backend: Backend, description: ModelDescription) -> None:
-        """Wrap a backend.
-
-        Raises:
-            BackendError: the model is for video and for batches, which exclude each other.
-        """
-        if description.batch > 1 and description.warps:
-            raise BackendError(
-                f"Model {description.model.name!r} was exported for video with batches of "
-                f"{description.batch} images, which is not supported. Export it with --batch 1."
-            )
         self.backend = backend
         self.description = description
         self.form = DETECT_FORMS[description.detect_form](description.model)
@@ -79,7 +69,7 @@ class Network:
         Args:
             graph: `whole_graph`, `non_keyframe` or `non_keyframe_flow`.
             inputs: for each image, at most `ModelDescription.batch`: `image` (1, H, W, 3) uint8
-                BGR, and a keyframe's features if the graph requires them.
+                BGR, and a keyframe's features and a flow if the graph requires them.
 
         Returns:
             One run per image.
@@ -89,10 +79,10 @@ class Network:
         """
         if self.description.batch == 1:
             return [self._submit(graph, inputs[0])]
-        images = np.zeros((self.description.batch, *inputs[0]["image"].shape[1:]), np.uint8)
-        for place, one in zip(images, inputs, strict=False):  # unused images stay black
-            place[...] = one["image"][0]
-        run = self._submit(graph, {"image": images})
+        missing = self.description.batch - len(inputs)
+        padded = [*inputs, *[inputs[-1]] * missing]
+        joined = {name: _join([one[name] for one in padded]) for name in inputs[0]}
+        run = self._submit(graph, joined)
         return [RunOfBatch(run, index) for index in range(len(inputs))]
 
     def _submit(self, graph: str, inputs: Mapping[str, Array]) -> Run:
@@ -184,7 +174,19 @@ class RunOfBatch:
 
     def fetch(self) -> dict[str, Array]:
         """Wait for all images; see `Run.fetch`."""
-        return {name: values[self._index] for name, values in self._run.fetch().items()}
+        index = self._index
+        return {
+            # Features are inputs of a later batch, whose first dimension is that of the images.
+            name: values[index : index + 1] if name in FEATURES else values[index]
+            for name, values in self._run.fetch().items()
+        }
+
+
+def _join(values: Sequence[Array]) -> Array:
+    """Join one input of several images: arrays (1, ...), or lists of one handle each."""
+    if isinstance(values[0], np.ndarray):
+        return np.concatenate(values)
+    return [handle for value in values for handle in value]
 
 
 def _rescore(backend: Backend, selection: Selection, soft: SoftMasks) -> np.ndarray:

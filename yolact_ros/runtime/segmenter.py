@@ -45,7 +45,6 @@ class Segmenter:
         """Wrap a backend, which `close` frees.
 
         Raises:
-            BackendError: the model is for video and for batches.
             ConfigError: `postprocess` differs from a setting that is fixed in the model's graph.
         """
         self.network = Network(backend, description)

@@ -302,7 +302,7 @@ class Stream:
 
 
 def submit_together(frames: Sequence[tuple[Stream, Frame]]) -> None:
-    """Start inference on prepared images of several streams of a network, in one run.
+    """Start inference on prepared images of several streams of a network, in one run per graph.
 
     Args:
         frames: one per stream, at most as many as the model processes at once.
@@ -313,13 +313,14 @@ def submit_together(frames: Sequence[tuple[Stream, Frame]]) -> None:
     with contextlib.ExitStack() as stack:
         for stream, frame in frames:
             stack.enter_context(stream._forgetting(frame))
-        inputs = [(frame, stream._inputs(frame)) for stream, frame in frames]
-        running = [pair for pair in inputs if pair[0].step.graph is not None]
-        if running:  # the others are propagated
-            network, graph = frames[0][0]._network, running[0][0].step.graph
-            assert graph is not None
-            runs = network.submit(graph, [given for _, given in running])
-            for (frame, _), run in zip(running, runs, strict=True):
+        requests: dict[str, list[tuple[Frame, dict[str, Array]]]] = {}
+        for stream, frame in frames:
+            inputs = stream._inputs(frame)
+            if frame.step.graph is not None:  # the others are propagated
+                requests.setdefault(frame.step.graph, []).append((frame, inputs))
+        for graph, pairs in requests.items():
+            runs = frames[0][0]._network.submit(graph, [inputs for _, inputs in pairs])
+            for (frame, _), run in zip(pairs, runs, strict=True):
                 frame.run = run
 
 

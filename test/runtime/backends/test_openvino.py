@@ -8,13 +8,16 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from squares import KEYFRAME_GRAPHS, write_squares
 
 from yolact_ros import Segmenter
 from yolact_ros.config import SHIPPED_MODELS, BackendConfig, KeyframeConfig
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from yolact_ros.runtime.backends.open import open_backend
+from yolact_ros.runtime.bundle import Bundle
 from yolact_ros.runtime.shipped import shipped_file
+from yolact_ros.runtime.stream import submit_together
 
 openvino = pytest.importorskip("openvino")
 
@@ -66,6 +69,32 @@ def test_streams_of_two_cameras_keep_their_features_apart(tiny_video_bundle):
         assert ours.frame_type == theirs.frame_type
         np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-5)
         np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=1e-2)
+
+
+def test_streams_that_share_runs_have_their_own_keyframes(tmp_path):
+    """Between keyframes, boxes are those of the keyframe, so mixed-up cameras would show."""
+    folder = write_squares(tmp_path / "squares", KEYFRAME_GRAPHS, form="with_nms", batch=2)
+    config = KeyframeConfig(keyframe_interval=3, warp="none", change_threshold=1.0)
+    edges, partial = {}, 0
+    with Segmenter.open(folder, backend=BackendConfig("openvino", threads=1)) as segmenter:
+        streams = [segmenter.stream(config) for _ in range(3)]
+        for step in range(9):
+            frames = []
+            for camera in [step % 3, (step + 1) % 3][: 1 if step == 4 else 2]:
+                image = np.zeros((64, 64, 3), np.uint8)
+                image[16:48, 8 * camera + step :][:, :32, 0] = 255
+                frames.append((camera, streams[camera].prepare(image)))
+            submit_together([(streams[camera], frame) for camera, frame in frames])
+            for camera, frame in frames:
+                streams[camera].fetch(frame)
+                found = streams[camera].finish(frame)
+                if found.frame_type == "keyframe":
+                    edges[camera] = 8 * camera + step
+                else:
+                    partial += 1
+                    assert edges[camera] != 8 * camera + step
+                np.testing.assert_allclose(found.boxes[0, 0], edges[camera], atol=1e-4)
+    assert len(set(edges.values())) == 3 and partial > 8
 
 
 def test_outputs_of_one_run_survive_the_next(tiny_bundle):
@@ -201,7 +230,6 @@ def test_deformable_convolution_is_that_of_onnx_runtime(tmp_path):
     from yolact_ros.model.deform_conv import DeformConv2d
     from yolact_ros.model.weights.checkpoint import initialise_weights, save_checkpoint
     from yolact_ros.model.yolact import Yolact
-    from yolact_ros.runtime.bundle import Bundle
 
     torch.manual_seed(0)
     model = Yolact(VARIANTS["yolact_plus"]).eval()

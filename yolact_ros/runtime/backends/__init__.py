@@ -25,7 +25,9 @@ class Backend(Protocol):
         Args:
             graph: name of the graph, e.g. `detect`.
             inputs: numpy arrays or handles of an earlier run, by name.
-            keep: names of outputs that stay on the device as opaque handles for a later run.
+            keep: names of outputs that stay on the device as opaque handles for a later run. In a
+                batch, they are lists with one handle per image, as inputs as well; or arrays, if
+                the library cannot split its tensors.
 
         Returns:
             Outputs by name.

@@ -108,12 +108,15 @@ class OnnxRuntimeBackend:
     def run(
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
     ) -> dict[str, Any]:
-        """Run one graph; return outputs in `keep` as OrtValues, all others as numpy arrays."""
+        """Run one graph; return outputs in `keep` as OrtValues, all others as numpy arrays.
+
+        In a batch all are arrays, because an OrtValue cannot be split into images.
+        """
         if graph not in self._sessions:
             self._sessions[graph] = self._load(graph)
         info, session = self.bundle.graphs[graph], self._sessions[graph]
         check_inputs(graph, info, inputs)
-        kept = set(keep) & set(info.outputs)
+        kept = set(keep) & set(info.outputs) if self.bundle.description.batch == 1 else set()
         options = self._library.RunOptions()
         _running.add(options)
         try:

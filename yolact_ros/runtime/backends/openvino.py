@@ -107,7 +107,10 @@ class OpenVinoBackend:
     def run(
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
     ) -> dict[str, Any]:
-        """Run one graph; outputs in `keep` are tensors of OpenVINO, all others numpy arrays."""
+        """Run one graph; outputs in `keep` are tensors of OpenVINO, all others numpy arrays.
+
+        In a batch all are arrays, which split into images.
+        """
         return self.submit(graph, inputs, keep=keep).fetch()
 
     def submit(
@@ -131,8 +134,9 @@ class OpenVinoBackend:
         }
         if self._submitted is not None:
             self._submitted.wait()
+        kept = keep if self.bundle.description.batch == 1 else ()
         self._submitted = _SubmittedRun(
-            request, graph, tensors, list(info.outputs), keep, self._allocate
+            request, graph, tensors, list(info.outputs), kept, self._allocate
         )
         return self._submitted
 

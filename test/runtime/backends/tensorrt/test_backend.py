@@ -13,7 +13,7 @@ import types
 import numpy as np
 import pytest
 
-from yolact_ros.config import KeyframeConfig
+from yolact_ros.config import KeyframeConfig, ModelConfig
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from yolact_ros.runtime.backends.tensorrt import backend as backend_module
@@ -23,9 +23,12 @@ from yolact_ros.runtime.backends.tensorrt.cuda import Cuda
 from yolact_ros.runtime.backends.tensorrt.engine import EngineTensor
 from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt
+from yolact_ros.runtime.bundle import ModelDescription
+from yolact_ros.runtime.network import Network
 from yolact_ros.runtime.segmenter import Segmenter
 
 CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+TINY = ModelConfig(name="tiny", classes=("cup", "spoon"), input_size=(32, 40), num_prototypes=1)
 
 
 class OnnxEngine:
@@ -233,7 +236,7 @@ def test_the_error_of_a_run_is_raised_where_it_is_fetched(tiny_bundle, backend_o
             broken.fetch()
 
 
-def features_that_depend_on_the_image(onnx):
+def features_that_depend_on_the_image(onnx, batch):
     """Make the mean of a keyframe its feature, which the other graph returns doubled."""
     from onnx import TensorProto, helper
 
@@ -247,12 +250,12 @@ def features_that_depend_on_the_image(onnx):
         version = [helper.make_opsetid("", 17)]
         return helper.make_model(graph, opset_imports=version, ir_version=8).SerializeToString()
 
-    image = ("image", TensorProto.UINT8, [1, 32, 40, 3])
-    feature = ("mean", TensorProto.FLOAT, [1, 1, 1, 3])
-    result = ("answer", TensorProto.FLOAT, [1, 1, 1, 3])
+    image = ("image", TensorProto.UINT8, [batch, 32, 40, 3])
+    feature = ("x4", TensorProto.FLOAT, [batch, 1, 1, 3])
+    result = ("answer", TensorProto.FLOAT, [batch, 1, 1, 3])
     cast = helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT)
-    mean = helper.make_node("ReduceMean", ["float"], ["mean"], axes=[1, 2])
-    double = helper.make_node("Add", ["mean", "mean"], ["twice"])
+    mean = helper.make_node("ReduceMean", ["float"], ["x4"], axes=[1, 2])
+    double = helper.make_node("Add", ["x4", "x4"], ["twice"])
     picture = helper.make_node("ReduceMax", ["float"], ["largest"], axes=[1, 2])
     total = helper.make_node("Add", ["twice", "largest"], ["answer"])
     return {
@@ -261,37 +264,81 @@ def features_that_depend_on_the_image(onnx):
     }
 
 
-def test_kept_features_of_five_cameras_do_not_mix(tmp_path, backend_of):
+def bundle_of_features(folder, *, batch=1):
+    """Return a bundle of two graphs, which make no network."""
     from yolact_ros.runtime.backends.onnxruntime import describe_graph
     from yolact_ros.runtime.bundle import GraphInfo
 
-    onnx = pytest.importorskip("onnx")
-    contents = features_that_depend_on_the_image(onnx)
-    bundle = types.SimpleNamespace(  # two graphs are enough here, which make no network
-        folder=tmp_path,
-        description=types.SimpleNamespace(target="onnxruntime", precision="fp32"),
+    contents = features_that_depend_on_the_image(pytest.importorskip("onnx"), batch)
+    return types.SimpleNamespace(
+        folder=folder,
+        description=ModelDescription(
+            TINY, "with_nms", 10, identity="0123456789ab", warps=("none",), batch=batch
+        ),
         graphs={
-            name: GraphInfo(tmp_path / f"{name}.onnx", *describe_graph(content), "0" * 64)
+            name: GraphInfo(folder / f"{name}.onnx", *describe_graph(content), "0" * 64)
             for name, content in contents.items()
         },
         read_graph=contents.__getitem__,
     )
-    backend, held = backend_of(bundle), {}
+
+
+def answer(picture, keyframe):
+    """Compute what `non_keyframe_flow` of `bundle_of_features` returns."""
+    mean = keyframe.astype(np.float32).mean(axis=(1, 2), dtype=np.float64)
+    return 2 * mean.ravel() + picture.max(axis=(0, 1, 2))
+
+
+def test_kept_features_of_five_cameras_do_not_mix(tmp_path, backend_of):
+    backend, held = backend_of(bundle_of_features(tmp_path)), {}
     random = np.random.default_rng(1)
     for number, picture in enumerate(pictures(60)):
         camera = int(random.integers(5))
         if camera not in held or number % 4 == 0:
-            kept = backend.run("keyframe", {"image": picture}, keep=["mean", "absent"])["mean"]
-            assert isinstance(kept, DeviceArray)
+            kept = backend.run("keyframe", {"image": picture}, keep=["x4", "absent"])["x4"]
+            assert [type(one) for one in kept] == [DeviceArray]
             held[camera] = kept, picture
             continue
         feature, keyframe = held[camera]
-        inputs = {"image": picture, "mean": feature}
+        inputs = {"image": picture, "x4": feature}
         got = backend.run("non_keyframe_flow", inputs)["answer"]
-        mean = keyframe.astype(np.float32).mean(axis=(1, 2), dtype=np.float64)
-        np.testing.assert_allclose(
-            got.ravel(), 2 * mean.ravel() + picture.max(axis=(0, 1, 2)), rtol=1e-5
-        )
+        np.testing.assert_allclose(got.ravel(), answer(picture, keyframe), rtol=1e-5)
+
+
+def test_kept_features_of_cameras_that_share_runs_do_not_mix(tmp_path, backend_of):
+    """Runs take up to three of five cameras; each camera keeps its own part of a shared run."""
+    bundle = bundle_of_features(tmp_path, batch=3)
+    backend, held, sizes = backend_of(bundle), {}, []
+    network = Network(backend, bundle.description)
+    random, more = np.random.default_rng(1), iter(pictures(180))
+    for number in range(60):
+        cameras = random.permutation(5)[: random.integers(1, 4)]
+        seen = {camera: next(more) for camera in cameras}
+        if number % 4 == 0 or any(camera not in held for camera in cameras):
+            runs = network.submit("keyframe", [{"image": seen[camera]} for camera in cameras])
+            for camera, run in zip(cameras, runs, strict=True):
+                (feature,) = kept = run.fetch()["x4"]
+                assert isinstance(feature, DeviceArray) and feature.tensor.shape == (1, 1, 1, 3)
+                held[camera] = kept, seen[camera]
+        else:
+            inputs = [{"image": seen[camera], "x4": held[camera][0]} for camera in cameras]
+            runs = network.submit("non_keyframe_flow", inputs)
+            for camera, run in zip(cameras, runs, strict=True):
+                expected = answer(seen[camera], held[camera][1])
+                np.testing.assert_allclose(run.fetch()["answer"].ravel(), expected, rtol=1e-5)
+        sizes.append(backend.device_memory)
+    assert sizes[-1] == sizes[20]  # features that no camera holds are reused
+
+
+def test_features_of_too_few_images_are_refused(tmp_path, backend_of):
+    backend = backend_of(bundle_of_features(tmp_path, batch=2))
+    image = np.concatenate(pictures(2))
+    kept = backend.run("keyframe", {"image": image}, keep=["x4"])["x4"]
+    for wrong in (kept[:1], []):
+        with pytest.raises(
+            BackendError, match=r"'x4' of graph .* shape .*expected \(2, 1, 1, 3\)"
+        ):
+            backend.run("non_keyframe_flow", {"image": image, "x4": wrong})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,7 +43,7 @@ class Engine(Protocol):
 
 
 class DeviceArray:
-    """Holds an output on the GPU; its memory is reused once nothing refers to it."""
+    """Holds one image's output on the GPU; its memory is reused once nothing refers to it."""
 
     def __init__(self, address: int, tensor: EngineTensor, *, give_back: Callable[[], None]):
         self.address = address
@@ -86,6 +86,7 @@ class TensorRtBackend:
             name: _LoadedGraph(name, engine, cuda, workspace, mapped=engine.outputs.keys() - read)
             for name, engine in engines.items()
         }
+        self._batch = bundle.description.batch
         self._free: dict[int, list[int]] = {}  # size -> unused buffers of kept outputs
         self._events = cuda.event(), cuda.event()
         self._submitted: _SubmittedRun | None = None
@@ -98,7 +99,7 @@ class TensorRtBackend:
     def run(
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
     ) -> dict[str, Any]:
-        """Run one graph; return outputs in `keep` as `DeviceArray`, all others as numpy."""
+        """Run one graph; return outputs in `keep` as `DeviceArray` per image, others as numpy."""
         return self.submit(graph, inputs, keep=keep).fetch()
 
     def submit(
@@ -143,8 +144,14 @@ class TensorRtBackend:
         self._submitted = None
         self._cuda.close()
 
-    def _keep(self, tensor: EngineTensor) -> DeviceArray:
-        buffers = self._free.setdefault(tensor.size, [])
+    def _keep(self, tensor: EngineTensor) -> list[DeviceArray]:
+        """Return memory for an output, which each image has for itself: its camera keeps it."""
+        first, *others = tensor.shape
+        one = EngineTensor((first // self._batch, *others), tensor.dtype)
+        buffers = self._free.setdefault(one.size, [])
+        return [self._device_array(one, buffers) for _ in range(self._batch)]
+
+    def _device_array(self, tensor: EngineTensor, buffers: list[int]) -> DeviceArray:
         address = buffers.pop() if buffers else self._cuda.allocate(tensor.size)
         return DeviceArray(address, tensor, give_back=lambda: buffers.append(address))
 
@@ -160,7 +167,7 @@ class _SubmittedRun:
         self,
         cuda: Cuda,
         loaded: _LoadedGraph,
-        kept: Mapping[str, DeviceArray],
+        kept: Mapping[str, list[DeviceArray]],
         events: tuple[int, int],
     ) -> None:
         self.seconds = 0.0
@@ -229,7 +236,7 @@ class _LoadedGraph:
         self._captured = self._try_to_capture()
 
     def check(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the inputs as arrays and `DeviceArray`s of the engine's shapes and types.
+        """Return the inputs as arrays and lists of `DeviceArray` of the engine's shapes and types.
 
         Raises:
             BackendError: the inputs do not fit.
@@ -242,8 +249,9 @@ class _LoadedGraph:
         checked = {}
         for name, tensor in self.engine.inputs.items():
             value = inputs[name]
-            if isinstance(value, DeviceArray):
-                given = value.tensor
+            if isinstance(value, list) and value:
+                first, *others = value[0].tensor.shape
+                given = EngineTensor((first * len(value), *others), value[0].tensor.dtype)
             else:
                 value = np.asarray(value)
                 # Features kept by another backend, and a flow, come in float32.
@@ -258,11 +266,12 @@ class _LoadedGraph:
             checked[name] = value
         return checked
 
-    def launch(self, inputs: Mapping[str, Any], kept: Mapping[str, DeviceArray]) -> None:
+    def launch(self, inputs: Mapping[str, Any], kept: Mapping[str, list[DeviceArray]]) -> None:
         """Enqueue copies of the inputs, the run, and copies of the outputs."""
         for name, value in inputs.items():
-            if isinstance(value, DeviceArray):
-                self._cuda.copy(self._device[name], value.address, value.tensor.size)
+            if isinstance(value, list):
+                for address, array in self._images(name, value):
+                    self._cuda.copy(address, array.address, array.tensor.size)
             else:
                 np.copyto(self.host[name], value)
                 self._cuda.upload(self._device[name], self.host[name])
@@ -270,11 +279,17 @@ class _LoadedGraph:
             self.engine.enqueue(self._cuda.stream)
         else:
             self._cuda.replay(self._captured)
-        for name, tensor in self.engine.outputs.items():
+        for name in self.engine.outputs:
             if name in kept:
-                self._cuda.copy(kept[name].address, self._device[name], tensor.size)
+                for address, array in self._images(name, kept[name]):
+                    self._cuda.copy(array.address, address, array.tensor.size)
             elif name not in self._mapped:
                 self._cuda.download(self.host[name], self._device[name])
+
+    def _images(self, name: str, arrays: list[DeviceArray]) -> Iterator[tuple[int, DeviceArray]]:
+        """Yield the address of each image in a tensor, with that image's array."""
+        for index, array in enumerate(arrays):
+            yield self._device[name] + index * array.tensor.size, array
 
     def _try_to_capture(self) -> int | None:
         """Return a captured run, or None where this version of TensorRT cannot be captured."""
