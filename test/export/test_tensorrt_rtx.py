@@ -1,4 +1,4 @@
-"""TensorRT-RTX compiles the graphs of four variants ahead of time for four GPU generations.
+"""TensorRT-RTX compiles the graphs of every variant ahead of time for four GPU generations.
 
 It parses each graph, checks its types and shapes, and compiles it for sm_75, sm_86, sm_89 and
 sm_120. Nothing runs: this says nothing of numbers, of speed, of the last step of compilation,

@@ -11,7 +11,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("onnxruntime")
 
 from rclpy.parameter import Parameter
-from squares import FINISHED_GRAPH, write_squares
+from squares import FINISHED_GRAPH, KEYFRAME_GRAPHS, write_squares
 from std_msgs.msg import Header
 
 from yolact_ros.errors import BackendError
@@ -77,8 +77,8 @@ def node_on(tmp_path, monkeypatch, client):
     """Create active nodes on a device, in this process; tests put their images by hand."""
     nodes = []
 
-    def make(*, broken=(), batch=1, on_gpu=True, **parameters):
-        folder = write_squares(tmp_path / "squares", FINISHED_GRAPH, form="with_nms", batch=batch)
+    def make(*, graph=FINISHED_GRAPH, broken=(), batch=1, on_gpu=True, **parameters):
+        folder = write_squares(tmp_path / "squares", graph, form="with_nms", batch=batch)
         bundle = Bundle.open(folder)
         backend = Device(bundle, broken) if on_gpu else OnnxRuntimeBackend(bundle, threads=1)
         monkeypatch.setattr(
@@ -228,20 +228,36 @@ def test_deactivation_publishes_what_the_device_has(node_on, put, client):
     assert node.trigger_activate() == SUCCESS
 
 
-@pytest.mark.parametrize("on_gpu", [True, False], ids=["overlapping", "one after another"])
-def test_images_of_several_cameras_share_a_run(node_on, put, client, monkeypatch, on_gpu):
+@pytest.fixture
+def results_of(client):
+    """Collect the results of each camera of a node, once all are connected."""
+
+    def subscribe(node, names):
+        results = {name: [] for name in names}
+        for name in names:
+            topic = f"yolact/{name}/instances"
+            client.node.create_subscription(InstanceArray, topic, results[name].append, 20)
+            publisher = node.pipelines[names.index(name)].outputs._publishers
+            assert client.spin_until(
+                lambda p=publisher: next(iter(p.values())).get_subscription_count()
+            )
+            assert client.spin_until(lambda t=topic: client.node.count_publishers(t))
+        client.spin_until(lambda: False, 0.5)
+        return results
+
+    return subscribe
+
+
+either = pytest.mark.parametrize("on_gpu", [True, False], ids=["overlapping", "one after another"])
+
+
+@either
+def test_images_of_several_cameras_share_a_run(
+    node_on, put, client, results_of, monkeypatch, on_gpu
+):
     names = ["left", "middle", "right"]
     node = node_on(batch=2, on_gpu=on_gpu, cameras=names, propagated_frames=0)
-    results = {name: [] for name in names}
-    for name in names:
-        topic = f"yolact/{name}/instances"
-        client.node.create_subscription(InstanceArray, topic, results[name].append, 20)
-        publisher = node.pipelines[names.index(name)].outputs._publishers
-        assert client.spin_until(
-            lambda p=publisher: next(iter(p.values())).get_subscription_count()
-        )
-        assert client.spin_until(lambda t=topic: client.node.count_publishers(t))
-    client.spin_until(lambda: False, 0.5)
+    results = results_of(node, names)
     runs = []
     original = OnnxRuntimeBackend.run
     monkeypatch.setattr(
@@ -263,9 +279,46 @@ def test_images_of_several_cameras_share_a_run(node_on, put, client, monkeypatch
     for name in names:
         found = [(r.header, r.instances[0].x_min) for r in results[name]]
         assert found == expected[name], "each camera has its own results in order"
-    assert len(runs) == 7 and set(runs) == {(2, 64, 64, 3)}, "thirteen images, and a black one"
+    assert len(runs) == 7 and set(runs) == {(2, 64, 64, 3)}, "thirteen images, the last one twice"
     counts = [pipeline.camera.mailbox.counts() for pipeline in node.pipelines]
     assert [(c.processed, c.in_flight) for c in counts] == [(4, 0), (5, 0), (4, 0)]
+
+
+@either
+def test_cameras_that_share_runs_have_their_own_keyframes(
+    node_on, put, client, results_of, monkeypatch, on_gpu
+):
+    """Between keyframes, boxes are those of the keyframe, so mixed-up cameras would show."""
+    names = ["left", "middle", "right"]
+    node = node_on(
+        graph=KEYFRAME_GRAPHS,
+        batch=2,
+        on_gpu=on_gpu,
+        cameras=names,
+        propagated_frames=0,
+        keyframe_interval=3,
+        warp="none",
+        change_threshold=1.0,
+    )
+    results, shared = results_of(node, names), []
+    submit = worker_module.submit_together
+    monkeypatch.setattr(
+        worker_module,
+        "submit_together",
+        lambda frames: (submit(frames), shared.append([f.step.graph for _, f in frames])),
+    )
+    with node._inbox._changed:
+        for number in range(8):
+            for camera in range(3):
+                put(node, 10 * camera + number, x=8 * camera + number, camera=camera)
+    assert client.spin_until(lambda: sum(map(len, results.values())) == 24)
+    for camera, name in enumerate(names):
+        edges = [result.instances[0].x_min for result in results[name]]
+        assert edges == [8 * camera + keyframe for keyframe in (0, 0, 0, 3, 3, 3, 6, 6)]
+        stamps = [result.keyframe_stamp.nanosec - 1000 - 10 * camera for result in results[name]]
+        assert stamps == [0, 0, 0, 3, 3, 3, 6, 6]
+    whole, partial = "keyframe", "non_keyframe_flow"
+    assert all(graphs in shared for graphs in ([whole] * 2, [partial] * 2, [whole, partial]))
 
 
 def test_a_failed_run_of_several_cameras_costs_an_image_of_each(node_on, put):

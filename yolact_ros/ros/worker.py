@@ -196,8 +196,9 @@ class Worker:
         """
         timeout: float | None = None
         if current:
-            graph = current[0].work.frame.step.graph or ""
-            done = current[0].submitted + min(self._runs_s.get(graph, (0.0,)))
+            graphs = {job.work.frame.step.graph or "" for job in current}  # one run each
+            runs_s = sum(min(self._runs_s.get(graph, (0.0,))) for graph in graphs)
+            done = current[0].submitted + runs_s
             time.sleep(max(0.0, done - self._preparation_s - time.perf_counter()))
             timeout = max(0.0, done - time.perf_counter())
         taken: list[tuple[Mailbox[Any], Any]] = []
