@@ -28,8 +28,7 @@ from yolact_ros import Segmenter
 from yolact_ros.cli.models import export_official
 from yolact_ros.config import BackendConfig, PostprocessConfig
 from yolact_ros.evaluate.machine import describe_machine
-from yolact_ros.evaluate.speed import Times
-from yolact_ros.evaluate.synthetic import synthetic_image
+from yolact_ros.evaluate.speed import Times, synthetic_image
 from yolact_ros.runtime.preprocess import prepare_image
 
 SIZE = (720, 1280)

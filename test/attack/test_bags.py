@@ -15,7 +15,7 @@ pytest.importorskip("onnxruntime")
 from mutations import mutate_bytes
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
-from yolact_ros.bag.definitions import typestore
+from yolact_ros.bag.messages import typestore
 from yolact_ros.bag.segmented_bag import segment_bag
 from yolact_ros.errors import DatasetError, YolactError
 from yolact_ros.runtime.segmenter import Segmenter

@@ -100,8 +100,7 @@ def test_a_result_topic_with_the_name_of_the_annotations_is_refused(record, caps
 def test_the_node_publishes_what_a_bag_holds(segmenter, images, monkeypatch):
     """The wheels lack foxglove_msgs, so strict types are made from its definition."""
     pytest.importorskip("rclpy")
-    from yolact_ros.bag.definitions import IMAGE_ANNOTATIONS, typestore
-    from yolact_ros.bag.messages import LISTS, serialize_annotations
+    from yolact_ros.bag.messages import IMAGE_ANNOTATIONS, LISTS, serialize_annotations, typestore
     from yolact_ros.ros.outputs import topics
     from yolact_ros.ros.outputs.result import Result
 

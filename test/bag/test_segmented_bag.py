@@ -23,8 +23,8 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import get_types_from_msg
 
-from yolact_ros.bag.definitions import DEFINITIONS, INSTANCE_ARRAY, typestore
 from yolact_ros.bag.files import copy_connection, find_images
+from yolact_ros.bag.messages import DEFINITIONS, INSTANCE_ARRAY, typestore
 from yolact_ros.bag.segmented_bag import BagOptions, segment_bag
 from yolact_ros.cli.main import main
 from yolact_ros.config import KeyframeConfig, PostprocessConfig, TrackerConfig

@@ -18,7 +18,7 @@ import pytest
 
 from yolact_ros.cli.main import main
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.runtime.output.yolo import yolo_rows
+from yolact_ros.runtime.output.entries import yolo_rows
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 

@@ -12,8 +12,14 @@ from yolact_ros.cli.main import main
 from yolact_ros.config import PostprocessConfig
 from yolact_ros.errors import DatasetError
 from yolact_ros.evaluate.machine import describe_machine, peak_memory_mb
-from yolact_ros.evaluate.speed import Times, endless_images, measure_postprocess, measure_speed
-from yolact_ros.evaluate.synthetic import synthetic_image, synthetic_predictions
+from yolact_ros.evaluate.speed import (
+    Times,
+    endless_images,
+    measure_postprocess,
+    measure_speed,
+    synthetic_image,
+    synthetic_predictions,
+)
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.postprocess import select_detections
 from yolact_ros.variants import variant

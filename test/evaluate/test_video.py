@@ -14,8 +14,10 @@ pytest.importorskip("onnxruntime")
 from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.config import BackendConfig
 from yolact_ros.errors import ConfigError, DatasetError  # noqa: E402
-from yolact_ros.evaluate.clips import read_clips  # noqa: E402
-from yolact_ros.evaluate.video import evaluate_video  # noqa: E402
+from yolact_ros.evaluate.video import (
+    evaluate_video,  # noqa: E402
+    read_clips,  # noqa: E402
+)
 from yolact_ros.runtime.segmenter import Segmenter  # noqa: E402
 
 CLASSES = ("cup", "spoon")

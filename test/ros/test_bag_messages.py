@@ -17,8 +17,14 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from yolact_ros.bag.definitions import DEFINITIONS, INSTANCE_ARRAY, typestore
-from yolact_ros.bag.messages import IMAGE, read_image, serialize_result
+from yolact_ros.bag.messages import (
+    DEFINITIONS,
+    IMAGE,
+    INSTANCE_ARRAY,
+    read_image,
+    serialize_result,
+    typestore,
+)
 from yolact_ros.errors import MessageError
 from yolact_ros.msg import InstanceArray
 from yolact_ros.ros.messages.images import message_from_bgr

@@ -17,7 +17,7 @@ pytest.importorskip("rclpy")
 from sensor_msgs.msg import Image
 
 from yolact_ros.errors import BundleError, ConfigError
-from yolact_ros.ros.demo.overlay_video import OverlayVideo
+from yolact_ros.ros.demo.main import OverlayVideo
 from yolact_ros.ros.demo.video_camera import read_video, video_rate
 from yolact_ros.ros.messages.images import bgr_from_message
 from yolact_ros.runtime.shipped import find_model
@@ -165,7 +165,7 @@ import resource, sys
 import numpy as np
 from pathlib import Path
 from yolact_ros.errors import DatasetError
-from yolact_ros.ros.demo.overlay_video import OverlayVideo
+from yolact_ros.ros.demo.main import OverlayVideo
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
 video = OverlayVideo(Path(sys.argv[1]), 10.0)
 video.add(np.zeros((48, 64, 3), np.uint8), 1.0)

@@ -11,13 +11,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from yolact_ros.model.yolact import Yolact, YolactOutput  # noqa: E402
-from yolact_ros.train.box_mask_losses import (  # noqa: E402
+from yolact_ros.train.losses import LossConfig, semantic_loss, yolact_losses  # noqa: E402
+from yolact_ros.train.mask_losses import (  # noqa: E402
     lab_colours,
     pairwise_losses,
     projection_losses,
 )
-from yolact_ros.train.losses import LossConfig, semantic_loss, yolact_losses  # noqa: E402
-from yolact_ros.train.target import Target  # noqa: E402
+from yolact_ros.train.matching import Target  # noqa: E402
 from yolact_ros.variants import TABLETOP_MODEL  # noqa: E402
 
 

@@ -33,8 +33,10 @@ from yolact_ros.train.mask_losses import (  # noqa: E402
     mask_iou_loss,
     resize_masks,
 )
-from yolact_ros.train.matching import match_priors  # noqa: E402
-from yolact_ros.train.target import Target  # noqa: E402
+from yolact_ros.train.matching import (
+    Target,  # noqa: E402
+    match_priors,  # noqa: E402
+)
 from yolact_ros.variants import TABLETOP_MODEL, variant  # noqa: E402
 
 CASES = ("yolact_resnet50", "yolact_plus_resnet50")

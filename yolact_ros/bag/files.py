@@ -14,8 +14,7 @@ from typing import Any
 from rosbags.interfaces import Connection, MessageDefinitionFormat
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer, WriterError
 
-from yolact_ros.bag.definitions import typestore
-from yolact_ros.bag.messages import IMAGE_TYPES
+from yolact_ros.bag.messages import IMAGE_TYPES, typestore
 from yolact_ros.errors import DatasetError
 
 # Suffix of a bag that is a single file -> storage.

@@ -13,7 +13,6 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, Writer
 
 from yolact_ros.bag import journal
-from yolact_ros.bag.definitions import IMAGE_ANNOTATIONS, typestore
 from yolact_ros.bag.files import (
     WorkingFolder,
     copy_connections,
@@ -25,11 +24,13 @@ from yolact_ros.bag.files import (
 from yolact_ros.bag.journal import Entry, Journal
 from yolact_ros.bag.messages import (
     COMPRESSED_IMAGE,
+    IMAGE_ANNOTATIONS,
     read_image,
     read_message,
     serialize_annotations,
     serialize_overlay,
     serialize_result,
+    typestore,
 )
 from yolact_ros.bag.records import pack_detections, unpack_detections
 from yolact_ros.config import KeyframeConfig, TrackerConfig

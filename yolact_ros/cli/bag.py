@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolact_ros.cli.inference import add_inference_arguments, open_segmenter
-from yolact_ros.cli.settings import read_settings
-from yolact_ros.cli.values import FLAG
+from yolact_ros.cli.settings import FLAG, read_settings
 from yolact_ros.config import KeyframeConfig, TrackerConfig
 from yolact_ros.errors import ConfigError
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from yolact_ros import __version__
 from yolact_ros.cli.bag import add_bag_arguments, read_bag_options
 from yolact_ros.cli.inference import add_inference_arguments, open_segmenter
-from yolact_ros.cli.settings import read_settings
-from yolact_ros.cli.values import number
+from yolact_ros.cli.settings import number, read_settings
 from yolact_ros.config import BackendConfig
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import parse_json, write_json

@@ -14,9 +14,8 @@ from yolact_ros.cli.inference import (
     open_segmenter,
     read_postprocess,
 )
-from yolact_ros.cli.settings import read_settings
+from yolact_ros.cli.settings import FILE, FLAG, JSON, number, read_settings
 from yolact_ros.cli.table import format_machine, format_table, percent
-from yolact_ros.cli.values import FILE, FLAG, JSON, number
 from yolact_ros.config import DEFAULT_MODEL, KeyframeConfig
 from yolact_ros.errors import BundleError, ConfigError
 from yolact_ros.files import write_json
@@ -121,8 +120,7 @@ def _input(arguments: argparse.Namespace) -> tuple[Path | None, Iterator[np.ndar
     """Return the path of the images (None for a synthetic picture) and the endless images."""
     from itertools import repeat
 
-    from yolact_ros.evaluate.speed import endless_images
-    from yolact_ros.evaluate.synthetic import synthetic_image
+    from yolact_ros.evaluate.speed import endless_images, synthetic_image
     from yolact_ros.runtime.shipped import shipped_file
 
     source = arguments.images

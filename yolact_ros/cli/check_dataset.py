@@ -7,8 +7,8 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yolact_ros.cli.settings import FILE, FOLDER, JSON
 from yolact_ros.cli.table import format_table
-from yolact_ros.cli.values import FILE, FOLDER, JSON
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import write_json
 

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolact_ros.cli.values import distinct_names
+from yolact_ros.cli.settings import distinct_names
 from yolact_ros.config import ModelConfig
 
 if TYPE_CHECKING:

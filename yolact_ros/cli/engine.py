@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_ros.cli.values import FLAG, number
+from yolact_ros.cli.settings import FLAG, number
 from yolact_ros.errors import ConfigError
 
 if TYPE_CHECKING:

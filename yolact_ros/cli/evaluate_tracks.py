@@ -12,8 +12,7 @@ from yolact_ros.cli.inference import (
     open_segmenter,
     open_stream,
 )
-from yolact_ros.cli.settings import read_settings
-from yolact_ros.cli.values import FILE, FOLDER, JSON, number
+from yolact_ros.cli.settings import FILE, FOLDER, JSON, number, read_settings
 from yolact_ros.config import TrackerConfig
 from yolact_ros.files import write_json
 

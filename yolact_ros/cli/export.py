@@ -6,9 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from yolact_ros.cli.settings import add_settings, read_settings
+from yolact_ros.cli.settings import FLAG, add_settings, read_settings
 from yolact_ros.cli.table import format_table
-from yolact_ros.cli.values import FLAG
 
 if TYPE_CHECKING:
     from yolact_ros.export.to_bundle import OutputError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from yolact_ros.cli.values import FLAG
+from yolact_ros.cli.settings import FLAG
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

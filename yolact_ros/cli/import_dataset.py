@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from yolact_ros.cli.values import FLAG, FOLDER, distinct_names
+from yolact_ros.cli.settings import FLAG, FOLDER, distinct_names
 from yolact_ros.errors import ConfigError, DatasetError
 
 BOXES = ("ignore", "rectangle", "keep", "drop")

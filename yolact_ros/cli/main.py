@@ -13,7 +13,7 @@ from yolact_ros import __version__
 from yolact_ros.cli.interrupts import Terminated, stoppable
 from yolact_ros.cli.outputs import check_outputs
 from yolact_ros.cli.parser import EXAMPLES, HelpFormatter, Parser
-from yolact_ros.cli.values import number
+from yolact_ros.cli.settings import number
 from yolact_ros.errors import YolactError
 from yolact_ros.files import LIMIT_VARIABLE
 

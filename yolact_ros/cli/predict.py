@@ -15,7 +15,7 @@ from yolact_ros.cli.inference import (
     report_faults,
     segment_files,
 )
-from yolact_ros.cli.values import FILE, FLAG, FOLDER
+from yolact_ros.cli.settings import FILE, FLAG, FOLDER
 from yolact_ros.cli.window import Window
 from yolact_ros.errors import ConfigError
 from yolact_ros.files import write_json
@@ -56,12 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Segment everything; return 1 if a file could not be read."""
     from tqdm import tqdm
 
-    from yolact_ros.cli.overlays import Overlays
-    from yolact_ros.cli.texts import Texts
+    from yolact_ros.cli.overlays import Overlays, Texts
     from yolact_ros.runtime.images.files import find_sources
     from yolact_ros.runtime.output.draw import draw_detections
-    from yolact_ros.runtime.output.entries import describe
-    from yolact_ros.runtime.output.yolo import yolo_rows
+    from yolact_ros.runtime.output.entries import describe, yolo_rows
 
     sources = find_sources(arguments.images)
     overlays = Overlays(arguments.overlay, sources) if arguments.overlay else None

@@ -10,7 +10,7 @@ from yolact_ros.cli.inference import (
     add_segmenter_arguments,
     open_segmenter,
 )
-from yolact_ros.cli.values import number
+from yolact_ros.cli.settings import number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_ros.cli.values import number
+from yolact_ros.cli.settings import number
 from yolact_ros.errors import BundleError
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from yolact_ros.cli.settings import add_settings, read_settings
-from yolact_ros.cli.values import number
+from yolact_ros.cli.settings import add_settings, number, read_settings
 from yolact_ros.config import BackendConfig
 from yolact_ros.errors import ConfigError
 

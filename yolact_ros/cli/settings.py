@@ -1,9 +1,11 @@
-"""Define command-line flags from the configuration dataclasses, which hold defaults and help."""
+"""Define command-line flags from configurations, and types of arguments of several verbs."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from yolact_ros.config import with_notes
@@ -51,3 +53,58 @@ def read_settings(arguments: argparse.Namespace, defaults: T) -> T:
     given = {name: getattr(arguments, name) for name in names}
     changes = {name: value for name, value in given.items() if value is not None}
     return dataclasses.replace(defaults, **changes)  # type: ignore[type-var]
+
+
+# Keyword arguments of `add_argument` for paths.
+FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+FOLDER: dict[str, Any] = {"type": Path, "metavar": "FOLDER"}
+JSON: dict[str, Any] = {"type": Path, "metavar": "JSON"}
+FLAG: dict[str, Any] = {"action": "store_true"}
+
+
+def number(low: float, high: float, default: float | None = None) -> dict[str, Any]:
+    """Return keyword arguments of `add_argument` for a number; an integer if `low` is one."""
+    parse, letter = _parser(low, high), "N" if isinstance(low, int) else "X"
+    return {"type": parse, "default": default, "metavar": letter}
+
+
+def numbers(low: int, high: int, default: tuple[int, ...] | None = None) -> dict[str, Any]:
+    """Return keyword arguments of `add_argument` for a list of distinct integers."""
+    parse = _parser(low, high)
+
+    def parse_list(text: str) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(map(parse, text.split(","))))
+
+    return {"type": parse_list, "default": default, "metavar": "N,N,..."}
+
+
+def _parser(low: float, high: float) -> Callable[[str], Any]:
+    kind = type(low)
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:  # NaN is not in a range
+            name = "an integer" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(
+                f"{text[:40]!r} is not {name} from {low:.10g} to {high:.10g}"
+            )
+        return value
+
+    return parse
+
+
+def distinct_names(text: str) -> tuple[str, ...]:
+    """Split A,B,C into names.
+
+    Raises:
+        ArgumentTypeError: a name is empty or repeated.
+    """
+    names = tuple(" ".join(name.split()) for name in text.split(","))
+    if "" in names or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has an empty or repeated name; expected distinct names, e.g. bolt,nut"
+        )
+    return names

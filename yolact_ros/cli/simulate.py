@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-from yolact_ros.cli.values import FLAG, FOLDER, number
+from yolact_ros.cli.settings import FLAG, FOLDER, number
 
 LARGEST_SIDE = 4096
 

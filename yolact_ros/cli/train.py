@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from yolact_ros.cli.values import FLAG, FOLDER
+from yolact_ros.cli.settings import FLAG, FOLDER
 from yolact_ros.errors import ConfigError, DatasetError
 
 DEFAULT_RECIPE = "config/train_small.yaml"

@@ -14,7 +14,7 @@ from yolact_ros.cli.inference import (
     report_faults,
     segment_files,
 )
-from yolact_ros.cli.values import FLAG, number
+from yolact_ros.cli.settings import FLAG, number
 from yolact_ros.errors import ConfigError, MessageError
 
 if TYPE_CHECKING:

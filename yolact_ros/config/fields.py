@@ -1,12 +1,15 @@
-"""Define configuration fields with their own documentation and bounds."""
+"""Define fields of configurations, and convert these to and from mappings."""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 import re
 import types
-from typing import Any
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from yolact_ros.errors import ConfigError
 
@@ -77,3 +80,86 @@ class Checked:
             if "choices" in field.metadata and value not in field.metadata["choices"]:
                 expected = ", ".join(field.metadata["choices"])
                 raise ConfigError(f"{where} is {value!r}; expected one of: {expected}.")
+
+
+T = TypeVar("T")
+
+
+def override(config: T, changes: Mapping[str, Any], *, where: str = "") -> T:
+    """Return `config` with `changes` applied; nested dataclasses accept nested mappings.
+
+    Args:
+        config: any frozen dataclass of this package.
+        changes: field name to value, as read from YAML or JSON (lists become tuples).
+        where: path of the field that holds `config`, for the error message.
+
+    Raises:
+        ConfigError: a key is unknown (the message lists similar ones) or a value has the wrong
+            type.
+    """
+    fields = {field.name: field for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(type(config))
+    values: dict[str, Any] = {}
+    for key, value in changes.items():
+        path = f"{where}.{key}" if where else key
+        if not isinstance(key, str):
+            raise ConfigError(f"Unknown setting {path!r}; names of settings are strings.")
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=3) or sorted(fields)
+            raise ConfigError(f"Unknown setting {path!r}; did you mean {', '.join(near)}?")
+        nested = _dataclass_of(hints[key])
+        if nested is not None and isinstance(value, Mapping):
+            current = getattr(config, key)
+            values[key] = override(nested() if current is None else current, value, where=path)
+        else:
+            values[key] = _coerce(value, hints[key], path)
+    return dataclasses.replace(config, **values)  # type: ignore[type-var]
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """Convert a configuration to dicts, lists and scalars for JSON and YAML."""
+    return {
+        field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)
+    }
+
+
+def _dataclass_of(hint: Any) -> Any:
+    """Return the dataclass of a field, even if it may be None; otherwise None."""
+    kinds = (hint, *typing.get_args(hint))
+    return next((k for k in kinds if isinstance(k, type) and dataclasses.is_dataclass(k)), None)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_mapping(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _coerce(value: Any, hint: Any, path: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{path} is {value!r}; expected a list.")
+        arguments = typing.get_args(hint)
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            items = [arguments[0]] * len(value)
+        else:
+            items = list(arguments)
+            if len(items) != len(value):
+                raise ConfigError(f"{path} has {len(value)} values; expected {len(items)}.")
+        return tuple(_coerce(item, kind, path) for item, kind in zip(value, items, strict=True))
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _coerce(value, next(a for a in typing.get_args(hint) if a is not type(None)), path)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > 10**300:
+            raise ConfigError(f"{path} is too large a number.")
+        return float(value)
+    if isinstance(hint, type) and (
+        not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))
+    ):
+        raise ConfigError(f"{path} is {value!r}; expected a value of type {hint.__name__}.")
+    return value

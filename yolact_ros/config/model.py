@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from yolact_ros.config.fields import Checked, setting
-from yolact_ros.config.mapping import override
+from yolact_ros.config.fields import Checked, override, setting
 from yolact_ros.errors import ConfigError
 
 # Per-channel statistics of ImageNet in OpenCV's order B, G, R, on the scale 0..255

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from yolact_ros.datasets.coco import CocoDataset
-from yolact_ros.evaluate.charts import save_figure
+from yolact_ros.evaluate.charts import draw_precision_recall, save_figure
 from yolact_ros.evaluate.coco_map import Evaluation
 from yolact_ros.evaluate.coco_tables import SUMMARY
 from yolact_ros.evaluate.confusion import count_confusions, draw_confusion
@@ -28,7 +28,6 @@ from yolact_ros.evaluate.mistakes import (
     match_tables,
     worst,
 )
-from yolact_ros.evaluate.precision_recall import draw_precision_recall
 from yolact_ros.files import write_file, write_json
 
 # Names of COCOeval's numbers in papers.

@@ -20,11 +20,16 @@ from yolact_ros.train.feature_transform.losses import (
     matching_loss,
     moved_pass,
 )
-from yolact_ros.train.freezing import freeze_parts, frozen_norms
 from yolact_ros.train.loader import Batch, Motion
 from yolact_ros.train.losses import LOSS_NAMES, at_least_one, yolact_losses
-from yolact_ros.train.optimizer import average_weights, learning_rate, make_optimizer
-from yolact_ros.train.target import Target
+from yolact_ros.train.matching import Target
+from yolact_ros.train.optimizer import (
+    average_weights,
+    freeze_parts,
+    frozen_norms,
+    learning_rate,
+    make_optimizer,
+)
 
 # Non-finite float16 gradients are an error if they occur even at this loss scale.
 SMALLEST_SCALE = 1.0

@@ -28,7 +28,7 @@ from yolact_ros.train.feature_transform.pairs import (
     epoch_order,
     pair_of_still,
 )
-from yolact_ros.train.target import Target
+from yolact_ros.train.matching import Target
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,14 @@ from torch import Tensor
 
 from yolact_ros.config import Checked, setting
 from yolact_ros.model.yolact import Yolact, YolactOutput
-from yolact_ros.train.box_mask_losses import box_mask_loss, lab_colours
-from yolact_ros.train.mask_losses import TrainedMasks, mask_iou_loss, resize_masks
-from yolact_ros.train.matching import Matches, encode_offsets, match_priors
-from yolact_ros.train.target import Target
+from yolact_ros.train.mask_losses import (
+    TrainedMasks,
+    box_mask_loss,
+    lab_colours,
+    mask_iou_loss,
+    resize_masks,
+)
+from yolact_ros.train.matching import Matches, Target, encode_offsets, match_priors
 
 LOSS_NAMES = ("box", "class", "mask", "semantic", "mask_iou", "box_mask")
 

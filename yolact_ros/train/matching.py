@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -90,3 +91,27 @@ def encode_offsets(boxes: Tensor, priors: Tensor) -> Tensor:
     centres = centres / (CENTRE_VARIANCE * priors[:, 2:])
     sizes = torch.log((boxes[:, 2:] - boxes[:, :2]) / priors[:, 2:]) / SIZE_VARIANCE
     return torch.cat([centres, sizes], dim=1)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Holds the instances and crowds of one image; N and M may be 0.
+
+    Attributes:
+        boxes: (N, 4) float32 x1 y1 x2 y2, fractions of the image.
+        class_ids: (N,) int64, 0-based.
+        masks: (N, H, W) uint8, 0 or 1, at the network's input size.
+        crowd_boxes: (M, 4) float32 x1 y1 x2 y2, fractions of the image: regions that are neither
+            object nor background.
+        box_only: (N,) bool, instances whose mask is unknown and here fills the box.
+    """
+
+    boxes: Tensor
+    class_ids: Tensor
+    masks: Tensor
+    crowd_boxes: Tensor
+    box_only: Tensor
+
+    def to(self, device: torch.device) -> Target:
+        """Return the same target on another device."""
+        return Target(*(tensor.to(device) for tensor in vars(self).values()))

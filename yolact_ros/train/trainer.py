@@ -33,10 +33,10 @@ from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.config import TrainConfig, describe_scaling, scale_to_batch
 from yolact_ros.train.data import open_training_data, open_validation_data
 from yolact_ros.train.distributed import DistributedContext, choose_device
-from yolact_ros.train.freezing import check_frozen_parts, check_norms, frozen_norms
 from yolact_ros.train.learner import Learner, loss_names
 from yolact_ros.train.loader import Batch, training_loader
 from yolact_ros.train.metrics import MeanLosses, RunLog
+from yolact_ros.train.optimizer import check_frozen_parts, check_norms, frozen_norms
 from yolact_ros.train.run_folder import BEST, LAST
 from yolact_ros.train.validation import AP_NAMES, WORST, quality, summary_line, validate
 
