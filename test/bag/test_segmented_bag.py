@@ -262,7 +262,9 @@ def test_images_of_all_publishers_of_a_topic_are_processed(record, segmenter, tm
 def test_an_existing_bag_is_never_touched(record, segmenter, tmp_path):
     source = record()
     (tmp_path / "out").mkdir()
-    with pytest.raises(DatasetError, match="out exists; remove it or name another target"):
+    with pytest.raises(
+        DatasetError, match="out already exists; remove it, or name another target"
+    ):
         segment_bag(source, tmp_path / "out", segmenter)
     assert not files(tmp_path / "out")
 

@@ -40,7 +40,7 @@ def test_objects_of_a_bag_with_depth_are_shown_in_space(
     assert main([*words, "--depth", "/depth", "--camera-info", "/info", "--instance", "1"]) == 1
     errors = capsys.readouterr().err
     for number in range(6):
-        assert (f"Image {number} of {bag}: no depth" in errors) == (number in (1, 4, 5))
+        assert (f"Image {number} of {bag}: there is no depth" in errors) == (number in (1, 4, 5))
     verify(output)
     boxes, stamps = show(output, "/space/boxes"), (100, 102, 103)
     assert [f"1970-01-01T00:01:{s - 60}" in boxes for s in range(100, 106)] == [

@@ -224,7 +224,7 @@ def test_written_results_are_compared_with_annotations(folder, results, capsys):
     assert (scores["images"], scores["detections"]) == (3, 2)
     assert main([*words, "--report", str(folder / "report")]) == 1
     assert main([*words, "--score-threshold", "0.5"]) == 1
-    assert "only to the command that writes them" in capsys.readouterr().err
+    assert "only to the command that writes results" in capsys.readouterr().err
 
 
 def test_results_of_a_model_score_as_the_model_does(folder, tiny_bundle):

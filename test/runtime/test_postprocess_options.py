@@ -188,17 +188,17 @@ def test_a_graph_with_nms_inside_refuses_another_nms(tiny):
         PostprocessConfig(top_k=100),
         REFERENCE_POSTPROCESS,
     ):
-        with pytest.raises(ConfigError, match="it inside its graph.*--nms host"):
+        with pytest.raises(ConfigError, match="has a fixed .*--nms host"):
             segmenter.segment(image, postprocess=config)
-        with pytest.raises(ConfigError, match="it inside its graph.*--nms host"):
+        with pytest.raises(ConfigError, match="has a fixed .*--nms host"):
             segmenter.stream(postprocess=config)
-        with pytest.raises(ConfigError, match="it inside its graph.*--nms host"):
+        with pytest.raises(ConfigError, match="has a fixed .*--nms host"):
             Segmenter(tiny.FakeBackend(), description, config)
 
 
 def test_a_graph_that_crops_masks_refuses_uncropped_ones(tiny):
     description = tiny.describe(tiny.TINY, form="with_masks")
-    message = "crop_masks is False.*with crop_masks True.*--masks host"
+    message = "crop_masks is False.*fixed crop_masks of True.*--masks host"
     with pytest.raises(ConfigError, match=message):
         Segmenter(tiny.FakeBackend(), description, PostprocessConfig(crop_masks=False))
 
@@ -207,7 +207,7 @@ def test_the_number_of_candidates_of_a_graph_is_that_of_its_export(tiny):
     description = replace(tiny.describe(tiny.TINY, form="with_nms"), top_k=50)
     Segmenter(tiny.FakeBackend(), description)  # the default is nobody's choice
     Segmenter(tiny.FakeBackend(), description, PostprocessConfig(top_k=50))
-    message = "top_k is 60, .* with top_k 50. .*--top-k 60, .*--nms host"
+    message = "top_k is 60, .* fixed top_k of 50. .*--top-k 60, .*--nms host"
     with pytest.raises(ConfigError, match=message):
         Segmenter(tiny.FakeBackend(), description, PostprocessConfig(top_k=60))
 

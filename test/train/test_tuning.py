@@ -121,7 +121,7 @@ def test_the_suggested_rate_is_where_the_loss_falls_fastest():
     # The moving average follows by about nine steps of a tenth of a decade.
     assert 1e-3 < tuning.steepest(rates, losses) < 1e-2
     for rising in ([], np.linspace(1, 3, 40).tolist(), [4.0, *np.linspace(1, 3, 60)]):
-        with pytest.raises(ConfigError, match="fell at no learning rate"):
+        with pytest.raises(ConfigError, match="did not fall at any learning rate"):
             tuning.steepest(rates, rising)
 
 

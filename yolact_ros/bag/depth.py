@@ -52,11 +52,11 @@ class BagDepth:
             message = read_message(data, connection.msgtype)
             self._next = nanoseconds(message.header.stamp), message
         if self._next is None or self._next[0] != stamp:
-            raise MessageError("no depth image has its stamp.")
+            raise MessageError("there is no depth image with its stamp.")
         metres = metres_of(self._next[1])
         if metres.shape != self._rays.shape[:2]:
             raise MessageError(
-                f"its depth image is {metres.shape[1]}x{metres.shape[0]}, but the camera info "
-                f"{self._rays.shape[1]}x{self._rays.shape[0]}."
+                f"its depth image is {metres.shape[1]}x{metres.shape[0]}, but the camera info is "
+                f"for {self._rays.shape[1]}x{self._rays.shape[0]}."
             )
         return view_of(metres, self._rays)

@@ -81,8 +81,9 @@ def _check_promises(path: Path, reader: Reader) -> None:
         form = getattr(connection.ext, "serialization_format", "cdr")
         if type(connection.msgcount) is not int or connection.msgcount < 0:
             raise DatasetError(
-                f"The bag {path} counts {connection.msgcount!r} messages on {connection.topic}; "
-                f"expected a number. Repair it: ros2 bag reindex {path}"
+                f"The metadata of the bag {path} give {connection.msgcount!r} as the number of "
+                f"messages on {connection.topic}; expected a whole number. Repair the bag: ros2 "
+                f"bag reindex {path}"
             )
         if form != "cdr":
             raise DatasetError(
@@ -228,7 +229,7 @@ class WorkingFolder:
             DatasetError: the target exists, or the folder cannot be created.
         """
         if os.path.lexists(self.target):  # also a dangling link
-            raise DatasetError(f"{self.target} exists; remove it or name another target.")
+            raise DatasetError(f"{self.target} already exists; remove it, or name another target.")
         with self.writing():
             self.folder.mkdir(parents=True, exist_ok=True)
 

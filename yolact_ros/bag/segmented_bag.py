@@ -146,10 +146,10 @@ def segment_bag(
             failures = run.write(storage_of(source, target, reader), progress)
             if run.done != run.total or not run.done:
                 raise DatasetError(
-                    f"The metadata of {source} count {run.total} images on {images[0].topic}, but "
-                    f"the bag has {run.done}; it is damaged, or the metadata belong to another "
-                    "recording. Repair it with ros2 bag reindex or mcap recover. The results are "
-                    f"kept in {working.folder}."
+                    f"According to its metadata, {source} has {run.total} images on "
+                    f"{images[0].topic}, but it contains {run.done}. The bag is damaged, or the "
+                    "metadata belong to another recording. Repair it with `ros2 bag reindex` or "
+                    f"`mcap recover`. The results are kept in {working.folder}."
                 )
     working.finish()
     return BagReport(images[0].topic, run.done, len(known), failures)
@@ -294,6 +294,6 @@ def _check_room(source: Path, working: WorkingFolder) -> None:
     free = shutil.disk_usage(working.folder).free
     if free < needed:
         raise DatasetError(
-            f"{working.target} cannot be written: the copy needs {needed / 1e9:.2f} GB, but "
-            f"{free / 1e9:.2f} GB are free. Free some space or name another target."
+            f"{working.target} cannot be written: the copy needs {needed / 1e9:.2f} GB, but only "
+            f"{free / 1e9:.2f} GB are free. Free some space, or name another target."
         )

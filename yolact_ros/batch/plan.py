@@ -108,7 +108,7 @@ def find_sources(addresses: Iterable[str], storage: Storage) -> list[Source]:
             raise DatasetError(f"{address} cannot be read: {error}.") from error
         if not groups:
             raise DatasetError(
-                f"{address} contains no bags, videos or pictures; name another one."
+                f"{address} contains no bags, videos or images; name another folder."
             )
         found.update({(str(fs.protocol), item): (fs, group) for item, group in groups.items()})
     names = unique_names([Path("/", item) for _, item in found])
@@ -135,7 +135,9 @@ def make_tasks(sources: Iterable[Source], settings: Mapping[str, Any]) -> list[T
     names = Counter(task.copy for task in tasks if task.kind == BAG)
     for name, count in names.items():
         if count > 1:
-            raise DatasetError(f"{count} bags would be copied to {name}; process them separately.")
+            raise DatasetError(
+                f"{count} bags would be copied to {name}; process them in separate runs."
+            )
     return tasks
 
 

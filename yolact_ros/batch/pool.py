@@ -67,7 +67,9 @@ def connected(config: PoolConfig) -> Iterator[int]:
             log_to_driver=False,
         )
     except (OSError, OverflowError, ValueError, RuntimeError) as error:
-        raise BackendError(f"Ray cannot be reached at {config.address}: {error}.") from error
+        address = config.address
+        failed = f"be reached at {address}" if address else "start on this machine"
+        raise BackendError(f"Ray cannot {failed}: {error}.") from error
     finally:
         if on_sigterm is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own prints a stack trace
@@ -79,7 +81,8 @@ def connected(config: PoolConfig) -> Iterator[int]:
         if room < max(config.workers, 1):
             raise ConfigError(
                 f"{max(config.workers, 1)} workers need {config.cpus:g} CPUs and {config.gpus:g} "
-                f"GPUs each; Ray has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs."
+                f"GPUs each, but Ray has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} "
+                "GPUs in total. Lower --workers, --cpus or --gpus."
             )
         yield config.workers or room
     finally:

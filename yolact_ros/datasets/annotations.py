@@ -110,8 +110,8 @@ def read_annotations(path: Path) -> dict[str, Any]:
     missing = [key for key in keys if not isinstance(lists.get(key), list)]
     if missing:
         raise DatasetError(
-            f"The annotation file {path} lacks a list of {', '.join(missing)}; expected COCO's "
-            "instances."
+            f"The annotation file {path} lacks a list of {', '.join(missing)}; expected "
+            "instances in COCO format."
         )
     return content
 
@@ -206,8 +206,8 @@ def _read_images(
         if key in usable:
             read.findings.add(ERROR, "image id used twice", f"id {key}")
             read.ambiguous.append(
-                f"several images have the same id {key}; it is unknown which one an annotation "
-                "belongs to."
+                f"several images have the same id {key}, so it is unknown which of them an "
+                "annotation belongs to."
             )
             continue
         if name in names:
@@ -292,8 +292,8 @@ def _read_entries(
     crowds = sum(a["iscrowd"] and "box_only" not in a for a in usable_ones)
     if crowds > MANY_CROWDS * len(usable_ones):
         kind = (
-            "file with many crowds; if they are objects, as CVAT writes painted masks, use "
-            "`yolact import-dataset coco --crowd-as-objects`"
+            "file with many crowds; if they are objects (CVAT exports painted masks as crowds), "
+            "use `yolact import-dataset coco --crowd-as-objects`"
         )
         read.findings.add(WARNING, kind, f"{crowds} of {len(usable_ones)} annotations")
     if corner_boxes > boxes // 2:
@@ -304,5 +304,7 @@ def _read_entries(
         for group in read.annotations.values():
             for annotation in group:
                 annotation.pop("track_id", None)
-        kind = "file in which only some annotations have a track_id, which is not used"
+        kind = (
+            "file in which only some annotations have a track_id, so that track ids are not used"
+        )
         read.findings.add(WARNING, kind, f"{with_tracks} annotations")

@@ -245,8 +245,8 @@ class CocoDataset:
             exif = f" (EXIF orientation {orientation})" if orientation > 1 else ""
             raise DatasetError(
                 f"The image {shown(path)} is {image.shape[1]}x{image.shape[0]} pixels{exif}, but "
-                f"{self.annotations_path} says {expected[1]}x{expected[0]}. Annotate the picture "
-                "as it is, or let `yolact import-dataset coco` scale the annotations."
+                f"{self.annotations_path} says {expected[1]}x{expected[0]}. Annotate the image "
+                "at its real size, or let `yolact import-dataset coco` scale the annotations."
             )
         return image
 

@@ -46,7 +46,8 @@ def evaluate_results(path: Path, dataset: CocoDataset, *, limit: int | None = No
     if wrong or not names:
         raise DatasetError(
             f"{path} does not have exactly one entry for {len(wrong)} of {len(names)} images of "
-            f"{dataset.annotations_path}: {', '.join(wrong[:10])}. Segment all of them together."
+            f"{dataset.annotations_path}: {', '.join(wrong[:10])}. Segment all of the images in "
+            "one run."
         )
     for index, (entry,) in enumerate(found):
         image_id = dataset.image_ids[index]

@@ -98,9 +98,9 @@ def evaluate_video(
     warps = warps or segmenter.description.warps
     if not warps and max(intervals) > 1:
         raise ConfigError(
-            f"Model {segmenter.description.model.name!r} was exported for single images; export "
-            "its checkpoint with --keyframes, or leave --intervals at 1; --propagated-frames "
-            "works with every model."
+            f"Model {segmenter.description.model.name!r} was exported for single images. Export "
+            "its checkpoint with --keyframes, or leave --intervals at 1 (--propagated-frames "
+            "works with every model)."
         )
     class_ids = sorted({c for clip in clips for c in clip.dataset.category_ids})
     full = _Run(None, CocoTables(class_ids, segmenter.description.model.classes))

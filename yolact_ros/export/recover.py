@@ -42,8 +42,8 @@ def recover_checkpoint(folder: str | Path, path: str | Path) -> None:
     bundle = Bundle.open(folder)
     if bundle.description.precision != "fp32":
         raise BundleError(
-            f"{folder} computes in {bundle.description.precision}, which lacks some digits of "
-            "the weights. Name the bundle or checkpoint that it was created from."
+            f"The weights in {folder} are rounded to {bundle.description.precision}. Name the "
+            "bundle or checkpoint that it was created from."
         )
     torch.manual_seed(0)  # makes the initial values reproducible
     model = Yolact(bundle.description.model).eval()

@@ -48,7 +48,9 @@ class Quantizer:
             BackendError: a library is missing, there are no images, or the target is unknown.
         """
         if target not in TARGETS:
-            raise BackendError(f"No int8 for {target!r}; expected one of: {', '.join(TARGETS)}.")
+            raise BackendError(
+                f"int8 is not available for {target!r}; expected one of: {', '.join(TARGETS)}."
+            )
         if not feeds:
             raise BackendError(
                 "There are no calibration images; int8 requires some, preferably 100."

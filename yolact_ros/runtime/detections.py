@@ -108,7 +108,7 @@ class Detections:
         if self.track_ids is not None:
             lengths["track_ids"] = len(self.track_ids)
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"Detections of different lengths: {lengths}.")
+            raise ValueError(f"The arrays of the detections have different lengths: {lengths}.")
 
     @classmethod
     def empty(

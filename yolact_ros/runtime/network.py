@@ -214,7 +214,7 @@ def check_postprocess(config: PostprocessConfig, description: ModelDescription) 
             another = f" with --top-k {value}, or" if name == "top_k" else ""
             form = "--masks host" if name == "crop_masks" else "for ONNX Runtime with --nms host"
             raise ConfigError(
-                f"{name} is {value!r}, but this model has it inside its graph, with {name} "
-                f"{built_in!r}. Use that value, or export it again{another} {form}, where it can "
-                "be set at run time."
+                f"{name} is {value!r}, but the graph of this model has a fixed {name} of "
+                f"{built_in!r}. Use that value, or export the model again{another} {form}, where "
+                "it can be set at run time."
             )

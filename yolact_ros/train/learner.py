@@ -130,9 +130,9 @@ class Learner:
             self._scaler.scale(torch.stack(list(losses.values())).sum()).backward()
         except torch.cuda.OutOfMemoryError as error:
             raise YolactError(
-                f"The GPU's memory is too small for {self.per_process_batch} images at step "
-                f"{step}. Lower batch_size, losses.masks_to_train or model.input_size, or set "
-                f"precision to auto. ({error})"
+                f"The GPU ran out of memory with {self.per_process_batch} images at step {step}. "
+                "Lower batch_size, losses.masks_to_train or model.input_size, or set precision "
+                f"to auto. ({error})"
             ) from error
         self._scaler.unscale_(self.optimizer)
         self._clip_gradient(batch, step=step)

@@ -197,7 +197,9 @@ def steepest(rates: np.ndarray, losses: list[float]) -> float:
     means, rates = smooth(losses)[SETTLED:], rates[SETTLED:]
     lowest = int(means.argmin()) if len(means) else 0
     if lowest < 2:
-        raise ConfigError("The loss fell at no learning rate; check the data and the recipe.")
+        raise ConfigError(
+            "The loss did not fall at any learning rate; check the data and the recipe."
+        )
     slopes = np.gradient(means[: lowest + 1], np.log(rates[: lowest + 1]))
     return float(rates[slopes.argmin()])
 

@@ -90,7 +90,7 @@ def build_page(models: tuple[str, ...], backend: BackendConfig) -> Any:
     def explained(work: Callable[..., Any]) -> Callable[..., Any]:
         def run(picture: str | None, *values: Any) -> Any:
             if not picture:
-                raise gradio.Error("Choose a picture first.")
+                raise gradio.Error("Choose an image first.")
             try:
                 return work(picture, *values)
             except YolactError as error:

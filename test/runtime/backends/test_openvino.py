@@ -212,7 +212,7 @@ def test_faults_are_reported(tiny_bundle):
     for device in {"GPU", "NPU"} - set(openvino.Core().available_devices):
         with pytest.raises(BackendError, match=f"does not find {device} on this machine"):
             OpenVinoBackend(tiny_bundle, provider=device.lower())
-    with pytest.raises(BackendError, match="precision is 'bf16', which only OpenVINO supports"):
+    with pytest.raises(BackendError, match="precision is 'bf16'. Only backend openvino supports"):
         open_backend(tiny_bundle.folder, BackendConfig(precision="bf16"))
 
 

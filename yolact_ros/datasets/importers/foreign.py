@@ -87,15 +87,15 @@ def fit_to_picture(image: ForeignImage, findings: Findings) -> ForeignImage | No
     for size in dict.fromkeys((header.upright, header.stored)):
         y, x = size[0] / image.size[0], size[1] / image.size[1]
         if abs(x / y - 1) <= SAME_ASPECT:
-            place = f"{name}: {_words(image.size)} to {_words(size)}"
+            place = f"{name}: {_format_size(image.size)} to {_format_size(size)}"
             findings.add(NOTE, "image that was resized; its annotations are scaled", place)
             return replace(image, size=size, instances=_scale(image, size, (x, y)))
-    stated = f"{name}: {_words(header.upright)}, annotated as {_words(image.size)}"
+    stated = f"{name}: {_format_size(header.upright)}, annotated as {_format_size(image.size)}"
     findings.add(ERROR, "image whose size differs from its annotations", stated)
     return None
 
 
-def _words(size: tuple[int, int]) -> str:
+def _format_size(size: tuple[int, int]) -> str:
     return f"{size[1]}x{size[0]}"
 
 

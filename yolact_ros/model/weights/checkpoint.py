@@ -252,7 +252,7 @@ class Transfer:
             f"Copied {len(self.taken)} of "
             f"{len(self.taken) + len(self.averaged) + len(self.fresh)} entries from "
             f"{self.source}; {len(self.averaged)} are the mean of its classes, {len(self.fresh)} "
-            f"are initialised, {len(self.unused)} of the file are not used."
+            f"are newly initialised, and {len(self.unused)} entries of the file are not used."
         )
 
     def report(self) -> str:

@@ -131,8 +131,8 @@ class NodeBenchmark:
 def start_node(model: Path) -> ChildProcess:
     """Start the node on a model, in the benchmark's namespace."""
     # Run the network on every image, because its cost is known.
-    words = ("-p", f"model:={model}", "-p", "threads:=1", "-p", "propagated_frames:=0")
-    return ChildProcess("yolact_node", "-r", f"__ns:={NAMESPACE}", *words)
+    parameters = ("-p", f"model:={model}", "-p", "threads:=1", "-p", "propagated_frames:=0")
+    return ChildProcess("yolact_node", "-r", f"__ns:={NAMESPACE}", *parameters)
 
 
 def main() -> int:

@@ -148,8 +148,8 @@ def new_publisher(
         subscribers = node.get_subscriptions_info_by_topic(name)
         unserved = [other for other in subscribers if _clash(offered, other.qos_profile)]
         kind = info.last_policy_kind
-        words = clash_message(name, kind, role="publisher", ours=offered, others=unserved)
-        node.get_logger().warning(words)
+        message = clash_message(name, kind, role="publisher", ours=offered, others=unserved)
+        node.get_logger().warning(message)
 
     return _with_events(
         lambda callbacks: node.create_publisher(

@@ -73,9 +73,9 @@ def open_backend(
     half = (config.precision, config.provider) == ("f16", "tensorrt")
     if config.precision != "f32" and not half:
         raise BackendError(
-            f"precision is {config.precision!r}, which only OpenVINO supports (backend openvino), "
-            "and f16 also ONNX Runtime's provider tensorrt. For the backend tensorrt, the bundle "
-            "determines the precision: yolact export --precision fp16."
+            f"precision is {config.precision!r}. Only backend openvino supports bf16 and f16, "
+            "and provider tensorrt of ONNX Runtime supports f16. With backend tensorrt, the "
+            "bundle determines the precision: yolact export --precision fp16."
         )
     from yolact_ros.runtime.backends.onnxruntime import OnnxRuntimeBackend
 

@@ -41,7 +41,8 @@ def max_pixels() -> int:
         megapixels = math.nan
     if not 0 < megapixels <= 1e5:
         raise ConfigError(
-            f"{LIMIT_VARIABLE} is {text!r}; expected millions of pixels, above 0 and up to 100000."
+            f"{LIMIT_VARIABLE} is {text!r}; expected a number of megapixels, above 0 and up to "
+            "100000."
         )
     return int(megapixels * 1e6)
 

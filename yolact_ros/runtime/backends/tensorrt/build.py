@@ -197,5 +197,7 @@ def _failure(what: str, graph: str, *, library: TensorRt, errors: Sequence[str])
             " Memory is low: end other programs on the GPU, or build with a smaller --workspace."
         )
     elif re.search(r"no CUDA-capable device|CUDA initialization failure|driver", said, re.I):
-        hint = " TensorRT builds on the GPU that it builds for, but none is visible here."
+        hint = (
+            " TensorRT must run on the kind of GPU that it builds for, but no GPU is visible here."
+        )
     return BackendError(f"{library.label} {what} with the graph {graph!r}: {said}.{hint}")

@@ -60,8 +60,8 @@ class TensorRtEngine:
             self._runtime = trt.Runtime(self._log)
         except (TypeError, RuntimeError) as error:  # the bindings have no exception of their own
             raise BackendError(
-                f"{library.label} cannot start: {self._reason() or error}. Is the driver recent "
-                "enough for this version of TensorRT?"
+                f"{library.label} cannot start: {self._reason() or error}. Check that the driver "
+                "is recent enough for this version of TensorRT."
             ) from error
         self._engine = self._runtime.deserialize_cuda_engine(content)
         if self._engine is None:
