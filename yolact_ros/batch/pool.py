@@ -102,10 +102,7 @@ def run_tasks(
     """
     actor: Any = ray.remote(Worker)
     actor = actor.options(
-        num_cpus=config.cpus,
-        num_gpus=config.gpus,
-        max_restarts=-1,
-        max_task_retries=RETRIES,
+        num_cpus=config.cpus, num_gpus=config.gpus, max_restarts=-1, max_task_retries=RETRIES
     )
     waiting = deque(tasks)
     idle = [actor.remote(settings) for _ in range(min(workers, len(waiting)))]

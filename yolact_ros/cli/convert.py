@@ -69,11 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def print_table(
-    config: ModelConfig,
-    conversion: Conversion,
-    entries: dict[str, Any],
-    *,
-    same: list[str],
+    config: ModelConfig, conversion: Conversion, entries: dict[str, Any], *, same: list[str]
 ) -> None:
     """Print how many entries were converted or left out, and why."""
     height, width = config.input_size

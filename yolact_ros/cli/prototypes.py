@@ -5,11 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from yolact_ros.cli.inference import (
-    add_model_argument,
-    add_segmenter_arguments,
-    open_segmenter,
-)
+from yolact_ros.cli.inference import add_model_argument, add_segmenter_arguments, open_segmenter
 from yolact_ros.cli.settings import number
 
 

@@ -136,9 +136,7 @@ def _log_bag(
             depth = BagDepth(depth_reader, *topics, rectified=arguments.rectified)
         images = find_images(reader, arguments.topic)
         recording.arrange(
-            images[0].topic,
-            space=depth is not None,
-            prototypes=arguments.instance is not None,
+            images[0].topic, space=depth is not None, prototypes=arguments.instance is not None
         )
         total = sum(connection.msgcount for connection in images)
         # Rerun reads MCAP itself: the images, and everything else in the bag that it can show.

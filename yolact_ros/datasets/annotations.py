@@ -12,11 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from yolact_ros.datasets.files import (
-    PictureFinder,
-    picture_size,
-    read_text,
-)
+from yolact_ros.datasets.files import PictureFinder, picture_size, read_text
 from yolact_ros.datasets.findings import ERROR, WARNING, Findings
 from yolact_ros.datasets.masks import MAX_AREA
 from yolact_ros.datasets.shapes import read_shapes

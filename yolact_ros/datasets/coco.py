@@ -22,13 +22,7 @@ from yolact_ros.datasets.files import (
     is_displayed_size,
     read_picture,
 )
-from yolact_ros.datasets.findings import (
-    ERROR,
-    EXAMPLES,
-    NOTE,
-    WARNING,
-    format_findings,
-)
+from yolact_ros.datasets.findings import ERROR, EXAMPLES, NOTE, WARNING, format_findings
 from yolact_ros.datasets.masks import MaskCrops, crop_mask
 from yolact_ros.datasets.records import SharedRecords
 from yolact_ros.datasets.values import clean_name
@@ -338,10 +332,7 @@ def _fold(name: str) -> str:
 
 
 def _box(
-    annotation: Mapping[str, Any],
-    corner: tuple[int, int],
-    crop: np.ndarray,
-    size: tuple[int, int],
+    annotation: Mapping[str, Any], corner: tuple[int, int], crop: np.ndarray, size: tuple[int, int]
 ) -> tuple[float, float, float, float]:
     """Return the annotation's x1 y1 x2 y2, clipped to the image; without a box, the mask's."""
     if "bbox" in annotation:

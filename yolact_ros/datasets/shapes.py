@@ -15,11 +15,7 @@ BOX_FRACTION = 0.1
 
 
 def read_shapes(
-    entry: Mapping[str, Any],
-    size: tuple[int, int],
-    crowd: bool,
-    where: str,
-    findings: Findings,
+    entry: Mapping[str, Any], size: tuple[int, int], crowd: bool, where: str, findings: Findings
 ) -> dict[str, Any] | None:
     """Read the mask, box and area of an annotation; None if it has neither mask nor box.
 

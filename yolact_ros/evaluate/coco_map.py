@@ -93,10 +93,7 @@ class Evaluation:
 
 
 def evaluate_dataset(
-    segment: Callable[[np.ndarray], Detections],
-    dataset: CocoDataset,
-    *,
-    limit: int | None = None,
+    segment: Callable[[np.ndarray], Detections], dataset: CocoDataset, *, limit: int | None = None
 ) -> Evaluation:
     """Segment the images of a data set and compare the detections with the annotations.
 

@@ -57,11 +57,7 @@ def match_instances(
 
 
 def count_confusions(
-    true_classes: np.ndarray,
-    found_classes: np.ndarray,
-    *,
-    matches: np.ndarray,
-    num_classes: int,
+    true_classes: np.ndarray, found_classes: np.ndarray, *, matches: np.ndarray, num_classes: int
 ) -> np.ndarray:
     """Count the pairs of true class and detected class in an image.
 

@@ -61,11 +61,7 @@ def take_apart(segmenter: Segmenter, image: np.ndarray) -> MaskAssembly:
 
 
 def draw_assembly_sheet(
-    image: np.ndarray,
-    assembly: MaskAssembly,
-    *,
-    class_names: Sequence[str],
-    instances: int = 4,
+    image: np.ndarray, assembly: MaskAssembly, *, class_names: Sequence[str], instances: int = 4
 ) -> np.ndarray:
     """Draw all prototypes and, below them, how the masks of the best instances add up.
 

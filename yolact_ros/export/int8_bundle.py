@@ -164,11 +164,7 @@ def batches(images: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
 
 
 def graph_feeds(
-    name: str,
-    contents: Mapping[str, bytes],
-    images: Sequence[np.ndarray],
-    *,
-    model: ModelConfig,
+    name: str, contents: Mapping[str, bytes], images: Sequence[np.ndarray], *, model: ModelConfig
 ) -> list[dict[str, np.ndarray]]:
     """Return the inputs of one graph for each image.
 

@@ -9,11 +9,7 @@ from torch import Tensor, nn
 
 from yolact_ros.errors import BundleError
 from yolact_ros.export.to_onnx import widen_weights
-from yolact_ros.model.weights.checkpoint import (
-    initialise_weights,
-    load_weights,
-    save_checkpoint,
-)
+from yolact_ros.model.weights.checkpoint import initialise_weights, load_weights, save_checkpoint
 from yolact_ros.model.yolact import Yolact
 from yolact_ros.runtime.bundle import Bundle
 

@@ -52,11 +52,7 @@ def run(module: str) -> NoReturn:
 
 
 def run_ros(
-    name: str,
-    work: Callable[[], int],
-    *,
-    arguments: list[str] | None = None,
-    interrupted: int = 0,
+    name: str, work: Callable[[], int], *, arguments: list[str] | None = None, interrupted: int = 0
 ) -> int:
     """Do the work of a program that uses ROS; return the exit status.
 

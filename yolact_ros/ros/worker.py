@@ -144,10 +144,7 @@ class Worker:
         started = time.perf_counter()
         path = find_model(settings.model.model)
         segmenter = Segmenter.open(
-            path,
-            postprocess=settings.frames,
-            backend=settings.model,
-            report=self._on_progress,
+            path, postprocess=settings.frames, backend=settings.model, report=self._on_progress
         )
         try:
             segmenter.warm_up(settings.keyframes)

@@ -76,10 +76,7 @@ def clip_frames(seed: int, *, frames: int, size: tuple[int, int]) -> Iterator[Si
 def _frame(world: Tabletop, view: View, image: np.ndarray, camera: Any) -> SimulatedImage:
     track_ids = {body: number + 1 for number, body in enumerate(world.objects)}
     annotations = annotate(
-        view.bodies,
-        world.objects,
-        silhouettes=world.silhouettes(camera),
-        track_ids=track_ids,
+        view.bodies, world.objects, silhouettes=world.silhouettes(camera), track_ids=track_ids
     )
     return SimulatedImage(image, annotations, camera.to_mapping(), view.depth)
 

@@ -61,12 +61,7 @@ def open_validation_data(config: TrainConfig) -> ValidationSamples | None:
 
 
 def _open_dataset(data: DataConfig, classes: tuple[str, ...]) -> CocoDataset:
-    dataset = CocoDataset(
-        data.annotations,
-        data.images,
-        classes,
-        learn_boxes=data.learn_boxes,
-    )
+    dataset = CocoDataset(data.annotations, data.images, classes, learn_boxes=data.learn_boxes)
     dataset.check_files()
     return dataset
 

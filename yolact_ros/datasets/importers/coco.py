@@ -21,11 +21,7 @@ CROWD = "crowd (iscrowd 1), neither object nor background"
 
 
 def read_coco(
-    source: Path,
-    findings: Findings,
-    *,
-    images: Path | None = None,
-    crowd_as_objects: bool = False,
+    source: Path, findings: Findings, *, images: Path | None = None, crowd_as_objects: bool = False
 ) -> tuple[tuple[str, ...], Iterator[ForeignImage]]:
     """Open a data set.
 

@@ -74,11 +74,7 @@ def read_labelme(source: Path, findings: Findings) -> Iterator[ForeignImage]:
 
 
 def _read_file(
-    path: Path,
-    content: Mapping[str, Any],
-    find: PictureFinder,
-    findings: Findings,
-    source: Path,
+    path: Path, content: Mapping[str, Any], find: PictureFinder, findings: Findings, source: Path
 ) -> ForeignImage | None:
     stated = content.get("imagePath")
     name = stated if isinstance(stated, str) and stated.strip() else ""

@@ -10,11 +10,7 @@ from torch import Tensor, nn
 from yolact_ros.config import BackboneConfig
 from yolact_ros.model.deform_conv import DeformConv2d
 
-RESNET_BLOCKS = {
-    "resnet50": (3, 4, 6, 3),
-    "resnet101": (3, 4, 23, 3),
-    "resnet152": (3, 8, 36, 3),
-}
+RESNET_BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
 RESNET_CHANNELS = (512, 1024, 2048)  # C3, C4, C5
 
 

@@ -24,12 +24,7 @@ from yolact_ros.model.weights.imagenet import (
     rename_resnet,
     torchvision_resnet,
 )
-from yolact_ros.model.weights.official import (
-    Conversion,
-    convert_whole,
-    identify,
-    official_entries,
-)
+from yolact_ros.model.weights.official import Conversion, convert_whole, identify, official_entries
 from yolact_ros.model.weights.official_names import depends_on_classes
 from yolact_ros.model.yolact import Yolact
 
@@ -315,10 +310,7 @@ def load_partial_weights(model: Yolact, path: str | Path) -> Transfer:
 
 
 def load_official_weights(
-    model: Yolact,
-    entries: Mapping[str, Tensor],
-    *,
-    source: str = "the official checkpoint",
+    model: Yolact, entries: Mapping[str, Tensor], *, source: str = "the official checkpoint"
 ) -> Conversion:
     """Fill a network from the entries of an official state dict.
 

@@ -54,9 +54,7 @@ PUBLISHED: dict[str, PublishedFile] = {
         PublishedFile("yolact_edge_resnet50", "yolact_edge_resnet50_54_800000.pth", EDGE_README),
         PublishedFile("yolact_edge", "yolact_edge_54_800000.pth", EDGE_README),
         PublishedFile(
-            "yolact_edge_youtubevis_resnet50",
-            "yolact_edge_youtubevis_resnet50_*.pth",
-            EDGE_README,
+            "yolact_edge_youtubevis_resnet50", "yolact_edge_youtubevis_resnet50_*.pth", EDGE_README
         ),
         PublishedFile(
             "yolact_edge_youtubevis", "yolact_edge_youtubevis_847_50000.pth", EDGE_README
