@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Subscribe to /yolact/instances and print size and angle of every object, from its mask."""
+"""Subscribe to /yolact/instances, and print the size and angle of every object in pixels."""
 
 import cv2
 import numpy as np

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Subscribe to the 3-D boxes and report the nearest obstacle in front of a camera.
 
-A planner does the same: take the boxes of the classes that matter, leave out what is beyond its
-horizon or beside its corridor, and slow down for the nearest one. Boxes come from /yolact/markers,
-which requires no further package; where vision_msgs is installed, /yolact/detections_3d has the
-same boxes. Both are in the camera's optical frame (x right, y down, z forward, metres); use tf2 to
-bring them to the robot's frame.
+A planner does the same: it takes the boxes of the classes that matter, ignores what is beyond its
+horizon or beside its corridor, and slows down for the nearest one. This program reads the boxes
+from /yolact/markers, which needs no other package; if vision_msgs is installed,
+/yolact/detections_3d has the same boxes. Both are in metres in the camera's optical frame (x right,
+y down, z forward); use tf2 to transform them to a frame of the robot.
 
     obstacles.py --ros-args -p classes:=[mug,tray] -p horizon:=2.0 -p corridor:=0.6
 """
 
+import re
 from dataclasses import dataclass
 
 import rclpy
@@ -20,7 +21,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Describes a box by its near side, left side and right side, in metres."""
+    """Describes a box by the distance of its near side and by its sides, in metres."""
 
     name: str
     distance: float
@@ -30,15 +31,15 @@ class Obstacle:
 
 def obstacles(message: MarkerArray) -> list[Obstacle]:
     """Read the boxes of a message, nearest first."""
-    # A name may start with the track id: "#3 mug".
-    names = {marker.id: marker.text for marker in message.markers if marker.ns == "names"}
+    # A name may start with the track id: "#3 dining table".
+    names = {m.id: re.sub(r"^#\d+ ", "", m.text) for m in message.markers if m.ns == "names"}
     found = []
     for marker in message.markers:
         if marker.ns == "boxes" and marker.type == Marker.CUBE:
             centre, size = marker.pose.position, marker.scale
             found.append(
                 Obstacle(
-                    name=names[marker.id].split()[-1],
+                    name=names[marker.id],
                     distance=centre.z - size.z / 2,
                     left=centre.x - size.x / 2,
                     right=centre.x + size.x / 2,

@@ -106,8 +106,8 @@ def test_the_nearest_obstacle_in_the_corridor_is_reported(capfd):
 
     first = Marker(action=Marker.DELETEALL)
     far, near, beside = (
-        box(1, "#3 mug", x=0.0, z=2.0),
-        box(2, "tray", x=0.3, z=1.2),
+        box(1, "mug", x=0.0, z=2.0),
+        box(2, "#4 dining table", x=0.3, z=1.2),
         box(3, "duck", x=2.0, z=0.5),
     )
     rclpy.init()
@@ -119,5 +119,5 @@ def test_the_nearest_obstacle_in_the_corridor_is_reported(capfd):
         node.destroy_node()
         rclpy.shutdown()
     printed = capfd.readouterr().err
-    assert "tray in 1.00 m" in printed and "The way is clear." in printed
+    assert " dining table in 1.00 m" in printed and "The way is clear." in printed
     assert "duck" not in printed and "mug" not in printed
