@@ -4,8 +4,8 @@
 A planner does the same: it takes the boxes of the classes that matter, ignores what is beyond its
 horizon or beside its corridor, and slows down for the nearest one. This program reads the boxes
 from /yolact/markers, which needs no other package; if vision_msgs is installed,
-/yolact/detections_3d has the same boxes. Both are in metres in the camera's optical frame (x right,
-y down, z forward); use tf2 to transform them to a frame of the robot.
+/yolact/detections_3d has the same boxes. Both are in metres in the camera's optical frame (x
+right, y down, z forward); use tf2 to transform them to a frame of the robot.
 
     obstacles.py --ros-args -p classes:=[mug,tray] -p horizon:=2.0 -p corridor:=0.6
 """
