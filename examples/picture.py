@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print the instances of a picture and draw them: picture.py PICTURE [-o OVERLAY]."""
+"""Print the instances in an image and draw them: picture.py IMAGE [-o OVERLAY]."""
 
 import argparse
 import sys
@@ -10,14 +10,14 @@ from yolact_ros import Segmenter
 from yolact_ros.runtime.output.draw import draw_detections
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("picture")
-parser.add_argument("-o", "--overlay", help="file for the picture with the instances drawn on it")
+parser.add_argument("image", help="image file")
+parser.add_argument("-o", "--overlay", help="file for the image with the instances drawn on it")
 parser.add_argument("--model", default="tabletop")
 arguments = parser.parse_args()
 
-image = cv2.imread(arguments.picture)
+image = cv2.imread(arguments.image)
 if image is None:
-    sys.exit(f"{arguments.picture} cannot be read as an image.")
+    sys.exit(f"{arguments.image} cannot be read as an image.")
 
 with Segmenter.open(arguments.model) as segmenter:
     found = segmenter.segment(image)

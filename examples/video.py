@@ -10,7 +10,7 @@ import cv2
 from yolact_ros import Segmenter
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("video")
+parser.add_argument("video", help="video file")
 parser.add_argument("--frames", type=int, default=0, help="stop after N frames (0 = never)")
 parser.add_argument("--model", default="tabletop")
 arguments = parser.parse_args()

@@ -125,7 +125,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def replace_file(path: Path, content: bytes | Callable[[IO[bytes]], Any]) -> None:
-    """Write a file atomically: it gets its name once it is completely on disk.
+    """Write a file atomically: it gets its name only once it is completely on disk.
 
     Args:
         path: path of the file.
@@ -176,7 +176,7 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextlib.contextmanager
 def scratch_beside(path: Path) -> Iterator[Path]:
-    """Create a hidden folder beside `path`, on the same disk, for what will get that name.
+    """Create a hidden folder beside `path`, on the same disk, for what will later replace it.
 
     The folder is removed at the end of the block. A killed process leaves its folder behind; the
     next one that writes the same path removes it, since the lock ended with the process.

@@ -1,4 +1,4 @@
-"""Compute the prior boxes that the network predicts offsets from (YOLACT section 3, after SSD).
+"""Compute the priors, from which the network predicts offsets (YOLACT section 3, after SSD).
 
 Everything here is relative to the image: 0 is its left or top edge, 1 its right or bottom edge.
 """

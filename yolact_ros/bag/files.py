@@ -47,14 +47,14 @@ def open_bag(path: Path) -> Iterator[Reader]:
         reader = Reader(path)
         reader.open()
     try:
-        _check_promises(path, reader)
+        _check_metadata(path, reader)
         yield reader
     finally:
         reader.close()
 
 
-def _check_promises(path: Path, reader: Reader) -> None:
-    """Check the metadata of a bag, so that it can be read completely.
+def _check_metadata(path: Path, reader: Reader) -> None:
+    """Check that the metadata of a bag describe files that can be read completely.
 
     Raises:
         DatasetError: files are listed twice or not at all, counts are not numbers, messages are
@@ -123,7 +123,7 @@ def _reading(path: Any) -> Iterator[None]:
 
 
 def storage_of(source: Path, target: Path, reader: Reader) -> StoragePlugin:
-    """Return the storage of a new bag: by its name, or as in the source."""
+    """Return the storage of a new bag, according to its name or else as in the source."""
     if target.suffix in STORAGES:
         return STORAGES[target.suffix]
     if source.is_dir():
@@ -157,7 +157,7 @@ def find_images(reader: Reader, topic: str | None) -> list[Connection]:
 def find_connections(
     reader: Reader, topic: str, kinds: Sequence[str], *, what: str
 ) -> list[Connection]:
-    """Find the connections of a topic, whose message types are among `kinds`.
+    """Find the connections of a topic whose message type is among `kinds`.
 
     Raises:
         DatasetError: there are no such messages on it; the message calls them `what`.
@@ -223,7 +223,7 @@ class WorkingFolder:
         return self.folder / "bag" / (self.target.stem if is_file else self.target.name)
 
     def prepare(self) -> None:
-        """Create the folder, without an unfinished bag.
+        """Create the folder, and remove any unfinished bag from it.
 
         Raises:
             DatasetError: the target exists, or the folder cannot be created.

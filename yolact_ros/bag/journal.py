@@ -79,7 +79,7 @@ class Journal:
         return Entry(kind, self._file.read(length))
 
     def append(self, entry: Entry) -> None:
-        """Append an entry, which then survives the end of the process.
+        """Append an entry so that it survives the end of the process.
 
         The first entry replaces those of an earlier run from its last keyframe on.
 

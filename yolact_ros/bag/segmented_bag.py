@@ -69,7 +69,7 @@ class BagOptions:
     tracker: TrackerConfig = TrackerConfig()
 
     def topics(self) -> dict[str, str]:
-        """Return the name and type of each topic to add; their names begin like the instances'."""
+        """Return the name and type of each topic to add; all are in the same namespace."""
         topics = {self.result_topic: INSTANCE_ARRAY}
         stem = self.result_topic.rpartition("/")[0]
         if self.annotations:
@@ -288,7 +288,7 @@ def _identity(
 
 
 def _check_room(source: Path, working: WorkingFolder) -> None:
-    """Fail before the work if the copy does not fit on the disk."""
+    """Fail early if the copy does not fit on the disk."""
     files = source.iterdir() if source.is_dir() else [source]
     needed = sum(file.stat().st_size for file in files if file.is_file())
     free = shutil.disk_usage(working.folder).free

@@ -1,1 +1,1 @@
-"""Segment many bags, videos and pictures with the workers of a Ray cluster."""
+"""Segment many bags, videos and images with the workers of a Ray cluster."""

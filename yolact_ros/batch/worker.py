@@ -115,7 +115,7 @@ class Worker:
         return entries, faults
 
     def _frames(self, source: Source) -> Iterator[Entry | str]:
-        """Yield an entry for each image of a video or picture, or the reason why there is none."""
+        """Yield an entry for each image of a file, or the reason why there is none."""
         options = self._settings.bag
         with local_copy(source.fs, source.path) as path:
             stream = None

@@ -1,4 +1,4 @@
-"""`yolact bag`: copy a recorded bag and add the instances of every image."""
+"""`yolact bag`: copy a recorded bag and add the instances in every image."""
 
 from __future__ import annotations
 

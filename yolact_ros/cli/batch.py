@@ -1,4 +1,4 @@
-"""`yolact batch`: segment many bags, videos and pictures on every core or on a Ray cluster."""
+"""`yolact batch`: segment many bags, videos and images on all cores or on a Ray cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`yolact benchmark`: measure milliseconds per stage, frames per second, and memory."""
+"""`yolact benchmark`: measure the time per stage, the frame rate and the memory use."""
 
 from __future__ import annotations
 

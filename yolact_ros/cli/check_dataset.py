@@ -1,4 +1,4 @@
-"""`yolact check-dataset`: find errors in annotations and images, and draw them."""
+"""`yolact check-dataset`: find errors in annotations and images, and draw them on sheets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`yolact export`: export a checkpoint to a bundle, which runs without torch."""
+"""`yolact export`: export a checkpoint to a bundle, which does not require torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`yolact fetch`: download an official network and make it ready to use."""
+"""`yolact fetch`: download an official network and prepare it for use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fetch and export one network, or list what there is."""
+    """Fetch and export one network, or list all networks."""
     from yolact_ros.cli.models import export_official, fetch_official
     from yolact_ros.model.weights.published import PUBLISHED
     from yolact_ros.runtime.shipped import cached_bundle, cached_name

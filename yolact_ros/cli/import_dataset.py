@@ -1,4 +1,4 @@
-"""`yolact import-dataset`: convert exports of labelling programs to COCO format."""
+"""`yolact import-dataset`: convert data sets from labelling tools to COCO format."""
 
 from __future__ import annotations
 

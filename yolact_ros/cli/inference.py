@@ -1,4 +1,4 @@
-"""Provide the arguments and steps that verbs which run a model have in common."""
+"""Provide the arguments and steps that all verbs that run a model share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DETECTIONS = PostprocessConfig()
 
 
 def check_sources(names: Sequence[Path | str]) -> None:
-    """Fail if not a single source exists, before a model is exported for minutes.
+    """Fail early if no source exists, because exporting a model can take minutes.
 
     Raises:
         DatasetError: no file exists, or nothing matches a pattern.

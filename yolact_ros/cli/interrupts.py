@@ -1,4 +1,4 @@
-"""Handle Ctrl-C and SIGTERM, which end a verb in the same way, even while a library computes."""
+"""Let Ctrl-C and SIGTERM end a verb in the same way, even while a library is computing."""
 
 from __future__ import annotations
 

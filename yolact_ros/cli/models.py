@@ -73,7 +73,7 @@ def prepare_model(name: str, *, yes: bool = False) -> str:
 
 
 def fetch_official(name: str, *, yes: bool = False) -> Path:
-    """Download an official checkpoint into the cache, unless it is there.
+    """Download an official checkpoint into the cache, unless it is already there.
 
     Args:
         name: variant or file name.

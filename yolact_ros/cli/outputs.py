@@ -46,7 +46,7 @@ def check_outputs(arguments: argparse.Namespace) -> None:
 
 
 def refuse_inputs(written: Iterable[Path], inputs: Iterable[Path | str]) -> None:
-    """Fail if a file that a verb is about to name itself is one of those that it reads.
+    """Fail if a file whose name a verb chooses itself is one of its inputs.
 
     Args:
         written: files that the verb writes.

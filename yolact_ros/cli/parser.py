@@ -1,4 +1,4 @@
-"""Parse the command line, with an example per verb, and hints for flags of other programs."""
+"""Parse the command line; show an example of each verb, and hints for flags of other programs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ WORDS = {
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Show the default of every option that has one, unless its help explains it."""
+    """Shows the default of every option that has one, unless its help explains it."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
@@ -68,7 +68,7 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Suggests what was probably meant.
+    """Parses arguments, and suggests what was probably meant by an unknown one.
 
     Attributes:
         known: verbs and options to compare a misspelt word with.

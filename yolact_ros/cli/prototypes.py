@@ -1,4 +1,4 @@
-"""`yolact prototypes`: draw the prototypes, and how they add up to masks."""
+"""`yolact prototypes`: draw the prototypes of an image and how they add up to masks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw the prototypes and write the picture."""
+    """Draw the prototypes and write the image."""
     from yolact_ros.errors import ConfigError
     from yolact_ros.evaluate.prototypes import draw_assembly_sheet, take_apart
     from yolact_ros.runtime.images.decoding import read_bgr

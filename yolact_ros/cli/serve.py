@@ -1,4 +1,4 @@
-"""`yolact serve`: try models on pictures in the browser."""
+"""`yolact serve`: try models on images in the browser."""
 
 from __future__ import annotations
 

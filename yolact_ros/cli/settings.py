@@ -1,4 +1,4 @@
-"""Define command-line flags from configurations, and types of arguments of several verbs."""
+"""Define command-line flags from configurations, and argument types that several verbs use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`yolact simulate`: render annotated images or clips of a simulated table top."""
+"""`yolact simulate`: render annotated images or clips of a simulated tabletop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Format tables and figures for the terminal."""
+"""Format tables and numbers for the terminal."""
 
 from __future__ import annotations
 

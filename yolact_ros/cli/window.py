@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Window:
-    """Opens a Tk window, which the user closes by its button, q or Escape.
+    """Shows images in a Tk window, which the user closes with its button, q or Escape.
 
     Attributes:
         closed: whether the user has closed it.

@@ -1,4 +1,4 @@
-"""Read annotation files in one place, so that import, check and training see the same.
+"""Read annotation files in one place, so that import, check and training agree.
 
 Everything that a file states (ids, flags, sizes, names) is normalised here and compared with what
 it states elsewhere; unusable entries are counted in the findings.
@@ -68,7 +68,7 @@ class AnnotationFile:
 
 
 def read_annotation_file(path: Path, folder: Path, *, places: int | None = None) -> AnnotationFile:
-    """Read a file in COCO's or YouTube-VIS's format.
+    """Read a file in COCO or YouTube-VIS format.
 
     Args:
         path: the file.

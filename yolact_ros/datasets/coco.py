@@ -1,4 +1,4 @@
-"""Read annotated images in COCO's format, without torch.
+"""Read annotated images in COCO format, without torch.
 
 Format: https://cocodataset.org/#format-data (instances). Files of YouTube-VIS are read as the
 frames of their videos.
@@ -146,7 +146,7 @@ class CocoDataset:
         return str(self._records[index][0])
 
     def image_path(self, index: int) -> Path:
-        """Return the file of image `index`; if not found, where it was expected."""
+        """Return the file of image `index`, or where it was expected if there is none."""
         name = self.file_name(index)
         return self._find(name) or self.image_folder / name
 
@@ -209,7 +209,7 @@ class CocoDataset:
         return list(frames.values())
 
     def annotations(self, index: int) -> list[dict[str, Any]]:
-        """Return the usable annotations of image `index` in COCO's format, with `class_id`."""
+        """Return the usable annotations of image `index` in COCO format, with `class_id`."""
         annotations: list[dict[str, Any]] = self._records[index][3]
         return annotations
 

@@ -44,7 +44,7 @@ def read_picture(path: Path) -> bytes:
 
 
 def picture_size(picture: Path | bytes) -> tuple[int, int] | None:
-    """Return the displayed (height, width) of a picture; None without a readable header."""
+    """Return the displayed (height, width) of an image; None without a readable header."""
     try:
         header = read_header(picture if isinstance(picture, bytes) else read_picture(picture))
     except DatasetError:
@@ -53,7 +53,7 @@ def picture_size(picture: Path | bytes) -> tuple[int, int] | None:
 
 
 def is_displayed_size(size: tuple[int, int] | None, header: ImageHeader | None) -> bool:
-    """Return whether annotations of this size apply to the picture as EXIF rotates it.
+    """Return whether annotations of this size apply to the image as EXIF rotates it.
 
     Otherwise they apply to the stored pixels, whose size they have and the rotated picture lacks.
     """
@@ -63,7 +63,7 @@ def is_displayed_size(size: tuple[int, int] | None, header: ImageHeader | None) 
 def report_rotation(
     findings: Findings, name: str, size: tuple[int, int] | None, header: ImageHeader | None
 ) -> None:
-    """Report a picture that EXIF rotates, with annotations of this size."""
+    """Report an image that EXIF rotates and that has annotations of this size."""
     if header is None or header.orientation == 1:
         return
     place = f"{name}, EXIF orientation {header.orientation}"
@@ -134,7 +134,7 @@ def decode_picture(data: bytes, *, rotate: bool = True, grey: bool = False) -> n
 
 
 class PictureFinder:
-    """Finds the pictures of a data set, even if its paths come from another machine.
+    """Finds the images of a data set, even if its paths come from another machine.
 
     Exporters write absolute paths, prefixes, Windows separators, URLs and names with a prefix.
     A name is first looked up unchanged. Failing that, its longest end that exists in the folder
@@ -163,7 +163,7 @@ class PictureFinder:
 
     @staticmethod
     def _parts(name: str) -> list[str]:
-        """Return the parts of a path of any system, or of a URL, without root and dots."""
+        """Return the parts of a path in any form, or of a URL, without root and dots."""
         text = name
         if "://" in text or text.startswith("/data/"):
             text = text.partition("?d=")[2] or text.split("://")[-1].split("?")[0]

@@ -1,4 +1,4 @@
-"""Collect findings about a data set: what was found, how severe, how often and where.
+"""Collect findings about a data set: what was found, how severe it is, how often, and where.
 
 Import, check and training collect the same findings and print them in the same format.
 """

@@ -105,7 +105,7 @@ def _corners(points: Any) -> np.ndarray | None:
 
 
 def _array(values: list[Any]) -> np.ndarray:
-    """Return a list as an array; of objects if it holds lists, on which NumPy versions differ."""
+    """Return a list as an array; of objects if it holds lists, where NumPy versions differ."""
     return np.asarray(values, object if any(isinstance(v, list) for v in values) else None)
 
 

@@ -1,4 +1,4 @@
-"""Convert video annotations in the format of YouTube-VIS to COCO's for single images.
+"""Convert video annotations in YouTube-VIS format to COCO format for single images.
 
 Format: https://youtube-vos.org/dataset/vis/ - `videos` with `file_names`, and for each object of
 a video one annotation with a list of `segmentations`, null where the object is not seen.

@@ -1,1 +1,1 @@
-"""Measure accuracy and speed of a model through the same Segmenter that a robot runs."""
+"""Measure the accuracy and speed of a model with the same Segmenter that a robot runs."""

@@ -1,4 +1,4 @@
-"""Draw charts, such as precision-recall curves, by Matplotlib without a display."""
+"""Draw charts, such as precision-recall curves, with Matplotlib and without a display."""
 
 from __future__ import annotations
 

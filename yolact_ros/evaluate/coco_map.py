@@ -1,4 +1,4 @@
-"""Compute the COCO average precision of boxes and masks by pycocotools."""
+"""Compute the COCO average precision of boxes and masks with pycocotools."""
 
 from __future__ import annotations
 

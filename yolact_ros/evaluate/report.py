@@ -52,7 +52,7 @@ def write_report(
     content: Mapping[str, Any],
     score_threshold: float,
 ) -> dict[str, Any]:
-    """Write `summary.json`, `summary.md`, and the pictures that they name.
+    """Write `summary.json`, `summary.md`, and the images that they name.
 
     Args:
         folder: output folder; created if absent.

@@ -16,7 +16,7 @@ from yolact_ros.files import parse_json, read_file
 
 
 def evaluate_results(path: Path, dataset: CocoDataset, *, limit: int | None = None) -> Evaluation:
-    """Compare the instances of a results file with annotations; no image is read.
+    """Compare the instances of a results file with annotations, without reading any image.
 
     An entry matches an image if the name of one is the end of the other's name.
 

@@ -1,4 +1,4 @@
-"""Measure milliseconds per stage, also of post-processing on synthetic scenes."""
+"""Measure the time per stage, and that of post-processing on synthetic scenes."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def synthetic_predictions(
 
 
 def synthetic_image(size: tuple[int, int], *, seed: int = 0) -> np.ndarray:
-    """Return a (height, width, 3) uint8 picture of smooth coloured waves with noise."""
+    """Return a (height, width, 3) uint8 image of smooth coloured waves with noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: size[0], : size[1]] / max(size)
     phases = rng.uniform(0, 12, (3, 3))

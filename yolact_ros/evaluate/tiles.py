@@ -1,4 +1,4 @@
-"""Arrange small pictures with captions on one sheet."""
+"""Arrange small images with captions on one sheet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXT_SCALE = 0.42
 
 
 def make_tile(picture: np.ndarray, caption: str, size: tuple[int, int]) -> np.ndarray:
-    """Fit a picture into a tile below a line of text, keeping its aspect ratio.
+    """Fit an image into a tile below a line of text, keeping its aspect ratio.
 
     Args:
         picture: (H, W, 3) uint8 BGR of any size.
@@ -42,7 +42,7 @@ def make_tile(picture: np.ndarray, caption: str, size: tuple[int, int]) -> np.nd
 
 
 def fitting_scale(picture: np.ndarray, size: tuple[int, int]) -> float:
-    """Return the factor by which a picture fits into (height, width) pixels."""
+    """Return the factor that makes an image fit into (height, width) pixels."""
     return min(size[0] / picture.shape[0], size[1] / picture.shape[1])
 
 

@@ -1,4 +1,4 @@
-"""Compute tracking metrics (IDF1, identity switches, MOTA) on videos by motmetrics."""
+"""Compute tracking metrics (IDF1, identity switches, MOTA) on videos with motmetrics."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class TrainingScore:
 
 
 def detect(model: Any, dataset: CocoDataset, positions: Sequence[int], *, show: bool) -> Detected:
-    """Detect on images of a data set.
+    """Detect the instances in images of a data set.
 
     Args:
         model: a `model.yolact.Yolact` in evaluation mode, on any device.
@@ -88,7 +88,7 @@ def detect(model: Any, dataset: CocoDataset, positions: Sequence[int], *, show: 
 
 
 def score(parts: Sequence[Detected]) -> TrainingScore:
-    """Score the detections of all processes, which are merged into those of the first one."""
+    """Score the detections of all processes, after merging them into those of the first one."""
     whole = parts[0].tables
     for part in (other.tables for other in parts[1:]):
         whole.images.update(part.images)

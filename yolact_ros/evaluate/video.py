@@ -1,4 +1,4 @@
-"""Evaluate accuracy and time of feature reuse and propagation on clips, in one run."""
+"""Evaluate the accuracy and time of feature reuse and propagation on clips, in one run."""
 
 from __future__ import annotations
 

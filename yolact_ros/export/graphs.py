@@ -120,7 +120,7 @@ def detection_graphs(
 
 
 def video_graphs(graphs: list[Graph], *, batch: int = 1) -> list[Graph]:
-    """Replace the graph `detect` by the graphs for video; all others stay.
+    """Replace the graph `detect` with the graphs for video, and keep all others.
 
     `keyframe` also serves single images. Networks with a learned flow have `non_keyframe`; every
     network has `non_keyframe_flow`. `batch` is that of `detect`.
@@ -143,7 +143,7 @@ def video_graphs(graphs: list[Graph], *, batch: int = 1) -> list[Graph]:
 
 
 def example_image(model: Yolact, *, seed: int = 0) -> torch.Tensor:
-    """Return a (1, H, W, 3) uint8 picture of smooth random colours with noise.
+    """Return a (1, H, W, 3) uint8 image of smooth random colours with noise.
 
     With pure noise, the deeper levels of a network would be almost constant.
     """

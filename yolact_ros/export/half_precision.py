@@ -134,7 +134,7 @@ def _normalisation(
 def _insert_casts(
     graph: Any, half: Collection[int], floats: Collection[str], borders: Collection[str]
 ) -> None:
-    """Make the nodes `half` compute in half, with a Cast wherever a value changes its type."""
+    """Make the nodes `half` compute in half precision; add a Cast wherever a type changes."""
     from onnx import TensorProto, helper
 
     constants = {tensor.name: tensor for tensor in graph.initializer}

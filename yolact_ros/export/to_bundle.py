@@ -137,7 +137,7 @@ def export_bundle(
 
 @contextlib.contextmanager
 def _progress(*, steps: int) -> Iterator[tqdm]:
-    """Show a bar and redraw it every second: a step of a large network takes a minute."""
+    """Show a bar and redraw it every second, because a step of a large network takes a minute."""
     ended = threading.Event()
 
     def redraw() -> None:

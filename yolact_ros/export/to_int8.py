@@ -29,7 +29,7 @@ Feed = Mapping[str, np.ndarray]
 
 
 class Quantizer:
-    """Quantizes one graph by the ranges of its tensors on calibration images.
+    """Quantizes one graph according to the ranges of its tensors on calibration images.
 
     Attributes:
         layers: all layers that can be quantized, in the order of the graph.
@@ -159,7 +159,7 @@ def run_graph(content: bytes, feeds: Sequence[Feed]) -> list[list[np.ndarray]]:
 
 
 def expose_raw_outputs(content: bytes) -> bytes:
-    """Replace the detections of a graph with NMS by the inputs of its NMS, among the outputs.
+    """Replace the detections among the outputs of a graph with NMS by the inputs of its NMS.
 
     Tiny changes of scores reorder the rows of detections, which therefore do not show the error of
     a layer; the scores, sizes and coefficients of all priors do, and the prototypes.

@@ -71,7 +71,7 @@ def export_module(
 
 @contextlib.contextmanager
 def quiet(logger_name: str | None = None) -> Iterator[None]:
-    """Hide warnings, and log messages below errors, that are meant for authors of libraries."""
+    """Hide warnings and log messages, but not errors, that are meant for authors of libraries."""
     logger = logging.getLogger(logger_name)
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -124,7 +124,7 @@ class Services:
         node.create_service(SetBool, SET_ENABLED, self._on_set_enabled)
 
     def open(self, inbox: Inbox[Any]) -> None:
-        """Pass requests to a worker from now on, in turn with the cameras' images."""
+        """Pass requests to a worker from now on; they take turns with the cameras' images."""
         if self._inbox is not inbox:
             self._inbox, self._requests = inbox, inbox.new_mailbox(keep=MOST_WAITING)
         self._mailbox = self._requests

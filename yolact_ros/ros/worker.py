@@ -116,7 +116,7 @@ class Worker:
         return self._opened.result()
 
     def serve(self, pipelines: Sequence[Pipeline]) -> None:
-        """Set the cameras before any of them is subscribed."""
+        """Set the cameras to serve; call this before any of them is subscribed."""
         self._pipelines = {pipeline.camera.mailbox: pipeline for pipeline in pipelines}
 
     def end(self, timeout: float) -> bool:

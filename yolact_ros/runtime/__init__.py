@@ -1,1 +1,1 @@
-"""Provide all that a robot needs: bundles, preprocessing, post-processing, masks; no torch."""
+"""Provide all that a robot needs without torch: bundles, preprocessing, post-processing, masks."""

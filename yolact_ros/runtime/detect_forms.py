@@ -84,7 +84,7 @@ class OnDemand(Dense):
     def prototypes(
         self, outputs: Outputs, boxes: np.ndarray | None, backend: Backend
     ) -> np.ndarray:
-        """Compute prototypes in the rectangle around the boxes, on a GPU all; the rest is zero."""
+        """Compute the prototypes around the boxes, or all of them on a GPU; the rest is zero."""
         height, width = self.model.prototype_size
         # On a GPU, preparing for each new shape costs more than the smaller shape saves.
         if boxes is None or (backend.on_gpu and len(boxes)):
@@ -119,7 +119,7 @@ class WithMasks(WithNms):
     def prototypes(
         self, outputs: Outputs, boxes: np.ndarray | None, backend: Backend
     ) -> np.ndarray:
-        """Raise, because the prototypes stay inside the graph.
+        """Raise an error, because the prototypes stay inside the graph.
 
         Raises:
             BackendError: always.

@@ -1,4 +1,4 @@
-"""Run a model's graphs, and compute on the host what comes between them."""
+"""Run a model's graphs, and do the work between them on the host."""
 
 from __future__ import annotations
 

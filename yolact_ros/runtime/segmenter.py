@@ -137,7 +137,7 @@ class Segmenter:
         )
 
     def warm_up(self, keyframes: KeyframeConfig | None = None) -> None:
-        """Run every graph once, so that the first image is as fast as later ones.
+        """Run every graph once, so that the first image takes no longer than later ones.
 
         Args:
             keyframes: configuration of the streams that will follow; None if there will be none.

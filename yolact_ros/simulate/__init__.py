@@ -1,1 +1,1 @@
-"""Simulate table-top scenes with true instance masks."""
+"""Simulate tabletop scenes with true instance masks."""

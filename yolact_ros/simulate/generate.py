@@ -1,4 +1,4 @@
-"""Write data sets and clips of simulated table tops."""
+"""Write data sets and clips of simulated tabletops."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VIEWS_PER_SCENE = 4  # loading and dropping objects takes as long as two or thre
 
 @dataclass(frozen=True)
 class SimulatedImage:
-    """Holds one picture of a data set.
+    """Holds one image of a data set.
 
     Attributes:
         image: (H, W, 3) uint8 BGR.
@@ -42,7 +42,7 @@ class SimulatedImage:
 
 
 def scene_frames(seed: int, scene: int, *, size: tuple[int, int]) -> list[SimulatedImage]:
-    """Render the pictures of one scene: `VIEWS_PER_SCENE` cameras, lights and looks.
+    """Render the images of one scene: `VIEWS_PER_SCENE` cameras, lights and looks.
 
     Args:
         seed: seed of the data set.

@@ -1,4 +1,4 @@
-"""Apply the effects of a camera to a picture: exposure, colour balance, blur, noise."""
+"""Apply the effects of a camera to an image: exposure, colour balance, blur, noise."""
 
 from __future__ import annotations
 

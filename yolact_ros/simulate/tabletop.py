@@ -1,4 +1,4 @@
-"""Simulate a table top in PyBullet: drop objects onto it and render it from any camera."""
+"""Simulate a tabletop in PyBullet: drop objects onto it and render it from any camera."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ class Tabletop(contextlib.AbstractContextManager["Tabletop"]):
             self._textures.append(self._world.loadTexture(str(path)))
 
     def _build_room(self, random: np.random.Generator) -> None:
-        """Create a table top, a floor and four walls, each a textured quadrilateral."""
+        """Create a tabletop, a floor and four walls, each a textured quadrilateral."""
         collision = self._world.createCollisionShape(
             self._bullet.GEOM_BOX, halfExtents=[TABLE_HALF, TABLE_HALF, 0.02]
         )

@@ -84,7 +84,7 @@ class Learner:
         return float(self.optimizer.param_groups[-1]["lr"])
 
     def learn(self, batch: Batch, *, step: int, rate: float | None = None) -> dict[str, float]:
-        """Run the 0-based step `step` with this process's part of the batch.
+        """Run step `step`, counted from 0, with this process's part of the batch.
 
         Args:
             batch: this process's part.
@@ -154,7 +154,7 @@ class Learner:
         }
 
     def load_optimizer(self, state: Mapping[str, Any]) -> None:
-        """Load the moments of a checkpoint; learning rates and decays stay those of the run.
+        """Load the moments of a checkpoint; learning rates and decays remain those of the run.
 
         Raises:
             ValueError: they belong to other parameters or to another optimizer.

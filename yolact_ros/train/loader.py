@@ -200,7 +200,7 @@ class ValidationSamples(Dataset):
         return len(self.indices)
 
     def __getitem__(self, position: int) -> Sample | Pair | None:
-        """Return the sample of a position; None if its image cannot be read, which is logged."""
+        """Return the sample of a position; log it and return None if its image cannot be read."""
         try:
             sample = self.dataset.load(self.indices[position])
         except DatasetError as error:

@@ -180,7 +180,7 @@ def yolact_losses(
 
 
 def priors_without_mask(match: Matches, target: Target) -> Tensor:
-    """Return (P,) bool: positive priors whose instance has a box and no mask."""
+    """Return (P,) bool, which positive priors have an instance with a box but no mask."""
     if not len(target.box_only):
         return torch.zeros_like(match.labels, dtype=torch.bool)
     return (match.labels > 0) & target.box_only[match.instances]

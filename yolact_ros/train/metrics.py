@@ -101,7 +101,7 @@ class RunLog:
         curves: Mapping[str, tuple[np.ndarray, int]],
         pictures: Mapping[str, np.ndarray],
     ) -> None:
-        """Write curves of `training_ap.TrainingScore` and pictures for TensorBoard."""
+        """Write curves of a `training_ap.TrainingScore`, and images, for TensorBoard."""
         self._curves = self._curves or self._open_curves()
         for name, (precision, instances) in curves.items():
             # Counts follow from precision and recall; the recall falls as the threshold rises.

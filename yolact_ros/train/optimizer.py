@@ -40,7 +40,7 @@ def make_optimizer(model: Yolact, config: OptimizerConfig) -> torch.optim.Optimi
 
 
 def learning_rate(step: int, *, steps: int, largest: float, config: ScheduleConfig) -> float:
-    """Return the learning rate of a 0-based step in a run of `steps` steps."""
+    """Return the learning rate of a step, counted from 0, in a run of `steps` steps."""
     if step < config.warm_up_steps:
         grown = step / config.warm_up_steps
         return largest * (config.warm_up_start + (1 - config.warm_up_start) * grown)

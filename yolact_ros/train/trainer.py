@@ -239,7 +239,7 @@ class Trainer:
         return bool(self.validation and self.step and due and self.validated != self.step)
 
     def _converged(self) -> bool:
-        """Return whether the last `patience` validations had no better result; log it."""
+        """Return whether the last `patience` validations found nothing better; log it if so."""
         waited = self.validated - self.best_step
         limit = self.config.patience * self.config.validation_interval
         if not self.processes.any(self.processes.first and 0 < limit <= waited):

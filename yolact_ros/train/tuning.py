@@ -1,4 +1,4 @@
-"""Tune precision, batch size and learning rate by a few real training steps."""
+"""Tune precision, batch size and learning rate with a few real training steps."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SETTLED = 10  # steps until the smoothed loss no longer follows single batches
 
 
 def choose_cpu_precision(config: TrainConfig, processes: DistributedContext) -> TrainConfig:
-    """Replace `precision: auto` by the faster one on this CPU; a GPU's choice needs no timing."""
+    """Replace `precision: auto` with the faster one on this CPU; a GPU needs no timing."""
     if config.precision != "auto" or processes.device.type != "cpu":
         return config
     chosen, reason = "float32", "this CPU does not support bfloat16 arithmetic"
@@ -64,7 +64,7 @@ def cpu_has_bfloat16(path: str = "/proc/cpuinfo") -> bool:
 
 
 def _time_steps(config: TrainConfig) -> dict[str, float]:
-    """Return the shortest step time in seconds in each precision, measured alternately.
+    """Return the shortest time of a step in seconds in each precision, measured in turn.
 
     The time is infinite for a precision whose gradients are not finite.
     """
@@ -189,7 +189,7 @@ def smooth(losses: list[float]) -> np.ndarray:
 
 
 def steepest(rates: np.ndarray, losses: list[float]) -> float:
-    """Return the rate at which the smoothed loss falls fastest over the logarithm of the rate.
+    """Return the rate at which the smoothed loss falls fastest per logarithm of the rate.
 
     Raises:
         ConfigError: the loss never falls.

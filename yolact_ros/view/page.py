@@ -1,4 +1,4 @@
-"""Build a page in the browser to try models on pictures, with Gradio."""
+"""Build a web page on which to try models on images, with Gradio."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TITLE = "yolact_ros: instance segmentation"
 
 
 class Workbench:
-    """Opens models on first use, and segments pictures with them."""
+    """Opens models on first use, and segments images with them."""
 
     def __init__(self, backend: BackendConfig) -> None:
         self._backend = backend
@@ -35,7 +35,7 @@ class Workbench:
     def segment(
         self, picture: str | Path, model: str, score_threshold: float, mask_threshold: float
     ) -> tuple[np.ndarray, list[list[Any]]]:
-        """Segment one picture.
+        """Segment one image.
 
         Args:
             picture: path of the picture file.
@@ -62,7 +62,7 @@ class Workbench:
         return _rgb(draw_detections(image, found, found.class_names)), rows
 
     def prototypes(self, picture: str | Path, model: str) -> np.ndarray:
-        """Draw the prototypes of a picture and how they add up to masks, as (H, W, 3) uint8 RGB.
+        """Draw the prototypes of an image and how they add up to masks, as (H, W, 3) uint8 RGB.
 
         Raises:
             YolactError: the picture or the model is invalid.

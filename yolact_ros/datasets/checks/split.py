@@ -95,7 +95,7 @@ def check_unlisted(reports: list[SplitReport]) -> None:
 
 
 def _check_image_file(image: ImageEntry, find: PictureFinder, report: SplitReport) -> None:
-    """Compare a picture with its entry in the annotation file."""
+    """Compare an image file with its entry in the annotation file."""
     name, add = shown(image.file_name), report.findings.add
     path = find(image.file_name)
     if path is None:

@@ -1,4 +1,4 @@
-"""Read COCO's format as labelling programs write it: several files, prefixes, foreign paths.
+"""Read COCO format as labelling tools write it: several files, prefixes, foreign paths.
 
 Facts: CVAT writes `annotations/instances_SPLIT.json` and `images/`, Roboflow
 `SPLIT/_annotations.coco.json` beside its pictures, Label Studio `result.json` with absolute paths
@@ -73,7 +73,7 @@ def _take_findings(content: AnnotationFile, findings: Findings, crowd_as_objects
 
 
 def _picture_root(path: Path, source: Path) -> Path:
-    """Return the folder in which the pictures of an annotation file are searched."""
+    """Return the folder in which to search the images of an annotation file."""
     if source.is_dir():
         return path.parent if path.name == "_annotations.coco.json" else source
     parent = path.parent
@@ -119,7 +119,7 @@ def _images(
 
 
 def _folders(folder: Path, split: str) -> list[Path]:
-    """Return folders of pictures, most likely first."""
+    """Return folders of images, the most likely one first."""
     names = [word for word, meant in SPLITS.items() if meant == split]
     near = [folder / "images" / name for name in names] + [folder / name for name in names]
     near += [folder / "images"]

@@ -1,4 +1,4 @@
-"""Write data sets of other programs in COCO's format, one annotation file per split."""
+"""Write data sets of other programs in COCO format, one annotation file per split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapt annotated images of other programs to the size of their pictures."""
+"""Adapt the annotations of other programs to the true size of the images."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ForeignImage:
 
 
 def fit_to_picture(image: ForeignImage, findings: Findings) -> ForeignImage | None:
-    """Open the picture, and adapt size and instances of the image to it.
+    """Open the image file, and adapt size and instances of the image to it.
 
     Labels of a picture that was resized afterwards are scaled. Labels on the stored pixels of a
     picture rotated by EXIF keep the stored size, which tells `CocoDataset` how to read it.

@@ -1,4 +1,4 @@
-"""Read pictures annotated with LabelMe or compatible programs: one JSON file per image.
+"""Read images annotated with LabelMe or compatible programs: one JSON file per image.
 
 Facts: the files that wkentaro/labelme and CVHub520/X-AnyLabeling write (`shapes` with `label`,
 `points`, `shape_type`, `group_id`, `mask`; `imagePath` beside the file, or the image itself in

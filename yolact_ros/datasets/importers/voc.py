@@ -126,7 +126,7 @@ def _images(
 
 
 def _find_image(line: str, find: PictureFinder, source: Path) -> tuple[Path | None, str]:
-    """Return the picture of a line of a list, and its name without a suffix."""
+    """Return the image that a line of a list names, and the name without a suffix."""
     for name in dict.fromkeys((line, line.split()[0])):
         for suffix in (".jpg", ".png", *IMAGE_SUFFIXES):
             if is_regular(source / "JPEGImages" / f"{name}{suffix}"):

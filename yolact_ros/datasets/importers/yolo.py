@@ -204,7 +204,7 @@ class _Reader:
 
 
 def _label_of(image: Path) -> tuple[Path | None, list[Path]]:
-    """Return the label file of an image, and where it was searched.
+    """Return the label file of an image, and where it was searched for.
 
     Any folder `images` of the path may be `labels`, the last one first; or it is beside the
     image.
@@ -282,7 +282,7 @@ def read_label(
 
 
 def _in_pixels(image: ForeignImage, findings: Findings) -> ForeignImage:
-    """Convert fractions to pixels of the picture as displayed."""
+    """Convert fractions to pixels of the image as displayed."""
     size = picture_size(image.path)
     if size is None:
         return replace(image, instances=())  # counted as unreadable

@@ -1,4 +1,4 @@
-"""Define MobileNetV2 of width 1 (Sandler et al. 2018), up to the layers of YolactEdge."""
+"""Define MobileNetV2 of width 1 (Sandler et al. 2018), up to the layers that YolactEdge uses."""
 
 from __future__ import annotations
 

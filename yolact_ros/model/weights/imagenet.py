@@ -1,4 +1,4 @@
-"""Load ImageNet weights of backbones, renamed to our entry names."""
+"""Load ImageNet weights of backbones, and rename their entries to ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recognise and convert the authors' checkpoints, with every entry accounted for.
+"""Recognise and convert the authors' checkpoints, and account for every entry.
 
 Every entry of a file is converted, or left out for a stated reason; anything else is listed as a
 problem. No entry is ever filled with random values.

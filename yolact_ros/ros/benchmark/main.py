@@ -34,13 +34,13 @@ def age_at_inference_ms(stats: FrameStats) -> float:
 
 
 def overhead_ms(stats: FrameStats) -> float:
-    """Return the node's time per image, up to publishing the instances, beyond the Segmenter's."""
+    """Return how much longer the node takes to publish an image's instances than the Segmenter."""
     segmenter = stats.preprocess_ms + stats.inference_ms + stats.postprocess_ms
     return stats.latency_ms - stats.transport_ms - stats.wait_ms - segmenter
 
 
 def percentiles(values: Iterable[float]) -> str:
-    """Format the median and the 95th percentile; report if there are no values."""
+    """Format the median and the 95th percentile, or say that there are no values."""
     values = list(values)
     if not values:
         return "no results"
@@ -56,7 +56,7 @@ def cpu_seconds(process: int) -> float:
 
 
 class NodeBenchmark:
-    """Measures the node and prints one line per figure."""
+    """Measures the node and prints one line per measurement."""
 
     def __init__(self, folder: Path, *, seconds: float) -> None:
         """Create the benchmark.

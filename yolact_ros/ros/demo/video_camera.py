@@ -46,7 +46,7 @@ class CameraSettings(Checked):
 
 
 class VideoCamera(Node):
-    """Publishes the images of a video at their rate, stamped with the publication time."""
+    """Publishes the images of a video at its frame rate, stamped with the time of publication."""
 
     def __init__(self) -> None:
         super().__init__("camera")
@@ -92,7 +92,7 @@ def read_video(path: str, *, loop: bool = False) -> Iterator[np.ndarray]:
 
 
 def video_rate(path: str) -> float:
-    """Return the images per second of a video file, 30 where it does not say.
+    """Return the frame rate of a video file, or 30 if the file does not state one.
 
     Raises:
         ConfigError: the file is missing or contains no readable image.

@@ -92,7 +92,7 @@ class CameraInput:
         return [self.topic]
 
     def explain_silence(self) -> str:
-        """Explain why the graph's publishers are not received; empty if nothing is wrong."""
+        """Explain why nothing arrives from existing publishers; empty if nothing is wrong."""
         return explain_silence(self._node, self.topic, self._type)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
@@ -101,7 +101,7 @@ class CameraInput:
 
 
 def wake_executor(node: Node) -> None:
-    """Let the executor of a node look again at what it may execute; callable from any thread."""
+    """Make a node's executor check again what it may execute; callable from any thread."""
     if node.executor is not None:
         node.executor.wake()
 

@@ -185,7 +185,7 @@ class Mailbox(Generic[T]):
     # The methods below are called by the inbox, which holds the lock.
 
     def _add(self, item: T, *, accept: bool) -> bool:
-        """Add an item; return whether the mailbox was empty before and is not any more."""
+        """Add an item; return whether the mailbox was empty before and no longer is."""
         self._count("received")
         if not accept:
             self._count("dropped")

@@ -1,4 +1,4 @@
-"""Hold one segmented image and what its topics share, computed at most once."""
+"""Hold one segmented image and everything that its topics share, computed at most once."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class NodeParameters:
             node.add_post_set_parameters_callback(self._apply)
 
     def freeze(self) -> Settings:
-        """Reject changes of what `configure` reads; return the settings for it to read."""
+        """Reject changes to the settings that `configure` reads, and return all settings."""
         with self._lock:
             self.configured = True
             return self.current

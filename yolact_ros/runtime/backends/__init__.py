@@ -1,4 +1,4 @@
-"""Define the interface of backends, which run named graphs on tensors and ignore YOLACT."""
+"""Define the interface of backends, which run named graphs on tensors and know no YOLACT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a bundle on ONNX Runtime, the default: on x86 and ARM CPUs, or GPUs by its providers."""
+"""Run a bundle on ONNX Runtime, the default backend: on CPUs or, through providers, on GPUs."""
 
 from __future__ import annotations
 

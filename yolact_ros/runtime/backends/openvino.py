@@ -1,4 +1,4 @@
-"""Run a bundle on OpenVINO: Intel CPUs, GPUs and NPUs, and the CPUs of AMD and ARM.
+"""Run a bundle on OpenVINO: on CPUs of Intel, AMD and ARM, and on GPUs and NPUs of Intel.
 
 Only CPUs have been tested; GPUs and NPUs are experimental.
 """

@@ -133,7 +133,7 @@ def convert_colors(image: np.ndarray, conversion: int) -> np.ndarray:
 
 
 def image_fields(message: Any) -> dict[str, Any]:
-    """Return what readers of raw images take of a `sensor_msgs/Image`, of ROS or of a bag."""
+    """Return the fields of a `sensor_msgs/Image`, of ROS or of a bag, that readers take."""
     names = ("data", "encoding", "height", "width", "step")
     fields = {name: getattr(message, name) for name in names}
     return fields | {"is_bigendian": bool(message.is_bigendian)}

@@ -129,7 +129,7 @@ def count_frames(files: Iterable[Source]) -> int | None:
 
 
 def unique_names(files: Iterable[Source]) -> list[str]:
-    """Return for each file the shortest unique end of its path; see also `_live_name`."""
+    """Return the shortest unique end of the path of each file; see also `_live_name`."""
     parts = [(_live_name(f),) if isinstance(f, str) else f.resolve().parts for f in files]
     longest = max(map(len, parts), default=0)
     names = [""] * len(parts)

@@ -55,7 +55,7 @@ def mask_runs(mask: np.ndarray, region: np.ndarray, image_size: tuple[int, int])
 
 
 def compress_runs(runs: np.ndarray) -> str:
-    """Encode (R,) run lengths as COCO's string."""
+    """Encode (R,) run lengths as the string that COCO uses."""
     numbers = runs.astype(np.int64)
     numbers[3:] -= runs[1:-2]
     digits = np.zeros((len(numbers), MAX_DIGITS), np.uint8)

@@ -25,7 +25,7 @@ IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float64)
 
 
 class PropagatedDetections:
-    """Moves soft masks and boxes with the optical flow of a stream."""
+    """Propagates soft masks and boxes by the optical flow of a stream."""
 
     def __init__(self, selection: Selection, soft: SoftMasks, *, grey: np.ndarray) -> None:
         """Start from the detections of an inference.

@@ -160,7 +160,7 @@ class Tracker:
 
 
 def common_velocity(tracks: Iterable[Track]) -> np.ndarray:
-    """Return the (2,) median velocity, caused by the camera: the best guess for a new object."""
+    """Return the (2,) median velocity, the camera's motion, as the best guess for a new object."""
     known = [track.velocity for track in tracks if track.seen > 2]
     return np.median(known, axis=0) if known else np.zeros(2)
 

@@ -1,4 +1,4 @@
-"""Render pairs of frames from single pictures, with the true motion between them.
+"""Render pairs of frames from single images, with the true motion between them.
 
 The picture is the current frame. The keyframe is rendered from it as a camera would have seen it a
 moment earlier: the whole picture moves by a projective map, and some instances by their own.
@@ -42,7 +42,7 @@ class MotionConfig(Checked):
 
 @dataclass(frozen=True)
 class MovedStill:
-    """Holds the keyframe rendered from a picture.
+    """Holds the keyframe rendered from an image.
 
     Attributes:
         keyframe: (H, W, 3) uint8 BGR.
@@ -116,7 +116,7 @@ def move_points(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
 def _draw_keyframe(
     image: np.ndarray, owners: np.ndarray, maps: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Render the background, mirrored beyond the picture, then the instances that moved.
+    """Render the background, mirrored beyond the image, then the instances that moved.
 
     Args:
         image: (H, W, 3) uint8, the current frame.

@@ -145,7 +145,7 @@ class TensorRtBackend:
         self._cuda.close()
 
     def _keep(self, tensor: EngineTensor) -> list[DeviceArray]:
-        """Return memory for an output, which each image has for itself: its camera keeps it."""
+        """Return memory for an output; every image has its own, because its camera keeps it."""
         first, *others = tensor.shape
         one = EngineTensor((first // self._batch, *others), tensor.dtype)
         buffers = self._free.setdefault(one.size, [])

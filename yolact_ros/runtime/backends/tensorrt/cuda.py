@@ -29,7 +29,7 @@ class Cuda:
     """Owns one GPU and one stream, which `close` frees."""
 
     def __init__(self, device: int = 0) -> None:
-        """Open the GPU of an index, and make it current in the calling thread.
+        """Open a GPU by its index, and make it current in the calling thread.
 
         TensorRT, which uses the CUDA runtime, then works on the same GPU.
 
@@ -120,7 +120,7 @@ class Cuda:
         return self._events[-1]
 
     def record(self, event: int) -> None:
-        """Enqueue an event, which takes the time when the work before it is done."""
+        """Enqueue an event, which records when the work before it is done."""
         self._call("cuEventRecord", event, self.stream)
 
     def seconds_between(self, first: int, second: int) -> float:

@@ -1,4 +1,4 @@
-"""Open the engine of a graph for one GPU; build it if it is missing."""
+"""Open the engine of a graph for one GPU, and build it if it is missing."""
 
 from __future__ import annotations
 

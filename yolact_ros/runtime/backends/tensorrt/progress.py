@@ -22,7 +22,7 @@ class LoggedProgress:
     """Logs the progress of a build and the time left."""
 
     def __init__(self, what: str, report: Report | None = None) -> None:
-        """Begin.
+        """Start measuring the time.
 
         Args:
             what: names the engine, e.g. `engine 2 of 3 (non_keyframe)`.
