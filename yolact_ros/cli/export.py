@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "checkpoint",
         metavar="CHECKPOINT",
-        help="checkpoint, also an official one; or a shipped model or bundle, to export it again",
+        help="checkpoint (also an official one), shipped model or bundle",
     )
     add("-o", "--output", required=True, metavar="BUNDLE", help="folder to write")
     add(

@@ -19,9 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "format",
         choices=("coco", "yolo", "labelme", "voc"),
-        help="coco: JSON from CVAT, Roboflow, Label Studio and others, to merge, split, or "
-        "correct its paths; yolo: YAML file of a data set with polygons; labelme: folder "
-        "of JSON files; voc: Pascal VOC or CVAT folder, with PNGs of classes and objects",
+        help="coco: JSON from CVAT, Roboflow, Label Studio and others, which is merged and "
+        "split, with its paths corrected; yolo: YAML file of a data set with polygons; "
+        "labelme: folder of JSON files; voc: Pascal VOC or CVAT folder, with PNGs of "
+        "classes and objects",
     )
     add(
         "source",
@@ -58,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--crowd-as-objects",
         **FLAG,
-        help="coco: treat annotations with iscrowd 1 as objects, because CVAT exports painted "
-        "masks so",
+        help="coco: treat annotations with iscrowd 1 as objects, which is how CVAT exports "
+        "painted masks",
     )
     add("--strict", **FLAG, help="stop at the first error instead of counting errors")
 

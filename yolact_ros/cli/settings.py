@@ -32,13 +32,14 @@ def add_settings(group: Any, defaults: Any) -> None:
             )
             continue
         notes = [f"default: {default}"]
+        letter = "N" if isinstance(default, int) else "X"
         if "range" in field.metadata:
             notes.insert(0, "{:g} to {:g}".format(*field.metadata["range"]))
         group.add_argument(
             flag,
             type=type(default),
             choices=field.metadata.get("choices"),
-            metavar=None if "choices" in field.metadata else "X",
+            metavar=None if "choices" in field.metadata else letter,
             help=with_notes(text, *notes),
         )
 

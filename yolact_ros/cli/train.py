@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "with --data, the run's own recipe with --resume)",
     )
     text = (
-        "folder to create for checkpoints and logs (default: out/train/NAME, with the name "
+        "folder to create for checkpoints and logs (default: out/train/NAME, where NAME is that "
         "of the --data folder or of the recipe)"
     )
     add("-o", "--output", **FOLDER, help=text)
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="GB",
         help="use the largest batch size whose training steps fit in this much GPU memory or, "
-        "on a CPU, in this much memory of the process",
+        "on a CPU, in this much process memory",
     )
     add(
         "--find-rate",

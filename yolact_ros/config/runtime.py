@@ -31,7 +31,7 @@ class BackendConfig(Checked):
         precision: Precision of the arithmetic of OpenVINO, or of provider tensorrt (f32 or f16
             only); bf16 and f16 are faster where the hardware supports them, and change results
             slightly.
-        build_engine: When to build TensorRT engines as a model is opened; building can take
+        build_engine: Whether to build TensorRT engines when a model is opened, which can take
             minutes.
     """
 

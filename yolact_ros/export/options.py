@@ -19,8 +19,8 @@ class ExportOptions(Checked):
             pair of them.
         masks: Where masks are assembled from prototypes: on the host, or in the graph, which suits
             GPUs and requires --nms graph; either way, the host upsamples them.
-        keyframes: Add graphs for video, with which images between keyframes reuse the keyframes'
-            deep features; results on single images do not change.
+        keyframes: Write graphs for video, which reuse the deep features of keyframes for the
+            images between them; results on single images do not change.
         half_weights: Store weights as float16, which halves the file size; the arithmetic remains
             in float32.
         target: Library that will run the graphs; tensorrt implies --nms graph, uses only operators
@@ -29,8 +29,8 @@ class ExportOptions(Checked):
         batch: Batch size, for several cameras; more than 1 requires --target tensorrt.
         deform_conv: How deformable convolutions are exported: grid_sample (standard operators,
             which run everywhere), deform_conv (the operator DeformConv, which requires ONNX
-            Runtime 1.25, OpenVINO or TensorRT 10.1), or auto (deform_conv for onnxruntime,
-            grid_sample for tensorrt).
+            Runtime 1.25 or later, OpenVINO, or TensorRT 10.1 or later), or auto (deform_conv for
+            onnxruntime, grid_sample for tensorrt).
         sampling: Precision of GridSample with --precision fp16; half halves the memory traffic of
             deformable layers, but rounds sampling positions.
     """
