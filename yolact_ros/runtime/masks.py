@@ -56,7 +56,8 @@ def assemble_masks(
     heights, widths = cells[:, 3] - cells[:, 1], cells[:, 2] - cells[:, 0]
     flat = np.empty((heights * widths).sum(), np.float32)
     values = consecutive(flat, heights, widths)
-    for (x1, y1, x2, y2), weights, total in zip(cells, coefficients, values, strict=True):
+    products = zip(cells.tolist(), coefficients, values, strict=True)
+    for (x1, y1, x2, y2), weights, total in products:
         np.einsum("ijk,k->ij", prototypes[y1:y2, x1:x2], weights, out=total)
     np.negative(flat, out=flat)
     with np.errstate(over="ignore"):  # exp(-x) may be infinite, which correctly yields 0

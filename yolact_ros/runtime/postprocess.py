@@ -73,7 +73,9 @@ def select_detections(
     ranked = np.concatenate([np.zeros(0, np.int64), *groups])
     entering, rows = np.unique(priors[ranked], return_inverse=True)
     if predict is None:
-        boxes, coefficients = (predictions[n][entering] for n in ("boxes", "coefficients"))
+        boxes, coefficients = (
+            predictions[n].take(entering, axis=0) for n in ("boxes", "coefficients")
+        )
     else:
         boxes, coefficients = predict(entering)
     nms = greedy_nms if config.nms == "greedy" else fast_nms
@@ -135,17 +137,18 @@ def _group_by_class(class_ids: np.ndarray, num_classes: int) -> list[np.ndarray]
     """Return the indices of each occurring class, ascending."""
     order = np.argsort(class_ids.astype(np.int16), kind="stable")  # 16 bits use radix sort
     counts = np.bincount(class_ids, minlength=num_classes)
-    groups = np.split(order, np.cumsum(counts)[:-1])
-    return [group for group in groups if len(group)]
+    counts = counts[counts > 0]
+    spans = zip(counts.tolist(), np.cumsum(counts).tolist(), strict=True)
+    return [order[end - count : end] for count, end in spans]
 
 
 def best_first(scores: np.ndarray, count: int) -> np.ndarray:
     """Return the indices of the `count` highest scores, best first; ties keep their order."""
-    indices = np.arange(len(scores))
-    if len(scores) > 4 * count:
-        # Keep scores equal to the last one that fits, to preserve the order of ties.
-        limit = np.partition(scores, len(scores) - count)[len(scores) - count]
-        indices = np.flatnonzero(scores >= limit)
+    if len(scores) <= 4 * count:
+        return np.argsort(-scores, kind="stable")[:count]
+    # Keep scores equal to the last one that fits, to preserve the order of ties.
+    limit = np.partition(scores, len(scores) - count)[len(scores) - count]
+    indices = np.flatnonzero(scores >= limit)
     return indices[np.argsort(-scores[indices], kind="stable")[:count]]
 
 
