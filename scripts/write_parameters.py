@@ -7,12 +7,12 @@ Run in the repository's folder:
 
 from __future__ import annotations
 
-import json
 import textwrap
 from pathlib import Path
 
+from yolact_ros.config import describe
 from yolact_ros.ros.parameters.settings import parameter_fields
-from yolact_ros.ros.parameters.table import meaning, plain, tables
+from yolact_ros.ros.parameters.table import shown, tables
 
 BEGIN = "<!-- parameters: python3 scripts/write_parameters.py -->\n"
 END = "<!-- end of parameters -->\n"
@@ -24,8 +24,8 @@ def markdown() -> str:
     lines = ["| parameter | default | meaning |", "|---|---|---|"]
     for _, defaults in tables():
         for field in parameter_fields(defaults):
-            value = json.dumps(plain(getattr(defaults, field.name)))
-            lines.append(f"| `{field.name}` | `{value}` | {meaning(field)} |")
+            value = shown(getattr(defaults, field.name))
+            lines.append(f"| `{field.name}` | `{value}` | {describe(field)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -42,8 +42,8 @@ def parameter_file() -> str:
     for title, defaults in tables():
         lines += ["", *_comment(title)]
         for field in parameter_fields(defaults):
-            lines += _comment(meaning(field))
-            lines.append(f"    {field.name}: {json.dumps(plain(getattr(defaults, field.name)))}")
+            lines += _comment(describe(field))
+            lines.append(f"    {field.name}: {shown(getattr(defaults, field.name))}")
     return "\n".join(lines) + "\n"
 
 

@@ -43,6 +43,6 @@ def test_every_setting_has_a_flag_with_its_description_and_default(capsys):
     with pytest.raises(SystemExit):
         settings("--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert "minimum class score of a detection (0 to 1, default: 0.2)" in text
-    assert "(0 = chosen by the backend; 0 to 256, default: 0)" in text
+    assert "minimum class score of a detection (0 to 1; default: 0.2)" in text
+    assert "(0 = chosen by the backend; 0 to 256; default: 0)" in text
     assert "--no-rescore-masks" in text

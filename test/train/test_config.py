@@ -126,10 +126,9 @@ def test_the_command_prints_settings_with_their_meaning(capsys):
     assert main([*words, "--settings"]) == 0
     printed = capsys.readouterr().out
     assert (
-        "\n  # Maximum learning rate; from 0 to 1; default 0.001\n  learning_rate: 0.002\n"
-        in printed
+        "\n  # Maximum learning rate (0 to 1; default: 0.001)\n  learning_rate: 0.002\n" in printed
     )
-    assert "# Optimizer; one of: sgd, adamw; default sgd\n  name: adamw\n" in printed
+    assert "# Optimizer (one of sgd, adamw; default: sgd)\n  name: adamw\n" in printed
 
 
 def test_another_batch_scales_rate_steps_and_drops_as_the_authors_do():

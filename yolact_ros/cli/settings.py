@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from yolact_ros.config import with_notes
+from yolact_ros.config import describe
 
 T = TypeVar("T")
 
@@ -21,26 +21,20 @@ def add_settings(group: Any, defaults: Any) -> None:
     for field in dataclasses.fields(defaults):
         default = getattr(defaults, field.name)
         flag = f"--{field.name.replace('_', '-')}"
-        text = field.metadata["doc"]
+        shown = ("no", "yes")[default] if isinstance(default, bool) else default
+        text = describe(field, f"default: {shown}", choices=False)
         if text[1].islower():  # not an abbreviation
             text = text[0].lower() + text[1:]
         if isinstance(default, bool):
-            group.add_argument(
-                flag,
-                action=argparse.BooleanOptionalAction,
-                help=with_notes(text, f"default: {'yes' if default else 'no'}"),
-            )
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
             continue
-        notes = [f"default: {default}"]
         letter = "N" if isinstance(default, int) else "X"
-        if "range" in field.metadata:
-            notes.insert(0, "{:g} to {:g}".format(*field.metadata["range"]))
         group.add_argument(
             flag,
             type=type(default),
             choices=field.metadata.get("choices"),
             metavar=None if "choices" in field.metadata else letter,
-            help=with_notes(text, *notes),
+            help=text,
         )
 
 

@@ -40,8 +40,30 @@ def setting(
 
 def with_notes(text: str, *notes: str) -> str:
     """Append notes in parentheses, together with those of a special value, as in `(0 = off)`."""
+    inside = "; ".join(notes)
+    if not text or not inside:
+        return text + inside
     special = re.search(r"\(\S+ = [^()]*\)$", text)
-    return f"{text[:-1]}; {', '.join(notes)})" if special else f"{text} ({', '.join(notes)})"
+    return f"{text[:-1]}; {inside})" if special else f"{text} ({inside})"
+
+
+def describe(field: dataclasses.Field[Any], *notes: str, choices: bool = True) -> str:
+    """Return the meaning of a setting with its range, and with choices that it does not name.
+
+    Args:
+        field: field made with `setting`.
+        notes: further notes, such as the default.
+        choices: whether choices may be listed.
+    """
+    text: str = field.metadata.get("doc", "")
+    limits = []
+    names = field.metadata.get("choices", ())
+    if choices and not all(re.search(rf"\b{name}\b", text) for name in names):
+        limits.append(f"one of {', '.join(names)}")
+    if "range" in field.metadata:
+        low, high = field.metadata["range"]
+        limits.append(f"{low:,.10g} to {high:,.10g}")
+    return with_notes(text, *limits, *notes)
 
 
 class Checked:

@@ -27,9 +27,9 @@ class AugmentConfig(Checked):
     """Configures the random changes and their strength; the defaults are the reference's.
 
     Attributes:
-        brightness: Maximum shift of all channels, out of 255 (0 = off).
-        contrast: Contrast is scaled by a factor from 1 minus to 1 plus this (0 = off).
-        saturation: Saturation is scaled by a factor from 1 minus to 1 plus this (0 = off).
+        brightness: Maximum shift of all channels, on a scale of 0 to 255 (0 = off).
+        contrast: Maximum change of contrast, as a fraction (0 = off).
+        saturation: Maximum change of saturation, as a fraction (0 = off).
         hue: Maximum hue rotation in degrees (0 = off).
         expand_probability: Probability of placing the image on a larger canvas.
         expand_ratio: Maximum sides of the canvas, relative to the image.
@@ -37,7 +37,7 @@ class AugmentConfig(Checked):
         crop_size: Minimum sides of a crop, relative to the image.
         mirror_probability: Probability of swapping left and right.
         flip_probability: Probability of swapping top and bottom, for cameras that look down.
-        smallest_box: Size in network pixels; instances with a side of at most this are dropped.
+        smallest_box: Instances with a side of at most this many network pixels are dropped.
     """
 
     brightness: float = setting(32.0, range=(0.0, 255.0))

@@ -89,8 +89,8 @@ class TrainConfig(Checked):
         pretrained: Initialise the backbone with ImageNet weights.
         start_from: Initialise from this checkpoint, bundle or shipped model, e.g. tools; weights
             with matching name and shape are copied (transfer learning).
-        freeze_batch_norm: Freeze the backbone's batch norms; auto (None) freezes them with fewer
-            than six images per process.
+        freeze_batch_norm: Freeze the backbone's batch norms: true, false, or auto (with fewer than
+            six images per process).
         frozen: Parts of the network that are not trained, by prefix of the parameter name, e.g.
             backbone.stem.
         trained: Train only these parts, by prefix of the parameter name (empty = all that are not
@@ -102,8 +102,8 @@ class TrainConfig(Checked):
         repeat_threshold: Fraction of images below which a class is rare, so that its images are
             repeated (0 = off).
         ema_decay: EMA decay; checkpoints hold the EMA weights (0 = off).
-        precision: Precision of the forward pass; losses are always float32. auto: the precision
-            that is fast on the GPU or, on a CPU, the faster one as timed by `yolact train`.
+        precision: Precision of the forward pass; auto: bfloat16 or float16 on a GPU, the faster of
+            float32 and bfloat16 on a CPU. Losses are always float32.
         device: Device to train on; auto: a GPU if there is one.
         seed: Random seed.
         checkpoint_interval: Number of steps between checkpoints.

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from yolact_ros.config import to_mapping
+from yolact_ros.config import describe, to_mapping
 from yolact_ros.train.config import TrainConfig
 
 
@@ -33,16 +33,10 @@ def _lines(config: Any, *, indent: int) -> list[str]:
 
 
 def _comment(field: dataclasses.Field[Any], value: Any) -> str:
-    """Describe a setting: meaning, allowed values, and the default if the value differs."""
-    parts = [str(field.metadata["doc"])] if "doc" in field.metadata else []
-    if "choices" in field.metadata:
-        parts.append(f"one of: {', '.join(field.metadata['choices'])}")
-    if "range" in field.metadata:
-        low, high = field.metadata["range"]
-        parts.append(f"from {low:.10g} to {high:.10g}")
-    if field.default not in (dataclasses.MISSING, "") and value != field.default:
-        parts.append(f"default {_scalar(field.name, field.default)}")
-    return "; ".join(parts)
+    """Describe a setting, with its default if the value differs."""
+    if field.default in (dataclasses.MISSING, "", value):
+        return describe(field)
+    return describe(field, f"default: {_scalar(field.name, field.default)}")
 
 
 def _scalar(name: str, value: Any) -> str:

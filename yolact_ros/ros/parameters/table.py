@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
+import json
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from yolact_ros.config import with_notes
+from yolact_ros.config import describe
 from yolact_ros.ros.parameters.settings import (
     READ_BY_CONFIGURE,
     Settings,
@@ -45,26 +45,14 @@ def parameters_usage(program: str, summary: str, settings: Sequence[Any]) -> str
     ]
     for defaults in settings:
         for field in parameter_fields(defaults):
-            lines.append(f"  {field.name} (default: {plain(getattr(defaults, field.name))!r})")
+            lines.append(f"  {field.name} (default: {shown(getattr(defaults, field.name))})")
             indent = " " * 6
             lines += textwrap.wrap(
-                meaning(field), 92, initial_indent=indent, subsequent_indent=indent
+                describe(field), 92, initial_indent=indent, subsequent_indent=indent
             )
     return "\n".join(lines)
 
 
-def plain(value: Any) -> Any:
+def shown(value: Any) -> str:
     """Return a parameter's value as YAML has it."""
-    return list(value) if isinstance(value, tuple) else value
-
-
-def meaning(field: dataclasses.Field[Any]) -> str:
-    """Return the description of a parameter, with its range or the choices not yet explained."""
-    text: str = field.metadata["doc"]
-    choices = field.metadata.get("choices", ())
-    if not all(re.search(rf"\b{choice}\b", text) for choice in choices):
-        return with_notes(text, *choices)
-    if "range" in field.metadata:
-        low, high = field.metadata["range"]
-        return with_notes(text, f"{low:g} to {high:,g}")
-    return text
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
