@@ -115,9 +115,7 @@ def tiny_bundle(tmp_path):
     pytest.importorskip("onnxruntime")
     return write_bundle(
         tmp_path / "bundle",
-        TINY,
-        detect_form="dense",
-        max_detections=10,
+        ModelDescription(TINY, "dense", 10),
         graphs={"detect": detect_model(onnx)},
         source={"checkpoint": "tiny.pth", "sha256": "0" * 64},
         versions={"onnx": onnx.__version__},
@@ -132,16 +130,13 @@ def tiny_video_bundle(tmp_path):
     features = {"x4": [1, 1, 2, 3], "x5": [1, 1, 1, 2]}
     return write_bundle(
         tmp_path / "video_bundle",
-        TINY,
-        detect_form="dense",
-        max_detections=10,
+        ModelDescription(TINY, "dense", 10, warps=("dis", "none")),
         graphs={
             "keyframe": detect_model(onnx, leaves=features),
             "non_keyframe_flow": detect_model(onnx, takes={**features, "flow": [1, 2, 2, 3]}),
         },
         source={"checkpoint": "tiny.pth", "sha256": "0" * 64},
         versions={"onnx": onnx.__version__},
-        warps=("dis", "none"),
     )
 
 
@@ -154,9 +149,9 @@ def tiny_learned_bundle(tmp_path):
     moved = {"x4": features["x4"], "x5": features["x5"], "flow": [1, 2, 2, 3]}
     return write_bundle(
         tmp_path / "learned_bundle",
-        replace(TINY, flow=FlowConfig()),
-        detect_form="dense",
-        max_detections=10,
+        ModelDescription(
+            replace(TINY, flow=FlowConfig()), "dense", 10, warps=("learned", "dis", "none")
+        ),
         graphs={
             "keyframe": detect_model(onnx, leaves=features),
             "non_keyframe": detect_model(onnx, takes=features),
@@ -164,7 +159,6 @@ def tiny_learned_bundle(tmp_path):
         },
         source={"checkpoint": "tiny.pth", "sha256": "0" * 64},
         versions={"onnx": onnx.__version__},
-        warps=("learned", "dis", "none"),
     )
 
 

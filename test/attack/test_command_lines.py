@@ -21,6 +21,7 @@ pytest.importorskip("pycocotools")
 onnx = pytest.importorskip("onnx")
 
 from yolact_ros.cli.main import main
+from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.bundle_writer import write_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -257,9 +258,7 @@ def endless_bundle(folder, tiny):
         model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
     write_bundle(
         folder / "endless",
-        tiny.TINY,
-        detect_form="dense",
-        max_detections=10,
+        ModelDescription(tiny.TINY, "dense", 10),
         graphs={"detect": model.SerializeToString()},
         source={},
         versions={},

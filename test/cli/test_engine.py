@@ -27,7 +27,7 @@ from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt
 from yolact_ros.runtime.backends.tensorrt.memory import LOG
 from yolact_ros.runtime.backends.tensorrt.open import Engine
-from yolact_ros.runtime.bundle import Bundle
+from yolact_ros.runtime.bundle import Bundle, ModelDescription
 from yolact_ros.runtime.bundle_writer import write_bundle
 
 onnx = pytest.importorskip("onnx")
@@ -73,13 +73,10 @@ def graph_of(seed):
 def write(folder, tiny, *, seed=0, target="tensorrt"):
     return write_bundle(
         folder,
-        tiny.TINY,
-        detect_form="with_nms",
-        max_detections=10,
+        ModelDescription(tiny.TINY, "with_nms", 10, target=target),
         graphs={"detect": graph_of(seed)},
         source={},
         versions={},
-        target=target,
     )
 
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from yolact_ros.errors import BackendError, BundleError
-from yolact_ros.runtime.bundle import Bundle, TensorInfo, is_bundle
+from yolact_ros.runtime.bundle import Bundle, ModelDescription, TensorInfo, is_bundle
 from yolact_ros.runtime.bundle_writer import write_bundle
 
 
@@ -18,14 +18,10 @@ def edit(bundle, **changes):
 
 
 def rewrite(bundle, tiny, folder, **changes):
-    values = {
-        "detect_form": "dense",
-        "max_detections": 10,
-        "graphs": {"detect": bundle.graphs["detect"].path},
-        "source": {},
-        "versions": {},
-    }
-    return write_bundle(folder, tiny.TINY, **{**values, **changes})
+    values = {"detect_form": "dense", "max_detections": 10, "source": {}, "versions": {}}
+    values |= {"graphs": {"detect": bundle.graphs["detect"].path}, **changes}
+    others = {name: values.pop(name) for name in ("graphs", "source", "versions")}
+    return write_bundle(folder, ModelDescription(tiny.TINY, **values), **others)
 
 
 def test_written_content_is_read_back(tiny_bundle, tiny):
@@ -153,9 +149,7 @@ def test_mask_rescoring_on_the_host_requires_its_graph(tiny_bundle, tiny, tmp_pa
     with pytest.raises(BundleError, match="lacks these graphs: rescore"):
         write_bundle(
             tmp_path / "other",
-            tiny.TINY_RESCORED,
-            detect_form="dense",
-            max_detections=10,
+            ModelDescription(tiny.TINY_RESCORED, "dense", 10),
             graphs={"detect": tiny_bundle.graphs["detect"].path},
             source={},
             versions={},

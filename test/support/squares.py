@@ -108,6 +108,7 @@ def write_squares(
     parser = pytest.importorskip("onnx.parser")
 
     from yolact_ros.config import ModelConfig
+    from yolact_ros.runtime.bundle import ModelDescription
     from yolact_ros.runtime.bundle_writer import write_bundle
 
     graphs = {"detect": graph} if isinstance(graph, str) else graph
@@ -116,14 +117,12 @@ def write_squares(
         models = {name: for_batches(model, batch) for name, model in models.items()}
     for model in models.values():
         onnx.checker.check_model(model)
+    config = ModelConfig("squares", CLASSES, input_size=(SIZE, SIZE), num_prototypes=4)
+    warps = ("dis", "none") if "keyframe" in models else ()
     write_bundle(
         folder,
-        ModelConfig(name="squares", classes=CLASSES, input_size=(SIZE, SIZE), num_prototypes=4),
-        detect_form=form,
-        max_detections=10,
-        batch=batch,
+        ModelDescription(config, form, 10, warps=warps, batch=batch),
         graphs={name: model.SerializeToString() for name, model in models.items()},
-        warps=("dis", "none") if "keyframe" in models else (),
         source={"checkpoint": "none", "sha256": ""},
         versions={"onnx": onnx.__version__},
     )

@@ -67,7 +67,7 @@ def detect(model: Any, dataset: CocoDataset, positions: Sequence[int], *, show: 
         show: whether to show a progress bar.
     """
     backend = TorchBackend(model, device=str(next(model.parameters()).device))
-    description = ModelDescription(model.config, "on_demand", 1000, identity="")
+    description = ModelDescription(model.config, "on_demand", 1000)
     segmenter = Segmenter(backend, description, POSTPROCESS)
     tables = CocoTables(dataset.category_ids, dataset.classes)
     pictures: dict[str, np.ndarray] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -126,17 +126,10 @@ def quantize_bundle(
         )
     write_bundle(
         folder,
-        description.model,
-        detect_form=description.detect_form,
-        max_detections=description.max_detections,
+        replace(description, precision="int8"),
         graphs=contents,
         source=bundle.source,
         versions=bundle.versions,
-        warps=description.warps,
-        target=target,
-        precision="int8",
-        batch=description.batch,
-        top_k=description.top_k,
         quantization={
             "images": len(images),
             "float_above": float_above if float_layers is None else None,

@@ -21,7 +21,7 @@ from yolact_ros.export.options import ExportOptions
 from yolact_ros.export.to_onnx import export_module, halve_weights
 from yolact_ros.model.deform_conv import set_deform_conv_form
 from yolact_ros.model.weights.checkpoint import load_model
-from yolact_ros.runtime.bundle import supported_warps
+from yolact_ros.runtime.bundle import ModelDescription, supported_warps
 from yolact_ros.runtime.bundle_writer import write_bundle
 
 DEFAULTS = ExportOptions()
@@ -114,17 +114,20 @@ def export_bundle(
             rows += _compare(graph, content, stored, images=images, half=half)
             contents[graph.name] = stored
             bar.update()
-    write_bundle(
-        folder,
+    description = ModelDescription(
         model.config,
-        detect_form=form_of_detect,
-        max_detections=options.max_detections,
-        graphs=contents,
+        form_of_detect,
+        options.max_detections,
         warps=supported_warps(model.config) if options.keyframes else (),
         target=options.target,
         precision=options.precision,
         batch=options.batch,
         top_k=top_k,
+    )
+    write_bundle(
+        folder,
+        description,
+        graphs=contents,
         source={
             "checkpoint": Path(checkpoint).name,
             "sha256": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),

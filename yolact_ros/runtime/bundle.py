@@ -65,7 +65,7 @@ class ModelDescription:
     model: ModelConfig
     detect_form: str
     max_detections: int
-    identity: str
+    identity: str = ""
     warps: tuple[str, ...] = ()
     target: str = "onnxruntime"
     precision: str = "fp32"

@@ -7,15 +7,23 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from yolact_ros.config import ModelConfig, to_mapping
+from yolact_ros.config import to_mapping
 from yolact_ros.errors import BundleError
 from yolact_ros.files import scratch_beside
 from yolact_ros.runtime.backends.onnxruntime import describe_graph
-from yolact_ros.runtime.bundle import DESCRIPTION, FORMAT, Bundle, checksum, is_bundle
+from yolact_ros.runtime.bundle import (
+    DESCRIPTION,
+    FORMAT,
+    Bundle,
+    ModelDescription,
+    checksum,
+    is_bundle,
+)
 
 # Of renameat2(2).
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
@@ -23,18 +31,11 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 def write_bundle(
     folder: str | Path,
-    model: ModelConfig,
+    description: ModelDescription,
     *,
-    detect_form: str,
-    max_detections: int,
     graphs: Mapping[str, bytes | Path],
     source: Mapping[str, str],
     versions: Mapping[str, str],
-    warps: Sequence[str] = (),
-    target: str = "onnxruntime",
-    precision: str = "fp32",
-    batch: int = 1,
-    top_k: int | None = None,
     quantization: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Write a bundle, completely or not at all.
@@ -43,17 +44,10 @@ def write_bundle(
 
     Args:
         folder: destination folder.
-        model: the network.
-        detect_form: a key of `DETECT_FORMS`.
-        max_detections: maximum detections per image.
+        description: the model; its identity follows from the content of the bundle.
         graphs: name to ONNX model, as bytes or as the path of a file.
         source: name and SHA-256 of the checkpoint.
         versions: versions of the libraries used.
-        warps: see `ModelDescription`.
-        target: see `ModelDescription`.
-        precision: see `ModelDescription`.
-        batch: see `ModelDescription`.
-        top_k: see `ModelDescription`.
         quantization: plain values that describe how an int8 bundle was made.
 
     Raises:
@@ -73,34 +67,27 @@ def write_bundle(
             new = scratch / "new"
             new.mkdir()
             for name, graph in graphs.items():
-                content = graph if isinstance(graph, bytes) else Path(graph).read_bytes()
-                (new / f"{name}.onnx").write_bytes(content)
-                inputs, outputs = describe_graph(content)
+                onnx = graph if isinstance(graph, bytes) else Path(graph).read_bytes()
+                (new / f"{name}.onnx").write_bytes(onnx)
+                inputs, outputs = describe_graph(onnx)
                 entries[name] = {
                     "file": f"{name}.onnx",
-                    "sha256": hashlib.sha256(content).hexdigest(),
+                    "sha256": hashlib.sha256(onnx).hexdigest(),
                     "inputs": {key: to_mapping(info) for key, info in inputs.items()},
                     "outputs": {key: to_mapping(info) for key, info in outputs.items()},
                 }
-            description = {
+            content = {
                 "format": FORMAT,
-                "model": to_mapping(model),
-                "detect_form": detect_form,
-                "max_detections": max_detections,
-                "warps": list(warps),
-                "target": target,
-                "precision": precision,
-                "batch": batch,
+                **to_mapping(replace(description, identity="")),
                 "graphs": entries,
                 "source": dict(source),
                 "versions": dict(versions),
+                "quantization": quantization and dict(quantization),
             }
-            if top_k is not None:
-                description["top_k"] = top_k
-            if quantization is not None:
-                description["quantization"] = dict(quantization)
-            description["checksum"] = checksum(description)
-            (new / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
+            # Neither the identity, which is not known yet, nor what does not apply.
+            content = {name: value for name, value in content.items() if value not in ("", None)}
+            content["checksum"] = checksum(content)
+            (new / DESCRIPTION).write_text(json.dumps(content, indent=1) + "\n")
             _put_in_place(new, folder)
     except OSError as error:
         raise BundleError(f"The bundle {folder} cannot be written: {error}.") from error

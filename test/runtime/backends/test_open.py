@@ -17,6 +17,7 @@ from yolact_ros.runtime.backends.onnxruntime import (
 )
 from yolact_ros.runtime.backends.open import open_backend
 from yolact_ros.runtime.backends.tensorrt import driver
+from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.bundle_writer import write_bundle
 
 
@@ -133,13 +134,10 @@ def test_auto_logs_once_why_a_bundle_for_tensorrt_runs_on_the_cpu(
 ):
     bundle = write_bundle(
         tmp_path / "for_gpu",
-        tiny.TINY,
-        detect_form="dense",
-        max_detections=10,
+        ModelDescription(tiny.TINY, "dense", 10, target="tensorrt"),
         graphs={"detect": tiny_bundle.graphs["detect"].path},
         source={},
         versions={},
-        target="tensorrt",
     )
     monkeypatch.setattr(driver, "DRIVER", "libno-such-driver.so.1")
     with caplog.at_level(logging.WARNING):

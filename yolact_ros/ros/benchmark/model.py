@@ -8,6 +8,7 @@ import numpy as np
 
 from yolact_ros.config import BackendConfig, ModelConfig
 from yolact_ros.errors import BackendError
+from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.bundle_writer import write_bundle
 from yolact_ros.runtime.segmenter import Segmenter
 
@@ -102,13 +103,10 @@ def _write(folder: Path, *, products: int) -> Path:
         text = text.replace(name, ", ".join(map(str, values.ravel().tolist())))
     model = onnx.parser.parse_model(text)
     onnx.checker.check_model(model)
+    model_config = ModelConfig("benchmark", ("thing",), input_size=(SIZE, SIZE), num_prototypes=1)
     write_bundle(
         folder,
-        ModelConfig(
-            name="benchmark", classes=("thing",), input_size=(SIZE, SIZE), num_prototypes=1
-        ),
-        detect_form="dense",
-        max_detections=INSTANCES,
+        ModelDescription(model_config, "dense", INSTANCES),
         graphs={"detect": model.SerializeToString()},
         source={"checkpoint": "none", "sha256": ""},
         versions={"onnx": onnx.__version__},
