@@ -24,19 +24,19 @@ MIN_RESCORING_SIDE = 63
 
 
 @dataclass(frozen=True)
-class BackboneConfig:
+class BackboneConfig(Checked):
     """Selects the backbone, and which of its 3x3 convolutions are deformable.
 
     Attributes:
-        name: a key of `yolact_ros.model.backbones.BACKBONES`.
-        deformable_blocks: for C2..C5, how many blocks at the end of the stage are deformable
-            (YOLACT++; the rule is in `model.backbones.is_deformable`).
-        deformable_interval: every Nth of those blocks is deformable (3 for ResNet-101).
+        name: Name of the backbone, a key of `yolact_ros.model.backbones.BACKBONES`.
+        deformable_blocks: Number of blocks at the end of C2..C5 that are deformable (YOLACT++; the
+            rule is in `model.backbones.is_deformable`).
+        deformable_interval: Only every Nth of those blocks is deformable (3 for ResNet-101).
     """
 
-    name: str = "resnet50"
-    deformable_blocks: tuple[int, int, int, int] = (0, 0, 0, 0)
-    deformable_interval: int = 1
+    name: str = setting("resnet50")
+    deformable_blocks: tuple[int, int, int, int] = setting((0, 0, 0, 0))
+    deformable_interval: int = setting(1)
 
     def __post_init__(self) -> None:
         if not 1 <= self.deformable_interval <= 1000 or min(self.deformable_blocks) < 0:
@@ -71,41 +71,41 @@ class ModelConfig(Checked):
     """Configures a network: everything that its weights depend on, and how images are resized.
 
     Attributes:
-        name: the variant's name, e.g. `yolact_plus_resnet50`.
-        classes: names of the foreground classes; class id 0 is the first of them.
-        backbone: see `BackboneConfig`.
-        input_size: (height, width) of the network's input in pixels; any size works.
+        name: Name of the network, e.g. `yolact_plus_resnet50`.
+        classes: Names of the foreground classes; class id 0 is the first of them.
+        backbone: See `BackboneConfig`.
+        input_size: Height and width of the network's input in pixels, from 32 to 8,192.
         channels: Width of the FPN, protonet and prediction head.
         num_prototypes: Number of prototypes, and of coefficients per instance.
-        prior_scales: for P3..P7, the sides of the priors in input pixels.
-        prior_ratios: aspect ratios, width over height.
-        square_priors: height set equal to width, as in all YOLACT v1 checkpoints
+        prior_scales: Sides of the priors of P3..P7 in input pixels.
+        prior_ratios: Aspect ratios of the priors, width over height.
+        square_priors: Make priors as high as they are wide, as in all YOLACT v1 checkpoints
             (reference: `use_square_anchors`).
-        deformable_levels: levels of P3..P5 with a deformable 3x3 convolution in the FPN, e.g.
-            (4, 5), for backbones that have no deformable form.
-        mask_rescoring: the YOLACT++ network that predicts each mask's IoU.
-        pixel_mean, pixel_std: normalisation in B, G, R order on the scale 0..255; the network
-            itself receives RGB.
+        deformable_levels: Levels of P3..P5 with a deformable 3x3 convolution in the FPN, e.g.
+            [4, 5], for backbones that have no deformable form.
+        mask_rescoring: Predict the IoU of each mask, as YOLACT++ does.
+        pixel_mean: Mean of the channels B, G, R on a scale of 0 to 255, which is subtracted.
+        pixel_std: Standard deviation of the channels B, G, R, by which they are divided.
         resize: How images are resized to the input size: squash (stretched) or letterbox (aspect
             ratio kept, the rest filled).
-        flow: the learned transform of keyframe features; None for a single-image network.
+        flow: Learned transform of keyframe features (null = none, for single images).
     """
 
     name: str
     classes: tuple[str, ...]
     backbone: BackboneConfig = BackboneConfig()
-    input_size: tuple[int, int] = (550, 550)
+    input_size: tuple[int, int] = setting((550, 550))
     channels: int = setting(256, range=(1, 4096))
     num_prototypes: int = setting(32, range=(1, 1024))
-    prior_scales: tuple[tuple[float, ...], ...] = ((24,), (48,), (96,), (192,), (384,))
-    prior_ratios: tuple[float, ...] = (1.0, 0.5, 2.0)
-    square_priors: bool = True
-    deformable_levels: tuple[int, ...] = ()
-    mask_rescoring: bool = False
-    pixel_mean: tuple[float, float, float] = IMAGENET_MEAN_BGR
-    pixel_std: tuple[float, float, float] = IMAGENET_STD_BGR
+    prior_scales: tuple[tuple[float, ...], ...] = setting(((24,), (48,), (96,), (192,), (384,)))
+    prior_ratios: tuple[float, ...] = setting((1.0, 0.5, 2.0))
+    square_priors: bool = setting(True)
+    deformable_levels: tuple[int, ...] = setting(())
+    mask_rescoring: bool = setting(False)
+    pixel_mean: tuple[float, float, float] = setting(IMAGENET_MEAN_BGR)
+    pixel_std: tuple[float, float, float] = setting(IMAGENET_STD_BGR)
     resize: str = setting("squash", choices=("squash", "letterbox"))
-    flow: FlowConfig | None = None
+    flow: FlowConfig | None = setting(None)
 
     def __post_init__(self) -> None:
         super().__post_init__()

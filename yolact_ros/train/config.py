@@ -84,8 +84,8 @@ class TrainConfig(Checked):
     """Configures a training run; the defaults are the recipe of the paper (YOLACT section 5).
 
     Attributes:
-        pairs: Train the partial feature transform on pairs of keyframe and frame; None = single
-            images.
+        pairs: Train the partial feature transform on pairs of a keyframe and a later frame (null =
+            train on single images).
         pretrained: Initialise the backbone with ImageNet weights.
         start_from: Initialise from this checkpoint, bundle or shipped model, e.g. tools; weights
             with matching name and shape are copied (transfer learning).
@@ -122,7 +122,7 @@ class TrainConfig(Checked):
     validation: DataConfig = DataConfig()
     augmentation: AugmentConfig = AugmentConfig()
     losses: LossConfig = LossConfig()
-    pairs: PairConfig | None = None
+    pairs: PairConfig | None = setting(None)
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     pretrained: bool = setting(True)
