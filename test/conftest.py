@@ -220,7 +220,7 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory) -> tuple[Path, Path]:
-    """Write twelve pictures, each with a red square and a blue disc, and their annotations."""
+    """Write twelve images, each with a red square and a blue disc, and their annotations."""
     folder = tmp_path_factory.mktemp("data")
     random = np.random.default_rng(0)
     images, annotations = [], []

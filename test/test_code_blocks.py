@@ -169,7 +169,7 @@ def presumed(tmp_path_factory, programs) -> Path:
 
 
 def write_pictures(folder: Path) -> None:
-    """Write four pictures, each with a square of every class, and COCO annotations."""
+    """Write four images, each with a square of every class, and COCO annotations."""
     (folder / "pictures").mkdir()
     random = np.random.default_rng(0)
     content = {"images": [], "annotations": [], "categories": []}
@@ -201,7 +201,7 @@ def write_video(path: Path, images: list[np.ndarray]) -> None:
 
 
 def write_exports(folder: Path, originals: Path) -> None:
-    """Write the same pictures as labelling programs export them."""
+    """Write the same images as labelling tools export them."""
     content = json.loads((originals / "instances.json").read_text())
     shutil.copytree(originals / "pictures", folder / "photographs")
     shutil.copytree(originals / "pictures", folder / "yolo_export" / "images" / "train")

@@ -1,4 +1,4 @@
-"""Freed memory is used again; measured in processes of their own, which it changes for good."""
+"""Freed memory is reused; each test runs in a process of its own, as the setting is permanent."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def test_two_workers_give_the_results_of_one_process(tmp_path, sources, tiny_bun
 
 @pytest.mark.parametrize("remote", [False, True])
 def test_a_table_has_a_row_for_each_instance(tmp_path, images, tiny_bundle, remote):
-    """It holds on a local disk and on a file system that requires copies in both directions."""
+    """The disk may be local, or a file system that requires copies in both directions."""
     folder, out = tmp_path / "sources", str(tmp_path / "out")
     write_table(tmp_path / "none.parquet", [])
     assert read_table(tmp_path / "none.parquet").num_rows == 0

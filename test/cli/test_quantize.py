@@ -1,4 +1,4 @@
-"""Calibration images are spread evenly over all of them, and bad ones are named."""
+"""Calibration images are taken evenly from all images, and bad ones are named."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from yolact_ros.errors import DatasetError  # noqa: E402
 
 
 def picture(seed: int, size=(60, 80)) -> np.ndarray:
-    """Return a smooth random picture."""
+    """Return a smooth random image."""
     coarse = np.random.default_rng(seed).integers(0, 255, (5, 6, 3), np.uint8)
     return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
 
@@ -35,7 +35,7 @@ def square(number: int, image: int, x: int = 10, y: int = 10, side: int = 30) ->
 
 @pytest.fixture
 def good(tmp_path):
-    """Write 21 pictures of one square each; return their content and a function to check it."""
+    """Write 21 images of one square each; return their content and a function to check it."""
     folder = tmp_path / "images"
     folder.mkdir()
     content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "square"}]}

@@ -1,4 +1,4 @@
-"""Exports of labelling programs are imported completely, and their quirks are reported."""
+"""Exports of labelling tools are imported completely, and their quirks are reported."""
 
 from __future__ import annotations
 

@@ -252,7 +252,7 @@ ODD = [None, 1, -1, "7", 1e300, float("nan"), 10**20, [], {}, [[1]], "x", True, 
 
 
 def test_four_hundred_random_files_are_reported_or_counted(write, tmp_path):
-    """The check and training agree if any value in the file is replaced by an odd one."""
+    """The check and training agree on files in which any value is replaced by an odd one."""
     draw = random.Random(5)
     for _ in range(400):
         image = {"id": 1, "file_name": "a.png", "height": 60, "width": 80}

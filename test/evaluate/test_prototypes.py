@@ -1,4 +1,4 @@
-"""Pictures of prototypes have the right sizes and colours, even without any instance."""
+"""Drawings of prototypes have the right sizes and colours, even without any instance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped models find their classes in pictures that they were not trained on."""
+"""The shipped models find their classes in images that they were not trained on."""
 
 from __future__ import annotations
 

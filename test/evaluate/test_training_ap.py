@@ -37,7 +37,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def dataset(model, tmp_path_factory):
-    """Write three noisy pictures; the truth is part of what the untrained network detects."""
+    """Write three noisy images; the truth is part of what the untrained network detects."""
     folder = tmp_path_factory.mktemp("data")
     checkpoint = folder / "model.pth"
     save_checkpoint(checkpoint, model)

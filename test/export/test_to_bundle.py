@@ -118,7 +118,7 @@ def test_a_bundle_finds_what_the_checkpoint_finds(checkpoint, tmp_path, nms):
 
 
 def moving_pictures(count):
-    """Draw the view of a camera that moves by 5 pixels between two pictures."""
+    """Draw the views of a camera that moves by 5 pixels between two images."""
     scene = picture(3)
     height, width = scene.shape[:2]
     return [scene[10 : height - 10, 5 * i : width - 30 + 5 * i] for i in range(count)]

@@ -1,4 +1,4 @@
-"""Weights by torchvision's entry names make our ResNet compute what torchvision's computes."""
+"""With weights named as in torchvision, our ResNet computes what torchvision's computes."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def missing(api: dict, module: str, names: list[str]) -> list[str]:
 
 
 def methods_of(module: dict, name: str) -> dict[str, list[str]]:
-    """Methods of a class and of its bases in the same module; Lyrical has a BaseNode."""
+    """Return the methods of a class and its bases in the same module; Lyrical has a BaseNode."""
     found = dict(module.get(name) or {})
     for base in found.pop("", []):
         found = methods_of(module, base) | found

@@ -1,4 +1,4 @@
-"""Images that are too old are dropped, or else every single image is processed."""
+"""Images that are too old are dropped, or else every image is processed."""
 
 from __future__ import annotations
 

@@ -263,7 +263,7 @@ def test_a_signal_in_the_middle_of_the_work_ends_the_node_cleanly(start_node, cl
 
 
 def catches(pid: int, number: signal.Signals) -> bool:
-    """Whether a process has installed a handler of a signal, as Linux reports it."""
+    """Return whether a process has installed a handler of a signal, as Linux reports it."""
     status = Path(f"/proc/{pid}/status").read_text()
     caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
     return bool(int(caught.split()[1], 16) >> (number - 1) & 1)

@@ -1,4 +1,4 @@
-"""Masks upsampled only at their edges equal those of which every pixel is interpolated."""
+"""Masks upsampled only at their edges equal masks with every pixel interpolated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write the pictures and files of a small export: one square, in every form."""
+"""Write the images and files of a small export: one square, in every form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serve the command `yolact` from a process that has imported the libraries, and make it cheap.
+"""Serve a cheaper command `yolact` from a process that has already imported the libraries.
 
 Every command is a fork of this process, so it starts in milliseconds, not seconds. It differs from
 a real run as follows: commands that take long get the options of `SMALLER`; the backbone

@@ -24,7 +24,7 @@ PLAIN = AugmentConfig(expand_probability=0.0, crop_probability=0.0)
 
 @pytest.fixture
 def stream_of(tmp_path):
-    """Create the stream of pictures that show the given categories (1 bolt, 2 nut)."""
+    """Create the stream of images that show the given categories (1 bolt, 2 nut)."""
 
     def make(*shown, threshold=0.0, seed=0, keep_empty=False):
         images, annotations = [], []

@@ -1,4 +1,4 @@
-"""The average of the weights is the one of its formula."""
+"""The average of the weights follows its formula."""
 
 from __future__ import annotations
 

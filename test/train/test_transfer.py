@@ -1,4 +1,4 @@
-"""A run that starts from another network's checkpoint takes what fits and reports the rest."""
+"""A run that starts from another network's checkpoint copies what fits and reports the rest."""
 
 from __future__ import annotations
 

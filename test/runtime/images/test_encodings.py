@@ -199,7 +199,7 @@ def test_random_sizes_steps_and_lengths_give_an_image_or_an_error():
 
 @pytest.mark.parametrize("encoding", ["rgb8", "rgba8", "bgr8", "bgra8"])
 def test_one_pixel_keeps_its_colours(encoding):
-    """OpenCV 4.5.4 (Ubuntu 22.04) takes one pixel of three channels for a row."""
+    """OpenCV 4.5.4 (Ubuntu 22.04) mistakes one pixel of three channels for a row."""
     data = bytes([1, 2, 3, 4])
     found = bgr_from_samples(data, encoding, height=1, width=1, step=4)
     assert found.tolist() == [[[1, 2, 3]] if encoding.startswith("bgr") else [[3, 2, 1]]]

@@ -42,7 +42,7 @@ def test_a_waiting_thread_sleeps_if_there_are_few_cores(fake, monkeypatch, cores
 
 
 def test_work_of_another_thread_goes_to_the_gpu_that_was_named(fake):
-    """A new thread has no current GPU, which the runtime takes for GPU 0."""
+    """A new thread has no current GPU, and the runtime would use GPU 0."""
     seen = []
 
     def work():
