@@ -8,12 +8,13 @@ from functools import cached_property
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from yolact_ros.ros.messages.images import bgr_from_message, message_from_bgr
 from yolact_ros.runtime.depth.objects import DepthView, ObjectPose3D, place_objects
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.runtime.output.draw import draw_detections, object_name
+from yolact_ros.runtime.output.draw import draw_on, object_name
 from yolact_ros.runtime.output.label_images import instance_image
 
 
@@ -44,9 +45,11 @@ class Result:
     find_depth: Callable[[], DepthView | None] = lambda: None
 
     @cached_property
-    def overlay(self) -> np.ndarray:
-        """Return the image with its detections drawn on it, (H, W, 3) uint8 BGR."""
-        return draw_detections(self.image, self.detections, self.class_names)
+    def overlay(self) -> Image:
+        """Return a bgr8 message of the image, in whose memory its detections are drawn."""
+        message = message_from_bgr(self.image, self.header)
+        draw_on(bgr_from_message(message), self.detections, self.class_names)
+        return message
 
     @cached_property
     def view(self) -> DepthView | None:

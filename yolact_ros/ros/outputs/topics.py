@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
 from yolact_ros.msg import InstanceArray
-from yolact_ros.ros.messages.images import message_from_bgr, message_from_labels
+from yolact_ros.ros.messages.images import bgr_from_message, message_from_labels
 from yolact_ros.ros.messages.instances import message_from_detections
 from yolact_ros.ros.messages.markers import markers_message
 from yolact_ros.ros.messages.points import cloud_message, points_message
@@ -63,12 +63,12 @@ def _instances(result: Result) -> InstanceArray:
 
 
 def _overlay(result: Result) -> Image:
-    return message_from_bgr(result.overlay, result.header)
+    return result.overlay
 
 
 def _compressed_overlay(result: Result) -> CompressedImage:
     message = CompressedImage(header=result.header, format=OVERLAY_FORMAT)
-    message.data.frombytes(encode_jpeg(result.overlay).data)
+    message.data.frombytes(encode_jpeg(bgr_from_message(result.overlay)).data)
     return message
 
 

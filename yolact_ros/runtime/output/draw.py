@@ -41,12 +41,18 @@ def draw_detections(
     Raises:
         ValueError: the image and the detections' image differ in size.
     """
-    if image_bgr.shape[:2] != detections.image_size:
+    canvas = np.array(image_bgr, order="C")
+    draw_on(canvas, detections, class_names)
+    return canvas
+
+
+def draw_on(canvas: np.ndarray, detections: Detections, class_names: Sequence[str]) -> None:
+    """Draw as `draw_detections` on a C-contiguous image itself."""
+    if canvas.shape[:2] != detections.image_size:
         raise ValueError(
-            f"The image is {image_bgr.shape[:2]} (height, width), but the detections are of an "
+            f"The image is {canvas.shape[:2]} (height, width), but the detections are of an "
             f"image of {detections.image_size}."
         )
-    canvas = np.array(image_bgr, order="C")
     line = max(1, round(min(detections.image_size) / 400))
     worst_first = range(len(detections) - 1, -1, -1)
     for i in worst_first:
@@ -59,7 +65,6 @@ def draw_detections(
         text = caption(detections, i, class_names=class_names)
         box = detections.boxes[i]
         taken.append(_draw_label(canvas, box, text, colour, line=line, taken=taken))
-    return canvas
 
 
 def encode_jpeg(image_bgr: np.ndarray) -> np.ndarray:
