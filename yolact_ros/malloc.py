@@ -8,30 +8,21 @@ import sys
 # Parameters of mallopt, from glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
 M_TOP_PAD = -2
-M_MMAP_THRESHOLD = -3
 M_MMAP_MAX = -4
 
-LARGEST = 32 * 2**20  # the highest threshold that glibc accepts on 64 bits
 
-
-def keep_freed_memory(*, largest: int | None = None) -> None:
+def keep_freed_memory() -> None:
     """Stop glibc from returning freed blocks to the system; do nothing elsewhere.
 
     By default, every large block is mapped again each time it is needed, and each of its pages
     faults. For activations this costs up to a third of a training step on the CPU of a virtual
-    machine; for images and clouds, more than computing them.
-
-    Args:
-        largest: size in bytes up to which blocks are kept, at most `LARGEST`; None for all.
+    machine; for clouds of large images, more than computing them.
     """
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # another C library
         return
-    mallopt(M_TRIM_THRESHOLD, -1)  # never
-    if largest is not None:
-        mallopt(M_MMAP_THRESHOLD, largest)
-        return
     mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, -1)  # never
     mallopt(M_TOP_PAD, 64 * 2**20)

@@ -14,7 +14,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logger
 
 from yolact_ros.errors import YolactError
-from yolact_ros.malloc import LARGEST, keep_freed_memory
+from yolact_ros.malloc import keep_freed_memory
 from yolact_ros.ros.node import BROKEN, NAME, SUCCESS, YolactNode
 from yolact_ros.ros.parameters.table import parameters_usage, tables
 from yolact_ros.ros.program import handle_signals, init_ros
@@ -61,7 +61,7 @@ def main(args: list[str] | None = None) -> int:
         The exit status: 0 after SIGINT, SIGTERM, SIGHUP or the transition shutdown, 1 if the node
         cannot work, in which case it has logged why.
     """
-    keep_freed_memory(largest=LARGEST)
+    keep_freed_memory()
     sys.setswitchinterval(SWITCH_S)
     events = Events()
     try:
