@@ -175,7 +175,7 @@ def _onsets(
         np.multiply(step, fraction, out=risen)
         count += (risen > lacking).view(np.uint8)
     # The onset is `unset - count` where the column falls, and `count - len(fractions)` where it
-    # rises; np.where would take six times as long. The numbers wrap around.
+    # rises; np.where takes three times as long. The numbers wrap around.
     falls = (step < 0).astype(kind)
     sign = -falls
     count ^= sign

@@ -68,7 +68,7 @@ def select_detections(
     if config.nms == "cross_class":
         groups = [np.arange(len(priors))]
     else:
-        groups = _group_by_class(class_ids, class_scores.shape[1])
+        groups = _group_by_class(class_ids)
     groups = [members[best_first(scores[members], config.top_k)] for members in groups]
     ranked = np.concatenate([np.zeros(0, np.int64), *groups])
     entering, rows = np.unique(priors[ranked], return_inverse=True)
@@ -133,10 +133,10 @@ def _candidates(
     return priors, class_ids
 
 
-def _group_by_class(class_ids: np.ndarray, num_classes: int) -> list[np.ndarray]:
+def _group_by_class(class_ids: np.ndarray) -> list[np.ndarray]:
     """Return the indices of each occurring class, ascending."""
     order = np.argsort(class_ids.astype(np.int16), kind="stable")  # 16 bits use radix sort
-    counts = np.bincount(class_ids, minlength=num_classes)
+    counts = np.bincount(class_ids)
     counts = counts[counts > 0]
     spans = zip(counts.tolist(), np.cumsum(counts).tolist(), strict=True)
     return [order[end - count : end] for count, end in spans]

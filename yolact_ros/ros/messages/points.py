@@ -9,6 +9,7 @@ import numpy as np
 from sensor_msgs.msg import PointCloud2, PointField
 
 from yolact_ros.ros.outputs.result import Result
+from yolact_ros.runtime.images.encodings import convert_colors
 
 # One point, 24 bytes; `rgb` is 0xRRGGBB stored as a float, as in PCL and RViz.
 LABELS = [("instance", np.uint16), ("class_id", np.uint16), ("score", np.float32)]
@@ -67,7 +68,7 @@ def cloud_message(result: Result) -> PointCloud2 | None:
 
 def _colours(image: np.ndarray) -> np.ndarray:
     """Return the colours of an image, (H, W) little-endian 0x??RRGGBB."""
-    return cv2.cvtColor(image, cv2.COLOR_BGR2BGRA).view("<u4")[..., 0]
+    return convert_colors(image, cv2.COLOR_BGR2BGRA).view("<u4")[..., 0]
 
 
 def _labels(result: Result) -> np.ndarray:
