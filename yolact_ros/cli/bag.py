@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolact_ros.cli.inference import add_inference_arguments, open_segmenter
-from yolact_ros.cli.settings import FLAG, read_settings
+from yolact_ros.cli.settings import FLAG, documented, read_settings
 from yolact_ros.config import KeyframeConfig, TrackerConfig
 from yolact_ros.errors import ConfigError
 
@@ -20,47 +20,36 @@ SHOWN_FAILURES = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `yolact bag`."""
-    parser.add_argument(
-        "bag", type=Path, metavar="IN", help="folder of a ROS 2 bag, or its .mcap or .db3 file"
-    )
-    parser.add_argument(
-        "target",
-        type=Path,
-        metavar="OUT",
-        help="bag to write: a file if the name ends in .mcap or .db3, otherwise a folder with "
-        "the same storage format as IN",
-    )
+    """Declare the arguments of `yolact bag`.
+
+    Options:
+        bag: folder of a ROS 2 bag, or its .mcap or .db3 file.
+        target: bag to write: a file if the name ends in .mcap or .db3, otherwise a folder with the
+            same storage format as IN.
+    """
+    add = documented(parser, add_arguments)
+    add("bag", type=Path, metavar="IN")
+    add("target", type=Path, metavar="OUT")
     add_bag_arguments(parser)
     add_inference_arguments(parser)
 
 
 def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that `read_bag_options` reads, except those of `add_stream_arguments`."""
-    add = parser.add_argument
-    add(
-        "--topic",
-        metavar="NAME",
-        help="topic of the images, raw or compressed (default: the bag's only image topic)",
-    )
-    add(
-        "--result-topic",
-        default="/yolact/instances",
-        metavar="NAME",
-        help="topic for the yolact_ros/InstanceArray messages",
-    )
-    add(
-        "--mask-encoding",
-        choices=("bits", "mono8", "rle", "none"),
-        default="bits",
-        help="encoding of the masks",
-    )
-    add(
-        "--annotations",
-        **FLAG,
-        help="add outlines and class names as foxglove_msgs/ImageAnnotations",
-    )
-    add("--overlay", **FLAG, help="add JPEG images with the instances drawn on them")
+    """Add the flags that `read_bag_options` reads, except those of `add_stream_arguments`.
+
+    Options:
+        --topic: topic of the images, raw or compressed (default: the bag's only image topic).
+        --result-topic: topic for the yolact_ros/InstanceArray messages.
+        --mask-encoding: encoding of the masks.
+        --annotations: add outlines and class names as foxglove_msgs/ImageAnnotations.
+        --overlay: add JPEG images with the instances drawn on them.
+    """
+    add = documented(parser, add_bag_arguments)
+    add("--topic", metavar="NAME")
+    add("--result-topic", default="/yolact/instances", metavar="NAME")
+    add("--mask-encoding", choices=("bits", "mono8", "rle", "none"), default="bits")
+    add("--annotations", **FLAG)
+    add("--overlay", **FLAG)
 
 
 def read_bag_options(arguments: argparse.Namespace) -> BagOptions:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from yolact_ros import __version__
 from yolact_ros.cli.bag import add_bag_arguments, read_bag_options
 from yolact_ros.cli.inference import add_inference_arguments, open_segmenter
-from yolact_ros.cli.settings import number, read_settings
+from yolact_ros.cli.settings import documented, number, read_settings
 from yolact_ros.config import BackendConfig
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import parse_json, write_json
@@ -26,38 +26,29 @@ MOST = 10_000  # workers, CPUs and GPUs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument(
-        "sources",
-        nargs="+",
-        metavar="SOURCE",
-        help="bag, video or image, or a folder that is searched for them; a path or a URL "
-        "(s3://, gs://, ...)",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        metavar="FOLDER",
-        help="folder for the results, as a path or URL that every worker can reach; complete "
-        "results of an earlier run are kept",
-    )
-    parser.add_argument(
-        "--format",
-        choices=("json", "parquet"),
-        default="json",
-        help="json: one file like that of `yolact predict --json`; parquet: a folder of Parquet "
-        "files with one row per instance",
-    )
-    add = parser.add_argument_group("workers").add_argument
-    add(
-        "--address",
-        metavar="HOST:PORT",
-        help="address of a Ray cluster (default: use this machine only)",
-    )
-    add("--workers", **number(0, MOST, 0), help="number of workers (default: as many as fit)")
-    add("--cpus", **number(1, MOST, 1), help="CPUs per worker")
-    add("--gpus", **number(0.0, MOST, 0.0), help="GPUs per worker, e.g. 0.5")
+    """Declare the verb's arguments.
+
+    Options:
+        sources: bag, video or image, or a folder that is searched for them; a path or a URL
+            (s3://, gs://, ...).
+        --output: folder for the results, as a path or URL that every worker can reach; complete
+            results of an earlier run are kept.
+        --format: json: one file like that of `yolact predict --json`; parquet: a folder of Parquet
+            files with one row per instance.
+        --address: address of a Ray cluster (default: use this machine only).
+        --workers: number of workers (default: as many as fit).
+        --cpus: CPUs per worker.
+        --gpus: GPUs per worker, e.g. 0.5.
+    """
+    add = documented(parser, add_arguments)
+    add("sources", nargs="+", metavar="SOURCE")
+    add("-o", "--output", required=True, metavar="FOLDER")
+    add("--format", choices=("json", "parquet"), default="json")
+    add = documented(parser.add_argument_group("workers"), add_arguments)
+    add("--address", metavar="HOST:PORT")
+    add("--workers", **number(0, MOST, 0))
+    add("--cpus", **number(1, MOST, 1))
+    add("--gpus", **number(0.0, MOST, 0.0))
     add_bag_arguments(parser)
     add_inference_arguments(parser)
 

@@ -14,7 +14,7 @@ from yolact_ros.cli.inference import (
     open_segmenter,
     read_postprocess,
 )
-from yolact_ros.cli.settings import FILE, FLAG, JSON, number, read_settings
+from yolact_ros.cli.settings import FILE, FLAG, JSON, documented, number, read_settings
 from yolact_ros.cli.table import format_machine, format_table, percent
 from yolact_ros.config import DEFAULT_MODEL, KeyframeConfig
 from yolact_ros.errors import BundleError, ConfigError
@@ -40,40 +40,31 @@ NO_IMAGE = "a synthetic image"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `yolact benchmark`."""
-    add = parser.add_argument
+    """Declare the arguments of `yolact benchmark`.
+
+    Options:
+        --images: images to segment (default: the shipped demo clip).
+        --frames: number of frames to measure.
+        --json: write all measurements to this file.
+        --compare: compare all installed libraries and precisions, on the model and on these other
+            bundles of it, e.g. in int8.
+        --annotations: also measure the mask AP on these COCO annotations; requires --compare and
+            --images.
+        --store: make `backend: auto` use the fastest combination on this machine that loses at
+            most 0.5 mask AP or, without --annotations, the fastest one in float32; requires
+            --compare.
+        --postprocess: measure only the post-processing for this network, e.g. yolact_resnet50, on
+            synthetic 1280x720 scenes, without running a model.
+    """
+    add = documented(parser, add_arguments)
     add("model", metavar="MODEL", nargs="?", default=DEFAULT_MODEL, help=MODEL)
-    add(
-        "--images",
-        type=Path,
-        metavar="FOLDER|VIDEO",
-        help="images to segment (default: the shipped demo clip)",
-    )
-    add("--frames", **number(1, 1_000_000, 100), help="number of frames to measure")
-    add("--json", **FILE, help="write all measurements to this file")
-    add(
-        "--compare",
-        type=Path,
-        nargs="*",
-        metavar="BUNDLE",
-        help="compare all installed libraries and precisions, on the model and on these other "
-        "bundles of it, e.g. in int8",
-    )
-    text = "also measure the mask AP on these COCO annotations; requires --compare and --images"
-    add("--annotations", **JSON, help=text)
-    add(
-        "--store",
-        **FLAG,
-        help="make `backend: auto` use the fastest combination on this machine that loses at "
-        "most 0.5 mask AP or, without --annotations, the fastest one in float32; requires "
-        "--compare",
-    )
-    add(
-        "--postprocess",
-        metavar="VARIANT",
-        help="measure only the post-processing for this network, e.g. yolact_resnet50, on "
-        "synthetic 1280x720 scenes, without running a model",
-    )
+    add("--images", type=Path, metavar="FOLDER|VIDEO")
+    add("--frames", **number(1, 1_000_000, 100))
+    add("--json", **FILE)
+    add("--compare", type=Path, nargs="*", metavar="BUNDLE")
+    add("--annotations", **JSON)
+    add("--store", **FLAG)
+    add("--postprocess", metavar="VARIANT")
     add_segmenter_arguments(parser)
     add_stream_arguments(parser, tracker=False)
 

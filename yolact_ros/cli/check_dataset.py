@@ -7,7 +7,7 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_ros.cli.settings import FILE, FOLDER, JSON
+from yolact_ros.cli.settings import FILE, FOLDER, JSON, documented
 from yolact_ros.cli.table import format_table
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import write_json
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
+    """Declare the verb's arguments.
+
+    Options:
+        annotations: annotations in COCO or YouTube-VIS format.
+        --images: folder of the annotated images.
+        --against: another split and its images, to check and to compare; can be repeated.
+        --output: write contact sheets (PNG) to this folder.
+        --json: write all findings to this file.
+    """
     parser.description = f"{parser.description} The exit status is 1 if there are errors."
-    add = parser.add_argument
-    add("annotations", **JSON, help="annotations in COCO or YouTube-VIS format")
-    add("--images", **FOLDER, required=True, help="folder of the annotated images")
-    add(
-        "--against",
-        nargs=2,
-        type=Path,
-        action="append",
-        default=[],
-        metavar=("JSON", "FOLDER"),
-        help="another split and its images, to check and to compare; can be repeated",
-    )
-    add("-o", "--output", **FOLDER, help="write contact sheets (PNG) to this folder")
-    add("--json", **FILE, help="write all findings to this file")
+    add = documented(parser, add_arguments)
+    add("annotations", **JSON)
+    add("--images", **FOLDER, required=True)
+    add("--against", nargs=2, type=Path, action="append", default=[], metavar=("JSON", "FOLDER"))
+    add("-o", "--output", **FOLDER)
+    add("--json", **FILE)
 
 
 def run(arguments: argparse.Namespace) -> int:

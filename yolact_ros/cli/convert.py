@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolact_ros.cli.settings import distinct_names
+from yolact_ros.cli.settings import distinct_names, documented
 from yolact_ros.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -16,26 +16,20 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `yolact convert`."""
-    add = parser.add_argument
-    add(
-        "checkpoint",
-        metavar="CHECKPOINT",
-        type=Path,
-        help="official .pth file, e.g. from `yolact fetch`",
-    )
-    add("-o", "--output", type=Path, required=True, help="checkpoint to write")
-    add(
-        "--variant",
-        metavar="NAME",
-        help="network that the file holds; needed only if several networks have the same entries",
-    )
-    add(
-        "--classes",
-        type=distinct_names,
-        metavar="A,B,C",
-        help="class names, if they differ from the authors'",
-    )
+    """Declare the arguments of `yolact convert`.
+
+    Options:
+        checkpoint: official .pth file, e.g. from `yolact fetch`.
+        --output: checkpoint to write.
+        --variant: network that the file holds; needed only if several networks have the same
+            entries.
+        --classes: class names, if they differ from the authors'.
+    """
+    add = documented(parser, add_arguments)
+    add("checkpoint", metavar="CHECKPOINT", type=Path)
+    add("-o", "--output", type=Path, required=True)
+    add("--variant", metavar="NAME")
+    add("--classes", type=distinct_names, metavar="A,B,C")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_ros.cli.settings import FLAG, number
+from yolact_ros.cli.settings import FLAG, documented, number
 from yolact_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,32 +28,25 @@ STOP_SECONDS = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `yolact engine`."""
-    add = parser.add_argument
-    add(
-        "bundle", metavar="BUNDLE", type=Path, help="bundle from `yolact export --target tensorrt`"
-    )
-    add(
-        "--library",
-        choices=("auto", "tensorrt", "tensorrt_rtx"),
-        default="auto",
-        help="TensorRT, or TensorRT-RTX for GeForce and RTX GPUs (default: the installed one)",
-    )
-    add(
-        "--target",
-        default="this",
-        metavar="this|8.9,12.0,...",
-        help="GPU to build for: that of this machine or, with TensorRT-RTX, a list of compute "
-        "capabilities, for which this machine needs no GPU",
-    )
-    add("--device", **number(0, 1000, 0), help="index of the GPU")
-    add(
-        "--workspace",
-        **number(1, 10**9),
-        help="maximum GPU memory for the build, in MiB (default: all; half of the free memory "
-        "where CPU and GPU share it, as on a Jetson)",
-    )
-    add("--rebuild", **FLAG, help="rebuild engines that already exist")
+    """Declare the arguments of `yolact engine`.
+
+    Options:
+        bundle: bundle from `yolact export --target tensorrt`.
+        --library: TensorRT, or TensorRT-RTX for GeForce and RTX GPUs (default: the installed one).
+        --target: GPU to build for: that of this machine or, with TensorRT-RTX, a list of compute
+            capabilities, for which this machine needs no GPU.
+        --device: index of the GPU.
+        --workspace: maximum GPU memory for the build, in MiB (default: all; half of the free
+            memory where CPU and GPU share it, as on a Jetson).
+        --rebuild: rebuild engines that already exist.
+    """
+    add = documented(parser, add_arguments)
+    add("bundle", metavar="BUNDLE", type=Path)
+    add("--library", choices=("auto", "tensorrt", "tensorrt_rtx"), default="auto")
+    add("--target", default="this", metavar="this|8.9,12.0,...")
+    add("--device", **number(0, 1000, 0))
+    add("--workspace", **number(1, 10**9))
+    add("--rebuild", **FLAG)
 
 
 def run(arguments: argparse.Namespace) -> int:

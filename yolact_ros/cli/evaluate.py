@@ -14,7 +14,7 @@ from yolact_ros.cli.inference import (
     open_segmenter,
     read_postprocess,
 )
-from yolact_ros.cli.settings import FILE, FOLDER, JSON, number, numbers, read_settings
+from yolact_ros.cli.settings import FILE, FOLDER, JSON, documented, number, numbers, read_settings
 from yolact_ros.cli.table import format_machine, format_table, percent
 from yolact_ros.config import WARPS, BackendConfig, PostprocessConfig
 from yolact_ros.errors import ConfigError
@@ -39,31 +39,31 @@ COLUMNS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `yolact evaluate`."""
-    add = parser.add_argument
+    """Declare the arguments of `yolact evaluate`.
+
+    Options:
+        --annotations: annotations in COCO format.
+        --images: folder of the annotated images.
+        --json: write all measurements to this file.
+        --limit: evaluate only the first N images, or the first N frames of each clip.
+        --report: write a summary, precision-recall curves, the confusion matrix and images of the
+            worst mistakes to this folder.
+        --report-score: minimum class score of the detections in the report's confusion matrix and
+            images of mistakes.
+    """
+    add = documented(parser, add_arguments)
     add(
         "model",
         metavar="MODEL",
         help=f"{MODEL}; or results to compare with --annotations, a .json file that `yolact "
         "predict --json` or `yolact batch` wrote with --score-threshold 0.05",
     )
-    add("--annotations", **JSON, help="annotations in COCO format")
-    add("--images", **FOLDER, help="folder of the annotated images")
-    add("--json", **FILE, help="write all measurements to this file")
-    text = "evaluate only the first N images, or the first N frames of each clip"
-    add("--limit", **number(1, 10**9), help=text)
-    add(
-        "--report",
-        **FOLDER,
-        help="write a summary, precision-recall curves, the confusion matrix and images of the "
-        "worst mistakes to this folder",
-    )
-    add(
-        "--report-score",
-        **number(0.0, 1.0, PostprocessConfig().score_threshold),
-        help="minimum class score of the detections in the report's confusion matrix and images "
-        "of mistakes",
-    )
+    add("--annotations", **JSON)
+    add("--images", **FOLDER)
+    add("--json", **FILE)
+    add("--limit", **number(1, 10**9))
+    add("--report", **FOLDER)
+    add("--report-score", **number(0.0, 1.0, PostprocessConfig().score_threshold))
     add_video_arguments(parser)
     add_segmenter_arguments(parser, DEFAULTS)
 
@@ -164,16 +164,16 @@ TITLES = (
 
 
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of the evaluation on clips."""
-    add = parser.add_argument_group("clips").add_argument
-    add(
-        "--video",
-        nargs="+",
-        type=Path,
-        metavar="CLIP",
-        help="clips to evaluate instead of --annotations: folders that `yolact simulate clip` "
-        "wrote, or annotations in YouTube-VIS format with --images",
-    )
+    """Declare the arguments of the evaluation on clips.
+
+    Options:
+        --video: clips to evaluate instead of --annotations: folders that `yolact simulate clip`
+            wrote, or annotations in YouTube-VIS format with --images.
+        --propagated-frames: numbers of images after each inference on which detections are
+            propagated (default: 0).
+    """
+    add = documented(parser.add_argument_group("clips"), add_video_arguments)
+    add("--video", nargs="+", type=Path, metavar="CLIP")
     add(
         "--intervals",
         **numbers(1, 1000),
@@ -189,12 +189,7 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"warps of the features to measure, out of {', '.join(WARPS)} (default: all that "
         "the model supports)",
     )
-    add(
-        "--propagated-frames",
-        **numbers(0, 100, (0,)),
-        help="numbers of images after each inference on which detections are propagated "
-        "(default: 0)",
-    )
+    add("--propagated-frames", **numbers(0, 100, (0,)))
 
 
 def evaluate_clips(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:

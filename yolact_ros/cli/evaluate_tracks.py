@@ -12,25 +12,27 @@ from yolact_ros.cli.inference import (
     open_segmenter,
     open_stream,
 )
-from yolact_ros.cli.settings import FILE, FOLDER, JSON, number, read_settings
+from yolact_ros.cli.settings import FILE, FOLDER, JSON, documented, number, read_settings
 from yolact_ros.config import TrackerConfig
 from yolact_ros.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `yolact evaluate-tracks`."""
-    add = parser.add_argument
+    """Declare the arguments of `yolact evaluate-tracks`.
+
+    Options:
+        --annotations: annotations in COCO format with track_id, as `yolact simulate clip` writes
+            them, or in YouTube-VIS format.
+        --images: folder of the annotated images.
+        --rate: frame rate of the videos, in images per second.
+        --json: write all measurements to this file.
+    """
+    add = documented(parser, add_arguments)
     add("model", metavar="MODEL", help=MODEL)
-    add(
-        "--annotations",
-        **JSON,
-        required=True,
-        help="annotations in COCO format with track_id, as `yolact simulate clip` writes them, "
-        "or in YouTube-VIS format",
-    )
-    add("--images", **FOLDER, required=True, help="folder of the annotated images")
-    add("--rate", **number(0.01, 1e4, 20.0), help="frame rate of the videos, in images per second")
-    add("--json", **FILE, help="write all measurements to this file")
+    add("--annotations", **JSON, required=True)
+    add("--images", **FOLDER, required=True)
+    add("--rate", **number(0.01, 1e4, 20.0))
+    add("--json", **FILE)
     add_segmenter_arguments(parser)
     add_stream_arguments(parser)
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from yolact_ros.cli.settings import FLAG, add_settings, read_settings
+from yolact_ros.cli.settings import FLAG, add_settings, documented, read_settings
 from yolact_ros.cli.table import format_table
 
 if TYPE_CHECKING:
@@ -17,21 +17,20 @@ QUICK_IMAGES, THOROUGH_IMAGES = 2, 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
+    """Declare the verb's arguments.
+
+    Options:
+        checkpoint: checkpoint (also an official one), shipped model or bundle.
+        --output: folder to write.
+        --compare: compare with torch on more images, and print the maximum difference of each
+            output.
+    """
     from yolact_ros.export.options import ExportOptions
 
-    add = parser.add_argument
-    add(
-        "checkpoint",
-        metavar="CHECKPOINT",
-        help="checkpoint (also an official one), shipped model or bundle",
-    )
-    add("-o", "--output", required=True, metavar="BUNDLE", help="folder to write")
-    add(
-        "--compare",
-        **FLAG,
-        help="compare with torch on more images, and print the maximum difference of each output",
-    )
+    add = documented(parser, add_arguments)
+    add("checkpoint", metavar="CHECKPOINT")
+    add("-o", "--output", required=True, metavar="BUNDLE")
+    add("--compare", **FLAG)
     add_settings(parser, ExportOptions())
 
 

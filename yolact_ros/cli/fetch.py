@@ -5,22 +5,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from yolact_ros.cli.settings import FLAG
+from yolact_ros.cli.settings import FLAG, documented
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `yolact fetch`."""
-    add = parser.add_argument
-    text = "network, e.g. yolact_plus_base (default: list all networks)"
-    add("name", nargs="?", metavar="NAME", help=text)
-    add(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="BUNDLE",
-        help="write the bundle to this folder instead of the cache",
-    )
-    add("--yes", **FLAG, help="download without asking")
+    """Declare the arguments of `yolact fetch`.
+
+    Options:
+        name: network, e.g. yolact_plus_base (default: list all networks).
+        --output: write the bundle to this folder instead of the cache.
+        --yes: download without asking.
+    """
+    add = documented(parser, add_arguments)
+    add("name", nargs="?", metavar="NAME")
+    add("-o", "--output", type=Path, metavar="BUNDLE")
+    add("--yes", **FLAG)
 
 
 def run(arguments: argparse.Namespace) -> int:

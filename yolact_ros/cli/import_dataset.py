@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from yolact_ros.cli.settings import FLAG, FOLDER, distinct_names
+from yolact_ros.cli.settings import FLAG, FOLDER, distinct_names, documented
 from yolact_ros.errors import ConfigError, DatasetError
 
 BOXES = ("ignore", "rectangle", "keep", "drop")
@@ -14,55 +14,38 @@ OPTIONS = {"images": "coco", "crowd_as_objects": "coco", "boxes": "yolo"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    add = parser.add_argument
-    add(
-        "format",
-        choices=("coco", "yolo", "labelme", "voc"),
-        help="coco: JSON from CVAT, Roboflow, Label Studio and others, which is merged and "
-        "split, with its paths corrected; yolo: YAML file of a data set with polygons; "
-        "labelme: folder of JSON files; voc: Pascal VOC or CVAT folder, with PNGs of "
-        "classes and objects",
-    )
-    add(
-        "source",
-        metavar="SOURCE",
-        type=Path,
-        nargs="+",
-        help="folder or file of the data set; several are merged",
-    )
-    add("-o", "--output", **FOLDER, required=True, help="folder to write")
-    add("--copy", **FLAG, help="copy the images instead of linking to them")
-    add(
-        "--classes",
-        type=distinct_names,
-        default=(),
-        metavar="A,B,C",
-        help="voc: names of the class ids from 1 on (default: those in labelmap.txt, or those "
-        "of Pascal VOC); labelme, coco: order of the classes",
-    )
-    add(
-        "--validation",
-        type=float,
-        default=0.0,
-        metavar="FRACTION",
-        help="fraction of the training images to move to the validation split (default: none)",
-    )
-    add("--images", **FOLDER, help="coco: folder of the images")
-    add(
-        "--boxes",
-        choices=BOXES,
-        help="yolo: use boxes among polygons as neither object nor background (ignore), as "
-        "rectangular masks (rectangle), as boxes for training.learn_boxes (keep), or as "
-        "background (drop) (default: ignore)",
-    )
-    add(
-        "--crowd-as-objects",
-        **FLAG,
-        help="coco: treat annotations with iscrowd 1 as objects, which is how CVAT exports "
-        "painted masks",
-    )
-    add("--strict", **FLAG, help="stop at the first error instead of counting errors")
+    """Declare the verb's arguments.
+
+    Options:
+        format: coco: JSON from CVAT, Roboflow, Label Studio and others, which is merged and split,
+            with its paths corrected; yolo: YAML file of a data set with polygons; labelme: folder
+            of JSON files; voc: Pascal VOC or CVAT folder, with PNGs of classes and objects.
+        source: folder or file of the data set; several are merged.
+        --output: folder to write.
+        --copy: copy the images instead of linking to them.
+        --classes: voc: names of the class ids from 1 on (default: those in labelmap.txt, or those
+            of Pascal VOC); labelme, coco: order of the classes.
+        --validation: fraction of the training images to move to the validation split (default:
+            none).
+        --images: coco: folder of the images.
+        --boxes: yolo: use boxes among polygons as neither object nor background (ignore), as
+            rectangular masks (rectangle), as boxes for training.learn_boxes (keep), or as
+            background (drop) (default: ignore).
+        --crowd-as-objects: coco: treat annotations with iscrowd 1 as objects, which is how CVAT
+            exports painted masks.
+        --strict: stop at the first error instead of counting errors.
+    """
+    add = documented(parser, add_arguments)
+    add("format", choices=("coco", "yolo", "labelme", "voc"))
+    add("source", metavar="SOURCE", type=Path, nargs="+")
+    add("-o", "--output", **FOLDER, required=True)
+    add("--copy", **FLAG)
+    add("--classes", type=distinct_names, default=(), metavar="A,B,C")
+    add("--validation", type=float, default=0.0, metavar="FRACTION")
+    add("--images", **FOLDER)
+    add("--boxes", choices=BOXES)
+    add("--crowd-as-objects", **FLAG)
+    add("--strict", **FLAG)
 
 
 def run(arguments: argparse.Namespace) -> int:

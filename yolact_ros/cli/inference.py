@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_ros.cli.settings import add_settings, read_settings
+from yolact_ros.cli.settings import add_settings, documented, read_settings
 from yolact_ros.config import (
     DEFAULT_MODEL,
     REFERENCE_POSTPROCESS,
@@ -65,15 +65,14 @@ def add_segmenter_arguments(
     Args:
         parser: parser of the verb.
         detections: the verb's defaults.
+
+    Options:
+        --reference: select detections exactly as the authors' evaluation does; the flags below
+            override individual settings.
     """
     add_settings(parser.add_argument_group("backend"), BackendConfig())
     group = parser.add_argument_group("detections")
-    group.add_argument(
-        "--reference",
-        action="store_true",
-        help="select detections exactly as the authors' evaluation does; the flags below "
-        "override individual settings",
-    )
+    documented(group, add_segmenter_arguments)("--reference", action="store_true")
     add_settings(group, detections)
 
 

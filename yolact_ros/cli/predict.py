@@ -15,7 +15,7 @@ from yolact_ros.cli.inference import (
     report_faults,
     segment_files,
 )
-from yolact_ros.cli.settings import FILE, FLAG, FOLDER
+from yolact_ros.cli.settings import FILE, FLAG, FOLDER, documented
 from yolact_ros.cli.window import Window
 from yolact_ros.errors import ConfigError
 from yolact_ros.files import write_json
@@ -25,30 +25,29 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `yolact predict`."""
-    add = parser.add_argument
+    """Declare the arguments of `yolact predict`.
+
+    Options:
+        images: image, folder, video, quoted pattern, webcam index or stream address, e.g.
+            rtsp://HOST/PATH.
+        --json: write boxes, scores and masks (COCO RLE) to this file.
+        --overlay: write images and videos with the instances drawn on them to this folder.
+        --save-txt: write the polygons of each image to a text file in YOLO format in this folder.
+        --show: show the results in a window.
+        --classes: find only these classes, e.g. mug,duck.
+    """
+    add = documented(parser, add_arguments)
     add(
         "images",
         nargs="+",
-        # Addresses stay text, because a path would merge their slashes.
         type=lambda text: text if "://" in text else Path(text),
         metavar="SOURCE",
-        help="image, folder, video, quoted pattern, webcam index or stream address, e.g. "
-        "rtsp://HOST/PATH",
     )
-    add("--json", **FILE, help="write boxes, scores and masks (COCO RLE) to this file")
-    add(
-        "--overlay",
-        **FOLDER,
-        help="write images and videos with the instances drawn on them to this folder",
-    )
-    add(
-        "--save-txt",
-        **FOLDER,
-        help="write the polygons of each image to a text file in YOLO format in this folder",
-    )
-    add("--show", **FLAG, help="show the results in a window")
-    add("--classes", metavar="A,B,C", help="find only these classes, e.g. mug,duck")
+    add("--json", **FILE)
+    add("--overlay", **FOLDER)
+    add("--save-txt", **FOLDER)
+    add("--show", **FLAG)
+    add("--classes", metavar="A,B,C")
     add_inference_arguments(parser)
 
 

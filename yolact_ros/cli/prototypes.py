@@ -6,15 +6,21 @@ import argparse
 from pathlib import Path
 
 from yolact_ros.cli.inference import add_model_argument, add_segmenter_arguments, open_segmenter
-from yolact_ros.cli.settings import number
+from yolact_ros.cli.settings import documented, number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `yolact prototypes`."""
-    add = parser.add_argument
-    add("image", metavar="IMAGE", type=Path, help="image file")
-    add("-o", "--output", type=Path, required=True, metavar="PNG", help="image to write")
-    add("--instances", **number(1, 100, 4), help="number of masks to explain")
+    """Declare the arguments of `yolact prototypes`.
+
+    Options:
+        image: image file.
+        --output: image to write.
+        --instances: number of masks to explain.
+    """
+    add = documented(parser, add_arguments)
+    add("image", metavar="IMAGE", type=Path)
+    add("-o", "--output", type=Path, required=True, metavar="PNG")
+    add("--instances", **number(1, 100, 4))
     add_model_argument(parser)
     add_segmenter_arguments(parser)
 

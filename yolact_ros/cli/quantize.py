@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yolact_ros.cli.settings import number
+from yolact_ros.cli.settings import documented, number
 from yolact_ros.errors import BundleError
 
 if TYPE_CHECKING:
@@ -20,42 +20,27 @@ SHOWN_LAYERS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    add = parser.add_argument
-    add("bundle", metavar="BUNDLE", help="shipped model or bundle folder, in float32")
-    add("-o", "--output", type=Path, required=True, metavar="BUNDLE", help="folder to write")
-    add(
-        "--images",
-        type=Path,
-        required=True,
-        nargs="+",
-        metavar="PATH",
-        help="images, folders or videos for calibration; choose ones similar to those that will "
-        "be segmented",
-    )
-    add(
-        "--count",
-        **number(1, 10**9, 100),
-        help="number of calibration images, taken at even intervals",
-    )
-    add(
-        "--target",
-        choices=("onnxruntime", "tensorrt"),
-        default="onnxruntime",
-        help="library that will run the bundle; TensorRT accepts only symmetric int8",
-    )
-    add(
-        "--float-above",
-        **number(0.0, 1e9, 0.05),
-        help="keep a layer in float if quantizing it alone changes an output by more than this "
-        "fraction",
-    )
-    add(
-        "--float-layers",
-        nargs="*",
-        metavar="LAYER",
-        help="keep exactly these layers in float instead of measuring which to keep",
-    )
+    """Declare the verb's arguments.
+
+    Options:
+        bundle: shipped model or bundle folder, in float32.
+        --output: folder to write.
+        --images: images, folders or videos for calibration; choose ones similar to those that will
+            be segmented.
+        --count: number of calibration images, taken at even intervals.
+        --target: library that will run the bundle; TensorRT accepts only symmetric int8.
+        --float-above: keep a layer in float if quantizing it alone changes an output by more than
+            this fraction.
+        --float-layers: keep exactly these layers in float instead of measuring which to keep.
+    """
+    add = documented(parser, add_arguments)
+    add("bundle", metavar="BUNDLE")
+    add("-o", "--output", type=Path, required=True, metavar="BUNDLE")
+    add("--images", type=Path, required=True, nargs="+", metavar="PATH")
+    add("--count", **number(1, 10**9, 100))
+    add("--target", choices=("onnxruntime", "tensorrt"), default="onnxruntime")
+    add("--float-above", **number(0.0, 1e9, 0.05))
+    add("--float-layers", nargs="*", metavar="LAYER")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-from yolact_ros.cli.settings import add_settings, number, read_settings
+from yolact_ros.cli.settings import add_settings, documented, number, read_settings
 from yolact_ros.config import BackendConfig
 from yolact_ros.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    parser.add_argument(
-        "models",
-        nargs="*",
-        metavar="MODEL",
-        help="bundles or checkpoints to offer in addition to the shipped models",
-    )
-    parser.add_argument("--port", **number(1, 65535, 7860), help="port on 127.0.0.1")
+    """Declare the verb's arguments.
+
+    Options:
+        models: bundles or checkpoints to offer in addition to the shipped models.
+        --port: port on 127.0.0.1.
+    """
+    add = documented(parser, add_arguments)
+    add("models", nargs="*", metavar="MODEL")
+    add("--port", **number(1, 65535, 7860))
     add_settings(parser.add_argument_group("backend"), BackendConfig())
 
 

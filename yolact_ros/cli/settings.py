@@ -8,9 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from yolact_ros.config import describe
+from yolact_ros.config import describe, docstring_entries
 
 T = TypeVar("T")
+
+
+def documented(group: Any, declare: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `add_argument` of a group; `Options` in the docstring of `declare` is the help."""
+    docs = docstring_entries(declare.__doc__, "Options")
+
+    def add(*names: str, **how: Any) -> Any:
+        return group.add_argument(*names, **{"help": docs.get(names[-1]), **how})
+
+    return add
 
 
 def add_settings(group: Any, defaults: Any) -> None:

@@ -5,34 +5,33 @@ from __future__ import annotations
 import argparse
 import re
 
-from yolact_ros.cli.settings import FLAG, FOLDER, number
+from yolact_ros.cli.settings import FLAG, FOLDER, documented, number
 
 LARGEST_SIDE = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `yolact simulate`."""
-    add = parser.add_argument
-    text = "images: single images; clip: a video from a moving camera"
-    add("what", choices=("images", "clip"), help=text)
-    add("-o", "--output", **FOLDER, required=True, help="folder to write")
-    add("--frames", **number(1, 1_000_000, 100), help="number of images to render")
-    add(
-        "--seed",
-        **number(0, 2**31 - 1, 0),
-        help="seed of the random scenes; the same seed produces identical files",
-    )
-    add(
-        "--size",
-        type=_size,
-        default=(480, 640),
-        metavar="WIDTHxHEIGHT",
-        help="size of the images in pixels (default: 640x480)",
-    )
-    add("--fps", **number(0.1, 1000, 20.0), help="frame rate of a clip, in images per second")
-    text = "number of processes that render; the result does not depend on it"
-    add("--processes", **number(1, 1_000_000, 1), help=text)
-    add("--depth", **FLAG, help="also write depth images (a clip always has them)")
+    """Declare the arguments of `yolact simulate`.
+
+    Options:
+        what: images: single images; clip: a video from a moving camera.
+        --output: folder to write.
+        --frames: number of images to render.
+        --seed: seed of the random scenes; the same seed produces identical files.
+        --size: size of the images in pixels (default: 640x480).
+        --fps: frame rate of a clip, in images per second.
+        --processes: number of processes that render; the result does not depend on it.
+        --depth: also write depth images (a clip always has them).
+    """
+    add = documented(parser, add_arguments)
+    add("what", choices=("images", "clip"))
+    add("-o", "--output", **FOLDER, required=True)
+    add("--frames", **number(1, 1_000_000, 100))
+    add("--seed", **number(0, 2**31 - 1, 0))
+    add("--size", type=_size, default=(480, 640), metavar="WIDTHxHEIGHT")
+    add("--fps", **number(0.1, 1000, 20.0))
+    add("--processes", **number(1, 1_000_000, 1))
+    add("--depth", **FLAG)
 
 
 def run(arguments: argparse.Namespace) -> int:

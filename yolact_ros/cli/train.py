@@ -9,15 +9,29 @@ import os
 from pathlib import Path
 from typing import Any
 
-from yolact_ros.cli.settings import FLAG, FOLDER
+from yolact_ros.cli.settings import FLAG, FOLDER, documented
 from yolact_ros.errors import ConfigError, DatasetError
 
 DEFAULT_RECIPE = "config/train_small.yaml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `yolact train`."""
-    add = parser.add_argument
+    """Declare the arguments of `yolact train`.
+
+    Options:
+        --output: folder to create for checkpoints and logs (default: out/train/NAME, where NAME is
+            that of the --data folder or of the recipe).
+        --resume: continue the run in this folder, or from its last.pth.
+        --data: folder written by `yolact import-dataset`, with train.json and train/, and
+            optionally val.json and val/; classes without instances are left out.
+        --set: change a setting, e.g. optimizer.learning_rate=0.001; can be repeated.
+        --memory: use the largest batch size whose training steps fit in this much GPU memory or,
+            on a CPU, in this much process memory.
+        --find-rate: suggest a learning rate, from up to 100 steps at increasing rates, and end
+            without training.
+        --settings: print all settings of the run as commented YAML, and end without training.
+    """
+    add = documented(parser, add_arguments)
     add(
         "config",
         metavar="CONFIG",
@@ -26,48 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"recipe (YAML file), e.g. config/train_tabletop.yaml (default: {DEFAULT_RECIPE} "
         "with --data, the run's own recipe with --resume)",
     )
-    text = (
-        "folder to create for checkpoints and logs (default: out/train/NAME, where NAME is that "
-        "of the --data folder or of the recipe)"
-    )
-    add("-o", "--output", **FOLDER, help=text)
-    add(
-        "--resume",
-        type=Path,
-        metavar="RUN",
-        help="continue the run in this folder, or from its last.pth",
-    )
-    add(
-        "--data",
-        **FOLDER,
-        help="folder written by `yolact import-dataset`, with train.json and train/, and "
-        "optionally val.json and val/; classes without instances are left out",
-    )
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting, e.g. optimizer.learning_rate=0.001; can be repeated",
-    )
-    add(
-        "--memory",
-        type=float,
-        metavar="GB",
-        help="use the largest batch size whose training steps fit in this much GPU memory or, "
-        "on a CPU, in this much process memory",
-    )
-    add(
-        "--find-rate",
-        **FLAG,
-        help="suggest a learning rate, from up to 100 steps at increasing rates, and end "
-        "without training",
-    )
-    add(
-        "--settings",
-        **FLAG,
-        help="print all settings of the run as commented YAML, and end without training",
-    )
+    add("-o", "--output", **FOLDER)
+    add("--resume", type=Path, metavar="RUN")
+    add("--data", **FOLDER)
+    add("--set", action="append", default=[], metavar="KEY=VALUE")
+    add("--memory", type=float, metavar="GB")
+    add("--find-rate", **FLAG)
+    add("--settings", **FLAG)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from yolact_ros.cli.inference import (
     report_faults,
     segment_files,
 )
-from yolact_ros.cli.settings import FLAG, number
+from yolact_ros.cli.settings import FLAG, documented, number
 from yolact_ros.errors import ConfigError, MessageError
 
 if TYPE_CHECKING:
@@ -28,31 +28,27 @@ PICTURE = "picture"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `yolact view`."""
-    add = parser.add_argument
-    text = "images, folders, videos or recorded bags to segment"
-    add("images", nargs="+", type=Path, metavar="SOURCE", help=text)
-    add(
-        "--topic",
-        metavar="NAME",
-        help="topic of a bag's images (default: the bag's only image topic)",
-    )
-    add(
-        "--depth",
-        metavar="NAME",
-        help="topic of a bag's depth images, which must have the same size, view and stamps as "
-        "the images; adds 3-D points and boxes; requires --camera-info",
-    )
-    add("--camera-info", metavar="NAME", help="topic of a bag's camera calibration")
-    add("--rectified", **FLAG, help="the images and depth images of the bags are rectified")
-    add(
-        "--instance",
-        **number(-(2**31), 2**31),
-        help="also draw how prototypes add up to the mask of the object with track id N or, in "
-        "single images, of the Nth best instance",
-    )
-    text = "write the recording to this file instead of opening the viewer"
-    add("-o", "--output", type=Path, metavar="FILE.rrd", help=text)
+    """Declare the arguments of `yolact view`.
+
+    Options:
+        images: images, folders, videos or recorded bags to segment.
+        --topic: topic of a bag's images (default: the bag's only image topic).
+        --depth: topic of a bag's depth images, which must have the same size, view and stamps as
+            the images; adds 3-D points and boxes; requires --camera-info.
+        --camera-info: topic of a bag's camera calibration.
+        --rectified: the images and depth images of the bags are rectified.
+        --instance: also draw how prototypes add up to the mask of the object with track id N or,
+            in single images, of the Nth best instance.
+        --output: write the recording to this file instead of opening the viewer.
+    """
+    add = documented(parser, add_arguments)
+    add("images", nargs="+", type=Path, metavar="SOURCE")
+    add("--topic", metavar="NAME")
+    add("--depth", metavar="NAME")
+    add("--camera-info", metavar="NAME")
+    add("--rectified", **FLAG)
+    add("--instance", **number(-(2**31), 2**31))
+    add("-o", "--output", type=Path, metavar="FILE.rrd")
     add_inference_arguments(parser)
 
 

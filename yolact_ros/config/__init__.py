@@ -4,7 +4,15 @@ Each default is defined once, on its field, with `doc` and `range` or `choices` 
 metadata; command-line help, ROS parameter descriptors and documentation derive from it.
 """
 
-from yolact_ros.config.fields import Checked, describe, override, setting, to_mapping, with_notes
+from yolact_ros.config.fields import (
+    Checked,
+    describe,
+    docstring_entries,
+    override,
+    setting,
+    to_mapping,
+    with_notes,
+)
 from yolact_ros.config.model import (
     LETTERBOX_FILL_BGR,
     STRIDES,

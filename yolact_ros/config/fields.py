@@ -66,6 +66,13 @@ def describe(field: dataclasses.Field[Any], *notes: str, choices: bool = True) -
     return with_notes(text, *limits, *notes)
 
 
+def docstring_entries(doc: str | None, section: str) -> dict[str, str]:
+    """Return what a section of a docstring says about each name, without the last period."""
+    text = inspect.cleandoc(doc or "").partition(f"{section}:\n")[2]
+    entries = re.findall(r"^    ([\w-]+): (.*(?:\n {8}.*)*)", text, re.MULTILINE)
+    return {name: " ".join(entry.split()).removesuffix(".") for name, entry in entries}
+
+
 class Checked:
     """Checks every field made with `setting` on construction; base class of configurations.
 
@@ -75,9 +82,7 @@ class Checked:
 
     def __init_subclass__(cls) -> None:
         """Add the descriptions in the docstring to the fields, as `doc` in their metadata."""
-        text = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
-        entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE)
-        docs = {name: " ".join(entry.split()).removesuffix(".") for name, entry in entries}
+        docs = docstring_entries(cls.__doc__, "Attributes")
         for name, field in vars(cls).items():
             if isinstance(field, dataclasses.Field):
                 described = {**field.metadata, "doc": docs.get(name, "")}
