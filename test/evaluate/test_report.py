@@ -149,6 +149,7 @@ def test_a_report_is_written_with_its_pictures(tiny_bundle, tmp_path, capsys):
     assert summary["shown"]["detections"] == 2
     assert len(summary["mask"]) == 12
     text = (tmp_path / "report" / "summary.md").read_text()
+    assert "mask AP" in text and "### Invented: 1" in text
     for name in ("precision_recall.png", "confusion.png"):
         assert name in text
         assert cv2.imread(str(tmp_path / "report" / name)).std() > 5

@@ -130,13 +130,22 @@ def _report(
     from yolact_ros.evaluate.machine import describe_machine
 
     scores = evaluation.scores
-    print(format_scores(scores))
-    content |= {**dataclasses.asdict(scores), "machine": describe_machine()}
+    text, machine = format_scores(scores), describe_machine()
+    print(text)
+    content |= {**dataclasses.asdict(scores), "machine": machine}
     if arguments.report:
         from yolact_ros.evaluate.report import write_report
 
+        text += f"\n\n{format_machine(machine)}"
         score = arguments.report_score
-        write_report(arguments.report, evaluation, dataset, content=content, score_threshold=score)
+        write_report(
+            arguments.report,
+            evaluation,
+            dataset,
+            content=content,
+            score_threshold=score,
+            text=text,
+        )
         print(f"Report: {arguments.report / 'summary.md'}")
     return content
 

@@ -18,7 +18,12 @@ MATCH_IOU = 0.5
 GOOD_IOU, NEAR_IOU = 0.75, 0.1
 
 MISSED, INVENTED, WRONG_CLASS, POOR_MASK = "missed", "invented", "wrong_class", "poor_mask"
-KINDS = (MISSED, INVENTED, WRONG_CLASS, POOR_MASK)
+KINDS = {
+    MISSED: "instances that no detection matches, largest first",
+    INVENTED: "detections that match no instance, highest score first",
+    WRONG_CLASS: "detections that match an instance of another class, highest score first",
+    POOR_MASK: "masks of the right class with an IoU below 0.75, lowest first",
+}
 
 
 @dataclass(frozen=True, eq=False)

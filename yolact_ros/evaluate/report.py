@@ -12,16 +12,11 @@ import numpy as np
 from yolact_ros.datasets.coco import CocoDataset
 from yolact_ros.evaluate.charts import draw_precision_recall, save_figure
 from yolact_ros.evaluate.coco_map import Evaluation
-from yolact_ros.evaluate.coco_tables import SUMMARY
 from yolact_ros.evaluate.confusion import count_confusions, draw_confusion
 from yolact_ros.evaluate.gallery import draw_gallery
 from yolact_ros.evaluate.mistakes import (
-    INVENTED,
     KINDS,
     MATCH_IOU,
-    MISSED,
-    POOR_MASK,
-    WRONG_CLASS,
     MatchedImage,
     Mistake,
     find_mistakes,
@@ -30,18 +25,7 @@ from yolact_ros.evaluate.mistakes import (
 )
 from yolact_ros.files import write_file, write_json
 
-# Names of COCOeval's numbers in papers.
-TITLES = (
-    *("AP", "AP50", "AP75", "AP small", "AP medium", "AP large"),
-    *("AR1", "AR10", "AR100", "AR small", "AR medium", "AR large"),
-)
 SHOWN = 12  # mistakes per kind
-MEANING = {
-    MISSED: "instances that no detection matches, largest first",
-    INVENTED: "detections that match no instance, highest score first",
-    WRONG_CLASS: "detections that match an instance of another class, highest score first",
-    POOR_MASK: "masks of the right class with an IoU below 0.75, lowest first",
-}
 
 
 def write_report(
@@ -51,6 +35,7 @@ def write_report(
     *,
     content: Mapping[str, Any],
     score_threshold: float,
+    text: str,
 ) -> dict[str, Any]:
     """Write `summary.json`, `summary.md`, and the images that they name.
 
@@ -61,6 +46,7 @@ def write_report(
         content: numbers of the evaluation, which become part of the summary.
         score_threshold: minimum class score of detections in the confusion matrix and among the
             mistakes.
+        text: results as text, for `summary.md`.
 
     Returns:
         Content of `summary.json`.
@@ -98,51 +84,37 @@ def write_report(
     }
     galleries = _write_galleries(folder, mistakes, dataset)
     write_json(folder / "summary.json", summary)
-    write_file(folder / "summary.md", format_summary(summary, galleries=galleries))
+    write_file(folder / "summary.md", format_summary(summary, tables=text, galleries=galleries))
     return summary
 
 
-def format_summary(summary: Mapping[str, Any], *, galleries: Sequence[str] = ()) -> str:
+def format_summary(
+    summary: Mapping[str, Any], *, tables: str, galleries: Sequence[str] = ()
+) -> str:
     """Format the summary as Markdown.
 
     Args:
         summary: content of `summary.json`.
+        tables: results as text.
         galleries: kinds of mistakes with a picture.
     """
-    lines = [f"# {summary['model']['name']}", ""]
-    lines += [f"{summary['images']} images; AP and AR in percent, by COCOeval.", ""]
-    rows = [[kind, *(_percent(summary[kind][key]) for key in SUMMARY)] for kind in ("box", "mask")]
-    lines += _table(["", *TITLES], rows)
-    lines += ["", "![precision and recall](precision_recall.png)", "", "## Time", ""]
-    times = {**summary["milliseconds"], "sum": sum(summary["milliseconds"].values())}
-    titles = [f"{stage}, ms" for stage in times]
-    lines += _table(titles, [[f"{value:.1f}" for value in times.values()]])
-    machine = ", ".join(f"{key} {value}" for key, value in summary["machine"].items())
-    lines += ["", f"Mean per image, on {machine}.", "", "## Classes", ""]
-    columns = {
-        "box AP": "box_ap", "box AP50": "box_ap50", "mask AP": "mask_ap", "mask AP50": "mask_ap50",
-    }  # fmt: skip
-    rows = [
-        [name, str(row["instances"]), *(_percent(row[key]) for key in columns.values())]
-        for name, row in summary["classes"].items()
-    ]
-    lines += _table(["class", "instances", *columns], rows)
     shown = summary["shown"]
-    lines += [
-        "",
+    paragraphs = [
+        f"# {summary['model']['name']}",
+        f"```\n{tables}\n```",
+        "![precision and recall](precision_recall.png)",
         "## Mistakes",
-        "",
         f"Detections with a class score of at least {shown['score_threshold']:g}: "
         f"{shown['detections']} detections, {shown['instances']} instances, {shown['right']} "
         f"matched with the right class (mask IoU at least {shown['mask_iou']:g}).",
-        "",
         "![confusion matrix](confusion.png)",
     ]
-    for kind in KINDS:
-        lines += ["", f"### {kind.replace('_', ' ').capitalize()}: {shown['mistakes'][kind]}"]
-        lines += ["", f"{MEANING[kind].capitalize()}."]
-        lines += ["", f"![{kind.replace('_', ' ')}]({kind}.png)"] if kind in galleries else []
-    return "\n".join(lines) + "\n"
+    for kind, meaning in KINDS.items():
+        title = kind.replace("_", " ")
+        paragraphs += [f"### {title.capitalize()}: {shown['mistakes'][kind]}"]
+        paragraphs += [f"{meaning.capitalize()}."]
+        paragraphs += [f"![{title}]({kind}.png)"] if kind in galleries else []
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def _confusions(
@@ -173,15 +145,7 @@ def _write_galleries(folder: Path, mistakes: Sequence[Mistake], dataset: CocoDat
             place = index[mistake.image.image_id]
             cases.append((dataset.read_image(place), mistake, dataset.image_path(place).name))
         total = sum(mistake.kind == kind for mistake in mistakes)
-        title = f"{MEANING[kind]}: {len(shown)} of {total}"
+        title = f"{KINDS[kind]}: {len(shown)} of {total}"
         save_figure(draw_gallery(cases, dataset.classes, title=title), path)
         drawn.append(kind)
     return drawn
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (titles, ["---"] * len(titles), *rows)]
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
