@@ -23,12 +23,8 @@ PREFIXES: Rules = (
 
 # Official pattern -> our entry.
 RENAMES: Rules = (
-    (r"fpn\.lat_layers\.0\.(.*)", r"fpn.lateral_layers.2.\1"),
-    (r"fpn\.lat_layers\.1\.(.*)", r"fpn.lateral_layers.1.\1"),
-    (r"fpn\.lat_layers\.2\.(.*)", r"fpn.lateral_layers.0.\1"),
-    (r"fpn\.pred_layers\.0\.(.*)", r"fpn.predict_layers.2.\1"),
-    (r"fpn\.pred_layers\.1\.(.*)", r"fpn.predict_layers.1.\1"),
-    (r"fpn\.pred_layers\.2\.(.*)", r"fpn.predict_layers.0.\1"),
+    *((rf"fpn\.lat_layers\.{i}\.(.*)", rf"fpn.lateral_layers.{2 - i}.\1") for i in range(3)),
+    *((rf"fpn\.pred_layers\.{i}\.(.*)", rf"fpn.predict_layers.{2 - i}.\1") for i in range(3)),
     (r"fpn\.downsample_layers\.([01])\.(.*)", r"fpn.downsample_layers.\1.\2"),
     (r"proto_net\.(.*)", r"protonet.layers.\1"),
     (r"prediction_layers\.0\.upfeature\.0\.(.*)", r"head.tower.\1"),

@@ -38,32 +38,26 @@ def _on_hugging_face(variant: str) -> PublishedFile:
     return PublishedFile(variant, file, YOLACT_README, url)
 
 
+_HUGGING_FACE = (
+    *("yolact_resnet50", "yolact_darknet53", "yolact_base", "yolact_im700"),
+    *("yolact_plus_resnet50", "yolact_plus_base"),
+)
+# Variant of YolactEdge -> end of the file's name; `*` is unknown.
+_EDGE = {
+    "yolact_edge_mobilenetv2": "54_800000",
+    "yolact_edge_resnet50": "54_800000",
+    "yolact_edge": "54_800000",
+    "yolact_edge_youtubevis_resnet50": "*",
+    "yolact_edge_youtubevis": "847_50000",
+    "yolact_edge_vid_resnet50": "847_50000",
+    "yolact_edge_vid": "847_50000",
+}
 PUBLISHED: dict[str, PublishedFile] = {
-    published.variant: published
-    for published in (
-        _on_hugging_face("yolact_resnet50"),
-        _on_hugging_face("yolact_darknet53"),
-        _on_hugging_face("yolact_base"),
-        _on_hugging_face("yolact_im700"),
-        _on_hugging_face("yolact_plus_resnet50"),
-        _on_hugging_face("yolact_plus_base"),
-        PublishedFile("yolact_resnet50_pascal", "yolact_resnet50_pascal_*.pth", PASCAL_README),
-        PublishedFile(
-            "yolact_edge_mobilenetv2", "yolact_edge_mobilenetv2_54_800000.pth", EDGE_README
-        ),
-        PublishedFile("yolact_edge_resnet50", "yolact_edge_resnet50_54_800000.pth", EDGE_README),
-        PublishedFile("yolact_edge", "yolact_edge_54_800000.pth", EDGE_README),
-        PublishedFile(
-            "yolact_edge_youtubevis_resnet50", "yolact_edge_youtubevis_resnet50_*.pth", EDGE_README
-        ),
-        PublishedFile(
-            "yolact_edge_youtubevis", "yolact_edge_youtubevis_847_50000.pth", EDGE_README
-        ),
-        PublishedFile(
-            "yolact_edge_vid_resnet50", "yolact_edge_vid_resnet50_847_50000.pth", EDGE_README
-        ),
-        PublishedFile("yolact_edge_vid", "yolact_edge_vid_847_50000.pth", EDGE_README),
-    )
+    **{name: _on_hugging_face(name) for name in _HUGGING_FACE},
+    "yolact_resnet50_pascal": PublishedFile(
+        "yolact_resnet50_pascal", "yolact_resnet50_pascal_*.pth", PASCAL_README
+    ),
+    **{name: PublishedFile(name, f"{name}_{end}.pth", EDGE_README) for name, end in _EDGE.items()},
 }
 
 
