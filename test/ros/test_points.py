@@ -102,12 +102,12 @@ def test_points_are_the_pixels_inside_of_objects_in_row_order(count, image):
     for y in range(SIZE[0]):
         for x in range(SIZE[1]):
             for number, index in enumerate(result.detections.best_first, start=1):
-                place = result.places[index]
-                if place is None:
+                pose = result.poses[index]
+                if pose is None:
                     continue
-                row, column = y - place.origin[1], x - place.origin[0]
-                height, width = place.inside.shape
-                if 0 <= row < height and 0 <= column < width and place.inside[row, column]:
+                row, column = y - pose.origin[1], x - pose.origin[0]
+                height, width = pose.inside.shape
+                if 0 <= row < height and 0 <= column < width and pose.inside[row, column]:
                     expected.append(point(result, y, x, number))
                     break
     assert (len(expected) > 100) == (count > 0)

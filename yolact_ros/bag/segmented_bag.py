@@ -103,7 +103,7 @@ def segment_bag(
     *,
     options: BagOptions = BagOptions(),  # noqa: B008 - frozen
     progress: Callable[[int, int], None] = lambda done, total: None,
-    result: Callable[[int, float | None, Detections], None] = lambda place, stamp, found: None,
+    result: Callable[[int, float | None, Detections], None] = lambda index, stamp, found: None,
 ) -> BagReport:
     """Copy a bag and add an `InstanceArray` after every image of a topic.
 

@@ -90,8 +90,8 @@ class Worker:
     def _segment_bag(self, task: Task, folder: Path) -> tuple[list[Entry], list[str]]:
         source, entries = task.sources[0], []
 
-        def add(place: int, stamp: float | None, found: Any) -> None:
-            entries.append(describe(f"{source.name}#{place}", found, self._classes, stamp))
+        def add(index: int, stamp: float | None, found: Any) -> None:
+            entries.append(describe(f"{source.name}#{index}", found, self._classes, stamp))
 
         target = (
             folder / task.key / Path(task.copy).name
@@ -103,7 +103,7 @@ class Worker:
             )
         self._settings.storage.keep(target, task.copy)
         target.parent.rmdir()
-        faults = [f"image {place}: {reason}" for place, reason in report.failures.items()]
+        faults = [f"image {index}: {reason}" for index, reason in report.failures.items()]
         return entries, [f"{source.name}: {fault}" for fault in faults]
 
     def _segment_frames(self, task: Task, _: Path) -> tuple[list[Entry], list[str]]:

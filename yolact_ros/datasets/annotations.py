@@ -145,10 +145,10 @@ def _number(keys: Iterable[int | str]) -> dict[int | str, int]:
 def _read_categories(entries: list[Any], read: AnnotationFile) -> dict[int | str, int]:
     """Fill `read.names`; return the category id of each stated id."""
     given: dict[int | str, str | None] = {}
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         key = _key(entry.get("id")) if isinstance(entry, dict) else None
         if key is None:
-            read.findings.add(ERROR, "category without a usable id", f"entry {place}")
+            read.findings.add(ERROR, "category without a usable id", f"entry {index}")
             continue
         name = entry.get("name")
         name = clean_name(name) if isinstance(name, (str, int, float)) else None
@@ -191,12 +191,12 @@ def _read_images(
     """Fill `read.images`; return the image id of each stated id."""
     usable: dict[int | str, Mapping[str, Any]] = {}
     names: set[str] = set()
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         key = _key(entry.get("id")) if isinstance(entry, dict) else None
         name = entry.get("file_name") if isinstance(entry, dict) else None
         if key is None or not isinstance(name, str) or not name.strip() or "\0" in name:
             read.findings.add(
-                ERROR, "image entry without a usable id or file_name", f"entry {place}"
+                ERROR, "image entry without a usable id or file_name", f"entry {index}"
             )
             continue
         if key in usable:
@@ -244,12 +244,12 @@ def _read_entries(
     """Fill `read.annotations`."""
     ids: set[int | str] = set()
     corner_boxes = boxes = 0
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            read.findings.add(ERROR, "annotation that is not an object", f"entry {place}")
+            read.findings.add(ERROR, "annotation that is not an object", f"entry {index}")
             continue
         key = _key(entry.get("id"))
-        where = f"annotation {shown(f'entry {place}' if key is None else key)}"
+        where = f"annotation {shown(f'entry {index}' if key is None else key)}"
         image_id = images.get(_key(entry.get("image_id")))  # type: ignore[arg-type]
         if image_id is None:
             stated = f"{where}: {shown(repr(entry.get('image_id'))[:40])}"
@@ -281,8 +281,8 @@ def _read_entries(
             boxes += 1
         if "track_id" in entry:
             track = whole_number(entry["track_id"])
-            usable["track_id"] = place if track is None else track
-        usable.update(id=entry.get("id", place + 1), category_id=category_id)
+            usable["track_id"] = index if track is None else track
+        usable.update(id=entry.get("id", index + 1), category_id=category_id)
         read.annotations.setdefault(image_id, []).append(usable)
     usable_ones = [a for group in read.annotations.values() for a in group]
     crowds = sum(a["iscrowd"] and "box_only" not in a for a in usable_ones)

@@ -142,8 +142,10 @@ def _write_galleries(folder: Path, mistakes: Sequence[Mistake], dataset: CocoDat
             continue
         cases = []
         for mistake in shown:
-            place = index[mistake.image.image_id]
-            cases.append((dataset.read_image(place), mistake, dataset.image_path(place).name))
+            position = index[mistake.image.image_id]
+            cases.append(
+                (dataset.read_image(position), mistake, dataset.image_path(position).name)
+            )
         total = sum(mistake.kind == kind for mistake in mistakes)
         title = f"{KINDS[kind]}: {len(shown)} of {total}"
         save_figure(draw_gallery(cases, dataset.classes, title=title), path)

@@ -32,10 +32,10 @@ def evaluate_results(path: Path, dataset: CocoDataset, *, limit: int | None = No
     content = parse_json(read_file(path), where=path)
     if not isinstance(content, list):
         raise DatasetError(f"{path} is not a list; expected output of `yolact predict --json`.")
-    for place, entry in enumerate(content):
+    for index, entry in enumerate(content):
         if fault := _fault(entry):
             raise DatasetError(
-                f"Entry {place} of {path} {fault}; expected what `yolact predict --json` writes."
+                f"Entry {index} of {path} {fault}; expected what `yolact predict --json` writes."
             )
         entries.setdefault(PurePosixPath(entry["image"]).name, []).append(entry)
     class_ids = {name: class_id for class_id, name in enumerate(dataset.classes)}

@@ -86,7 +86,7 @@ def half_nodes(
     }
 
     def before(i: int, *, skip: Collection[int] = ()) -> list[int]:
-        names = [n for place, n in enumerate(nodes[i].input) if place not in skip and n in floats]
+        names = [n for slot, n in enumerate(nodes[i].input) if slot not in skip and n in floats]
         return [makers[name] for name in names if name in makers]
 
     def walk(starts: Iterable[int], stops: Collection[int]) -> set[int]:
@@ -104,7 +104,7 @@ def half_nodes(
     ends = [makers[name] for name in half_borders if name in makers]
     quantizers = {i for i, node in enumerate(nodes) if node.op_type == "QuantizeLinear"}
     half = walk([*convolutions, *quantizers, *ends], ())
-    positions = [nodes[i].input[place] for i, place in samplers.items()]
+    positions = [nodes[i].input[slot] for i, slot in samplers.items()]
     half -= walk([makers[n] for n in positions if n in makers], convolutions) - convolutions
     half -= _normalisation(graph, nodes, floats, convolutions | quantizers)
     half -= {i for i in samplers if not (half_sampling and nodes[i].op_type == "GridSample")}
@@ -170,17 +170,17 @@ def _insert_casts(
     for i, node in enumerate(graph.node):
         in_half = i in half
         skip = FLOAT_INPUTS.get(node.op_type, ()) if in_half else ()
-        for place, name in enumerate(node.input):
-            if name in floats and place not in skip:
-                node.input[place] = convert(name, to_half=in_half)
+        for slot, name in enumerate(node.input):
+            if name in floats and slot not in skip:
+                node.input[slot] = convert(name, to_half=in_half)
         for attribute in node.attribute if in_half and node.op_type == "Cast" else ():
             if attribute.name == "to" and attribute.i == TensorProto.FLOAT:
                 attribute.i = TensorProto.FLOAT16
         nodes.append(node)
-        for place, name in enumerate(node.output):
+        for slot, name in enumerate(node.output):
             if name in floats:
-                node.output[place] = named(name, in_half=in_half)
-                known.add(node.output[place])
+                node.output[slot] = named(name, in_half=in_half)
+                known.add(node.output[slot])
                 if name in outputs:
                     convert(name, to_half=name in borders)
     for value in [*graph.input, *graph.output]:

@@ -68,34 +68,34 @@ def _walk(
 
 def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield number, wire type and position of each field; of a varint, its value and 0."""
-    place = start
-    while place < end:
-        key, place = _varint(data, place, end)
+    offset = start
+    while offset < end:
+        key, offset = _varint(data, offset, end)
         number, wire = key >> 3, key & 7
         if wire == 0:
-            value, place = _varint(data, place, end)
+            value, offset = _varint(data, offset, end)
             yield number, wire, value, 0
             continue
         if wire == 2:
-            length, place = _varint(data, place, end)
+            length, offset = _varint(data, offset, end)
         else:
             length = {1: 8, 5: 4}.get(wire, end)  # ONNX has no other wire types
-        if not 0 <= length <= end - place:
+        if not 0 <= length <= end - offset:
             raise ValueError("is damaged: a field extends beyond the end")
-        yield number, wire, place, place + length
-        place += length
+        yield number, wire, offset, offset + length
+        offset += length
 
 
-def _varint(data: memoryview, place: int, end: int) -> tuple[int, int]:
+def _varint(data: memoryview, offset: int, end: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
-        if place >= end:
+        if offset >= end:
             break
-        byte = data[place]
-        place += 1
+        byte = data[offset]
+        offset += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, place
+            return value, offset
     raise ValueError("is damaged: a number has no end")
 
 

@@ -197,8 +197,8 @@ def _start_worker() -> None:
 
 
 # Objects that are less visible are not annotated, because nobody could recognise them.
-MIN_AREA_SHARE = 64 / (640 * 480)  # fraction of the picture
-MIN_VISIBLE_SHARE = 0.1  # fraction of the object's silhouette
+MIN_AREA_FRACTION = 64 / (640 * 480)  # of the image
+MIN_VISIBLE_FRACTION = 0.1  # of the silhouette of the object
 
 
 def annotate(
@@ -223,7 +223,7 @@ def annotate(
     for body, class_id in objects.items():
         mask = bodies == body
         area = int(mask.sum())
-        if area < MIN_AREA_SHARE * mask.size or area < MIN_VISIBLE_SHARE * silhouettes[body]:
+        if area < MIN_AREA_FRACTION * mask.size or area < MIN_VISIBLE_FRACTION * silhouettes[body]:
             continue
         encoded = rle.encode(np.asfortranarray(mask, np.uint8))
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))

@@ -230,9 +230,9 @@ class Tabletop(contextlib.AbstractContextManager["Tabletop"]):
             half = random.uniform(0.15, 0.7, 3)
             angle, distance = random.uniform(0, 2 * math.pi), random.uniform(1.5, 2.2)
             shape = self._world.createVisualShape(self._bullet.GEOM_BOX, halfExtents=half.tolist())
-            place = [distance * math.cos(angle), distance * math.sin(angle), FLOOR + half[2]]
+            position = [distance * math.cos(angle), distance * math.sin(angle), FLOOR + half[2]]
             turn = self._world.getQuaternionFromEuler([0, 0, random.uniform(0, math.pi)])
-            self._surfaces.append(self._world.createMultiBody(0, -1, shape, place, turn))
+            self._surfaces.append(self._world.createMultiBody(0, -1, shape, position, turn))
 
     def _quad(self, corners: list[tuple[float, float, float]], *, repeat: int) -> int:
         normal = np.cross(np.subtract(corners[1], corners[0]), np.subtract(corners[3], corners[0]))

@@ -273,14 +273,14 @@ def read_train_config(
         raise ConfigError(f"The configuration {path} is not a mapping of settings.")
     for key, value in (changes or {}).items():
         *parents, last = key.split(".")
-        place = values
+        group = values
         for parent in parents:
-            inner = place.get(parent, {})
+            inner = group.get(parent, {})
             if not isinstance(inner, dict):
                 raise ConfigError(f"{path}: {parent!r} in {key!r} is not a group of settings.")
-            place[parent] = dict(inner)  # aliases in YAML share one object
-            place = place[parent]
-        place[last] = value
+            group[parent] = dict(inner)  # aliases in YAML share one object
+            group = group[parent]
+        group[last] = value
     start = values.get("start_from")
     if start and isinstance(start, str) and resume is None:
         values["start_from"] = find_checkpoint(start)

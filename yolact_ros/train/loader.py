@@ -144,10 +144,10 @@ class TrainingStream(Dataset):
         Raises:
             DatasetError: no image can be read.
         """
-        epoch, place = divmod(position, len(self.indices))
+        epoch, offset = divmod(position, len(self.indices))
         order = epoch_order(self.seed, epoch, len(self.indices))
         faults: list[str] = []
-        for number in np.roll(order, -place):
+        for number in np.roll(order, -offset):
             try:
                 sample = self.dataset.load(self.indices[int(number)])
             except DatasetError as error:

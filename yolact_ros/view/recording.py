@@ -167,17 +167,17 @@ class Recording:
             raise MessageError("its depth image has a different size.")
         points, colors = [np.zeros((0, 3))], [np.zeros((0, 3), np.uint8)]
         centers, sizes, names = [], [], []
-        for index, place in enumerate(place_objects(found, view)):
-            if place is None:
+        for index, pose in enumerate(place_objects(found, view)):
+            if pose is None:
                 continue
-            x, y = place.origin
-            height, width = place.inside.shape
+            x, y = pose.origin
+            height, width = pose.inside.shape
             region = slice(y, y + height), slice(x, x + width)
-            points.append(points_of(view.rays[region], view.metres[region], place.inside).T)
+            points.append(points_of(view.rays[region], view.metres[region], pose.inside).T)
             color = class_colour(int(found.class_ids[index]))[::-1]
             colors.append(np.full((len(points[-1]), 3), color, np.uint8))
-            centers.append((place.low + place.high) / 2)
-            sizes.append(place.high - place.low)
+            centers.append((pose.low + pose.high) / 2)
+            sizes.append(pose.high - pose.low)
             names.append(found[index].class_name)
         self.log_points(np.concatenate(points), np.concatenate(colors))
         self.log_boxes_3d(np.reshape(centers, (-1, 3)), np.reshape(sizes, (-1, 3)), names)

@@ -26,7 +26,7 @@ from yolact_ros.runtime.images.headers import read_header
 
 # Number of instances below which a class is rare, and its minimum ratio to the largest class.
 RARE_COUNT = 20
-RARE_SHARE = 100
+RARE_RATIO = 100
 
 
 def check_split(annotations_json: str | Path, image_folder: str | Path) -> SplitReport:
@@ -142,5 +142,5 @@ def _check_balance(report: SplitReport) -> None:
     for name, count in report.instances.items():
         if not count:
             report.findings.add(WARNING, "class without an instance", name)
-        elif count < most and (count < RARE_COUNT or count * RARE_SHARE < most):
+        elif count < most and (count < RARE_COUNT or count * RARE_RATIO < most):
             report.findings.add(WARNING, "rare class", f"{name} ({count}; the largest has {most})")

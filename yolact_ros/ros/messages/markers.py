@@ -19,29 +19,29 @@ def markers_message(result: Result) -> MarkerArray | None:
     The first marker deletes those of the previous message. The lifetime is unlimited, so that
     boxes neither blink at a low rate nor vanish before the points, which RViz also keeps.
     """
-    if result.places is None:
+    if result.poses is None:
         return None
     markers = [Marker(header=result.header, action=Marker.DELETEALL)]
     for number, index in enumerate(result.detections.best_first, start=1):
-        place = result.places[index]
-        if place is not None:
-            markers += [_box(result, index, place, number), _name(result, index, place, number)]
+        pose = result.poses[index]
+        if pose is not None:
+            markers += [_box(result, index, pose, number), _name(result, index, pose, number)]
     return MarkerArray(markers=markers)
 
 
-def _box(result: Result, index: int, place: ObjectPose3D, number: int) -> Marker:
+def _box(result: Result, index: int, pose: ObjectPose3D, number: int) -> Marker:
     marker = Marker(header=result.header, ns="boxes", id=number, type=Marker.CUBE)
     blue, green, red = class_colour(int(result.detections.class_ids[index]))
     marker.color.r, marker.color.g, marker.color.b = red / 255, green / 255, blue / 255
     marker.color.a = OPACITY
-    centre, sides = (place.low + place.high) / 2, place.high - place.low
+    centre, sides = (pose.low + pose.high) / 2, pose.high - pose.low
     position, scale = marker.pose.position, marker.scale
     position.x, position.y, position.z = centre.tolist()
     scale.x, scale.y, scale.z = sides.clip(LEAST_SIDE_M).tolist()
     return marker
 
 
-def _name(result: Result, index: int, place: ObjectPose3D, number: int) -> Marker:
+def _name(result: Result, index: int, pose: ObjectPose3D, number: int) -> Marker:
     marker = Marker(
         header=result.header,
         ns="names",
@@ -52,8 +52,8 @@ def _name(result: Result, index: int, place: ObjectPose3D, number: int) -> Marke
     marker.color.r = marker.color.g = marker.color.b = marker.color.a = 1.0
     marker.scale.z = TEXT_M
     marker.scale.x = TEXT_M / 2  # RViz makes a space between words this wide
-    centre = (place.low + place.high) / 2
+    centre = (pose.low + pose.high) / 2
     position = marker.pose.position
     position.x, position.z = float(centre[0]), float(centre[2])
-    position.y = float(place.low[1]) - TEXT_M  # above the box: y points down
+    position.y = float(pose.low[1]) - TEXT_M  # above the box: y points down
     return marker

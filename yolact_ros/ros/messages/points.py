@@ -27,15 +27,15 @@ def points_message(result: Result) -> PointCloud2 | None:
     The cloud is a list (height 1) of the object points near the object's median depth. A pixel
     with several objects yields one point, which belongs to the best of them.
     """
-    if result.view is None or result.places is None:
+    if result.view is None or result.poses is None:
         return None
     owners = np.zeros(result.view.metres.shape, np.uint16)
     for number, index in reversed(list(enumerate(result.detections.best_first, start=1))):
-        place = result.places[index]
-        if place is not None:
-            x, y = place.origin
-            height, width = place.inside.shape
-            np.copyto(owners[y : y + height, x : x + width], number, where=place.inside)
+        pose = result.poses[index]
+        if pose is not None:
+            x, y = pose.origin
+            height, width = pose.inside.shape
+            np.copyto(owners[y : y + height, x : x + width], number, where=pose.inside)
     where = owners > 0
     return _message(
         result,

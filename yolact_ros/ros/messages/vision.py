@@ -76,20 +76,20 @@ def detections_3d_message(result: Result) -> Detection3DArray | None:
 
     A box encloses the visible side of its object; `results[0].pose` is the centroid of that side.
     """
-    if result.places is None:
+    if result.poses is None:
         return None
     message = Detection3DArray(header=result.header)
     for index in result.detections.best_first:
-        place = result.places[index]
-        if place is None:
+        pose = result.poses[index]
+        if pose is None:
             continue
         detection = Detection3D(
             header=result.header, results=hypotheses(result, index), id=track_name(result, index)
         )
         centroid = detection.results[0].pose.pose.position
-        centroid.x, centroid.y, centroid.z = place.centroid.tolist()
+        centroid.x, centroid.y, centroid.z = pose.centroid.tolist()
         centre, size = detection.bbox.center.position, detection.bbox.size
-        centre.x, centre.y, centre.z = ((place.low + place.high) / 2).tolist()
-        size.x, size.y, size.z = (place.high - place.low).tolist()
+        centre.x, centre.y, centre.z = ((pose.low + pose.high) / 2).tolist()
+        size.x, size.y, size.z = (pose.high - pose.low).tolist()
         message.detections.append(detection)
     return message

@@ -57,7 +57,7 @@ class Result:
         return self.find_depth()
 
     @cached_property
-    def places(self) -> list[ObjectPose3D | None] | None:
+    def poses(self) -> list[ObjectPose3D | None] | None:
         """Return the 3-D pose of each detection; None if the image has no depth."""
         return None if self.view is None else place_objects(self.detections, self.view)
 

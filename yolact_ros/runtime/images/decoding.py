@@ -137,11 +137,11 @@ def _check(data: bytes, *, name: str, limit: int | None) -> ImageHeader:
 
 def _has_end(data: bytes) -> bool:
     """Return whether the chunks of a PNG reach its end chunk."""
-    place = 8
-    while place + 12 <= len(data):
-        if data[place + 4 : place + 8] == b"IEND":
+    offset = 8
+    while offset + 12 <= len(data):
+        if data[offset + 4 : offset + 8] == b"IEND":
             return True
-        place += 12 + int.from_bytes(data[place : place + 4], "big")
+        offset += 12 + int.from_bytes(data[offset : offset + 4], "big")
     return False
 
 

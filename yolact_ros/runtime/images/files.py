@@ -147,8 +147,8 @@ def _live_name(source: str) -> str:
     if source.isdigit():
         return f"camera{source}"
     address = urlsplit(source)
-    place = f"{address.hostname or ''}{address.path}".strip("/")
-    return re.sub(r"[^\w.-]+", "_", place) or "stream"
+    location = f"{address.hostname or ''}{address.path}".strip("/")
+    return re.sub(r"[^\w.-]+", "_", location) or "stream"
 
 
 def _open_video(source: Source) -> cv2.VideoCapture:

@@ -75,33 +75,33 @@ def read_header(data: bytes) -> ImageHeader | None:
 
 def _read_jpeg(data: bytes) -> ImageHeader | None:
     """Walk the segments of a JPEG (ITU-T T.81, annex B) up to the one with its size."""
-    place, orientation = 2, 1
-    while data[place] == 0xFF:
-        marker = data[place + 1]
+    offset, orientation = 2, 1
+    while data[offset] == 0xFF:
+        marker = data[offset + 1]
         if marker == 0xFF:  # a fill byte
-            place += 1
+            offset += 1
             continue
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without content
-            place += 2
+            offset += 2
             continue
-        (length,) = struct.unpack_from(">H", data, place + 2)
+        (length,) = struct.unpack_from(">H", data, offset + 2)
         if marker in _FRAMES:
-            height, width = struct.unpack_from(">HH", data, place + 5)
-            return ImageHeader("JPEG", height, width, orientation, data[place + 9])
-        if marker == 0xE1 and data[place + 4 : place + 10] == b"Exif\0\0":
-            orientation = _read_orientation(data[place + 10 : place + 2 + length])
-        place += 2 + length
+            height, width = struct.unpack_from(">HH", data, offset + 5)
+            return ImageHeader("JPEG", height, width, orientation, data[offset + 9])
+        if marker == 0xE1 and data[offset + 4 : offset + 10] == b"Exif\0\0":
+            orientation = _read_orientation(data[offset + 10 : offset + 2 + length])
+        offset += 2 + length
     return None
 
 
 def _read_png(data: bytes) -> ImageHeader:
     width, height, bits = struct.unpack_from(">IIB", data, 16)
-    place, orientation = 8, 1
-    while place + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, place)
-        if data[place + 4 : place + 8] == b"eXIf":
-            orientation = _read_orientation(data[place + 8 : place + 8 + length])
-        place += 12 + length
+    offset, orientation = 8, 1
+    while offset + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, offset)
+        if data[offset + 4 : offset + 8] == b"eXIf":
+            orientation = _read_orientation(data[offset + 8 : offset + 8 + length])
+        offset += 12 + length
     return ImageHeader("PNG", height, width, orientation, bits=bits)
 
 

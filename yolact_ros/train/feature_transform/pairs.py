@@ -100,10 +100,10 @@ class VideoPairs(Dataset):
         self.offsets = config.offsets
         self.seed = seed
         self._earlier = {
-            index: frames[:place]
+            index: frames[:number]
             for frames in dataset.videos()
-            for place, index in enumerate(frames)
-            if place and dataset.has_instances(index)
+            for number, index in enumerate(frames)
+            if number and dataset.has_instances(index)
         }
         self.indices = sorted(self._earlier)
         if not self.indices:
@@ -119,8 +119,8 @@ class VideoPairs(Dataset):
         return earlier[-int(random.integers(min(self.offsets[0], most), most + 1))]
 
     def __getitem__(self, position: int) -> Pair:
-        epoch, place = divmod(position, len(self.indices))
-        index = self.indices[int(epoch_order(self.seed, epoch, len(self.indices))[place])]
+        epoch, offset = divmod(position, len(self.indices))
+        index = self.indices[int(epoch_order(self.seed, epoch, len(self.indices))[offset])]
         choice = np.random.default_rng([self.seed, CHOICE, position])
         keyframe, frame = self.dataset.load(self.choose(index, choice)), self.dataset.load(index)
         random = np.random.default_rng([self.seed, CHANGES, position])
