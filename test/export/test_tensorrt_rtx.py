@@ -43,7 +43,7 @@ def test_a_graph_compiles_for_four_generations_of_gpus(
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_a_graph_compiles_for_one_generation_alone(graph_of, library, capability):
-    content = to_half(graph_of("tabletop_two_cameras", "detect"))
+    content = to_half(graph_of("tabletop_masks_two_cameras", "detect"))
     assert build_engine(content, "detect", library=library, capabilities=(capability,))
 
 

@@ -35,8 +35,9 @@ VARIANTS = {
     "yolact_edge": replace(
         YOLACT_EDGE_VID_RESNET50, input_size=(128, 128), flow=FlowConfig(channels=4), **SMALL
     ),
-    "tabletop_two_cameras": replace(TABLETOP_MODEL, input_size=(256, 256), **SMALL),
+    "tabletop_masks": replace(TABLETOP_MODEL, input_size=(256, 256), **SMALL),
 }
+VARIANTS["tabletop_masks_two_cameras"] = VARIANTS["tabletop_masks"]
 VARIANTS["yolact_edge_two_cameras"] = VARIANTS["yolact_edge"]
 
 GRAPHS = [
@@ -45,7 +46,8 @@ GRAPHS = [
     ("yolact_edge", "keyframe"),
     ("yolact_edge", "non_keyframe"),
     ("yolact_edge", "non_keyframe_flow"),
-    ("tabletop_two_cameras", "detect"),
+    ("tabletop_masks", "detect"),
+    ("tabletop_masks_two_cameras", "detect"),
     ("yolact_edge_two_cameras", "keyframe"),
     ("yolact_edge_two_cameras", "non_keyframe"),
     ("yolact_edge_two_cameras", "non_keyframe_flow"),
@@ -70,7 +72,7 @@ def graph_exporter() -> Callable[[str, str], bytes]:
                     torch.nn.init.normal_(module.offset_mask.weight, std=0.05)
             models[variant] = model
         cameras = 2 if variant.endswith("two_cameras") else 1
-        masks = variant == "tabletop_two_cameras"
+        masks = variant.startswith("tabletop_masks")
         graphs = detection_graphs(models[variant], max_detections=20, batch=cameras, masks=masks)
         if variant.startswith("yolact_edge"):
             graphs = video_graphs(graphs, batch=cameras)

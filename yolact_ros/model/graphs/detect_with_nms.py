@@ -94,16 +94,17 @@ class DetectWithNmsGraph(nn.Module):
         rescoring = self.network.mask_rescoring
         if self.masks or rescoring is not None:
             masks = soft_masks(predictions.prototypes, coefficients, boxes)
-        if self.masks:
-            last = to_bytes(masks)
+            last = masks if self.masks else last
         if rescoring is not None:
             iou = rescoring(masks.flatten(0, 1)[:, None])
             iou = iou.gather(1, class_ids.reshape(-1, 1)).reshape(scores.shape)
             mask_scores = torch.where(scores > 0, scores * iou, scores)
         kind = MaskTensors if self.masks else DetectionTensors
-        tensors = boxes, scores, mask_scores, class_ids.to(torch.int32), coefficients, last
+        tensors = [boxes, scores, mask_scores, class_ids.to(torch.int32), coefficients, last]
         if scores.shape[0] == 1:
-            return kind(*(tensor[0] for tensor in tensors))
+            tensors = [tensor[0] for tensor in tensors]
+        if self.masks:  # in the end: TensorRT has uint8 only for inputs and outputs of a graph
+            tensors[-1] = to_bytes(tensors[-1])
         return kind(*tensors)
 
 
