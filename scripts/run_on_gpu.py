@@ -6,10 +6,10 @@
     python3 scripts/run_on_gpu.py --bundles tools_fp16 tools_int8 --images photographs/ --quick
 
 For owners of a Jetson or another NVIDIA GPU. A checkpoint requires torch on this machine; bundles
-that were exported on a PC (`yolact export --target tensorrt`) do not. Parts for which something is
-missing (TensorRT, torch with CUDA, a GPU) are skipped, and the reason is printed; half precision
-and int8 then run on ONNX Runtime. Results are written after each measurement, and a measurement
-that fails does not end the others.
+that were exported on a PC (`yolact export --target tensorrt`) do not. Bundles run on TensorRT and
+on ONNX Runtime's CUDA provider, whichever are installed, otherwise on the CPU. A part for which
+something is missing is skipped, and the reason is printed. Results are written after each
+measurement, and a measurement that fails does not end the others.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from yolact_ros.errors import YolactError
 from yolact_ros.evaluate.machine import describe_machine
 from yolact_ros.evaluate.speed import measure_speed
 from yolact_ros.runtime.backends import Backend
+from yolact_ros.runtime.backends.onnxruntime import available_providers
 from yolact_ros.runtime.backends.open import open_backend
 from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
 from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt
@@ -103,7 +104,7 @@ def main() -> int:
     run = GpuRun(arguments)
     parts = [run.describe_machine, run.make_bundles]
     if arguments.checkpoint is not None:
-        parts += [run.compare_with_torch, run.time_torch]
+        parts += [run.compare_with_torch, run.time_torch, run.time_network]
     parts.append(run.time_bundles)
     if arguments.checkpoint is not None and not arguments.quick:
         parts += [run.time_batches, run.time_masks]
@@ -136,19 +137,26 @@ class GpuRun:
         files = find_files([arguments.images])[:CALIBRATION_IMAGES]
         self.images = [f.image for f in read_frames(files) if f.image is not None]
         self.bundles: dict[str, Path] = {}
-        self.backend = "onnxruntime"  # until there are a GPU and TensorRT
+        self.backends = {"onnxruntime cpu": BackendConfig("onnxruntime")}
 
     def describe_machine(self) -> None:
         """Describe the machine."""
         if self.arguments.checkpoint is not None:
             import torch
         found: Row = dict(describe_machine())
+        on_gpu, missing = {}, []
         try:
             found["gpu"] = dataclasses.asdict(find_gpu())
             found["tensorrt"] = import_tensorrt().label
-            self.backend = "tensorrt"
+            on_gpu["tensorrt"] = BackendConfig("tensorrt")
         except YolactError as error:
-            found["missing"] = str(error)
+            missing.append(str(error))
+        if "cuda" in available_providers():
+            on_gpu["onnxruntime cuda"] = BackendConfig("onnxruntime", provider="cuda")
+        else:
+            missing.append("This ONNX Runtime lacks CUDA; onnxruntime-gpu has it.")
+        self.backends = on_gpu or self.backends
+        found |= {"backends": list(self.backends), "missing": missing}
         if self.arguments.checkpoint is not None:
             found["torch_cuda"] = torch.cuda.is_available()
         commands = {"power_mode": "nvpmodel -q", "clocks": "jetson_clocks --show"}
@@ -158,7 +166,6 @@ class GpuRun:
                     command.split(), capture_output=True, text=True, timeout=20
                 )
                 found[name] = answer.stdout.strip()
-        found["backend"] = self.backend
         self.results["machine"] = found
         for name, value in found.items():
             print(f"{name}: {value}")
@@ -213,18 +220,18 @@ class GpuRun:
         with Segmenter.open(self.arguments.checkpoint, postprocess=SCORE) as torch_segmenter:
             expected = [torch_segmenter.segment(i) for i in self.images[:CHECKED_IMAGES]]
             self.note_ap("torch", torch_segmenter)
-        for precision, folder in self.bundles.items():
-            with self.attempt(precision), self.open(folder) as segmenter:
+        for name, folder, config in self.rows():
+            with self.attempt(name), self.open(folder, config) as segmenter:
                 found = [segmenter.segment(i) for i in self.images[:CHECKED_IMAGES]]
                 row = agreement(found, expected)
-                self.results.setdefault("agreement", {})[precision] = row
+                self.results.setdefault("agreement", {})[name] = row
                 compared = (
                     f"boxes differ by {row['box_pixels']:.2f} pixels at most (goal {BOX_GOAL}), "
                     f"smallest mask IoU {row['mask_iou']:.4f} (goal {MASK_GOAL})"
                 )
                 counts = f"{row['matched']} matched, {row['missed']} missed, {row['added']} added"
-                print(f"{precision}: {counts};", compared if row["matched"] else "none to compare")
-                self.note_ap(precision, segmenter)
+                print(f"{name}: {counts};", compared if row["matched"] else "none to compare")
+                self.note_ap(name, segmenter)
 
     def time_torch(self) -> None:
         """Time PyTorch on the GPU, in milliseconds from host image to host detections."""
@@ -245,11 +252,41 @@ class GpuRun:
             with self.attempt(f"torch {name}"), Segmenter(backend, description, SCORE) as opened:
                 self.note_times(f"torch {name}", opened)
 
+    def time_network(self) -> None:
+        """Time the network alone in PyTorch, launched plainly and as a CUDA graph, in milliseconds."""
+        import torch
+
+        if not torch.cuda.is_available():
+            print("skipped: torch finds no GPU")
+            return
+        from yolact_ros.model.weights.checkpoint import load_model
+
+        rows = self.results["network_milliseconds"] = {}
+        for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
+            with self.attempt(f"network {name}"), torch.inference_mode():
+                network = load_model(self.arguments.checkpoint).eval().to("cuda", dtype)
+                image = torch.rand(1, 3, *network.config.input_size, device="cuda", dtype=dtype)
+                graph = torch.cuda.CUDAGraph()
+                for _ in range(3):  # chooses algorithms and allocates before the capture
+                    network(image)
+                with torch.cuda.graph(graph):
+                    network(image)
+                for how, launch in (("eager", partial(network, image)), ("graph", graph.replay)):
+                    call = partial(finish, launch, torch.cuda.synchronize)
+                    rows[f"{name} {how}"] = milliseconds(call, self.arguments.runs)
+                    print(f"{name} {how}: {rows[f'{name} {how}']:.3f} ms")
+
     def time_bundles(self) -> None:
         """Time bundles, in milliseconds from host image to host detections."""
-        for precision, folder in self.bundles.items():
-            with self.attempt(precision), self.open(folder) as segmenter:
-                self.note_times(f"{self.backend} {precision}", segmenter)
+        for name, folder, config in self.rows():
+            with self.attempt(name), self.open(folder, config) as segmenter:
+                self.note_times(name, segmenter)
+
+    def rows(self) -> Iterator[tuple[str, Path, BackendConfig]]:
+        """Return each library with each bundle: a name, the bundle and the backend."""
+        for library, config in self.backends.items():
+            for precision, folder in self.bundles.items():
+                yield f"{library} {precision}", folder, config
 
     def time_batches(self) -> None:
         """Time batches in half precision, in milliseconds per run."""
@@ -307,18 +344,20 @@ class GpuRun:
                 rows[precision] = row
                 print(precision, {name: round(value, 3) for name, value in row.items()})
 
-    def open_backend(self, path: Path) -> tuple[Backend, ModelDescription]:
-        """Open a bundle on TensorRT if it is installed, otherwise on ONNX Runtime."""
+    def open_backend(
+        self, path: Path, config: BackendConfig | None = None
+    ) -> tuple[Backend, ModelDescription]:
+        """Open a bundle on a backend, by default on the first that is available."""
         with contextlib.suppress(OSError):  # no permission
             for folder in self.bundles.values():  # similar graphs: the next engine builds faster
                 for timings in folder.glob("*.timing"):
                     if not (path / timings.name).exists():
                         shutil.copy(timings, path)
-        return open_backend(path, BackendConfig(self.backend))
+        return open_backend(path, config or next(iter(self.backends.values())))
 
-    def open(self, path: Path) -> Segmenter:
+    def open(self, path: Path, config: BackendConfig | None = None) -> Segmenter:
         """Open a bundle as a segmenter."""
-        return Segmenter(*self.open_backend(path), SCORE)
+        return Segmenter(*self.open_backend(path, config), SCORE)
 
     def note_times(self, name: str, segmenter: Segmenter) -> None:
         """Record the median times of frames and of their stages."""
@@ -386,6 +425,12 @@ def agreement(found: Sequence[Detections], expected: Sequence[Detections]) -> Ro
         "box_pixels": max(pixels, default=0.0), "mask_iou": min(overlaps, default=1.0),
         "mean_mask_iou": float(np.mean(overlaps or [1.0])),
     }  # fmt: skip
+
+
+def finish(launch: Callable[[], Any], synchronize: Callable[[], None]) -> None:
+    """Launch work on the GPU and wait for it."""
+    launch()
+    synchronize()
 
 
 def milliseconds(call: Callable[[], Any], runs: int) -> float:

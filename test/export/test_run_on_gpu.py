@@ -91,7 +91,7 @@ def test_bundles_of_a_pc_are_timed_without_torch_and_past_failures(images, bundl
     assert shared.read_bytes() == b"times of kernels"
     absent, first = found["failures"].items()
     assert "absent" in absent[0] and "absent" in absent[1]
-    assert first == ("first", "TypeError: incompatible function arguments")
+    assert first == ("onnxruntime cpu first", "TypeError: incompatible function arguments")
     assert found["machine"]["cpu"] and found["machine"]["missing"]
 
 
@@ -105,7 +105,7 @@ def test_what_was_measured_survives_a_kill(images, bundles):
 def test_a_quick_run_measures_one_bundle(images, bundles):
     _, found = run(images, "--bundles", *bundles, "--quick")
     assert list(found["open_seconds"]) == ["first"]
-    assert list(found["milliseconds"]) == ["onnxruntime first"]
+    assert list(found["milliseconds"]) == ["onnxruntime cpu first"]
     assert "keyframes" not in found and not found["failures"]
 
 

@@ -48,7 +48,7 @@ from types import SimpleNamespace
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.tensorrt.build import build_engine, network_flags
 from yolact_ros.runtime.backends.tensorrt.engine import TensorRtEngine
-from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt, make_logger
+from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt, shared_logger
 from yolact_ros.runtime.backends.tensorrt.progress import set_monitor
 
 library = import_tensorrt("tensorrt")
@@ -82,14 +82,14 @@ assert network_flags(trt) >= 0
 types = [trt.nptype(getattr(trt.DataType, n)).__name__ for n in "UINT8 INT32 HALF FLOAT".split()]
 assert types == ["uint8", "int32", "float16", "float32"], types
 
-log = make_logger(trt)
+log = shared_logger(trt)
 log.log(trt.ILogger.Severity.ERROR, "an error")
 logged, handler = [], logging.Handler()
 handler.emit = logged.append
 logging.getLogger("yolact_ros").addHandler(handler)
 log.log(trt.ILogger.Severity.WARNING, "another model of device")
 log.log(trt.ILogger.Severity.INFO, "a note")
-assert log.errors == ["an error"]
+assert log.take_errors() == ["an error"]
 assert [(r.levelname, r.getMessage()) for r in logged] == [("WARNING", "another model of device")]
 
 config, seen = SimpleNamespace(), []

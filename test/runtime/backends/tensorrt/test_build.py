@@ -18,7 +18,7 @@ from yolact_ros.runtime.backends.tensorrt.build import (
 )
 from yolact_ros.runtime.backends.tensorrt.library import (
     import_tensorrt,
-    make_logger,
+    shared_logger,
     version_numbers,
 )
 
@@ -109,6 +109,14 @@ def test_the_build_fails_if_one_of_several_gpus_lacks_a_feature(rtx):
         build(model, rtx, "7.5", "8.9")
 
 
+def test_engines_share_a_logger(rtx, caplog):
+    """As seen on a GPU: TensorRT warned of the logger of each further engine."""
+    other = rtx.module.Builder(shared_logger(rtx.module))
+    build(CONVOLUTION, rtx)
+    assert not caplog.records
+    del other
+
+
 def test_anything_but_a_model_is_refused(rtx):
     with pytest.raises(BackendError, match="cannot read the graph 'detect'"):
         build(b"no model", rtx)
@@ -156,9 +164,9 @@ def grid_sample(mode: str, opset: int) -> bytes:
 
 def test_a_layer_that_the_parser_read_as_nearest_becomes_bilinear(rtx):
     trt = rtx.module
-    builder = trt.Builder(make_logger(trt))
+    builder = trt.Builder(shared_logger(trt))
     network = builder.create_network(network_flags(trt))
-    assert trt.OnnxParser(network, make_logger(trt)).parse(grid_sample("nearest", 19))
+    assert trt.OnnxParser(network, shared_logger(trt)).parse(grid_sample("nearest", 19))
 
     def modes():
         layers = [network.get_layer(i) for i in range(network.num_layers)]

@@ -106,7 +106,8 @@ class CudaEngine:
 
 
 def library(name):
-    module = types.SimpleNamespace(
+    module = types.ModuleType("tensorrt")
+    vars(module).update(
         ILogger=Logger,
         Runtime=lambda log: types.SimpleNamespace(deserialize_cuda_engine=lambda _: CudaEngine()),
         ExecutionContextAllocationStrategy=Strategy,

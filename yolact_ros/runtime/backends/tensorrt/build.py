@@ -16,7 +16,7 @@ from typing import Any
 from yolact_ros.errors import BackendError
 from yolact_ros.files import replace_file
 from yolact_ros.runtime.backends.tensorrt.gpu import Gpu, default_workspace
-from yolact_ros.runtime.backends.tensorrt.library import TensorRt, make_logger
+from yolact_ros.runtime.backends.tensorrt.library import TensorRt, shared_logger
 from yolact_ros.runtime.backends.tensorrt.progress import Progress, set_monitor
 
 
@@ -81,13 +81,14 @@ def build_engine(
         raise BackendError(
             f"{library.label} times no kernels when it builds; omit the timing cache."
         )
-    log = make_logger(trt)
+    log = shared_logger(trt)
+    log.take_errors()  # of whatever ran before
     try:
         builder = trt.Builder(log)
     except Exception as error:  # the binding has no exception type of its own
-        raise _failure("cannot start", graph, library=library, errors=log.errors) from error
+        raise _failure("cannot start", graph, library=library, errors=log.take_errors()) from error
     if not builder:
-        raise _failure("cannot start", graph, library=library, errors=log.errors)
+        raise _failure("cannot start", graph, library=library, errors=log.take_errors())
     network = builder.create_network(network_flags(trt))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(content):
@@ -105,12 +106,12 @@ def build_engine(
     try:
         engine = builder.build_serialized_network(network, config)
     except Exception as error:  # the binding has no exception type of its own
-        errors = [*log.errors, str(error)]
+        errors = [*log.take_errors(), str(error)]
         raise _failure("failed", graph, library=library, errors=errors) from error
     if monitor is not None and monitor.stopped:
         raise BackendError(f"The build of the engine of {graph!r} was stopped.")
     if engine is None:
-        raise _failure("failed", graph, library=library, errors=log.errors)
+        raise _failure("failed", graph, library=library, errors=log.take_errors())
     if cache is not None and settings.timing_cache is not None:
         _write_timing_cache(config, settings.timing_cache)
     return bytes(engine)

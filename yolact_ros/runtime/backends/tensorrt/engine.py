@@ -11,7 +11,7 @@ import numpy as np
 
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.tensorrt.kernels import KernelCache
-from yolact_ros.runtime.backends.tensorrt.library import TensorRt, make_logger
+from yolact_ros.runtime.backends.tensorrt.library import TensorRt, shared_logger
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class TensorRtEngine:
         """
         trt = library.module
         self._graph = graph
-        self._log = make_logger(trt)
+        self._log = shared_logger(trt)
         try:
             self._runtime = trt.Runtime(self._log)
         except (TypeError, RuntimeError) as error:  # the bindings have no exception of their own
             raise BackendError(
-                f"{library.label} cannot start: {self._reason() or error}. Check that the driver "
+                f"{library.label} cannot start: {self._reason(str(error))}. Check that the driver "
                 "is recent enough for this version of TensorRT."
             ) from error
         self._engine = self._runtime.deserialize_cuda_engine(content)
@@ -126,5 +126,5 @@ class TensorRtEngine:
         if self._kernels is not None:
             self._kernels.save()
 
-    def _reason(self) -> str:
-        return str(self._log.errors[-1]) if self._log.errors else "it gives no reason"
+    def _reason(self, unknown: str = "it gives no reason") -> str:
+        return str((self._log.take_errors() or [unknown])[-1])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import re
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,18 +100,29 @@ def version_numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in numbers.group().split(".")) if numbers else ()
 
 
-def make_logger(trt: Any) -> Any:
-    """Return a logger that keeps TensorRT's errors and passes its warnings on to `logging`."""
+@functools.cache
+def shared_logger(trt: Any) -> Any:
+    """Return the logger of a library: it keeps errors, and passes warnings on to `logging`.
+
+    There is one for all builds and engines, because TensorRT warns of a second one while the first
+    is in use.
+    """
 
     class Log(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: list[str] = []
+            self._errors: deque[str] = deque(maxlen=20)
 
         def log(self, severity: Any, message: str) -> None:
             if severity <= trt.ILogger.Severity.ERROR:
-                self.errors.append(message)
+                self._errors.append(message)
             elif severity == trt.ILogger.Severity.WARNING:
                 LOG.warning("%s", message)
+
+        def take_errors(self) -> list[str]:
+            """Return the errors since the last call, the oldest first."""
+            errors = list(self._errors)
+            self._errors.clear()
+            return errors
 
     return Log()
