@@ -253,7 +253,7 @@ class GpuRun:
                 self.note_times(f"torch {name}", opened)
 
     def time_network(self) -> None:
-        """Time the network alone in PyTorch, launched plainly and as a CUDA graph, in milliseconds."""
+        """Time the network alone in PyTorch, eager and as a CUDA graph, in milliseconds."""
         import torch
 
         if not torch.cuda.is_available():
