@@ -194,7 +194,7 @@ MODEL = {
         (
             {"backend": "TensorRt"},
             OK,
-            "active, tabletop on TensorRt (experimental: not yet run on a GPU)",
+            "active, tabletop on TensorRt (experimental: has run on one GPU)",
         ),
         ({"fault": "The device is gone."}, ERROR, "The device is gone."),
         ({"model": None, "state": "unconfigured"}, OK, "unconfigured"),

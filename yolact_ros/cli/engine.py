@@ -1,6 +1,6 @@
 """`yolact engine`: compile the graphs of a bundle with TensorRT or TensorRT-RTX.
 
-Experimental: compiled in tests, not yet run on a GPU.
+Experimental: compiled in tests, run on one GPU with TensorRT-RTX.
 """
 
 from __future__ import annotations
