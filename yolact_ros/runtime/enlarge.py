@@ -22,7 +22,7 @@ from yolact_ros.runtime.preprocess import Placement
 MARGIN = 1e-5
 # A cell counts as one of these, or as 0 below the threshold; the sum of four tells them apart.
 ABOVE, NEAR = 17, 16
-BLOCK = 4096  # quads interpolated together, so that their pixels fit in a core's cache
+BLOCK = 8192  # quads interpolated together; limits the memory if every quad is at an edge
 
 
 def enlarge_masks(
@@ -87,7 +87,8 @@ def enlarge_masks(
     used &= rows.counts.take(row_gap, mode="clip") > 0
     used &= columns.counts.take(column_gap, mode="clip") > 0
     target = (_begins((right - left) * depths) - left * depths)[owner] + row
-    for block in np.split(np.flatnonzero(used), range(BLOCK, len(edges), BLOCK)):
+    chosen = np.flatnonzero(used)
+    for block in np.split(chosen, range(BLOCK, len(chosen), BLOCK)):
         quad, across = edges[block], column_gap[block]
         lower = below[quad]
         corners = cells.take([quad, quad + 1, lower, lower + 1])
