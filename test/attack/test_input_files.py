@@ -104,7 +104,7 @@ def coco(tmp_path):
 
 def test_random_coco_files_in_training(tmp_path, coco):
     pytest.importorskip("torch")
-    from yolact_ros.train.augment import AugmentConfig
+    from yolact_ros.train.config import TrainConfig
     from yolact_ros.train.loader import TrainingStream
 
     random = np.random.default_rng(21)
@@ -116,7 +116,7 @@ def test_random_coco_files_in_training(tmp_path, coco):
         dataset = CocoDataset(path, tmp_path / "images")
         for index in range(len(dataset)):
             dataset.load(index)
-        stream = TrainingStream(dataset, model=model, config=AugmentConfig(), seed=0)
+        stream = TrainingStream(dataset, TrainConfig(model))
         for index in range(3):
             stream[index]
 

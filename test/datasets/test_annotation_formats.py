@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,11 +13,13 @@ rle_masks = pytest.importorskip("pycocotools.mask")
 pytest.importorskip("torch")
 
 from yolact_ros.classes import PASCAL_SBD
+from yolact_ros.config import FlowConfig
 from yolact_ros.datasets.coco import CocoDataset
 from yolact_ros.datasets.findings import ERROR
 from yolact_ros.datasets.masks import run_lengths, segmentation_fault
 from yolact_ros.errors import DatasetError
-from yolact_ros.train.augment import AugmentConfig, resize_sample
+from yolact_ros.train.augment import resize_sample
+from yolact_ros.train.config import TrainConfig
 from yolact_ros.train.feature_transform.pairs import PairConfig, VideoPairs
 from yolact_ros.variants import TABLETOP_MODEL
 
@@ -154,13 +157,8 @@ def test_videos_without_annotations_are_images_without_instances(images, video_j
 
 
 def make_pairs(dataset, offsets):
-    return VideoPairs(
-        dataset,
-        model=TABLETOP_MODEL,
-        augmentation=AugmentConfig(),
-        config=PairConfig(offsets=offsets),
-        seed=0,
-    )
+    model = replace(TABLETOP_MODEL, flow=FlowConfig())
+    return VideoPairs(dataset, TrainConfig(model, pairs=PairConfig(offsets=offsets)))
 
 
 def test_a_pair_is_an_earlier_frame_and_a_frame_with_instances(images, video_json):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,7 +17,9 @@ from yolact_ros.config import ModelConfig  # noqa: E402
 from yolact_ros.datasets.coco import CocoDataset  # noqa: E402
 from yolact_ros.errors import DatasetError  # noqa: E402
 from yolact_ros.train.augment import AugmentConfig  # noqa: E402
+from yolact_ros.train.config import TrainConfig  # noqa: E402
 from yolact_ros.train.loader import TrainingStream, collate, repeat_factors  # noqa: E402
+from yolact_ros.train.losses import LossConfig  # noqa: E402
 
 MODEL = ModelConfig(name="tiny", classes=("bolt", "nut"), input_size=(32, 32))
 PLAIN = AugmentConfig(expand_probability=0.0, crop_probability=0.0)
@@ -43,14 +46,9 @@ def stream_of(tmp_path):
         }
         (tmp_path / "instances.json").write_text(json.dumps(content))
         dataset = CocoDataset(tmp_path / "instances.json", tmp_path, MODEL.classes)
-        return TrainingStream(
-            dataset,
-            model=MODEL,
-            config=PLAIN,
-            seed=seed,
-            repeat_threshold=threshold,
-            keep_empty=keep_empty,
-        )
+        losses = LossConfig(min_negatives=int(keep_empty))
+        config = TrainConfig(MODEL, augmentation=PLAIN, losses=losses, seed=seed)
+        return TrainingStream(dataset, replace(config, repeat_threshold=threshold))
 
     return make
 

@@ -230,7 +230,7 @@ def test_a_gpu_that_is_too_small_is_reported(config, tmp_path, monkeypatch):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(trainer.model, "forward", forward)
-    with pytest.raises(YolactError, match="too small for 2 images at step 0. Lower batch_size"):
+    with pytest.raises(YolactError, match="memory with 2 images at step 0. Lower batch_size"):
         trainer.run()
 
 

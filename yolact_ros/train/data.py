@@ -24,22 +24,8 @@ def open_training_data(config: TrainConfig) -> TrainingStream | VideoPairs:
     dataset = _open_dataset(config.training, config.model.classes)
     check_class_names(dataset)
     if config.pairs is not None and dataset.videos():
-        return VideoPairs(
-            dataset,
-            model=config.model,
-            augmentation=config.augmentation,
-            config=config.pairs,
-            seed=config.seed,
-        )
-    return TrainingStream(
-        dataset,
-        model=config.model,
-        config=config.augmentation,
-        seed=config.seed,
-        repeat_threshold=config.repeat_threshold,
-        keep_empty=config.losses.min_negatives > 0,
-        pairs=config.pairs,
-    )
+        return VideoPairs(dataset, config)
+    return TrainingStream(dataset, config)
 
 
 def open_validation_data(config: TrainConfig) -> ValidationSamples | None:
@@ -50,12 +36,7 @@ def open_validation_data(config: TrainConfig) -> ValidationSamples | None:
     """
     if not config.validation.annotations:
         return None
-    samples = ValidationSamples(
-        _open_dataset(config.validation, config.model.classes),
-        model=config.model,
-        count=config.validation_images,
-        pairs=config.pairs,
-    )
+    samples = ValidationSamples(_open_dataset(config.validation, config.model.classes), config)
     check_readable(samples)
     return samples
 

@@ -15,16 +15,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from yolact_ros.config import ModelConfig
 from yolact_ros.datasets.coco import CocoDataset, Sample
 from yolact_ros.errors import DatasetError
-from yolact_ros.train.augment import AugmentConfig, augment, resize_sample
+from yolact_ros.train.augment import augment, resize_sample
+from yolact_ros.train.config import TrainConfig
 from yolact_ros.train.feature_transform.pairs import (
     CHANGES,
     MOTION,
     REPETITION,
     Pair,
-    PairConfig,
     epoch_order,
     pair_of_still,
 )
@@ -73,46 +72,29 @@ class TrainingStream(Dataset):
     worker processes get the same samples.
     """
 
-    def __init__(
-        self,
-        dataset: CocoDataset,
-        *,
-        model: ModelConfig,
-        config: AugmentConfig,
-        seed: int,
-        repeat_threshold: float = 0.0,
-        keep_empty: bool = False,
-        pairs: PairConfig | None = None,
-    ) -> None:
+    def __init__(self, dataset: CocoDataset, config: TrainConfig) -> None:
         """Prepare the sequence.
 
         Args:
-            dataset: images without instances are left out, as in the reference, or kept.
-            model: configuration with the input size and the resizing.
-            config: augmentation.
-            seed: seed of order and augmentation.
-            repeat_threshold: see `TrainConfig.repeat_threshold`.
-            keep_empty: keep images without instances, see `LossConfig.min_negatives`.
-            pairs: give each sample a keyframe that is made from it.
+            dataset: images without instances are left out, as in the reference, unless
+                `LossConfig.min_negatives` requires them.
+            config: configuration of the run.
 
         Raises:
             DatasetError: no image has an instance.
         """
         self.dataset = dataset
-        self.model = model
         self.config = config
-        self.pairs = pairs
-        self.seed = seed
         self.indices = [i for i in range(len(dataset)) if dataset.has_instances(i)]
         if not self.indices:
             raise DatasetError(
                 f"{dataset.annotations_path}: no image has an instance of the classes "
                 f"{', '.join(dataset.classes)}; there is nothing to learn."
             )
-        if keep_empty:
+        if config.losses.min_negatives:
             self.indices = list(range(len(dataset)))
-        if repeat_threshold:
-            self.indices = self._repeated(repeat_threshold)
+        if config.repeat_threshold:
+            self.indices = self._repeated(config.repeat_threshold)
 
     def _repeated(self, threshold: float) -> list[int]:
         """Repeat the indices of rare classes; fractions are rounded at random."""
@@ -121,22 +103,23 @@ class TrainingStream(Dataset):
             for i in self.indices
         ]
         factors = repeat_factors(classes, threshold=threshold)
-        random = np.random.default_rng([self.seed, REPETITION])
+        random = np.random.default_rng([self.config.seed, REPETITION])
         times = np.floor(factors + random.random(len(factors))).astype(int)
         return np.repeat(self.indices, times).tolist()
 
     def __getitem__(self, position: int) -> Sample | Pair:
+        config = self.config
         sample = augment(
             self._load(position),
-            self.model.input_size,
-            config=self.config,
-            random=np.random.default_rng([self.seed, CHANGES, position]),
-            resize=self.model.resize,
+            config.model.input_size,
+            config=config.augmentation,
+            random=np.random.default_rng([config.seed, CHANGES, position]),
+            resize=config.model.resize,
         )
-        if self.pairs is None:
+        if config.pairs is None:
             return sample
-        random = np.random.default_rng([self.seed, MOTION, position])
-        return pair_of_still(sample, self.pairs, random=random)
+        random = np.random.default_rng([config.seed, MOTION, position])
+        return pair_of_still(sample, config.pairs, random=random)
 
     def _load(self, position: int) -> Sample:
         """Load the image at a position of the stream, or the next one that is readable.
@@ -145,7 +128,7 @@ class TrainingStream(Dataset):
             DatasetError: no image can be read.
         """
         epoch, offset = divmod(position, len(self.indices))
-        order = epoch_order(self.seed, epoch, len(self.indices))
+        order = epoch_order(self.config.seed, epoch, len(self.indices))
         faults: list[str] = []
         for number in np.roll(order, -offset):
             try:
@@ -176,24 +159,17 @@ def repeat_factors(classes: Sequence[Collection[int]], *, threshold: float) -> n
 
 
 class ValidationSamples(Dataset):
-    """Provides `count` unaugmented images of the data set, evenly spaced, at the network's size.
+    """Provides unaugmented images of the data set, evenly spaced, at the network's size.
 
-    With `pairs`, each has a keyframe made from it, which is always the same.
+    With `TrainConfig.pairs`, each has a keyframe made from it, which is always the same.
     """
 
-    def __init__(
-        self,
-        dataset: CocoDataset,
-        *,
-        model: ModelConfig,
-        count: int,
-        pairs: PairConfig | None = None,
-    ) -> None:
+    def __init__(self, dataset: CocoDataset, config: TrainConfig) -> None:
         self.dataset = dataset
-        self.model = model
-        self.pairs = pairs
+        self.model = config.model
+        self.pairs = config.pairs
         self._faults: set[int] = set()
-        count = min(count, len(dataset))
+        count = min(config.validation_images, len(dataset))
         self.indices = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
 
     def __len__(self) -> int:
@@ -215,27 +191,20 @@ class ValidationSamples(Dataset):
 
 
 def training_loader(
-    stream: Dataset,
-    *,
-    batch_size: int,
-    first_step: int,
-    steps: int,
-    workers: int,
-    part: tuple[int, int] = (0, 1),
+    stream: Dataset, steps: range, config: TrainConfig, *, part: tuple[int, int] = (0, 1)
 ) -> DataLoader:
-    """Create a loader for the batches of the steps from `first_step` to `steps`, exclusive.
+    """Create a loader for the batches of some steps.
 
     Args:
         stream: endless sequence, a `TrainingStream` or `VideoPairs`.
-        batch_size: images per step.
-        first_step: first step.
-        steps: end of the steps.
-        workers: number of worker processes.
+        steps: the steps.
+        config: configuration with the batch size and the number of worker processes.
         part: (i, n) to load the i-th of n equal parts of each batch.
     """
+    workers = config.workers
     return DataLoader(
         stream,
-        batch_sampler=step_positions(range(first_step, steps), batch_size=batch_size, part=part),
+        batch_sampler=step_positions(steps, batch_size=config.batch_size, part=part),
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,

@@ -142,10 +142,8 @@ class Trainer:
     def _run(self, end: int) -> None:
         loader = training_loader(
             self.stream,
-            batch_size=self.config.batch_size,
-            first_step=self.step,
-            steps=end,
-            workers=self.config.workers,
+            range(self.step, end),
+            self.config,
             part=(self.processes.rank, self.processes.count),
         )
         if self._owes_validation():  # the run was killed during a validation

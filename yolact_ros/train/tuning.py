@@ -157,13 +157,7 @@ def find_rate(config: TrainConfig, processes: DistributedContext) -> float:
         raise ConfigError("--find-rate requires a single process; run it without torchrun.")
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(config, folder, processes=processes)
-        loader = training_loader(
-            trainer.stream,
-            batch_size=trainer.config.batch_size,
-            first_step=0,
-            steps=RATE_STEPS,
-            workers=config.workers,
-        )
+        loader = training_loader(trainer.stream, range(RATE_STEPS), trainer.config)
         rates = np.geomspace(*RATES, RATE_STEPS)
         losses: list[float] = []
         for step, batch in enumerate(tqdm(loader, desc="find rate", unit="step")):

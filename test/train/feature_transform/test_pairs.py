@@ -126,9 +126,9 @@ def test_the_pass_equals_that_of_inference():
 
 def test_frames_of_a_video_are_augmented_alike(video):
     dataset = CocoDataset(video.annotations, video.images)
-    config = AugmentConfig()
-    pairs = VideoPairs(dataset, model=TINY, augmentation=config, config=PairConfig(), seed=3)
-    plain = VideoPairs(dataset, model=TINY, augmentation=NO_CHANGES, config=PairConfig(), seed=3)
+    config = TrainConfig(TINY, pairs=PairConfig(), seed=3)
+    pairs = VideoPairs(dataset, config)
+    plain = VideoPairs(dataset, replace(config, augmentation=NO_CHANGES))
     differences = []
     for position in range(6):
         pair, untouched = pairs[position], plain[position]

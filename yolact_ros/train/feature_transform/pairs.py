@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from yolact_ros.config import STRIDES, Checked, ModelConfig, setting
+from yolact_ros.config import STRIDES, Checked, setting
 from yolact_ros.datasets.coco import CocoDataset, Sample
 from yolact_ros.errors import DatasetError
-from yolact_ros.train.augment import AugmentConfig, apply_changes, draw_changes
+from yolact_ros.train.augment import apply_changes, draw_changes
 from yolact_ros.train.feature_transform.synthetic_motion import MotionConfig, move_still
+
+if TYPE_CHECKING:
+    from yolact_ros.train.config import TrainConfig
 
 # Streams of the random generators of a training.
 ORDER, CHANGES, REPETITION, CHOICE, MOTION = 0, 1, 2, 3, 4
@@ -77,28 +81,19 @@ class VideoPairs(Dataset):
             in their video.
     """
 
-    def __init__(
-        self,
-        dataset: CocoDataset,
-        *,
-        model: ModelConfig,
-        augmentation: AugmentConfig,
-        config: PairConfig,
-        seed: int,
-    ) -> None:
+    def __init__(self, dataset: CocoDataset, config: TrainConfig) -> None:
         """Find the pairs.
 
         Raises:
             DatasetError: no frame with an instance has an earlier one.
             ValueError: the offsets are not a range of positive numbers.
         """
-        if not 1 <= config.offsets[0] <= config.offsets[1]:
-            raise ValueError(f"Offsets are {config.offsets}; expected 1 <= minimum <= maximum.")
+        assert config.pairs is not None
+        self.offsets = config.pairs.offsets
+        if not 1 <= self.offsets[0] <= self.offsets[1]:
+            raise ValueError(f"Offsets are {self.offsets}; expected 1 <= minimum <= maximum.")
         self.dataset = dataset
-        self.model = model
-        self.augmentation = augmentation
-        self.offsets = config.offsets
-        self.seed = seed
+        self.config = config
         self._earlier = {
             index: frames[:number]
             for frames in dataset.videos()
@@ -120,17 +115,18 @@ class VideoPairs(Dataset):
 
     def __getitem__(self, position: int) -> Pair:
         epoch, offset = divmod(position, len(self.indices))
-        index = self.indices[int(epoch_order(self.seed, epoch, len(self.indices))[offset])]
-        choice = np.random.default_rng([self.seed, CHOICE, position])
+        config, model = self.config, self.config.model
+        index = self.indices[int(epoch_order(config.seed, epoch, len(self.indices))[offset])]
+        choice = np.random.default_rng([config.seed, CHOICE, position])
         keyframe, frame = self.dataset.load(self.choose(index, choice)), self.dataset.load(index)
-        random = np.random.default_rng([self.seed, CHANGES, position])
-        size = self.model.input_size
+        random = np.random.default_rng([config.seed, CHANGES, position])
+        size, augmentation = model.input_size, config.augmentation
         changes = draw_changes(
-            frame, size, config=self.augmentation, random=random, resize=self.model.resize
+            frame, size, config=augmentation, random=random, resize=model.resize
         )
         frame, keyframe = (
-            apply_changes(sample, changes, size, config=self.augmentation)
+            apply_changes(sample, changes, size, config=augmentation)
             for sample in (frame, keyframe)
         )
-        unknown = np.full((2, *self.model.feature_sizes[1]), np.nan, np.float32)
+        unknown = np.full((2, *model.feature_sizes[1]), np.nan, np.float32)
         return Pair(frame, keyframe.image, unknown)
