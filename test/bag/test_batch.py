@@ -225,7 +225,7 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path, images, tiny_bundle, ca
     mine.write_text("mine")
     words = ["batch", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--format", "parquet"]
     assert main([*words, "--model", str(tiny_bundle.folder), "--address", "x"]) == 1
-    assert "holds files that" in capsys.readouterr().err
+    assert "contains files that" in capsys.readouterr().err
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [mine]
 
 

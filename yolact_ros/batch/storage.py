@@ -64,7 +64,7 @@ class Storage:
         ours = any(self.fs.isdir(f"{self.root}/{name}") for name in ("parts", "unfinished"))
         if not ours and self.fs.isdir(self.root) and self.fs.ls(self.root):
             raise DatasetError(
-                f"{self.root} holds files that yolact batch did not write; name a new folder."
+                f"{self.root} contains files that yolact batch did not write; name a new folder."
             )
         try:
             with self.scratch() as folder:

@@ -183,7 +183,7 @@ def _coerce(value: Any, hint: Any, path: str) -> Any:
         return _coerce(value, next(a for a in typing.get_args(hint) if a is not type(None)), path)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         if abs(value) > 10**300:
-            raise ConfigError(f"{path} is too large a number.")
+            raise ConfigError(f"{path} is too large; expected a number below 1e300.")
         return float(value)
     if isinstance(hint, type) and (
         not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))

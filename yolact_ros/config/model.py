@@ -138,9 +138,9 @@ class ModelConfig(Checked):
         }
         for name, values in positive.items():
             if not values or not all(0 < value < 1e6 for value in values):
-                yield f": {name} is {values}; expected numbers above 0."
+                yield f": {name} is {values}; expected numbers above 0 and below 1e6."
         if not all(abs(value) < 1e6 for value in self.pixel_mean):
-            yield f": pixel_mean is {self.pixel_mean}."
+            yield f": pixel_mean is {self.pixel_mean}; expected numbers between -1e6 and 1e6."
         if not set(self.deformable_levels) <= {3, 4, 5}:
             yield (
                 f": deformable_levels is {self.deformable_levels}; only P3, P4 and P5 have a "

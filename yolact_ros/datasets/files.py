@@ -83,7 +83,9 @@ def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
     try:
         return read_file(path, limit=limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{shown(path)} is not UTF-8 text: {error}.") from error
+        raise DatasetError(
+            f"{shown(path)} is not UTF-8 text: {error}. Save it as UTF-8."
+        ) from error
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -95,7 +97,8 @@ def list_images(folder: Path) -> list[Path]:
     files = sorted(walk(folder, IMAGE_SUFFIXES))
     if not files:
         raise DatasetError(
-            f"The folder {folder} contains no images ({', '.join(IMAGE_SUFFIXES)})."
+            f"The folder {folder} contains no images ({', '.join(IMAGE_SUFFIXES)}); name another "
+            "folder."
         )
     return files
 

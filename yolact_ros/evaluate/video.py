@@ -290,5 +290,5 @@ def read_clips(
             if v
         ]
     if not clips:
-        raise DatasetError(f"{', '.join(map(str, paths))}: no frames to evaluate on.")
+        raise DatasetError(f"There are no frames to evaluate on in {', '.join(map(str, paths))}.")
     return clips

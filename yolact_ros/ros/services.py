@@ -29,6 +29,7 @@ FORCE_KEYFRAME = "~/force_keyframe"
 SET_ENABLED = "~/set_enabled"
 MOST_WAITING = 8  # maximum number of pending ~/segment requests; each holds an image
 NOT_ACTIVE = "The node is not active; activate it first: ros2 lifecycle set {name} activate"
+DEACTIVATED = "The node was deactivated before the image's turn; activate it and call again."
 
 
 class SegmentRequest:
@@ -133,7 +134,7 @@ class Services:
         """Reject pending and further requests because no worker is running."""
         self._mailbox = None
         for pending in list(self._waiting):
-            pending.give_up("The node was deactivated before the image's turn came.")
+            pending.give_up(DEACTIVATED)
 
     async def _on_segment(
         self, request: Segment.Request, response: Segment.Response
@@ -152,7 +153,7 @@ class Services:
         try:
             mailbox.put(pending)
             if self._mailbox is not mailbox:  # closed at this moment, and the request dropped
-                pending.give_up("The node was deactivated before the image's turn came.")
+                pending.give_up(DEACTIVATED)
             answer = await pending.answer
             assert answer is not None
             return answer

@@ -227,8 +227,8 @@ class Trainer:
             yield
         except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError
             raise WeightsError(
-                f"The run's folder {self.folder} cannot be written: {error}; check free space. "
-                f"Earlier files are kept; continue with --resume {self.folder}."
+                f"The run's folder {self.folder} cannot be written: {error}; check free disk "
+                f"space. Earlier files are kept; continue with --resume {self.folder}."
             ) from error
 
     def _owes_validation(self) -> bool:

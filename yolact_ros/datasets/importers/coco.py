@@ -54,7 +54,10 @@ def read_coco(
         _take_findings(content, findings, crowd_as_objects)
         read.append((_split_of(path, source), folder, content))
     if not read:
-        raise DatasetError(f"{source} contains no COCO instances file.")
+        raise DatasetError(
+            f"{source} contains no JSON file with COCO instances; name the file, "
+            "or the folder that it is in."
+        )
     names = dict.fromkeys(
         content.names[number] for _, _, content in read for number in sorted(content.names)
     )

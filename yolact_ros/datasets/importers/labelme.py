@@ -67,7 +67,9 @@ def read_labelme(source: Path, findings: Findings) -> Iterator[ForeignImage]:
             used.add(image.path.resolve())
             yield image
     if not read:
-        raise DatasetError(f"{source} contains no LabelMe JSON file.")
+        raise DatasetError(
+            f"{source} contains no LabelMe JSON file; name the folder with the JSON files."
+        )
     for image_path in sorted(walk(source, IMAGE_SUFFIXES)):
         if image_path.resolve() not in used:
             findings.add(NOTE, "image without labels, skipped", shown(image_path))

@@ -96,7 +96,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         reason = str(error) or "it is nested too deeply"
         raise DatasetError(f"{path} cannot be read as YAML: {reason:.300}.") from error
     if not isinstance(content, dict):
-        raise DatasetError(f"{path} is not the description of a YOLO data set.")
+        raise DatasetError(
+            f"{path} does not describe a YOLO data set; expected a mapping with "
+            "`names`, and `train` or `val`."
+        )
     return content
 
 

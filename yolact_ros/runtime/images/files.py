@@ -200,7 +200,7 @@ def video_frames(path: Source, name: str) -> Iterator[SourceImage]:
             if str(path).isdigit()
             else "Check that it is reachable."
         )
-        yield SourceImage(name, path, None, fault=f"{name} returns no image. {hint}")
+        yield SourceImage(name, path, None, fault=f"{name} returns no images. {hint}")
     elif not number:
         yield SourceImage(
             name, path, None, fault=f"The video {path} contains no image that OpenCV can read."
