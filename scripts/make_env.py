@@ -131,8 +131,8 @@ def check_interpreter():
         if works:
             os.execv(path, [path, *sys.argv])
     sys.exit(
-        "make env: needs Python 3.10 to 3.13; {} is {}.{} and no other was found. Install one, "
-        "or name it: make env PYTHON=/path/to/python3.12".format(
+        "make env: requires Python 3.10 to 3.13; {} is {}.{}, and no other was found. Install "
+        "one, or name it: make env PYTHON=/path/to/python3.12".format(
             sys.executable, *sys.version_info[:2]
         )
     )
@@ -183,8 +183,8 @@ def install_packages(use):
     if check.returncode:
         raise Failure(
             f"rclpy cannot be imported by {PYTHON} (Python {platform.python_version()}): "
-            f"{check.stderr.strip().splitlines()[-1]}. ROS 2 needs the Python it was built for: "
-            "make env PYTHON=/usr/bin/python3"
+            f"{check.stderr.strip().splitlines()[-1]}. It requires the Python that it was "
+            "built for: make env PYTHON=/usr/bin/python3"
         )
     for done in EXTRAS:
         PACKAGE_STAMPS[done].write_text(wanted)
@@ -211,7 +211,7 @@ def make_venv(wanted):
     if ros_distro():
         command.append("--system-site-packages")
     try:
-        run(f"Making {VENV.relative_to(ROOT)} with Python {platform.python_version()}", command)
+        run(f"Creating {VENV.relative_to(ROOT)} with Python {platform.python_version()}", command)
     except Failure as failure:
         raise Failure(f"{failure} On Ubuntu and Debian: apt install python3-venv") from None
     made_with.write_text(identity)

@@ -195,8 +195,8 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         type=_warps,
         metavar="W,W,...",
-        help=f"warps of the features to measure, out of {', '.join(WARPS)} (default: all that "
-        "the model supports)",
+        help=f"feature warps to measure: any of {', '.join(WARPS)} (default: all that the model "
+        "supports)",
     )
     add("--propagated-frames", **numbers(0, 100, (0,)))
 
