@@ -1,7 +1,7 @@
 """Run a bundle on TensorRT: pinned host memory, one stream, captured CUDA graphs, no torch.
 
-Experimental: TensorRT-RTX has run this on one GPU, an H100; TensorRT itself never has. The order of
-its work is tested on a strict simulation of the driver.
+Experimental: TensorRT-RTX has run this on one GPU, an H100, and TensorRT itself never has. The
+order of its work is tested on a strict simulation of the driver.
 """
 
 from __future__ import annotations
