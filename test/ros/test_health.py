@@ -194,7 +194,7 @@ MODEL = {
         (
             {"backend": "TensorRt"},
             OK,
-            "active, tabletop on TensorRt (experimental: has run on one GPU)",
+            "active, tabletop on TensorRt (experimental: tested on one GPU only)",
         ),
         ({"fault": "The device is gone."}, ERROR, "The device is gone."),
         ({"model": None, "state": "unconfigured"}, OK, "unconfigured"),

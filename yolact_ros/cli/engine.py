@@ -1,6 +1,6 @@
 """`yolact engine`: compile the graphs of a bundle with TensorRT or TensorRT-RTX.
 
-Experimental: compiled in tests, run on one GPU with TensorRT-RTX.
+Experimental: tests compile engines, and one GPU has run those of TensorRT-RTX.
 """
 
 from __future__ import annotations
