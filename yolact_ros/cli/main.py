@@ -36,7 +36,7 @@ VERBS = {
     "convert": "convert an official checkpoint to this package's format",
     "export": "export a checkpoint to a bundle, which does not require torch",
     "quantize": "quantize a bundle to int8",
-    "engine": "compile the graphs of a bundle with TensorRT (experimental: tested on one GPU only)",
+    "engine": "compile a bundle's graphs with TensorRT (experimental: tested on one GPU only)",
     "prototypes": "draw the prototypes of an image and how masks are assembled from them",
     "serve": "try models on images in the browser (Gradio)",
     "view": "show results in the Rerun viewer, or record them for it",
