@@ -13,7 +13,9 @@ pytest.importorskip("onnxruntime")
 from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.config import BackboneConfig, FlowConfig, KeyframeConfig, PostprocessConfig  # noqa: E402
 from yolact_ros.errors import BackendError, BundleError, WeightsError  # noqa: E402
-from yolact_ros.export.compare import check_errors, relative_error  # noqa: E402
+from yolact_ros.export import to_bundle, to_onnx  # noqa: E402
+from yolact_ros.export.compare import check_errors, relative_error, relative_errors  # noqa: E402
+from yolact_ros.export.fold_weights import fold_weights  # noqa: E402
 from yolact_ros.export.graphs import example_image  # noqa: E402
 from yolact_ros.export.options import ExportOptions  # noqa: E402
 from yolact_ros.export.recover import recover_checkpoint  # noqa: E402
@@ -242,6 +244,45 @@ def test_a_graph_that_differs_is_not_written():
         check_errors({"boxes": 2e-3, "scores": 1e-6}, graph="detect")
     with pytest.raises(BackendError, match="scores"):
         check_errors({"scores": float("nan")}, graph="detect")
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
+def test_a_bundle_with_wrongly_folded_batch_norms_is_not_written(tmp_path, monkeypatch, target):
+    epsilons = []
+
+    def fold_wrongly(model):
+        for node in model.graph.node:
+            for attribute in node.attribute:
+                if (node.op_type, attribute.name) == ("BatchNormalization", "epsilon"):
+                    epsilons.append(attribute.f)
+                    attribute.f = 0.1
+        fold_weights(model)
+
+    checkpoint = make_checkpoint(tmp_path / "tiny.pth", TINY_DEFORMABLE)
+    monkeypatch.setattr(to_onnx, "fold_weights", fold_wrongly)
+    with pytest.raises(BackendError, match="'detect' differs from torch by .*Nothing was written"):
+        export_bundle(checkpoint, tmp_path / "bundle", ExportOptions(target=target), images=1)
+    assert len(epsilons) == 3 and max(epsilons) < 1e-3  # those of the deformable layers
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_bundle_is_compared_with_the_network_as_it_was_before_folding(tmp_path, monkeypatch):
+    checkpoint, compared = make_checkpoint(tmp_path / "tiny.pth", TINY_DEFORMABLE), []
+
+    def compare(graph, content, **options):
+        if graph.name == "detect":
+            compared.append((graph.module.network, content))
+        return relative_errors(graph, content, **options)
+
+    monkeypatch.setattr(to_bundle, "relative_errors", compare)
+    export_bundle(checkpoint, tmp_path / "bundle", images=1)
+    ((network, content),) = compared
+    expected = load_model(checkpoint)
+    assert [type(layer) for layer in network.modules()] == [type(m) for m in expected.modules()]
+    for name, values in expected.state_dict().items():
+        assert torch.equal(network.state_dict()[name], values), name
+    assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())
+    assert b"BatchNormalization" not in content
 
 
 def test_relative_error_by_hand():
