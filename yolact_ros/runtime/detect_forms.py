@@ -13,7 +13,7 @@ import numpy as np
 
 from yolact_ros.config import ModelConfig, PostprocessConfig
 from yolact_ros.errors import BackendError
-from yolact_ros.runtime.backends import Array, Backend
+from yolact_ros.runtime.backends import Array, Backend, output_of_shape
 from yolact_ros.runtime.lazy_heads import predict_priors, prototypes_inside
 from yolact_ros.runtime.masks import SoftMasks, assemble_masks, assembled_masks, box_cells
 from yolact_ros.runtime.postprocess import (
@@ -48,20 +48,34 @@ class Dense:
         self.model = model
 
     def select(self, outputs: Outputs, config: PostprocessConfig, backend: Backend) -> Selection:
-        """Choose the detections of one image; `backend` runs the further graphs."""
+        """Choose the detections of one image; `backend` runs the further graphs.
+
+        Raises:
+            BackendError: the coefficients have the wrong shape, or `backend` fails.
+        """
+        rows = len(outputs["class_scores"])
+        output_of_shape(outputs, "coefficients", (rows, self.model.num_prototypes))
         return select_detections(outputs, config)
 
     def prototypes(
         self, outputs: Outputs, boxes: np.ndarray | None, backend: Backend
     ) -> np.ndarray:
         """Return (Hp, Wp, K) float32, at least inside `boxes` (N, 4), everywhere if None."""
+        # Graphs from elsewhere may have prototypes of another size.
+        size = self.model.prototype_size if self.nms_inside else (-1, -1)
+        shape = (*size, self.model.num_prototypes)
         # A GPU returns half precision, in which numpy is slow.
-        return np.asarray(outputs["prototypes"], np.float32)
+        return np.asarray(output_of_shape(outputs, "prototypes", shape), np.float32)
 
     def soft_masks(
         self, outputs: Outputs, selection: Selection, config: PostprocessConfig, backend: Backend
     ) -> SoftMasks:
-        """Assemble the masks of the selected detections."""
+        """Assemble the masks of the selected detections.
+
+        Raises:
+            BackendError: prototypes or coefficients are not finite, or prototypes have the wrong
+                shape.
+        """
         boxes = selection.boxes if config.crop_masks else None
         prototypes = self.prototypes(outputs, boxes, backend)
         return assemble_masks(
@@ -103,6 +117,8 @@ class WithNms(Dense):
 
     def select(self, outputs: Outputs, config: PostprocessConfig, backend: Backend) -> Selection:
         """Drop rows that do not exceed the score threshold."""
+        rows = len(outputs["scores"])
+        output_of_shape(outputs, "coefficients", (rows, self.model.num_prototypes))
         return select_finished(outputs, config)
 
 
@@ -133,7 +149,8 @@ class WithMasks(WithNms):
         self, outputs: Outputs, selection: Selection, config: PostprocessConfig, backend: Backend
     ) -> SoftMasks:
         """Return the graph's own masks of the selected detections."""
-        masks = outputs["masks"][finished_rows(outputs, config)]
+        shape = (len(outputs["scores"]), *self.model.prototype_size)
+        masks = output_of_shape(outputs, "masks", shape)[finished_rows(outputs, config)]
         return assembled_masks(masks, selection.boxes)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from yolact_ros.config import ModelConfig
-from yolact_ros.runtime.backends import Array, Backend
+from yolact_ros.runtime.backends import Array, Backend, output_of_shape
 
 # Margin of P3 cells that prototypes depend on: three for the convolutions at P3's size, one for
 # the upsampling together with the convolution after it.
@@ -30,6 +30,9 @@ def predict_priors(
 
     Returns:
         (n, 4) float32 x1 y1 x2 y2 as fractions of the network's input, and (n, K) float32.
+
+    Raises:
+        BackendError: the backend fails, or returns arrays of other shapes.
     """
     if not len(priors):
         return np.zeros((0, 4), np.float32), np.zeros((0, model.num_prototypes), np.float32)
@@ -37,7 +40,12 @@ def predict_priors(
     cells, rows = np.unique(cells, return_inverse=True)
     inputs = {"head_features": head_features, "cells": cells}
     found = backend.run("boxes_and_coefficients", inputs)
-    return found["boxes"][rows, within], found["coefficients"][rows, within]
+    sizes = {"boxes": 4, "coefficients": model.num_prototypes}
+    boxes, coefficients = (
+        output_of_shape(found, name, (len(cells), model.priors_per_cell, size))[rows, within]
+        for name, size in sizes.items()
+    )
+    return boxes, coefficients
 
 
 def prototypes_inside(
@@ -53,6 +61,9 @@ def prototypes_inside(
 
     Returns:
         (Hp, Wp, K) float32, zero outside the rectangle.
+
+    Raises:
+        BackendError: the backend fails, or returns an array of another shape.
     """
     prototypes = np.zeros((*model.prototype_size, model.num_prototypes), np.float32)
     cells = cells[(cells[:, :2] < cells[:, 2:]).all(axis=1)]
@@ -64,7 +75,8 @@ def prototypes_inside(
     top, left = max(0, y1 // 2 - HALO), max(0, x1 // 2 - HALO)
     bottom, right = min(rows, -(-y2 // 2) + HALO), min(columns, -(-x2 // 2) + HALO)
     part = np.ascontiguousarray(p3[:, :, top:bottom, left:right])
-    found = backend.run("prototypes", {"p3": part})["prototypes"]
+    shape = (2 * part.shape[2], 2 * part.shape[3], model.num_prototypes)
+    found = output_of_shape(backend.run("prototypes", {"p3": part}), "prototypes", shape)
     inside = found[y1 - 2 * top : y2 - 2 * top, x1 - 2 * left : x2 - 2 * left]
     prototypes[y1:y2, x1:x2] = inside
     return prototypes

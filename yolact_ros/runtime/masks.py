@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from yolact_ros.errors import BackendError
+
 
 @dataclass(frozen=True, eq=False)
 class SoftMasks:
@@ -47,6 +49,9 @@ def assemble_masks(
         coefficients: (N, K) float32 in [-1, 1].
         boxes: (N, 4) float32 x1 y1 x2 y2 as fractions of the network's input.
         crop: crop each mask at its box, which is how the networks are trained.
+
+    Raises:
+        BackendError: a mask is not finite, because its prototypes or coefficients are not.
     """
     height, width = prototypes.shape[:2]
     if crop:
@@ -59,6 +64,12 @@ def assemble_masks(
     products = zip(cells.tolist(), coefficients, values, strict=True)
     for (x1, y1, x2, y2), weights, total in products:
         np.einsum("ijk,k->ij", prototypes[y1:y2, x1:x2], weights, out=total)
+    # The largest and smallest are NaN if any is, and take no array of their own.
+    if flat.size and not np.isfinite([flat.min(), flat.max()]).all():
+        raise BackendError(
+            "The model returned prototypes or coefficients that are not finite. If it computes in "
+            "half precision, export it with --precision fp32; otherwise check its checkpoint."
+        )
     np.negative(flat, out=flat)
     with np.errstate(over="ignore"):  # exp(-x) may be infinite, which correctly yields 0
         np.exp(flat, out=flat)

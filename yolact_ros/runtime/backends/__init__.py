@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
+from yolact_ros.errors import BackendError
+
 # numpy.ndarray, or an opaque handle for an output that was kept on the device.
 Array = Any
 
@@ -72,3 +76,21 @@ class AsyncBackend(Backend, Protocol):
         stay valid.
         """
         ...
+
+
+def output_of_shape(outputs: Mapping[str, Array], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an output of a run as an array.
+
+    Raises:
+        BackendError: its shape is not `shape`, in which -1 stands for any number.
+    """
+    array = np.asarray(outputs[name])
+    if array.ndim != len(shape) or any(
+        want not in (-1, have) for want, have in zip(shape, array.shape, strict=True)
+    ):
+        expected = tuple("any" if size == -1 else size for size in shape)
+        raise BackendError(
+            f"The model returned {name} of shape {array.shape}; expected {expected}. Export the "
+            "model again."
+        )
+    return array
