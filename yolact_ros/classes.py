@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Objects of the simulated table top (yolact_ros/simulate), in class-id order.
+# Objects of the simulated tabletop (yolact_ros/simulate), in class-id order.
 TABLETOP = (
     *("mug", "duck", "teddy", "soccer_ball", "lego_brick"),
     *("domino", "jenga_block", "cube", "tray", "racecar"),

@@ -78,7 +78,7 @@ _define("yolact_edge_vid_minimal", EDGE_VID, flow=FlowConfig(spa=False))
 _define("yolact_edge_vid_trainflow", EDGE_VID)
 _define("yolact_edge_vid_trainflow_resnet50", EDGE_VID, backbone=RESNET50)
 
-# The shipped demo model: small enough for a CPU, trained on simulated table tops.
+# The shipped demo model: small enough for a CPU, trained on simulated tabletops.
 TABLETOP_MODEL = _define(
     "tabletop",
     PLUS_BASE,

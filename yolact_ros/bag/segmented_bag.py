@@ -42,7 +42,7 @@ from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.stamps import seconds_of
 from yolact_ros.runtime.stream import Stream
 
-# Version of the rosbag2 format: that of Iron, which Jazzy and later, which write 9, also read.
+# Version of the rosbag2 format: that of Iron. Jazzy and later write 9, but also read this one.
 BAG_VERSION: Final = 8
 
 

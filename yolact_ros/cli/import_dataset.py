@@ -9,7 +9,7 @@ from yolact_ros.cli.settings import FLAG, FOLDER, distinct_names, documented
 from yolact_ros.errors import ConfigError, DatasetError
 
 BOXES = ("ignore", "rectangle", "keep", "drop")
-# Options of one format, and which.
+# Option that applies to one format -> that format.
 OPTIONS = {"images": "coco", "crowd_as_objects": "coco", "boxes": "yolo"}
 
 

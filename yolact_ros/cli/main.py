@@ -44,7 +44,7 @@ VERBS = {
 }
 ALIASES = {"quantise": "quantize"}
 
-# Optional libraries, with the extras of the package that install each, that of a verb by its name.
+# Optional library -> extras of the package that install it; the extra of a verb has its name.
 EXTRAS = {
     "torch": ("train", "export"),
     "pycocotools": ("evaluate", "evaluate-tracks", "simulate", "train"),

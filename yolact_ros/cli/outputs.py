@@ -16,7 +16,7 @@ WRITTEN = ("output", "json", "overlay", "report", "target", "save_txt")
 # Verbs whose `output` is a file, and results that are folders with every verb.
 FILE_VERBS = ("convert", "prototypes", "view")
 FOLDERS = ("overlay", "report", "save_txt")
-# Arguments that are kept as text, for they may be a path or something else.
+# Arguments that are kept as text, because they may be a path or something else.
 TEXTS = ("model", "models", "bundle", "checkpoint", "sources", "output")
 # Folders that a verb both reads and writes.
 SHARED = ("resume",)

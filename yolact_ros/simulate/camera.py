@@ -15,7 +15,7 @@ class Camera:
     """Represents a pinhole camera that looks at a point.
 
     Attributes:
-        eye: (x, y, z) of the optical centre in metres, world frame (z up, table top at 0).
+        eye: (x, y, z) of the optical centre in metres, world frame (z up, tabletop at 0).
         target: (x, y, z) of the point in the centre of the picture.
         roll: rotation about the optical axis in radians.
         field_of_view: vertical, in radians.

@@ -258,7 +258,7 @@ def coco_document(
         for annotation in found:
             numbered.append({"id": len(numbered) + 1, "image_id": image["id"], **annotation})
     return {
-        "info": {"description": "Simulated table tops with true instance masks"},
+        "info": {"description": "Simulated tabletops with true instance masks"},
         "images": list(images),
         "annotations": numbered,
         "categories": [{"id": i + 1, "name": name} for i, name in enumerate(TABLETOP)],

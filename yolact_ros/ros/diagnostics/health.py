@@ -24,7 +24,7 @@ STAGES = ("transport", "wait", "decode", "preprocess", "inference", "postprocess
 SKEW_S = 0.1  # tolerance for stamps ahead of the node's clock
 OTHER_CLOCK_S = 3600.0  # an apparent latency beyond this means that the clocks differ
 
-# Added to the names of backends that no hardware has run.
+# Added to the names of experimental backends.
 EXPERIMENTAL = {"TensorRt": " (experimental: tested on one GPU only)"}
 
 Finding = tuple[bytes, str]  # level and message
