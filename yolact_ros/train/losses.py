@@ -1,12 +1,13 @@
 """Compute the five losses of YOLACT and YOLACT++ (dbolya/yolact `multibox_loss.py`).
 
-A sixth loss, which the reference does not have, learns masks from boxes; see `box_mask_losses`.
+A sixth loss, which the reference does not have, learns masks from boxes; see `box_mask_loss`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -129,28 +130,10 @@ def yolact_losses(
         )
         / num_positive,
     }
-    drawn = [
-        sample_priors(priors, limit=config.masks_to_train, seed=seed)
-        for priors, seed in zip(masked, seeds or range(len(matches)), strict=True)
-    ]
-    # One gather for all images: indexing image by image would allocate a whole gradient each time.
-    counts = [len(priors) for priors in drawn]
-    numbers = torch.arange(len(drawn)).repeat_interleave(torch.tensor(counts))
-    coefficients = output.coefficients[numbers.to(labels.device), torch.cat(drawn)].split(counts)
-    masks_sum = iou_sum = (output.prototypes.sum() + output.coefficients.sum()) * 0.0
-    for i, prototypes in enumerate(output.prototypes.unbind()):
-        if not counts[i]:
-            continue
-        owners = matches[i].instances[drawn[i]]
-        masks = TrainedMasks(
-            prototypes,
-            coefficients[i],
-            targets[i],
-            owners=owners,
-            upsampling=config.mask_upsampling,
-        )
-        loss = masks.loss(dice_weight=config.dice_weight)
-        masks_sum = masks_sum + loss * (len(masked[i]) / counts[i])
+    sample = partial(sampled_masks, output, targets, matches, limit=config.masks_to_train)
+    masks_sum = iou_sum = zero = (output.prototypes.sum() + output.coefficients.sum()) * 0.0
+    for _, masks, weight in sample(masked, seeds=seeds, upsampling=config.mask_upsampling):
+        masks_sum = masks_sum + masks.loss(dice_weight=config.dice_weight) * weight
         if model.mask_rescoring is not None:
             iou_sum = iou_sum + mask_iou_loss(
                 masks,
@@ -166,16 +149,13 @@ def yolact_losses(
         losses["mask_iou"] = config.mask_iou_weight * iou_sum / num_masked
     if config.box_mask_weight:
         assert images is not None
-        losses["box_mask"] = config.box_mask_weight * box_mask_losses(
-            output,
-            targets,
-            matches=matches,
-            without_mask=without_mask,
-            images=images,
-            limit=config.masks_to_train,
-            seeds=seeds or range(len(matches)),
-            normaliser=normaliser,
-        )
+        priors = [torch.nonzero(some)[:, 0] for some in without_mask]
+        colours = lab_colours(images, (output.prototypes.shape[1], output.prototypes.shape[2]))
+        total = zero
+        for i, masks, weight in sample(priors, seeds=seeds):
+            total = total + box_mask_loss(masks, colours[i]) * weight
+        num_boxes = normaliser(sum(len(some) for some in priors))
+        losses["box_mask"] = config.box_mask_weight * total / num_boxes
     return losses
 
 
@@ -186,49 +166,47 @@ def priors_without_mask(match: Matches, target: Target) -> Tensor:
     return (match.labels > 0) & target.box_only[match.instances]
 
 
-def box_mask_losses(
+def sampled_masks(
     output: YolactOutput,
     targets: Sequence[Target],
-    *,
     matches: Sequence[Matches],
-    without_mask: Sequence[Tensor],
-    images: Tensor,
+    priors: Sequence[Tensor],
+    *,
     limit: int,
-    seeds: Sequence[int],
-    normaliser: Callable[[int], float],
-) -> Tensor:
-    """Average `box_mask_loss` over the positive priors of instances without a mask.
+    seeds: Sequence[int] | None,
+    upsampling: int = 1,
+) -> Iterator[tuple[int, TrainedMasks, float]]:
+    """Yield the index of each image with positive priors, the masks of some, and their weight.
 
     Args:
         output: float32 output of the network for B images.
         targets: targets of the B images.
         matches: matches of the B images.
-        without_mask: B masks (P,) bool of the priors of such instances.
-        images: (B, H, W, 3) uint8 BGR.
-        limit: maximum number of sampled priors per image.
+        priors: B lists (n,) of positive priors.
+        limit: maximum number of sampled priors per image; the weight makes up for the others.
         seeds: B seeds, see `yolact_losses`.
-        normaliser: see `yolact_losses`.
+        upsampling: see `TrainedMasks`.
     """
-    owners = [torch.nonzero(priors)[:, 0] for priors in without_mask]
     drawn = [
-        sample_priors(priors, limit=limit, seed=seed)
-        for priors, seed in zip(owners, seeds, strict=True)
+        sample_priors(some, limit=limit, seed=seed)
+        for some, seed in zip(priors, seeds or range(len(priors)), strict=True)
     ]
-    count = normaliser(sum(len(priors) for priors in owners))
-    height, width = output.prototypes.shape[1:3]
-    colours = lab_colours(images, (height, width))
-    total = (output.prototypes.sum() + output.coefficients.sum()) * 0.0
-    for i, priors in enumerate(drawn):
-        if not len(priors):
-            continue
-        masks = TrainedMasks(
-            output.prototypes[i],
-            output.coefficients[i, priors],
-            targets[i],
-            owners=matches[i].instances[priors],
-        )
-        total = total + box_mask_loss(masks, colours[i]) * (len(owners[i]) / len(priors))
-    return total / count
+    # One gather for all images: indexing image by image would allocate a whole gradient each time.
+    counts = [len(some) for some in drawn]
+    numbers = torch.arange(len(drawn)).repeat_interleave(torch.tensor(counts))
+    chosen = output.coefficients[numbers.to(output.coefficients.device), torch.cat(drawn)]
+    images = zip(output.prototypes.unbind(), chosen.split(counts), strict=True)
+    for i, (prototypes, coefficients) in enumerate(images):
+        if counts[i]:
+            owners = matches[i].instances[drawn[i]]
+            masks = TrainedMasks(
+                prototypes,
+                coefficients,
+                targets[i],
+                owners=owners,
+                upsampling=upsampling,
+            )
+            yield i, masks, len(priors[i]) / counts[i]
 
 
 def box_loss(
