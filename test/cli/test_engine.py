@@ -25,8 +25,7 @@ from yolact_ros.runtime.backends.tensorrt.build import BuildSettings
 from yolact_ros.runtime.backends.tensorrt.files import engine_identity, read_engine
 from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt
-from yolact_ros.runtime.backends.tensorrt.memory import LOG
-from yolact_ros.runtime.backends.tensorrt.open import Engine
+from yolact_ros.runtime.backends.tensorrt.open import LOG, Engine
 from yolact_ros.runtime.bundle import Bundle, ModelDescription
 from yolact_ros.runtime.bundle_writer import write_bundle
 

@@ -21,10 +21,10 @@ from PIL import Image  # noqa: E402
 from yolact_ros.datasets.annotations import read_annotation_file  # noqa: E402
 from yolact_ros.datasets.checks.split import check_split  # noqa: E402
 from yolact_ros.datasets.coco import CocoDataset, likely_name  # noqa: E402
+from yolact_ros.datasets.files import flag, whole_number  # noqa: E402
 from yolact_ros.datasets.findings import ERROR, NOTE, WARNING  # noqa: E402
 from yolact_ros.datasets.masks import crop_mask, read_segmentation, segmentation_rle  # noqa: E402
 from yolact_ros.datasets.records import SharedRecords  # noqa: E402
-from yolact_ros.datasets.values import flag, whole_number  # noqa: E402
 from yolact_ros.errors import DatasetError  # noqa: E402
 
 SQUARE = [[10, 10, 40, 10, 40, 30, 10, 30]]

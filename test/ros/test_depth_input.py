@@ -20,7 +20,7 @@ from std_msgs.msg import Header
 from yolact_ros.errors import MessageError
 from yolact_ros.ros.inputs.depth import DepthInput
 from yolact_ros.ros.parameters.settings import DepthSettings
-from yolact_ros.runtime.depth.messages import intrinsics_of
+from yolact_ros.runtime.depth.images import intrinsics_of
 
 STAMP = Time(sec=7, nanosec=5)
 AT_ONCE = DepthSettings(depth_wait=0.0)

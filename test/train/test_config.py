@@ -23,9 +23,9 @@ from yolact_ros.train.config import (  # noqa: E402
     read_train_config,
     scale_to_batch,
 )
-from yolact_ros.train.config_text import commented_yaml  # noqa: E402
 from yolact_ros.train.learner import choose_precision  # noqa: E402
 from yolact_ros.train.optimizer import frozen_norms  # noqa: E402
+from yolact_ros.train.run_folder import commented_yaml  # noqa: E402
 from yolact_ros.variants import TABLETOP_MODEL, variant  # noqa: E402
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"

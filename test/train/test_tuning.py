@@ -14,8 +14,8 @@ from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.errors import ConfigError, YolactError  # noqa: E402
 from yolact_ros.train import tuning  # noqa: E402
 from yolact_ros.train.config import DataConfig, OptimizerConfig, TrainConfig  # noqa: E402
-from yolact_ros.train.config_text import commented_yaml  # noqa: E402
 from yolact_ros.train.distributed import DistributedContext  # noqa: E402
+from yolact_ros.train.run_folder import commented_yaml  # noqa: E402
 from yolact_ros.variants import TABLETOP_MODEL  # noqa: E402
 
 ALONE = DistributedContext(torch.device("cpu"))

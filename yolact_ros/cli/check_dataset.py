@@ -13,7 +13,7 @@ from yolact_ros.errors import DatasetError
 from yolact_ros.files import write_json
 
 if TYPE_CHECKING:
-    from yolact_ros.datasets.checks.report import SplitReport
+    from yolact_ros.datasets.checks.split import SplitReport
     from yolact_ros.datasets.findings import Findings
 
 

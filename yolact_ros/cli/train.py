@@ -58,9 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     from yolact_ros.cli.models import find_checkpoint
     from yolact_ros.runtime.shipped import shipped_file
     from yolact_ros.train.config import read_train_config
-    from yolact_ros.train.config_text import commented_yaml
     from yolact_ros.train.distributed import join_processes
-    from yolact_ros.train.run_folder import claimed, find_run
+    from yolact_ros.train.run_folder import claimed, commented_yaml, find_run
     from yolact_ros.train.trainer import Trainer
     from yolact_ros.train.tuning import choose_batch_size, choose_cpu_precision, find_rate
 

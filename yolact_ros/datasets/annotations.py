@@ -12,11 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from yolact_ros.datasets.files import PictureFinder, picture_size, read_text
+from yolact_ros.datasets.files import (
+    PictureFinder,
+    clean_name,
+    flag,
+    picture_size,
+    read_text,
+    stated_size,
+    whole_number,
+)
 from yolact_ros.datasets.findings import ERROR, WARNING, Findings
 from yolact_ros.datasets.masks import MAX_AREA
 from yolact_ros.datasets.shapes import read_shapes
-from yolact_ros.datasets.values import clean_name, flag, stated_size, whole_number
 from yolact_ros.datasets.youtube_vis import frames_as_images, is_video_format
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import MAX_BYTES, shown

@@ -18,6 +18,7 @@ import numpy as np
 from yolact_ros.datasets.annotations import AnnotationFile, read_annotation_file
 from yolact_ros.datasets.files import (
     PictureFinder,
+    clean_name,
     decode_picture,
     is_displayed_size,
     read_picture,
@@ -25,7 +26,6 @@ from yolact_ros.datasets.files import (
 from yolact_ros.datasets.findings import ERROR, EXAMPLES, NOTE, WARNING, format_findings
 from yolact_ros.datasets.masks import MaskCrops, crop_mask
 from yolact_ros.datasets.records import SharedRecords
-from yolact_ros.datasets.values import clean_name
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
 from yolact_ros.runtime.images.headers import read_header

@@ -1,4 +1,4 @@
-"""Read the files of a data set with size limits, and find them where exporters put them."""
+"""Read files and values of data sets with limits, and find files where exporters put them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
+from typing import Any
 from urllib.parse import unquote
 
 import cv2
@@ -190,3 +191,40 @@ class PictureFinder:
             if len(ends) == 1:
                 return ends[0]
         return None
+
+
+WHOLE_NUMBER = re.compile(r"\s*[+-]?\d{1,18}(\.0*)?\s*")
+TRUE = {"1", "true", "yes"}
+FALSE = {"0", "false", "no", "none", ""}
+
+
+def whole_number(value: Any) -> int | None:
+    """Parse an id or a count: 7, 7.0, "7" and "7.0" are 7; return None for anything else."""
+    if isinstance(value, str) and WHOLE_NUMBER.fullmatch(value):
+        value = int(value.partition(".")[0])
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**62:
+        return None
+    return value
+
+
+def stated_size(height: Any, width: Any) -> tuple[int, int] | None:
+    """Return (height, width) if both can be read as positive numbers."""
+    size = whole_number(height) or 0, whole_number(width) or 0
+    return size if min(size) > 0 else None
+
+
+def flag(value: Any) -> bool | None:
+    """Parse a boolean, even as text; return None for anything else."""
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    if isinstance(value, str):
+        word = value.strip().lower()
+        value = 1 if word in TRUE else 0 if word in FALSE else whole_number(word)
+    return bool(value) if value in (0, 1) else None
+
+
+def clean_name(name: Any) -> str:
+    """Return a class name without surrounding spaces and with single ones inside."""
+    return " ".join(str(name).split())

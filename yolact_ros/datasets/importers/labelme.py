@@ -22,13 +22,14 @@ from yolact_ros.datasets.files import (
     IMAGE_SUFFIXES,
     MAX_PICTURE_BYTES,
     PictureFinder,
+    clean_name,
     picture_size,
+    stated_size,
     walk,
 )
 from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
 from yolact_ros.datasets.importers.foreign import ForeignImage, ForeignInstance, encode_mask
 from yolact_ros.datasets.masks import read_segmentation, segmentation_rle
-from yolact_ros.datasets.values import clean_name, stated_size
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
 from yolact_ros.runtime.images.headers import read_header

@@ -17,6 +17,7 @@ import numpy as np
 from yolact_ros.datasets.files import (
     IMAGE_SUFFIXES,
     PictureFinder,
+    clean_name,
     decode_picture,
     is_regular,
     read_picture,
@@ -24,7 +25,6 @@ from yolact_ros.datasets.files import (
 )
 from yolact_ros.datasets.findings import ERROR, WARNING, Findings
 from yolact_ros.datasets.importers.foreign import ForeignImage, ForeignInstance, encode_mask
-from yolact_ros.datasets.values import clean_name
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
 

@@ -18,15 +18,16 @@ import yaml
 
 from yolact_ros.datasets.files import (
     PictureFinder,
+    clean_name,
     is_regular,
     list_images,
     picture_size,
     read_text,
     walk,
+    whole_number,
 )
 from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
 from yolact_ros.datasets.importers.foreign import SPLITS, ForeignImage, ForeignInstance
-from yolact_ros.datasets.values import clean_name, whole_number
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
 

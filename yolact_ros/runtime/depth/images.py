@@ -1,15 +1,17 @@
-"""Convert depth images, raw or compressed, to metres."""
+"""Convert depth images, raw or compressed, to metres, and read calibrations."""
 
 from __future__ import annotations
 
 import math
 import struct
+from typing import Any
 
 import numpy as np
 
 from yolact_ros.errors import DatasetError, MessageError
+from yolact_ros.runtime.depth.pinhole import Intrinsics
 from yolact_ros.runtime.images.decoding import decode_samples
-from yolact_ros.runtime.images.encodings import check_rows
+from yolact_ros.runtime.images.encodings import check_rows, image_fields
 from yolact_ros.runtime.images.headers import PNG_START
 
 # Encoding -> sample type and metres per unit (REP 118).
@@ -131,3 +133,38 @@ def _in_metres(samples: np.ndarray, unit: float, longest: float) -> np.ndarray:
     samples *= np.float32(unit)
     samples[~((samples > 0) & (samples < np.inf) & (samples <= longest))] = np.nan
     return samples
+
+
+def metres_of(message: Any, *, unit: float = 0.0, longest: float = math.inf) -> np.ndarray:
+    """Return a depth image as (H, W) float32 metres; see `runtime.depth.images`.
+
+    Args:
+        message: a sensor_msgs/Image, or a CompressedImage of the plugin compressedDepth.
+        unit: metres per unit; 0 for that of the encoding.
+        longest: metres above which a depth is unknown.
+
+    Raises:
+        MessageError: it cannot be read.
+    """
+    if not hasattr(message, "encoding"):
+        return compressed_depth_in_metres(message.data, message.format, unit=unit, longest=longest)
+    return depth_in_metres(**image_fields(message), unit=unit, longest=longest)
+
+
+def intrinsics_of(info: Any, *, rectified: bool) -> Intrinsics:
+    """Return the intrinsics of the rectified images (p) or of the raw images (k and d).
+
+    Args:
+        info: a sensor_msgs/CameraInfo.
+        rectified: whether the images are rectified.
+    """
+    size = info.height, info.width
+    if rectified:
+        p = [float(value) for value in info.p]
+        return Intrinsics(size, (*p[0:3], *p[4:7], *p[8:11]))
+    return Intrinsics(
+        size,
+        tuple(float(value) for value in info.k),
+        info.distortion_model,
+        tuple(float(value) for value in info.d),
+    )

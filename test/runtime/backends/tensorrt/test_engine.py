@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from yolact_ros.errors import BackendError
-from yolact_ros.runtime.backends.tensorrt.engine import EngineTensor, TensorRtEngine
-from yolact_ros.runtime.backends.tensorrt.kernels import KernelCache
+from yolact_ros.runtime.backends.tensorrt.engine import EngineTensor, KernelCache, TensorRtEngine
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt
 
 Strategy = Enum("Strategy", "STATIC USER_MANAGED")

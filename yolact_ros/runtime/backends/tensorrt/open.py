@@ -1,8 +1,12 @@
-"""Open the engine of a graph for one GPU, and build it if it is missing."""
+"""Open the engine of a graph for one GPU; build it if it is missing, and log the peak memory."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import logging
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +14,10 @@ from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.tensorrt.build import BuildSettings, build_engine
 from yolact_ros.runtime.backends.tensorrt.cache import engine_folders, load_engine
 from yolact_ros.runtime.backends.tensorrt.cuda import current_gpu
+from yolact_ros.runtime.backends.tensorrt.driver import Driver
 from yolact_ros.runtime.backends.tensorrt.files import engine_identity
-from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
+from yolact_ros.runtime.backends.tensorrt.gpu import Gpu, available_memory
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt
-from yolact_ros.runtime.backends.tensorrt.memory import logged_peak_memory
 from yolact_ros.runtime.backends.tensorrt.progress import Progress
 from yolact_ros.runtime.bundle import Bundle
 
@@ -99,3 +103,56 @@ def check_target(bundle: Bundle) -> None:
             f"{bundle.folder} was exported for {bundle.description.target}. Export it again with: "
             "yolact export CHECKPOINT -o BUNDLE --target tensorrt"
         )
+
+
+LOG = logging.getLogger(__name__)
+
+SAMPLE_SECONDS = 0.2
+
+
+def free_memory(gpu: Gpu) -> int | None:
+    """Return the free memory in bytes, or None if the system does not report it.
+
+    That is the memory of the GPU, which must be current, or where the GPU shares the memory of the
+    CPU, what programs can still get.
+
+    Raises:
+        BackendError: the driver fails.
+    """
+    if gpu.integrated:
+        return available_memory()
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    Driver().call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+    return free.value
+
+
+@contextlib.contextmanager
+def logged_peak_memory(gpu: Gpu, what: str) -> Iterator[None]:
+    """Log by how much the free memory fell at most while the body ran, by sampling.
+
+    Other programs count too. Nothing is logged if the memory cannot be read or the body fails.
+
+    Args:
+        gpu: GPU of this machine.
+        what: what the body does, e.g. `Building the engine of 'detect'`.
+    """
+    samples: list[int] = []
+    finished = threading.Event()
+
+    def sample() -> None:
+        with contextlib.suppress(BackendError), current_gpu(gpu.index):
+            while (free := free_memory(gpu)) is not None:
+                samples.append(free)
+                if finished.wait(SAMPLE_SECONDS):
+                    return
+
+    thread = threading.Thread(target=sample, name="build_memory", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+    if samples:
+        peak = (samples[0] - min(samples)) >> 20
+        LOG.info("%s took up to %d MiB; %d MiB were free before.", what, peak, samples[0] >> 20)
