@@ -44,10 +44,10 @@ def test_results_in_the_order_of_the_images_are_right(ledger):
 @pytest.mark.parametrize(
     "seconds, size, fault",
     [
-        ([2], (4, 6), "image 2 is damaged and was answered"),
-        ([1], (6, 4), "image 1 has the size (4, 6), its result (6, 4)"),
-        ([3, 1], (4, 6), "image 1 was answered after image 3"),
-        ([3, 3], (4, 6), "image 3 was answered after image 3"),
+        ([2], (4, 6), "image 2 is damaged, but has a result"),
+        ([1], (6, 4), "image 1 has the size (4, 6), but its result has the size (6, 4)"),
+        ([3, 1], (4, 6), "the result of image 1 arrived after that of image 3"),
+        ([3, 3], (4, 6), "the result of image 3 arrived after that of image 3"),
         ([9], (4, 6), "which no image had"),
     ],
 )
@@ -62,15 +62,20 @@ def test_an_image_from_before_a_transition_must_not_be_published_after_it(ledger
     ledger.receive(result(1), 99)
     assert ledger.faults == []
     ledger.receive(result(3), 101)
-    assert ledger.faults == ["front: image 3, from before a transition, was answered after it."]
+    assert ledger.faults == [
+        "front: the result of image 3 arrived after a transition that followed the image."
+    ]
 
 
 @pytest.mark.parametrize(
     "counts, fault",
     [
-        ({"received": 4, "processed": 1}, "4 images were received, and 1 have ended"),
-        ({"received": 3, "processed": 2, "failed": 2}, "3 images were received, and 4 have"),
-        ({"received": 5, "processed": 1, "dropped": 4}, "5 images were received, but 4 were sent"),
+        ({"received": 4, "processed": 1}, "4 images were received, but 1 have ended"),
+        ({"received": 3, "processed": 2, "failed": 2}, "3 images were received, but 4 have"),
+        (
+            {"received": 5, "processed": 1, "dropped": 4},
+            "images were received, but only 4 were sent",
+        ),
         ({"received": 2, "processed": 1}, "the count received fell to 2"),
     ],
 )
@@ -88,7 +93,7 @@ def test_at_rest_nothing_waits_and_another_configure_counts_from_zero(ledger):
     assert ledger.faults == []
     ledger.account(FrameStats(counting_since=Time(sec=5), received=2, stale=1), waiting=2)
     ledger.check_rest()
-    assert ledger.faults == ["front: 2 images were received, and 1 have ended."]
+    assert ledger.faults == ["front: 2 images were received, but 1 have ended."]
 
 
 @pytest.mark.parametrize("make", [random_image, random_compressed])
@@ -108,7 +113,7 @@ def test_results_are_checked_where_rclpy_passes_no_message_info(ledger, monkeypa
     check(result(1))
     assert (ledger.answered, ledger.faults) == (1, [])
     check(result(2))
-    assert ledger.faults == ["front: image 2 is damaged and was answered."]
+    assert ledger.faults == ["front: image 2 is damaged, but has a result."]
 
 
 def test_a_soak_finds_no_fault(start):

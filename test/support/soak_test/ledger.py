@@ -76,14 +76,14 @@ class Ledger:
             return
         name = f"image {image.number}"
         if image.size is None:
-            self._note(f"{name} is damaged and was answered")
+            self._note(f"{name} is damaged, but has a result")
         elif (result.height, result.width) != image.size:
             size = (result.height, result.width)
-            self._note(f"{name} has the size {image.size}, its result {size}")
+            self._note(f"{name} has the size {image.size}, but its result has the size {size}")
         if image.number <= self._last:
-            self._note(f"{name} was answered after image {self._last}")
+            self._note(f"the result of {name} arrived after that of image {self._last}")
         if image.number <= self._closed and published > self._closed_at:
-            self._note(f"{name}, from before a transition, was answered after it")
+            self._note(f"the result of {name} arrived after a transition that followed the image")
         self._last = max(self._last, image.number)
 
     def account(self, stats: FrameStats, *, waiting: int) -> None:
@@ -98,7 +98,7 @@ class Ledger:
             last = FrameStats()
         self._balance(stats, waiting)
         if stats.received > self.sent:
-            self._note(f"{stats.received} images were received, but {self.sent} were sent")
+            self._note(f"{stats.received} images were received, but only {self.sent} were sent")
         for name in (*COUNTED, "lost"):
             if getattr(stats, name) < getattr(last, name):
                 self._note(f"the count {name} fell to {getattr(stats, name)}")
@@ -115,7 +115,7 @@ class Ledger:
     def _balance(self, stats: FrameStats, waiting: int) -> None:
         ended = stats.processed + stats.dropped + stats.stale + stats.failed
         if not 0 <= stats.received - ended <= waiting:
-            self._note(f"{stats.received} images were received, and {ended} have ended")
+            self._note(f"{stats.received} images were received, but {ended} have ended")
 
     def _note(self, fault: str) -> None:
         self.faults.append(f"{self.camera}: {fault}.")

@@ -4,8 +4,9 @@
 
 Four cameras send good and damaged images, and their clocks jump; cameras, subscribers and the
 node's process come and go; parameters, services and transitions are called in any order. The soak
-checks that every image is accounted for, that results are in order, that old and damaged images
-have no result, and every service reply, exit status, memory, threads and open files.
+test checks that every image is accounted for, that results arrive in order, and that old and
+damaged images have no result. It also checks service replies, exit statuses, memory, threads and
+open files.
 """
 
 from __future__ import annotations
@@ -125,8 +126,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=2.0, help="duration (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="random seed (%(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=2.0, metavar="N", help="duration (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="random seed (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     if not 0 < arguments.minutes < 1e5:
         parser.error("--minutes must be above 0 and below 100000")

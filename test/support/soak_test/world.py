@@ -250,7 +250,7 @@ class World(Node):
                 if self._spin(RESEND_S, partial(ledger.is_last, stamp)):
                     break
             else:
-                self.faults.append(f"{name}: no image was answered in {ANSWER_S:.0f} s.")
+                self.faults.append(f"{name}: no image got a result within {ANSWER_S:.0f} s.")
                 continue
             ledger.check_rest()
         assert self._process is not None
@@ -313,11 +313,11 @@ class World(Node):
                 self.lost_answers += futures.index(answered)
                 return answered.result()
             futures.append(client.call_async(request))
-        raise BackendError(f"The node did not answer in {ANSWER_S:.0f} s.")
+        raise BackendError(f"The node did not answer within {ANSWER_S:.0f} s.")
 
     def _wait(self, condition: Callable[[], Any], what: str) -> None:
         if not self._spin(ANSWER_S, condition):
-            raise BackendError(f"The node did not {what} in {ANSWER_S:.0f} s.")
+            raise BackendError(f"The node did not {what} within {ANSWER_S:.0f} s.")
 
     def _spin(self, seconds: float, condition: Callable[[], Any] = lambda: False) -> bool:
         """Spin for some seconds, or until a condition holds; return whether it does."""
