@@ -9,18 +9,21 @@ import numpy as np
 from yolact_ros.runtime.detections import Detections
 
 
-def label_image(detections: Detections, values: Sequence[int], *, dtype: type) -> np.ndarray:
-    """Paint one value per detection into an image of zeros.
+def label_image(
+    detections: Detections, values: Sequence[int], *, dtype: type, background: int = 0
+) -> np.ndarray:
+    """Paint one value per detection into an image of the background's value.
 
     Args:
         detections: detections of one image.
         values: value of each detection, in order; values that exceed `dtype` become its maximum.
         dtype: an unsigned integer type.
+        background: value of the pixels without an object.
 
     Returns:
-        (height, width) of the source image; 0 where there is no object.
+        (height, width) of the source image.
     """
-    image: np.ndarray = np.zeros(detections.image_size, dtype)
+    image: np.ndarray = np.full(detections.image_size, background, dtype)
     most = np.iinfo(dtype).max
     for index in reversed(detections.best_first):
         x1, y1, x2, y2 = detections.mask_rois[index]
@@ -54,6 +57,4 @@ def confidence_image(detections: Detections, *, background: float) -> np.ndarray
     """
     scores = np.append(detections.mask_scores.astype(np.float64), background)
     *objects, empty = np.clip(np.rint(scores * 255), 1, 255).astype(int).tolist()
-    image = label_image(detections, objects, dtype=np.uint8)
-    image[image == 0] = empty
-    return image
+    return label_image(detections, objects, dtype=np.uint8, background=empty)
