@@ -325,11 +325,12 @@ class GpuRun:
                 if not description.warps:
                     continue
                 model, run = description.model, backend.run
-                image = {"image": prepare_image(self.images[0], model)[0]}
+                tensor, _ = prepare_image(self.images[0], model)
+                image = {"image": np.concatenate([tensor] * description.batch)}
                 keep = ("x4", "x5", "lateral")
                 kept = run("keyframe", image, keep=keep)
                 features = {name: kept[name] for name in keep if name in kept}
-                flow = np.zeros((1, 2, *model.feature_sizes[1]), np.float32)
+                flow = np.zeros((description.batch, 2, *model.feature_sizes[1]), np.float32)
                 inputs = {**image, "flow": flow, "x4": kept["x4"], "x5": kept["x5"]}
                 calls = {
                     "keyframe": partial(run, "keyframe", image, keep=keep),

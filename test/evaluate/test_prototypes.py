@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from squares import FINISHED_GRAPH, write_squares
 
 from yolact_ros.evaluate.prototypes import (
     COLUMNS,
@@ -13,10 +15,12 @@ from yolact_ros.evaluate.prototypes import (
     draw_assembly,
     draw_assembly_sheet,
     heat,
+    take_apart,
 )
 from yolact_ros.evaluate.tiles import GAP, LABEL, make_tile, stack_rows
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.masks import assemble_masks
+from yolact_ros.runtime.segmenter import Segmenter
 
 
 def assembly_of(count):
@@ -79,6 +83,21 @@ def test_a_sheet_shows_as_many_masks_as_there_are_up_to_the_limit():
 
 def test_an_empty_sheet_is_only_a_border():
     assert stack_rows([]).shape == (GAP, GAP, 3)
+
+
+def test_a_model_for_several_cameras_is_taken_apart_as_well(tmp_path):
+    pytest.importorskip("onnxruntime")
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[16:48, 8:40, 0] = 255
+    found = []
+    for batch in (1, 2):
+        folder = write_squares(tmp_path / str(batch), FINISHED_GRAPH, form="with_nms", batch=batch)
+        with Segmenter.open(folder) as segmenter:
+            found.append(take_apart(segmenter, image))
+    one, two = found
+    assert one.coefficients.shape == (1, 4) and one.prototypes[8, 5, 0] == 20
+    np.testing.assert_array_equal(two.prototypes, one.prototypes)
+    np.testing.assert_array_equal(two.soft.dense(), one.soft.dense())
 
 
 def test_a_tile_has_the_requested_size_whatever_its_picture_and_caption():

@@ -51,7 +51,8 @@ def take_apart(segmenter: Segmenter, image: np.ndarray) -> MaskAssembly:
     network = segmenter.network
     tensor, _ = prepare_image(image, network.description.model)
     config = network.limited(segmenter.postprocess)
-    outputs = network.backend.run(network.whole_graph, {"image": tensor})
+    (run,) = network.submit(network.whole_graph, [{"image": tensor}])
+    outputs = run.fetch()
     selection = network.form.select(outputs, config, network.backend)
     prototypes = network.form.prototypes(outputs, None, network.backend)
     soft = assemble_masks(
