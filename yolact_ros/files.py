@@ -145,6 +145,21 @@ def replace_file(path: Path, content: bytes | Callable[[IO[bytes]], Any]) -> Non
         os.replace(folder / "new", path)
 
 
+def write_checked(path: Path, content: bytes) -> None:
+    """Write a file atomically, with a checksum for `read_checked`."""
+    replace_file(path, hashlib.sha256(content).digest() + content)
+
+
+def read_checked(path: Path) -> bytes:
+    """Read what `write_checked` wrote; empty if it is absent, incomplete or altered."""
+    try:
+        stored = path.read_bytes()
+    except OSError:
+        return b""
+    digest, content = stored[:32], stored[32:]
+    return content if hashlib.sha256(content).digest() == digest else b""
+
+
 def write_file(path: Path, content: str | bytes) -> None:
     """Write a file and create its folder if necessary.
 

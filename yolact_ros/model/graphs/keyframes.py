@@ -11,7 +11,14 @@ from yolact_ros.model.graphs.detect import DetectGraph, normalise
 from yolact_ros.model.graphs.detect_with_nms import DetectWithNmsGraph
 
 
-class KeyframeGraph(nn.Module):
+class _VideoGraph(nn.Module):
+    def __init__(self, detect: DetectGraph | DetectWithNmsGraph) -> None:
+        super().__init__()
+        self.detect = detect
+        self.outputs = detect.outputs
+
+
+class KeyframeGraph(_VideoGraph):
     """Implements the graph `keyframe`, with the outputs of `detect` and the features.
 
     Attributes:
@@ -19,8 +26,7 @@ class KeyframeGraph(nn.Module):
     """
 
     def __init__(self, detect: DetectGraph | DetectWithNmsGraph) -> None:
-        super().__init__()
-        self.detect = detect
+        super().__init__(detect)
         self.outputs = (*detect.outputs, *features_of(detect))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -31,13 +37,8 @@ class KeyframeGraph(nn.Module):
         return (*self.detect.finish(pyramid), *kept)
 
 
-class NonKeyframeGraph(nn.Module):
+class NonKeyframeGraph(_VideoGraph):
     """Implements the graph `non_keyframe`, in which the learned flow warps the features."""
-
-    def __init__(self, detect: DetectGraph | DetectWithNmsGraph) -> None:
-        super().__init__()
-        self.detect = detect
-        self.outputs = detect.outputs
 
     def forward(self, image: Tensor, x4: Tensor, x5: Tensor, lateral: Tensor) -> Any:
         """Run on an image, as for `keyframe`, with the features of a keyframe."""
@@ -47,13 +48,8 @@ class NonKeyframeGraph(nn.Module):
         return self.detect.finish(network.non_keyframe_pyramid(images, features))
 
 
-class NonKeyframeFlowGraph(nn.Module):
+class NonKeyframeFlowGraph(_VideoGraph):
     """Implements the graph `non_keyframe_flow`, in which a given flow warps the features."""
-
-    def __init__(self, detect: DetectGraph | DetectWithNmsGraph) -> None:
-        super().__init__()
-        self.detect = detect
-        self.outputs = detect.outputs
 
     def forward(self, image: Tensor, x4: Tensor, x5: Tensor, flow: Tensor) -> Any:
         """Run on an image, as for `keyframe`; `feature_transform.warp_by_flow` defines `flow`."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from yolact_ros.errors import BackendError
-from yolact_ros.files import replace_file, user_cache
+from yolact_ros.files import read_checked, user_cache, write_checked
 from yolact_ros.runtime.backends.onnxruntime import check_inputs, physical_cores
 from yolact_ros.runtime.bundle import Bundle
 
@@ -155,7 +155,7 @@ class OpenVinoBackend:
         """
         content = self.bundle.read_graph(graph)
         path = self._cache_file(content)
-        if path is not None and (stored := _read_compiled(path)) is not None:
+        if path is not None and (stored := read_checked(path)):
             try:
                 return self._core.import_model(io.BytesIO(stored), self._device, self._settings)
             except Exception as error:  # noqa: BLE001 - the library does not export its types
@@ -172,7 +172,7 @@ class OpenVinoBackend:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 compact = compiled.export_model().getvalue()
-                replace_file(path, hashlib.sha256(compact).digest() + compact)
+                write_checked(path, compact)
             except Exception as error:  # noqa: BLE001 - a full disk, or a device without export
                 LOG.info("The compiled graph %r cannot be stored in %s: %s", graph, path, error)
         return compiled
@@ -188,16 +188,6 @@ class OpenVinoBackend:
             hashlib.sha256(content).hexdigest(),
         )
         return cache / "openvino" / f"{hashlib.sha256(repr(key).encode()).hexdigest()}.blob"
-
-
-def _read_compiled(path: Path) -> bytes | None:
-    """Return the content of a compiled graph; None if it is absent, incomplete or altered."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    digest, compiled = content[:32], content[32:]
-    return compiled if hashlib.sha256(compiled).digest() == digest else None
 
 
 class _SubmittedRun:

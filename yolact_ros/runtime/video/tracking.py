@@ -15,6 +15,7 @@ import numpy as np
 
 from yolact_ros.config import TrackerConfig
 from yolact_ros.runtime.detections import Detections
+from yolact_ros.runtime.postprocess import iou
 
 POSITION_GAIN = 0.8  # boxes of a network scatter less than objects move between two images
 VELOCITY_GAIN = 0.5
@@ -167,14 +168,8 @@ def common_velocity(tracks: Iterable[Track]) -> np.ndarray:
 
 def pairwise_box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Compute the (N, M) IoU of boxes (N, 4) and (M, 4) x1 y1 x2 y2; 0 for boxes without area."""
-    low = np.maximum(first[:, None, :2], second[:, :2])
-    high = np.minimum(first[:, None, 2:], second[:, 2:])
-    inside = np.clip(high - low, 0, None).prod(axis=2)
-    first_area = np.clip(first[:, 2:] - first[:, :2], 0, None).prod(axis=1)
-    second_area = np.clip(second[:, 2:] - second[:, :2], 0, None).prod(axis=1)
-    union = first_area[:, None] + second_area - inside
-    iou: np.ndarray = np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
-    return iou
+    overlaps: np.ndarray = np.nan_to_num(iou(first.T[:, :, None], second.T[:, None]))
+    return overlaps
 
 
 def mask_iou(

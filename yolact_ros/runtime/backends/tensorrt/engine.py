@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from yolact_ros.errors import BackendError
-from yolact_ros.files import replace_file
+from yolact_ros.files import read_checked, write_checked
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt, shared_logger
 
 
@@ -135,7 +134,6 @@ class TensorRtEngine:
 LOG = logging.getLogger(__name__)
 
 SUFFIX = ".kernels"
-_DIGEST_BYTES = 32  # of SHA-256, which begins the file
 
 
 class KernelCache:
@@ -150,7 +148,7 @@ class KernelCache:
         """
         self._path = engine.with_name(engine.name + SUFFIX)
         self._cache = runtime_config.create_runtime_cache()
-        self._stored = _read(self._path)
+        self._stored = read_checked(self._path)
         # The library rejects kernels of another GPU, driver or version, and recompiles them.
         if self._stored and not self._cache.deserialize(self._stored):
             LOG.info("%s was made by another GPU, driver or library version.", self._path)
@@ -162,16 +160,6 @@ class KernelCache:
         if content == self._stored:
             return
         try:
-            replace_file(self._path, hashlib.sha256(content).digest() + content)
+            write_checked(self._path, content)
         except OSError as error:
             LOG.info("%s cannot be written, so every start compiles again: %s", self._path, error)
-
-
-def _read(path: Path) -> bytes:
-    """Return the content of a file of kernels; empty if there is none, or it is damaged."""
-    try:
-        stored = path.read_bytes()
-    except OSError:
-        return b""
-    digest, content = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
-    return content if hashlib.sha256(content).digest() == digest else b""
