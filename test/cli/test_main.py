@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from yolact_ros.cli.main import VERBS, main, make_parser
-from yolact_ros.cli.parser import EXAMPLES
+from yolact_ros.cli.settings import example_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -62,12 +62,15 @@ def test_every_option_has_help_which_states_its_default_in_one_way(verb, capsys)
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "node"])  # ROS has its words
 def test_the_example_of_every_verb_is_understood(verb, capsys):
-    words = [verb, *shlex.split(EXAMPLES[verb])]
+    module = importlib.import_module(f"yolact_ros.cli.{verb.replace('-', '_')}")
+    example = example_of(module.add_arguments)
+    words = [verb, *shlex.split(example)]
+    assert len(words) > 1
     assert make_parser(words).parse_args(words).verb == verb
     with pytest.raises(SystemExit):
         make_parser([verb]).parse_args([verb, "--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert f"Example: yolact {verb} {EXAMPLES[verb]}" in shown
+    assert f"Example: yolact {verb} {example}" in shown
 
 
 @pytest.mark.parametrize(

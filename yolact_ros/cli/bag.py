@@ -22,6 +22,9 @@ SHOWN_FAILURES = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact bag`.
 
+    Example:
+        recording out/recording --topic /camera/image_raw --model tools
+
     Options:
         bag: folder of a ROS 2 bag, or its .mcap or .db3 file.
         target: bag to write: a file if the name ends in .mcap or .db3, otherwise a folder with the

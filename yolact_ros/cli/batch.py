@@ -28,6 +28,9 @@ MOST = 10_000  # workers, CPUs and GPUs
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments.
 
+    Example:
+        recordings/ -o out/results --model tools
+
     Options:
         sources: bag, video or image, or a folder that is searched for them; a path or a URL
             (s3://, gs://, ...).

@@ -42,6 +42,9 @@ NO_IMAGE = "a synthetic image"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact benchmark`.
 
+    Example:
+        tools --images data/tools/val
+
     Options:
         --images: images to segment (default: the shipped demo clip).
         --frames: number of frames to measure.

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments.
 
+    Example:
+        data/parts/train.json --images data/parts/train -o out/check
+
     Options:
         annotations: annotations in COCO or YouTube-VIS format.
         --images: folder of the annotated images.

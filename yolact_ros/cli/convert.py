@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact convert`.
 
+    Example:
+        mine.pth --classes bolt,nut -o models/mine.pth
+
     Options:
         checkpoint: official .pth file, e.g. from `yolact fetch`.
         --output: checkpoint to write.

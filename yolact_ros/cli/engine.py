@@ -30,6 +30,9 @@ STOP_SECONDS = 2.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact engine`.
 
+    Example:
+        models/parts
+
     Options:
         bundle: bundle from `yolact export --target tensorrt`.
         --library: TensorRT, or TensorRT-RTX for GeForce and RTX GPUs (default: the installed one).

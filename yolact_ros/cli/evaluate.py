@@ -41,6 +41,9 @@ COLUMNS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact evaluate`.
 
+    Example:
+        tools --annotations data/val.json --images data/val --report out/report
+
     Options:
         --annotations: annotations in COCO format.
         --images: folder of the annotated images.

@@ -20,6 +20,9 @@ from yolact_ros.files import write_json
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact evaluate-tracks`.
 
+    Example:
+        tabletop --annotations clips/instances.json --images clips/images
+
     Options:
         --annotations: annotations in COCO format with track_id, as `yolact simulate clip` writes
             them, or in YouTube-VIS format.

@@ -19,6 +19,9 @@ QUICK_IMAGES, THOROUGH_IMAGES = 2, 8
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments.
 
+    Example:
+        out/parts/best.pth -o models/parts --half-weights
+
     Options:
         checkpoint: checkpoint (also an official one), shipped model or bundle.
         --output: folder to write.

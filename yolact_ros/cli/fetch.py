@@ -11,6 +11,9 @@ from yolact_ros.cli.settings import FLAG, documented
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact fetch`.
 
+    Example:
+        yolact_plus_resnet50 --yes
+
     Options:
         name: network, e.g. yolact_plus_base (default: list all networks).
         --output: write the bundle to this folder instead of the cache.

@@ -16,6 +16,9 @@ OPTIONS = {"images": "coco", "crowd_as_objects": "coco", "boxes": "yolo"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments.
 
+    Example:
+        yolo export/ -o data/parts --validation 0.2
+
     Options:
         format: coco: JSON from CVAT, Roboflow, Label Studio and others, which is merged and split,
             with its paths corrected; yolo: YAML file of a data set with polygons; labelme: folder

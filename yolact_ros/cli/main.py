@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from yolact_ros import __version__
 from yolact_ros.cli.interrupts import Terminated, stoppable
 from yolact_ros.cli.outputs import check_outputs
-from yolact_ros.cli.parser import EXAMPLES, HelpFormatter, Parser
-from yolact_ros.cli.settings import number
+from yolact_ros.cli.parser import HelpFormatter, Parser
+from yolact_ros.cli.settings import example_of, number
 from yolact_ros.errors import YolactError
 from yolact_ros.files import LIMIT_VARIABLE
 
@@ -83,12 +83,12 @@ def make_parser(words: Sequence[str]) -> Parser:
             verb,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
-            epilog=f"Example: yolact {verb} {EXAMPLES[verb]}",
             formatter_class=HelpFormatter,
         )
         if verb in words[:3]:  # import only the module of the verb
             module = importlib.import_module(f"yolact_ros.cli.{verb.replace('-', '_')}")
             module.add_arguments(subparser)
+            subparser.epilog = f"Example: yolact {verb} {example_of(module.add_arguments)}"
             if any(action.dest == "model" for action in subparser._actions):
                 subparser.add_argument(
                     "--yes", action="store_true", help="download official weights without asking"

@@ -1,4 +1,4 @@
-"""Parse the command line; show an example of each verb, and hints for flags of other programs."""
+"""Parse the command line, with hints for flags of other programs."""
 
 from __future__ import annotations
 
@@ -9,29 +9,6 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 from yolact_ros.config import with_notes
-
-# Verb -> typical arguments.
-EXAMPLES = {
-    "predict": "pictures/ --model tools --overlay out/overlays",
-    "node": "--ros-args -p model:=tools -r image:=/camera/image_raw",
-    "evaluate": "tools --annotations data/val.json --images data/val --report out/report",
-    "evaluate-tracks": "tabletop --annotations clips/instances.json --images clips/images",
-    "benchmark": "tools --images data/tools/val",
-    "bag": "recording out/recording --topic /camera/image_raw --model tools",
-    "batch": "recordings/ -o out/results --model tools",
-    "import-dataset": "yolo export/ -o data/parts --validation 0.2",
-    "check-dataset": "data/parts/train.json --images data/parts/train -o out/check",
-    "train": "--data data/parts -o out/parts --set start_from=tools",
-    "fetch": "yolact_plus_resnet50 --yes",
-    "convert": "mine.pth --classes bolt,nut -o models/mine.pth",
-    "export": "out/parts/best.pth -o models/parts --half-weights",
-    "quantize": "models/parts -o models/parts_int8 --images data/parts/train",
-    "engine": "models/parts",
-    "prototypes": "picture.jpg -o out/prototypes.png",
-    "serve": "tools tabletop",
-    "view": "video.mp4 -o out/video.rrd",
-    "simulate": "images --seed 1 --frames 100 -o data/tabletop",
-}
 
 # Flag of other programs -> what it is called here.
 WORDS = {

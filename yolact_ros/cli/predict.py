@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact predict`.
 
+    Example:
+        pictures/ --model tools --overlay out/overlays
+
     Options:
         images: image, folder, video, quoted pattern, webcam index or stream address, e.g.
             rtsp://HOST/PATH.

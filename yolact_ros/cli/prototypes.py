@@ -12,6 +12,9 @@ from yolact_ros.cli.settings import documented, number
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact prototypes`.
 
+    Example:
+        picture.jpg -o out/prototypes.png
+
     Options:
         image: image file.
         --output: image to write.

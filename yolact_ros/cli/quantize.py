@@ -22,6 +22,9 @@ SHOWN_LAYERS = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments.
 
+    Example:
+        models/parts -o models/parts_int8 --images data/parts/train
+
     Options:
         bundle: shipped model or bundle folder, in float32.
         --output: folder to write.

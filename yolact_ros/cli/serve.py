@@ -12,6 +12,9 @@ from yolact_ros.errors import ConfigError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments.
 
+    Example:
+        tools tabletop
+
     Options:
         models: bundles or checkpoints to offer in addition to the shipped models.
         --port: port on 127.0.0.1.

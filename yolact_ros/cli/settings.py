@@ -23,6 +23,11 @@ def documented(group: Any, declare: Callable[..., Any]) -> Callable[..., Any]:
     return add
 
 
+def example_of(declare: Callable[..., Any]) -> str:
+    """Return the line under `Example` in a docstring."""
+    return (declare.__doc__ or "").partition("Example:\n")[2].partition("\n")[0].strip()
+
+
 def add_settings(group: Any, defaults: Any) -> None:
     """Add one flag for each field of a dataclass whose fields are created with `setting`.
 

@@ -13,6 +13,9 @@ LARGEST_SIDE = 4096
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact simulate`.
 
+    Example:
+        images --seed 1 --frames 100 -o data/tabletop
+
     Options:
         what: images: single images; clip: a video from a moving camera.
         --output: folder to write.

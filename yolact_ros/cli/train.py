@@ -18,6 +18,9 @@ DEFAULT_RECIPE = "config/train_small.yaml"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact train`.
 
+    Example:
+        --data data/parts -o out/parts --set start_from=tools
+
     Options:
         --output: folder to create for checkpoints and logs (default: out/train/NAME, where NAME is
             that of the --data folder or of the recipe).

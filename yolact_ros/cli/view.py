@@ -30,6 +30,9 @@ PICTURE = "picture"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `yolact view`.
 
+    Example:
+        video.mp4 -o out/video.rrd
+
     Options:
         images: images, folders, videos or recorded bags to segment.
         --topic: topic of a bag's images (default: the bag's only image topic).
