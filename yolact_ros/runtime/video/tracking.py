@@ -49,7 +49,7 @@ class Track:
     def move(self, seconds: float) -> None:
         """Extrapolate with constant velocity."""
         step = self.velocity * seconds
-        self.box = self.box + np.tile(step, 2)
+        self.box = (self.box.reshape(2, 2) + step).reshape(4)
         self.origin = self.origin + step
         self.unseen_s += seconds
 
@@ -176,16 +176,10 @@ def mask_iou(
     first: np.ndarray, first_origin: np.ndarray, second: np.ndarray, second_origin: np.ndarray
 ) -> float:
     """Compute the IoU of two masks (h, w) bool; `origin` is x y of the top left pixel."""
-    low = np.maximum(first_origin, second_origin)
-    high = np.minimum(
-        np.add(first_origin, first.shape[::-1]), np.add(second_origin, second.shape[::-1])
-    )
-    inside = 0
-    if (low < high).all():
-        parts = []
-        for mask, origin in ((first, first_origin), (second, second_origin)):
-            (x1, y1), (x2, y2) = low - origin, high - origin
-            parts.append(mask[y1:y2, x1:x2])
-        inside = int(np.count_nonzero(parts[0] & parts[1]))
+    x, y = np.subtract(second_origin, first_origin).tolist()
+    (height, width), (other_height, other_width) = first.shape, second.shape
+    shared = first[max(y, 0) : max(y + other_height, 0), max(x, 0) : max(x + other_width, 0)]
+    other = second[max(-y, 0) : max(height - y, 0), max(-x, 0) : max(width - x, 0)]
+    inside = int(np.count_nonzero(shared & other))
     union = int(np.count_nonzero(first)) + int(np.count_nonzero(second)) - inside
     return inside / union if union else 0.0
