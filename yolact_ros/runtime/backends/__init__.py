@@ -72,8 +72,8 @@ class AsyncBackend(Backend, Protocol):
     ) -> Run:
         """Start running one named graph, like `run`, but without waiting for it.
 
-        Inputs are copied. An earlier run that has not been fetched is completed first; its outputs
-        stay valid.
+        Inputs are copied. This may wait for an earlier run that has not been fetched, at least for
+        one of the same graph; its outputs stay valid.
         """
         ...
 

@@ -330,6 +330,24 @@ def test_kept_features_of_cameras_that_share_runs_do_not_mix(tmp_path, backend_o
     assert sizes[-1] == sizes[20]  # features that no camera holds are reused
 
 
+def test_runs_of_two_graphs_wait_for_each_other_only_on_the_gpu(tmp_path, backend_of):
+    """The driver does nothing before `fetch`, so neither `submit` may wait for the other run."""
+    backend = backend_of(bundle_of_features(tmp_path))
+    first, second, third = pictures(3)
+    kept = backend.run("keyframe", {"image": first}, keep=["x4"])["x4"]
+    runs = [engine.runs for engine in backend.test_engines.values()]
+    partial = backend.submit("non_keyframe_flow", {"image": second, "x4": kept})
+    del kept  # its memory may be reused at once, after what is queued
+    whole = backend.submit("keyframe", {"image": third}, keep=["x4"])
+    assert [engine.runs for engine in backend.test_engines.values()] == runs
+    features = whole.fetch()
+    found = partial.fetch()["answer"]
+    np.testing.assert_allclose(found.ravel(), answer(second, first), rtol=1e-5)
+    found = backend.run("non_keyframe_flow", {"image": first, **features})["answer"]
+    np.testing.assert_allclose(found.ravel(), answer(first, third), rtol=1e-5)
+    assert partial.seconds > 0 and whole.seconds > 0
+
+
 def test_features_of_too_few_images_are_refused(tmp_path, backend_of):
     backend = backend_of(bundle_of_features(tmp_path, batch=2))
     image = np.concatenate(pictures(2))

@@ -88,8 +88,8 @@ class TensorRtBackend:
         }
         self._batch = bundle.description.batch
         self._free: dict[int, list[int]] = {}  # size -> unused buffers of kept outputs
-        self._events = cuda.event(), cuda.event()
-        self._submitted: _SubmittedRun | None = None
+        self._events = {name: (cuda.event(), cuda.event()) for name in engines}
+        self._submitted: dict[str, _SubmittedRun] = {}  # the last run of each graph
 
     @property
     def device_memory(self) -> int:
@@ -114,24 +114,25 @@ class TensorRtBackend:
         loaded = self._graphs[graph]
         given = loaded.check(inputs)
         self._cuda.use()
-        if self._submitted is not None:  # this run may use the same buffers
-            self._submitted.wait()
+        if graph in self._submitted:  # this run uses the same buffers
+            self._submitted[graph].wait()
         kept = {
             name: self._keep(tensor)
             for name, tensor in loaded.engine.outputs.items()
             if name in keep
         }
         try:
-            self._cuda.record(self._events[0])
+            self._cuda.record(self._events[graph][0])
             loaded.launch(given, kept)
-            self._cuda.record(self._events[1])
+            self._cuda.record(self._events[graph][1])
         except BaseException:
             # What was queued still reads and writes the buffers.
             with contextlib.suppress(BackendError):
                 self._cuda.synchronise()
             raise
-        self._submitted = _SubmittedRun(self._cuda, loaded, kept, self._events)
-        return self._submitted
+        run = _SubmittedRun(self._cuda, loaded, kept, self._events[graph])
+        self._submitted[graph] = run
+        return run
 
     def close(self) -> None:
         """Free everything on the GPU."""
@@ -141,7 +142,7 @@ class TensorRtBackend:
                 self._cuda.use()
                 self._cuda.synchronise()
         self._graphs = {}
-        self._submitted = None
+        self._submitted = {}
         self._cuda.close()
 
     def _keep(self, tensor: EngineTensor) -> list[DeviceArray]:
