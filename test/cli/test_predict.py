@@ -364,13 +364,13 @@ def test_a_network_camera_is_a_video(predict, tmp_path):
 
 def test_a_missing_webcam_and_a_missing_stream_are_named(predict, capfd):
     assert predict("9999") == 1
-    assert "camera9999 returns no image. Check that the camera is" in capfd.readouterr().err
+    assert "camera9999 returns no images. Check that the camera is" in capfd.readouterr().err
     with socket.socket() as free:  # bound but not listening: connections are refused
         free.bind(("127.0.0.1", 0))
         assert predict(f"rtsp://me:secret@127.0.0.1:{free.getsockname()[1]}/x") == 1
     error = capfd.readouterr().err
     assert (
-        "127.0.0.1_x returns no image. Check that it is reachable." in error
+        "127.0.0.1_x returns no images. Check that it is reachable." in error
         and "secret" not in error
     )
 

@@ -191,7 +191,7 @@ def test_a_download_that_is_not_a_checkpoint_is_not_kept(server, cache, publish_
 def test_where_nothing_can_be_exported_the_command_for_a_pc_is_named(cache, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["predict", str(DATA / "coffee.jpg"), "--model", "yolact_base", "--yes"]) == 1
-    assert "yolact fetch yolact_base -o yolact_base; copy" in capsys.readouterr().err
+    assert "yolact fetch yolact_base -o yolact_base. Copy" in capsys.readouterr().err
 
 
 def test_the_command_lists_every_published_file(capsys):
