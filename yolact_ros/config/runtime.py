@@ -104,8 +104,9 @@ class KeyframeConfig(Checked):
     warped to the current image (YolactEdge).
 
     Attributes:
-        keyframe_interval: Run the full network on every Nth image (1 = every image); models that
-            were not exported with --keyframes run it on every image.
+        keyframe_interval: Run the full network on at least every Nth image (1 = every image). On
+            the others, models that were exported with --keyframes reuse its deep features; models
+            for single images run in full there as well, unless detections are propagated.
         max_feature_age: Maximum age of reused features in seconds; a longer gap between two images
             also restarts the stream.
         change_threshold: Change since the last keyframe that triggers a new one: motion as a
