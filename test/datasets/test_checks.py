@@ -13,8 +13,14 @@ import pytest
 pytest.importorskip("pycocotools")
 
 from yolact_ros.cli.main import main  # noqa: E402
-from yolact_ros.datasets.checks.duplicates import equal_images, hash_image, similar_images  # noqa: E402
-from yolact_ros.datasets.checks.split import check_split, check_unlisted, compare_splits  # noqa: E402
+from yolact_ros.datasets.checks import (  # noqa: E402  # noqa: E402
+    check_split,
+    check_unlisted,
+    compare_splits,
+    equal_images,
+    hash_image,
+    similar_images,
+)
 from yolact_ros.datasets.findings import ERROR, WARNING  # noqa: E402
 from yolact_ros.errors import DatasetError  # noqa: E402
 

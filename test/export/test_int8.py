@@ -17,15 +17,15 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from yolact_ros.cli.main import main  # noqa: E402
 from yolact_ros.errors import BackendError, BundleError  # noqa: E402
-from yolact_ros.export.int8_bundle import quantize_bundle  # noqa: E402
-from yolact_ros.export.options import ExportOptions  # noqa: E402
-from yolact_ros.export.to_bundle import export_bundle  # noqa: E402
-from yolact_ros.export.to_int8 import (  # noqa: E402
+from yolact_ros.export.int8_bundle import (  # noqa: E402
     Quantizer,
     expose_raw_outputs,
     output_error,
+    quantize_bundle,  # noqa: E402
     run_graph,
 )
+from yolact_ros.export.options import ExportOptions  # noqa: E402
+from yolact_ros.export.to_bundle import export_bundle  # noqa: E402
 from yolact_ros.export.to_onnx import halve_weights, widen_weights  # noqa: E402
 from yolact_ros.model.weights.checkpoint import initialise_weights, save_checkpoint  # noqa: E402
 from yolact_ros.model.yolact import Yolact  # noqa: E402

@@ -15,8 +15,8 @@ from yolact_ros.cli.inference import (
     report_faults,
     segment_files,
 )
+from yolact_ros.cli.overlays import Window
 from yolact_ros.cli.settings import FILE, FLAG, FOLDER, documented
-from yolact_ros.cli.window import Window
 from yolact_ros.errors import ConfigError
 from yolact_ros.files import write_json
 

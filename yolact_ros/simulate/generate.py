@@ -16,8 +16,7 @@ from tqdm import tqdm
 
 from yolact_ros.classes import TABLETOP
 from yolact_ros.errors import DatasetError
-from yolact_ros.simulate.camera import orbit, random_camera
-from yolact_ros.simulate.photograph import photograph, random_lens, video_lens
+from yolact_ros.simulate.camera import orbit, photograph, random_camera, random_lens, video_lens
 from yolact_ros.simulate.tabletop import Tabletop, View
 
 JPEG_QUALITY = 92

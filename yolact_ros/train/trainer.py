@@ -31,10 +31,14 @@ from yolact_ros.model.weights.checkpoint import (
 )
 from yolact_ros.model.yolact import Yolact
 from yolact_ros.train.config import TrainConfig, describe_scaling, scale_to_batch
-from yolact_ros.train.data import open_training_data, open_validation_data
 from yolact_ros.train.distributed import DistributedContext, choose_device
 from yolact_ros.train.learner import Learner, loss_names
-from yolact_ros.train.loader import Batch, training_loader
+from yolact_ros.train.loader import (
+    Batch,
+    open_training_data,
+    open_validation_data,
+    training_loader,
+)
 from yolact_ros.train.metrics import MeanLosses, RunLog
 from yolact_ros.train.optimizer import check_frozen_parts, check_norms, frozen_norms
 from yolact_ros.train.run_folder import BEST, LAST

@@ -27,8 +27,12 @@ from yolact_ros.train.feature_transform.losses import (  # noqa: E402
     matching_loss,
     moved_pass,
 )
-from yolact_ros.train.feature_transform.pairs import PairConfig, VideoPairs, pair_of_still  # noqa: E402
-from yolact_ros.train.feature_transform.synthetic_motion import MotionConfig  # noqa: E402
+from yolact_ros.train.feature_transform.pairs import (  # noqa: E402
+    MotionConfig,  # noqa: E402
+    PairConfig,
+    VideoPairs,
+    pair_of_still,
+)
 from yolact_ros.train.loader import collate  # noqa: E402
 from yolact_ros.train.trainer import Trainer  # noqa: E402
 from yolact_ros.variants import TABLETOP_MODEL  # noqa: E402

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("pycocotools")
 
 from yolact_ros.datasets.coco import Sample  # noqa: E402
-from yolact_ros.train.feature_transform.synthetic_motion import (  # noqa: E402
+from yolact_ros.train.feature_transform.pairs import (  # noqa: E402
     MotionConfig,
     move_points,
     move_still,

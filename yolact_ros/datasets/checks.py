@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
+from pycocotools import mask as rle_masks
 from tqdm import tqdm
 
 from yolact_ros.datasets.annotations import ImageEntry, read_annotation_file
-from yolact_ros.datasets.checks.duplicates import (
-    ImageHash,
-    equal_images,
-    hash_image,
-    similar_images,
-)
-from yolact_ros.datasets.checks.instances import check_instances
 from yolact_ros.datasets.files import (
     IMAGE_SUFFIXES,
     PictureFinder,
@@ -26,6 +25,7 @@ from yolact_ros.datasets.files import (
     walk,
 )
 from yolact_ros.datasets.findings import ERROR, NOTE, WARNING, Findings
+from yolact_ros.datasets.masks import read_segmentation, segmentation_rle
 from yolact_ros.errors import DatasetError
 from yolact_ros.files import shown
 from yolact_ros.runtime.images.headers import read_header
@@ -179,3 +179,130 @@ class SplitReport:
     findings: Findings = field(default_factory=Findings)
     files: list[str] = field(default_factory=list)
     hashes: list[ImageHash] = field(default_factory=list)
+
+
+THUMBNAIL = 16  # side in pixels
+FLAT = 3.0  # grey levels; images with less thumbnail deviation are too flat to compare
+NEAR_CORRELATION = 0.97  # minimum correlation of their thumbnails
+
+
+@dataclass(frozen=True, eq=False)
+class ImageHash:
+    """Holds what is needed to recognise an image.
+
+    Attributes:
+        exact: hash of the file's bytes.
+        thumbnail: (16, 16) float32 with mean 0 and norm 1; all zero for a single-colour image.
+    """
+
+    exact: bytes
+    thumbnail: np.ndarray
+
+
+def hash_image(data: bytes, grey: np.ndarray) -> ImageHash:
+    """Hash an image.
+
+    Args:
+        data: the file's bytes.
+        grey: (H, W) uint8, the image.
+    """
+    thumbnail = cv2.resize(grey.astype(np.float32), (THUMBNAIL,) * 2, interpolation=cv2.INTER_AREA)
+    flat = thumbnail.std() < FLAT
+    thumbnail = thumbnail - thumbnail.mean()
+    thumbnail = np.zeros_like(thumbnail) if flat else thumbnail / np.linalg.norm(thumbnail)
+    return ImageHash(hashlib.blake2b(data, digest_size=16).digest(), thumbnail)
+
+
+def equal_images(hashes: Iterable[ImageHash]) -> list[list[int]]:
+    """Return groups of two or more indices whose files have the same bytes."""
+    groups: dict[bytes, list[int]] = {}
+    for position, image in enumerate(hashes):
+        groups.setdefault(image.exact, []).append(position)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def similar_images(first: list[ImageHash], second: list[ImageHash]) -> Iterator[tuple[int, int]]:
+    """Yield pairs that look alike, even if mirrored, brighter or compressed differently.
+
+    Each image of `second` yields at most one pair, with the most similar image of `first`.
+    Single-colour images match no other image.
+    """
+    if not first:
+        return
+    known = np.stack([image.thumbnail for image in first])
+    known = np.concatenate([known, known[:, :, ::-1]]).reshape(2 * len(first), -1)
+    for position, image in enumerate(second):
+        likeness = known @ image.thumbnail.reshape(-1)
+        if likeness.max() > NEAR_CORRELATION:
+            yield int(likeness.argmax()) % len(first), position
+
+
+# Pixels by which boxes and corners may leave the image, because tools round differently.
+OUTSIDE_TOLERANCE = 1.5
+# Fraction of the image below which an object is tiny: 12x12 pixels at the reference's 550x550,
+# half the side of the smallest prior.
+TINY_FRACTION = (12 / 550) ** 2
+# Mask IoU above which two annotations belong to the same object.
+SAME_OBJECT = 0.9
+# Rows of the table of mask IoUs per block: an image may have ten thousand objects.
+IOU_ROWS = 256
+
+
+def check_instances(
+    annotations: list[dict[str, Any]], image: str, size: tuple[int, int], findings: Findings
+) -> list[dict[str, Any]]:
+    """Check the annotations of one image.
+
+    Args:
+        annotations: annotations from `read_annotation_file`.
+        image: its file name.
+        size: (height, width) that the annotations refer to.
+        findings: receives the findings.
+
+    Returns:
+        The annotations that are not crowds.
+    """
+    usable, rles = [], []
+    for annotation in annotations:
+        where = f"annotation {annotation['id']} in {image}"
+        for kind in _doubts(annotation, size):
+            findings.add(WARNING, kind, where)
+        if annotation["iscrowd"]:
+            continue
+        rle = segmentation_rle(annotation["segmentation"], *size)
+        area = float(rle_masks.area(rle))
+        if area < TINY_FRACTION * size[0] * size[1]:
+            findings.add(WARNING, "tiny object", f"{where}: {area:.0f} pixels")
+        usable.append(annotation)
+        rles.append(rle)
+    for start in range(0, len(rles) if len(rles) > 1 else 0, IOU_ROWS):
+        rows = rles[start : start + IOU_ROWS]
+        overlap = np.triu(rle_masks.iou(rows, rles, [0] * len(rles)), start + 1)
+        for row, j in np.argwhere(overlap > SAME_OBJECT):
+            first, second = usable[start + row], usable[j]
+            same = first["category_id"] == second["category_id"]
+            kind = "object annotated twice" if same else "one object with two classes"
+            place = f"annotation {first['id']} in {image} and {second['id']}"
+            findings.add(WARNING, kind, place)
+    return usable
+
+
+def _doubts(annotation: dict[str, Any], size: tuple[int, int]) -> Iterator[str]:
+    """Yield oddities in the positions of mask and box."""
+    shape = read_segmentation(annotation["segmentation"], size)
+    if not isinstance(shape, str) and _leaves(shape.extent, size):
+        yield "polygon that extends beyond the image"
+    if "bbox" in annotation:
+        x, y, width, height = annotation["bbox"]
+        if _leaves((x, y, x + width, y + height), size):
+            yield "box that extends beyond the image"
+
+
+def _leaves(extent: tuple[float, ...], size: tuple[int, int]) -> bool:
+    """Return whether x1 y1 x2 y2 is partly outside an image of (height, width) `size`."""
+    x1, y1, x2, y2 = extent
+    return (
+        min(x1, y1) < -OUTSIDE_TOLERANCE
+        or x2 > size[1] + OUTSIDE_TOLERANCE
+        or y2 > size[0] + OUTSIDE_TOLERANCE
+    )
