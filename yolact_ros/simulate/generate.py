@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,9 @@ def write_images(
     """
     writer = _Writer(folder, depth=depth)
     scenes = -(-frames // VIEWS_PER_SCENE)
-    jobs = [(seed, scene, size) for scene in range(scenes)]
+    render = partial(scene_frames, seed, size=size)
     with tqdm(total=frames, desc="simulate", unit="image") as bar:
-        for made in _run(jobs, processes):
+        for made in _run(render, scenes, processes):
             for frame in made[: frames - writer.count]:
                 writer.add(frame)
                 bar.update()
@@ -178,17 +179,12 @@ class _Writer:
             raise DatasetError(f"{path} cannot be written; check free disk space.")
 
 
-def _run(jobs: Iterable[tuple[int, int, tuple[int, int]]], processes: int) -> Iterator[Any]:
+def _run(render: Callable[[int], Any], scenes: int, processes: int) -> Iterator[Any]:
     if processes <= 1:
-        yield from map(_scene_job, jobs)
+        yield from map(render, range(scenes))
         return
     with multiprocessing.get_context("spawn").Pool(processes, _start_worker) as pool:
-        yield from pool.imap(_scene_job, jobs)
-
-
-def _scene_job(job: tuple[int, int, tuple[int, int]]) -> list[SimulatedImage]:
-    seed, scene, size = job
-    return scene_frames(seed, scene, size=size)
+        yield from pool.imap(render, range(scenes))
 
 
 def _start_worker() -> None:

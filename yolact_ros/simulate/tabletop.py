@@ -44,17 +44,8 @@ class View:
     depth: np.ndarray
 
 
-@dataclass(frozen=True)
-class Look:
-    """Describes the lighting of one view; directions point towards the light."""
-
-    direction: tuple[float, float, float]
-    colour: tuple[float, float, float]
-    distance: float
-    ambient: float
-    diffuse: float
-    specular: float
-    shadow: bool
+# Keyword arguments of PyBullet's `getCameraImage` for the lighting of one view.
+Look = dict[str, Any]
 
 
 class Tabletop(contextlib.AbstractContextManager["Tabletop"]):
@@ -103,15 +94,15 @@ class Tabletop(contextlib.AbstractContextManager["Tabletop"]):
         angle, height = random.uniform(0, 2 * math.pi), random.uniform(0.4, 2.0)
         tint = 1 + random.normal(0, 0.06, 3)
         ambient = random.uniform(0.45, 0.75)
-        return Look(
-            direction=(math.cos(angle), math.sin(angle), height),
-            colour=tuple(np.clip(tint, 0.7, 1.0).tolist()),
-            distance=random.uniform(1.0, 3.0),
-            ambient=ambient,
-            diffuse=random.uniform(0.4, 0.75),
-            specular=random.choice([0.0, 0.05, 0.3]),
-            shadow=bool(random.random() < 0.8),
-        )
+        return {
+            "lightDirection": (math.cos(angle), math.sin(angle), height),  # towards the light
+            "lightColor": tuple(np.clip(tint, 0.7, 1.0).tolist()),
+            "lightDistance": random.uniform(1.0, 3.0),
+            "lightAmbientCoeff": ambient,
+            "lightDiffuseCoeff": random.uniform(0.4, 0.75),
+            "lightSpecularCoeff": random.choice([0.0, 0.05, 0.3]),
+            "shadow": int(random.random() < 0.8),
+        }
 
     @property
     def middle(self) -> tuple[float, float, float]:
@@ -128,13 +119,7 @@ class Tabletop(contextlib.AbstractContextManager["Tabletop"]):
             height,
             camera.view_matrix(),
             camera.projection_matrix(),
-            lightDirection=look.direction,
-            lightColor=look.colour,
-            lightDistance=look.distance,
-            shadow=int(look.shadow),
-            lightAmbientCoeff=look.ambient,
-            lightDiffuseCoeff=look.diffuse,
-            lightSpecularCoeff=look.specular,
+            **look,
             renderer=self._bullet.ER_TINY_RENDERER,
             flags=0,
         )

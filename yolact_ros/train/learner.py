@@ -308,9 +308,7 @@ def loss_names(config: TrainConfig) -> tuple[str, ...]:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the floating-point type of a setting; `auto` is a fast one of the device."""
     if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
-            name
-        ]
+        return cast(torch.dtype, getattr(torch, name))
     if device.type != "cuda":
         return torch.float32
     fast = torch.cuda.is_bf16_supported(including_emulation=False)
