@@ -93,9 +93,8 @@ class Worker:
         def add(index: int, stamp: float | None, found: Any) -> None:
             entries.append(describe(f"{source.name}#{index}", found, self._classes, stamp))
 
-        target = (
-            folder / task.key / Path(task.copy).name
-        )  # the name is also stored inside the file
+        # The name is also stored inside the file.
+        target = folder / task.key / Path(task.copy).name
         target.unlink(missing_ok=True)  # from a worker that was lost before it stored the bag
         with local_copy(source.fs, source.path) as path:
             report = segment_bag(

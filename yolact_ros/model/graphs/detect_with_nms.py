@@ -135,9 +135,8 @@ def batched_fast_nms(
     rank_count = top_scores.shape[2]
     top_rows = top_rows.reshape(batch, -1)
     top_boxes = take_rows(boxes, top_rows).reshape(batch * num_classes, rank_count, 4)
-    overlap = (
-        box_iou(top_boxes, top_boxes).triu(diagonal=1).amax(dim=1)
-    )  # with any better-ranked box
+    # With any better-ranked box.
+    overlap = box_iou(top_boxes, top_boxes).triu(diagonal=1).amax(dim=1)
     overlap = overlap.reshape(top_scores.shape)
     kept = (overlap <= config.nms_iou_threshold) & (top_scores > config.score_threshold)
     ranked = torch.where(kept, top_scores, torch.full_like(top_scores, -1.0)).reshape(batch, -1)

@@ -69,9 +69,8 @@ class NodeParameters:
             for field in parameter_fields(values):
                 self._table_of[field.name] = table.name
         self.current = Settings(**tables)
-        self._lock = (
-            threading.Lock()
-        )  # transitions and parameter services may run in other threads
+        # Transitions and parameter services may run in other threads.
+        self._lock = threading.Lock()
         self._logger = node.get_logger()
         node.add_on_set_parameters_callback(self._on_set)
         # Another callback may still reject what this one accepts, so the change waits until all
