@@ -20,6 +20,7 @@ inside the graph, and not in bundles of earlier versions, whose graphs use 200.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -30,8 +31,9 @@ from typing import Any
 from yolact_ros.config import WARPS, ModelConfig, model_from_mapping
 from yolact_ros.errors import BackendError, BundleError, ConfigError
 from yolact_ros.files import parse_json, read_file
+from yolact_ros.runtime.backends import shapes_match
 from yolact_ros.runtime.detect_forms import DETECT_FORMS
-from yolact_ros.runtime.onnx_file import inspect_onnx
+from yolact_ros.runtime.onnx_file import Tensors, inspect_onnx
 
 FORMAT = 2
 MAX_DESCRIPTION_BYTES = 16 << 20
@@ -142,36 +144,46 @@ class Bundle:
         """
         folder = Path(folder)
         content, digest = _read_description(folder)
+        where = folder / DESCRIPTION
         try:
-            graphs = {
-                str(name): _check_graph(folder, str(name), entry)
-                for name, entry in content["graphs"].items()
-            }
-            description = ModelDescription(
-                model=model_from_mapping(content["model"]),
-                detect_form=str(content["detect_form"]),
-                max_detections=_count(content, "max_detections", most=100_000),
-                identity=digest[:12],
-                warps=tuple(str(warp) for warp in content["warps"]),
-                target=str(content["target"]),
-                precision=str(content["precision"]),
-                batch=_count(content, "batch", most=1024),
-                top_k=_count(content, "top_k", most=5000) if "top_k" in content else None,
-            )
+            return cls._of(folder, content, digest)
         except ConfigError as error:
-            raise BundleError(f"{folder / DESCRIPTION}: {error}") from error
+            raise BundleError(f"{where}: {error}") from error
+        except BundleError as error:
+            raise _damaged(folder, error) from error
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             what = f"lacks an entry or has a bad one ({type(error).__name__}: {error})."
-            raise _fault(folder, f"{folder / DESCRIPTION} {what}") from error
-        _check_completeness(folder, description, graphs)
-        _check_graphs(folder, description, graphs)
+            raise _damaged(folder, f"{where} {what}") from error
+
+    @classmethod
+    def _of(cls, folder: Path, content: Mapping[str, Any], digest: str) -> Bundle:
+        """Check a description and the files that it names; the errors do not advise a repair."""
+        where = folder / DESCRIPTION
+        graphs = {
+            str(name): _check_graph(folder, str(name), entry)
+            for name, entry in content["graphs"].items()
+        }
+        description = ModelDescription(
+            model=model_from_mapping(content["model"]),
+            detect_form=str(content["detect_form"]),
+            max_detections=_count(content, "max_detections", most=100_000),
+            identity=digest[:12],
+            warps=tuple(str(warp) for warp in content["warps"]),
+            target=str(content["target"]),
+            precision=str(content["precision"]),
+            batch=_count(content, "batch", most=1024),
+            top_k=_count(content, "top_k", most=5000) if "top_k" in content else None,
+        )
+        _check_completeness(where, description, graphs)
+        _check_graphs(where, description, graphs)
         notes: list[Any] = [content.get(entry) for entry in ("source", "versions")]
         if not all(isinstance(note, dict) for note in notes):
-            raise _fault(folder, f"{folder / DESCRIPTION}: source and versions are not objects.")
+            raise BundleError(f"{where}: source and versions are not objects.")
         # Last, because the messages above are more specific.
         if content.get("checksum") != checksum(content):
-            what = "was edited: its checksum does not match its other entries."
-            raise _fault(folder, f"{folder / DESCRIPTION} {what}")
+            raise BundleError(
+                f"{where} was edited: its checksum does not match its other entries."
+            )
         return cls(folder, description, graphs, *notes)
 
 
@@ -180,8 +192,8 @@ def is_bundle(path: str | Path) -> bool:
     return (Path(path) / DESCRIPTION).is_file()
 
 
-def _fault(folder: Path, what: str) -> BundleError:
-    """Return the error of a bundle that was damaged or edited."""
+def _damaged(folder: Path, what: object) -> BundleError:
+    """Return the error of a bundle that was damaged or edited, with advice."""
     return BundleError(f"{what} {REPAIR.format(folder=folder)}")
 
 
@@ -194,12 +206,12 @@ def _read_description(folder: Path) -> tuple[dict[str, Any], str]:
             "Create one with: yolact export CHECKPOINT -o BUNDLE"
         )
     if not path.exists():
-        raise _fault(folder, f"The folder {folder} is not a bundle: it has no {DESCRIPTION}.")
+        raise _damaged(folder, f"The folder {folder} is not a bundle: it has no {DESCRIPTION}.")
     try:
         raw = read_file(path, limit=MAX_DESCRIPTION_BYTES, error=BundleError)
         content = parse_json(raw, where=path, error=BundleError)
     except BundleError as error:
-        raise _fault(folder, str(error)) from error
+        raise _damaged(folder, error) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else None
         raise BundleError(
@@ -229,78 +241,67 @@ def _count(content: Mapping[str, Any], name: str, *, most: int) -> int:
 
 
 def _check_graph(folder: Path, name: str, entry: Mapping[str, Any]) -> GraphInfo:
-    path = folder / entry["file"]
+    where, path = folder / DESCRIPTION, folder / entry["file"]
     if path.parent != folder:
-        where = f"{folder / DESCRIPTION}: graph {name!r} is in {entry['file']!r}"
-        raise _fault(folder, f"{where}; expected a plain file name.")
-    try:
-        missing = not path.exists()
-    except (OSError, ValueError):  # a name that no file can have
-        missing = False
-    if missing:
-        raise _fault(folder, f"{path} is missing.")
+        raise BundleError(
+            f"{where}: graph {name!r} is in {entry['file']!r}; expected a plain file name."
+        )
+    with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+        if not path.exists():
+            raise BundleError(f"{path} is missing.")
     content = read_file(path, limit=MAX_GRAPH_BYTES, error=BundleError)
     digest = hashlib.sha256(content).hexdigest()
     if digest != entry["sha256"]:
-        raise _fault(
-            folder,
+        raise BundleError(
             f"{path} was altered or is incomplete: its SHA-256 is {digest[:12]}..., {DESCRIPTION} "
-            f"says {str(entry['sha256'])[:12]}...",
+            f"says {str(entry['sha256'])[:12]}..."
         )
     graph = GraphInfo(path, _tensors(entry["inputs"]), _tensors(entry["outputs"]), digest)
     try:
         inputs, outputs = inspect_onnx(content)
     except ValueError as error:
-        raise _fault(folder, f"{path} {error}.") from error
-    _compare(folder, name, "inputs", graph.inputs, inputs)
-    _compare(folder, name, "outputs", graph.outputs, outputs)
+        raise BundleError(f"{path} {error}.") from error
+    _compare(where, name, "inputs", graph.inputs, inputs)
+    _compare(where, name, "outputs", graph.outputs, outputs)
     return graph
 
 
 def _compare(
-    folder: Path,
-    graph: str,
-    side: str,
-    listed: Mapping[str, TensorInfo],
-    held: Mapping[str, tuple[tuple[int, ...] | None, str]],
+    where: Path, graph: str, side: str, listed: Mapping[str, TensorInfo], held: Tensors
 ) -> None:
     """Compare the description of a graph with the graph itself.
 
     A library that infers shapes may know more than the file: a free dimension matches any other.
     """
-    where = f"{folder / DESCRIPTION}:"
     if list(listed) != list(held):
-        raise _fault(
-            folder,
-            f"{where} {side} of the graph {graph!r} are {', '.join(listed) or 'none'}; the file "
-            f"has {', '.join(held) or 'none'}.",
+        raise BundleError(
+            f"{where}: {side} of the graph {graph!r} are {', '.join(listed) or 'none'}; the file "
+            f"has {', '.join(held) or 'none'}."
         )
     for name, info in listed.items():
         shape, dtype = held[name]
-        fits = shape is None or (
-            len(shape) == len(info.shape)
-            and all(-1 in pair or pair[0] == pair[1] for pair in zip(shape, info.shape))  # noqa: B905
-        )
+        fits = shape is None or shapes_match(shape, info.shape)
         if not fits or dtype != info.dtype:
-            raise _fault(
-                folder,
-                f"{where} {name} of the graph {graph!r} is {info.dtype} of shape "
-                f"{list(info.shape)}; the file has {dtype} of shape {list(shape or ())}.",
+            raise BundleError(
+                f"{where}: {name} of the graph {graph!r} is {info.dtype} of shape "
+                f"{list(info.shape)}; the file has {dtype} of shape {list(shape or ())}."
             )
 
 
 def _check_completeness(
-    folder: Path, description: ModelDescription, graphs: Mapping[str, GraphInfo]
+    where: Path, description: ModelDescription, graphs: Mapping[str, GraphInfo]
 ) -> None:
     for entry, known in CHOICES.items():
         value = getattr(description, entry)
         if value not in known:
-            what = f"{entry} is {value!r}; expected one of: {', '.join(known)}."
-            raise _fault(folder, f"{folder / DESCRIPTION}: {what}")
-    unknown = set(description.warps) - set(WARPS)
-    if unknown:
-        what = f"{', '.join(sorted(unknown))}; expected some of: {', '.join(WARPS)}."
-        raise _fault(folder, f"{folder / DESCRIPTION}: warps lists {what}")
+            raise BundleError(
+                f"{where}: {entry} is {value!r}; expected one of: {', '.join(known)}."
+            )
+    if unknown := set(description.warps) - set(WARPS):
+        raise BundleError(
+            f"{where}: warps lists {', '.join(sorted(unknown))}; expected some of: "
+            f"{', '.join(WARPS)}."
+        )
     form = DETECT_FORMS[description.detect_form]
     needed = {"keyframe" if description.warps else "detect", *form.graphs}
     if "learned" in description.warps:
@@ -309,14 +310,12 @@ def _check_completeness(
         needed.add("non_keyframe_flow")
     if description.model.mask_rescoring and not form.nms_inside:
         needed.add("rescore")
-    missing = needed - set(graphs)
-    if missing:
-        what = f"lacks these graphs: {', '.join(sorted(missing))}."
-        raise _fault(folder, f"{folder / DESCRIPTION} {what}")
+    if missing := needed - set(graphs):
+        raise BundleError(f"{where} lacks these graphs: {', '.join(sorted(missing))}.")
 
 
 def _check_graphs(
-    folder: Path, description: ModelDescription, graphs: Mapping[str, GraphInfo]
+    where: Path, description: ModelDescription, graphs: Mapping[str, GraphInfo]
 ) -> None:
     """Compare the graphs of a bundle with the network that they claim to be.
 
@@ -324,7 +323,7 @@ def _check_graphs(
         BundleError: the number of classes, prototypes or coefficients, the input size, or the
             outputs that post-processing reads do not match.
     """
-    where, model = f"{folder / DESCRIPTION}:", description.model
+    model = description.model
     height, width = model.input_size
     # Last dimensions of tensors, in any graph.
     expected: dict[str, tuple[int, ...]] = {
@@ -339,39 +338,32 @@ def _check_graphs(
         for name, tensor in (*info.inputs.items(), *info.outputs.items()):
             ending = expected.get(name, ())
             given = tensor.shape[len(tensor.shape) - len(ending) :]
-            if len(given) != len(ending) or any(
-                have not in (-1, want) for have, want in zip(given, ending, strict=True)
-            ):
-                raise _fault(
-                    folder,
-                    f"{where} {name} of the graph {graph!r} has shape {list(tensor.shape)}; "
-                    f"the network {model.name!r} of {model.num_classes} classes and "
+            if not shapes_match(given, ending):
+                raise BundleError(
+                    f"{where}: {name} of the graph {graph!r} has shape {list(tensor.shape)}; the "
+                    f"network {model.name!r} of {model.num_classes} classes and "
                     f"{model.num_prototypes} prototypes, with an input of {width}x{height}, has "
-                    f"{['...', *ending]}.",
+                    f"{['...', *ending]}."
                 )
     main = graphs["keyframe" if description.warps else "detect"]
     missing = set(DETECT_FORMS[description.detect_form].outputs) - set(main.outputs)
     if missing or "image" not in main.inputs:
-        what = f"lacks {', '.join(sorted(missing)) or 'the image'}."
-        raise _fault(folder, f"{where} the graph from the image to detections {what}")
+        what = ", ".join(sorted(missing)) or "the image"
+        raise BundleError(f"{where}: the graph from the image to detections lacks {what}.")
     rows = {
         main.outputs[name].shape[-2]
         for name in ("class_scores", "boxes", "coefficients")
         if name in main.outputs and len(main.outputs[name].shape) > 1
-    }
+    } - {-1}
     cells = sum(h * w for h, w in model.feature_sizes)
-    features = main.outputs.get("head_features")
-    if len(rows - {-1}) > 1 or (
-        features is not None
-        and (
-            rows - {-1, cells * model.priors_per_cell}
-            or features.shape[-2:-1] not in ((-1,), (cells,))
-        )
-    ):
-        raise _fault(
-            folder,
-            f"{where} the graph from the image to detections has {sorted(rows)} rows; "
-            f"expected one for each of the {cells * model.priors_per_cell} priors.",
+    priors = cells * model.priors_per_cell
+    fits = len(rows) <= 1
+    if features := main.outputs.get("head_features"):
+        fits = rows <= {priors} and features.shape[-2:-1] in ((-1,), (cells,))
+    if not fits:
+        raise BundleError(
+            f"{where}: the graph from the image to detections has {sorted(rows)} rows; expected "
+            f"one for each of the {priors} priors."
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -78,6 +78,13 @@ class AsyncBackend(Backend, Protocol):
         ...
 
 
+def shapes_match(first: Sequence[int], second: Sequence[int]) -> bool:
+    """Return whether two shapes are equal; -1 in one of them matches any number."""
+    return len(first) == len(second) and all(
+        -1 in pair or pair[0] == pair[1] for pair in zip(first, second, strict=True)
+    )
+
+
 def output_of_shape(outputs: Mapping[str, Array], name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Return an output of a run as an array.
 
@@ -85,9 +92,7 @@ def output_of_shape(outputs: Mapping[str, Array], name: str, shape: tuple[int, .
         BackendError: its shape is not `shape`, in which -1 stands for any number.
     """
     array = np.asarray(outputs[name])
-    if array.ndim != len(shape) or any(
-        want not in (-1, have) for want, have in zip(shape, array.shape, strict=True)
-    ):
+    if not shapes_match(array.shape, shape):
         expected = tuple("any" if size == -1 else size for size in shape)
         raise BackendError(
             f"The model returned {name} of shape {array.shape}; expected {expected}. Export the "

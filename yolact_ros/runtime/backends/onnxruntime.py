@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from yolact_ros.errors import BackendError
+from yolact_ros.runtime.backends import shapes_match
 from yolact_ros.runtime.backends.tensorrt.cache import engine_folders, writable_folder
 from yolact_ros.runtime.bundle import Bundle, GraphInfo, TensorInfo
 
@@ -339,10 +340,7 @@ def check_inputs(graph: str, info: GraphInfo, inputs: Mapping[str, Any]) -> None
         )
     for name, expected in info.inputs.items():
         given, dtype = _shape_and_dtype(inputs[name])
-        fits = len(given) == len(expected.shape) and all(
-            want in (-1, have) for want, have in zip(expected.shape, given, strict=True)
-        )
-        if not fits or dtype != expected.dtype:
+        if not shapes_match(given, expected.shape) or dtype != expected.dtype:
             shape = tuple("any" if n == -1 else n for n in expected.shape)
             raise BackendError(
                 f"Input {name!r} of graph {graph!r} has shape {given} and type {dtype}; expected "
