@@ -12,6 +12,7 @@ import numpy as np
 KEYFRAME = "keyframe"  # every layer ran on this image
 PARTIAL = "partial"  # it reuses deep features or detections of an earlier image
 SHOWN_INSTANCES = 5  # by `repr`
+ARRAYS = ("boxes", "scores", "mask_scores", "class_ids", "mask_rois")  # one row per instance
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +102,7 @@ class Detections:
         Raises:
             ValueError: the lengths differ.
         """
-        lengths = {
-            name: len(getattr(self, name))
-            for name in ("boxes", "scores", "mask_scores", "class_ids", "mask_rois", "masks")
-        }
+        lengths = {name: len(getattr(self, name)) for name in (*ARRAYS, "masks")}
         if self.track_ids is not None:
             lengths["track_ids"] = len(self.track_ids)
         if len(set(lengths.values())) > 1:
@@ -171,11 +169,7 @@ class Detections:
         indices = np.arange(len(self))[key]
         return replace(
             self,
-            boxes=self.boxes[indices],
-            scores=self.scores[indices],
-            mask_scores=self.mask_scores[indices],
-            class_ids=self.class_ids[indices],
-            mask_rois=self.mask_rois[indices],
+            **{name: getattr(self, name)[indices] for name in ARRAYS},
             masks=tuple(self.masks[i] for i in indices),
             track_ids=None if self.track_ids is None else self.track_ids[indices],
         )

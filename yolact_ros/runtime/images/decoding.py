@@ -56,7 +56,9 @@ def read_bgr(path: str | Path) -> np.ndarray:
     Raises:
         DatasetError: the file is missing, damaged, too large or of an unknown format.
     """
-    return decode_bgr(_read(path), name=f"The image {path}")
+    # Uncompressed 16-bit samples of four channels, and an allowance for everything else.
+    data = read_file(path, limit=8 * max_pixels() + (1 << 20))
+    return decode_bgr(data, name=f"The image {path}")
 
 
 def decode_bgr(
@@ -106,11 +108,6 @@ def decode_samples(
     grey = header.channels == 1
     image = _decode_jpeg(data, "GRAY" if grey else "BGR", name=name)
     return image.reshape(image.shape[:2]) if grey else image
-
-
-def _read(path: str | Path) -> bytes:
-    # Uncompressed 16-bit samples of four channels, and an allowance for everything else.
-    return read_file(path, limit=8 * max_pixels() + (1 << 20))
 
 
 def _check(data: bytes, *, name: str, limit: int | None) -> ImageHeader:

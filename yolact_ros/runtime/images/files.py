@@ -6,7 +6,7 @@ import glob
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -171,11 +171,16 @@ def video_frames(path: Source, name: str) -> Iterator[SourceImage]:
         path: the file, camera or stream.
         name: of its frames, to which `#` and the number are appended.
     """
-    live = isinstance(path, str)
     fault = "" if isinstance(path, str) else _video_fault(path)
+    if not fault:
+        fault = yield from _readable_frames(path, name)
     if fault:
         yield SourceImage(name, path, None, fault=fault)
-        return
+
+
+def _readable_frames(path: Source, name: str) -> Generator[SourceImage, None, str]:
+    """Yield the frames that can be read; return what is wrong, or an empty text."""
+    live = isinstance(path, str)
     capture = _open_video(path)
     rate = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
     rate = rate if 0 < rate < 1e4 else 30.0
@@ -192,19 +197,13 @@ def video_frames(path: Source, name: str) -> Iterator[SourceImage]:
     finally:
         capture.release()
     if pixels > max_pixels():
-        fault = f"Images of the video {name} have more than {max_pixels() / 1e6:g} million pixels."
-        yield SourceImage(name, path, None, fault=fault)
-    elif not number and live:
-        hint = (
-            "Check that the camera is connected and free."
-            if str(path).isdigit()
-            else "Check that it is reachable."
-        )
-        yield SourceImage(name, path, None, fault=f"{name} returns no images. {hint}")
-    elif not number:
-        yield SourceImage(
-            name, path, None, fault=f"The video {path} contains no image that OpenCV can read."
-        )
+        return f"Images of the video {name} have more than {max_pixels() / 1e6:g} million pixels."
+    if number:
+        return ""
+    if not live:
+        return f"The video {path} contains no image that OpenCV can read."
+    hint = "the camera is connected and free" if str(path).isdigit() else "it is reachable"
+    return f"{name} returns no images. Check that {hint}."
 
 
 def _video_fault(path: Path) -> str:

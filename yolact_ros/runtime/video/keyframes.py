@@ -61,7 +61,23 @@ class KeyframePolicy:
         Returns:
             Why the image is a keyframe, one of the constants above; None if it is not.
         """
-        reason = self._reason(stamp, image_size, change, requested, reusable)
+        longest = self.config.max_feature_age
+        reason = None
+        if self._image_size is None:
+            reason = FIRST
+        elif requested:
+            reason = REQUESTED
+        elif image_size != self._image_size:
+            reason = SIZE_CHANGE
+        # Written so that a NaN stamp results in a keyframe.
+        elif not _within(self._previous_stamp, stamp, longest):
+            reason = TIME_JUMP
+        elif not _within(self.keyframe_stamp, stamp, longest):
+            reason = FEATURE_AGE
+        elif not reusable or self._since_keyframe + 1 >= self.config.keyframe_interval:
+            reason = INTERVAL
+        elif change is not None and not change() <= self.config.change_threshold:
+            reason = SCENE_CHANGE
         if reason is None:
             self._since_keyframe += 1
         else:
@@ -70,32 +86,6 @@ class KeyframePolicy:
         self._previous_stamp = stamp
         self._image_size = image_size
         return reason
-
-    def _reason(
-        self,
-        stamp: float | None,
-        image_size: tuple[int, int],
-        change: Callable[[], float] | None,
-        requested: bool,
-        reusable: bool,
-    ) -> str | None:
-        if self._image_size is None:
-            return FIRST
-        if requested:
-            return REQUESTED
-        if image_size != self._image_size:
-            return SIZE_CHANGE
-        longest = self.config.max_feature_age
-        # Written so that a NaN stamp results in a keyframe.
-        if not _within(self._previous_stamp, stamp, longest):
-            return TIME_JUMP
-        if not _within(self.keyframe_stamp, stamp, longest):
-            return FEATURE_AGE
-        if not reusable or self._since_keyframe + 1 >= self.config.keyframe_interval:
-            return INTERVAL
-        if change is not None and not change() <= self.config.change_threshold:
-            return SCENE_CHANGE
-        return None
 
 
 def _within(earlier: float | None, later: float | None, longest: float) -> bool:
