@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
 from yolact_ros.config import PostprocessConfig
 from yolact_ros.errors import ConfigError
-from yolact_ros.runtime.backends import Array, AsyncBackend, Backend, Run
+from yolact_ros.runtime.backends import Array, AsyncBackend, Backend, PendingRun, Run
 from yolact_ros.runtime.bundle import FEATURES, ModelDescription
 from yolact_ros.runtime.detect_forms import DETECT_FORMS
 from yolact_ros.runtime.masks import SoftMasks
@@ -90,7 +89,8 @@ class Network:
         keep = (*FEATURES, *self.form.on_device)
         if isinstance(self.backend, AsyncBackend):
             return self.backend.submit(graph, inputs, keep=keep)
-        return BlockingRun(partial(self.backend.run, graph, inputs, keep=keep))
+        timed = Stopwatch(self.backend)
+        return PendingRun(lambda: (timed.run(graph, inputs, keep=keep), timed.seconds))
 
     def interpret(
         self, outputs: Mapping[str, Array], config: PostprocessConfig, *, seconds: float
@@ -120,7 +120,7 @@ class Network:
 class Stopwatch:
     """Adds up the durations of a backend's runs."""
 
-    def __init__(self, backend: Backend, seconds: float) -> None:
+    def __init__(self, backend: Backend, seconds: float = 0.0) -> None:
         self._backend = backend
         self.seconds = seconds
         self.on_gpu = backend.on_gpu
@@ -134,30 +134,6 @@ class Stopwatch:
         outputs = self._backend.run(graph, inputs, keep=keep)
         self.seconds += time.perf_counter() - started
         return outputs
-
-
-class BlockingRun:
-    """Represents a run of a blocking backend; it takes place in the first `fetch`."""
-
-    def __init__(self, run: Callable[[], dict[str, Array]]) -> None:
-        self.seconds = 0.0
-        self._run = run
-        self._outputs: dict[str, Array] | None = None
-        self._error: Exception | None = None
-
-    def fetch(self) -> dict[str, Array]:
-        """Run; see `Run.fetch`."""
-        if self._error is not None:
-            raise self._error
-        if self._outputs is None:
-            started = time.perf_counter()
-            try:
-                self._outputs = self._run()
-            except Exception as error:
-                self._error = error
-                raise
-            self.seconds = time.perf_counter() - started
-        return self._outputs
 
 
 class RunOfBatch:

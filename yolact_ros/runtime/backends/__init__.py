@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -61,6 +61,41 @@ class Run(Protocol):
             BackendError: the run failed.
         """
         ...
+
+
+class PendingRun:
+    """Implements `Run` with a function that waits for the outputs.
+
+    The function is called once; then `fetch` returns its outputs, or raises its error, every time.
+    """
+
+    def __init__(self, complete: Callable[[], tuple[dict[str, Array], float]]) -> None:
+        """Create a run.
+
+        Args:
+            complete: returns the outputs, and the duration in seconds.
+        """
+        self.seconds = 0.0
+        self._complete: Callable[[], tuple[dict[str, Array], float]] | None = complete
+        self._outputs: dict[str, Array] = {}
+        self._error: Exception | None = None
+
+    def wait(self) -> None:
+        """Wait for the outputs; errors are raised by `fetch`."""
+        if self._complete is None:
+            return
+        try:
+            self._outputs, self.seconds = self._complete()
+        except Exception as error:  # noqa: BLE001 - raised by `fetch`
+            self._error = error
+        self._complete = None
+
+    def fetch(self) -> dict[str, Array]:
+        """Wait for the run; see `Run.fetch`."""
+        self.wait()
+        if self._error is not None:
+            raise self._error
+        return self._outputs
 
 
 @runtime_checkable

@@ -5,10 +5,11 @@ Only CPUs have been tested; GPUs and NPUs are experimental.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from yolact_ros.errors import BackendError
 from yolact_ros.files import read_checked, user_cache, write_checked
+from yolact_ros.runtime.backends import PendingRun
 from yolact_ros.runtime.backends.onnxruntime import check_inputs, physical_cores
 from yolact_ros.runtime.bundle import Bundle
 
@@ -102,7 +104,7 @@ class OpenVinoBackend:
         if self._device == "GPU":
             self._allocate = self._core.get_default_context("GPU").create_host_tensor
         self._requests: dict[str, Any] = {}
-        self._submitted: _SubmittedRun | None = None
+        self._submitted: PendingRun | None = None
 
     def run(
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
@@ -115,7 +117,7 @@ class OpenVinoBackend:
 
     def submit(
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
-    ) -> _SubmittedRun:
+    ) -> PendingRun:
         """Start running one graph; see `AsyncBackend.submit`."""
         if graph not in self._requests:
             self._requests[graph] = self._load(graph).create_infer_request()
@@ -135,9 +137,20 @@ class OpenVinoBackend:
         if self._submitted is not None:
             self._submitted.wait()
         kept = keep if self.bundle.description.batch == 1 else ()
-        self._submitted = _SubmittedRun(
-            request, graph, tensors, list(info.outputs), kept, self._allocate
-        )
+        with _failing(graph):
+            # Fresh memory, because the next run of this graph overwrites the request's own.
+            for port in request.model_outputs:
+                if port.partial_shape.is_static:
+                    request.set_tensor(port, self._allocate(port.element_type, port.shape))
+            request.start_async(tensors)
+
+        def complete() -> tuple[dict[str, Any], float]:
+            with _failing(graph):
+                request.wait()
+                outputs = {n: _output(request, n, keep=n in kept) for n in info.outputs}
+                return outputs, request.latency * 1e-3
+
+        self._submitted = PendingRun(complete)
         return self._submitted
 
     def close(self) -> None:
@@ -190,67 +203,22 @@ class OpenVinoBackend:
         return cache / "openvino" / f"{hashlib.sha256(repr(key).encode()).hexdigest()}.blob"
 
 
-class _SubmittedRun:
-    """Represents a pending or completed run on OpenVINO.
+def _output(request: Any, name: str, *, keep: bool) -> Any:
+    """Return a tensor of OpenVINO if it is to be kept, otherwise a numpy array."""
+    tensor = request.get_tensor(name)
+    ports = request.model_outputs
+    if any(name in port.names and port.partial_shape.is_dynamic for port in ports):
+        tensor = type(tensor)(tensor.data, shared_memory=False)
+    return tensor if keep else tensor.data
 
-    Attributes:
-        seconds: duration of the run, once it has been fetched.
-    """
 
-    def __init__(
-        self,
-        request: Any,
-        graph: str,
-        inputs: Mapping[str, Any],
-        outputs: list[str],
-        keep: Collection[str],
-        allocate: Callable[[Any, Any], Any],
-    ) -> None:
-        self.seconds = 0.0
-        self._request = request
-        self._graph = graph
-        self._names = outputs
-        self._keep = keep
-        self._outputs: dict[str, Any] | None = None
-        self._error: BackendError | None = None
-        try:
-            # Fresh memory, because the next run of this graph overwrites the request's own.
-            for port in request.model_outputs:
-                if port.partial_shape.is_static:
-                    request.set_tensor(port, allocate(port.element_type, port.shape))
-            request.start_async(inputs)
-        except Exception as error:  # the library does not export its exception types
-            self._error = self._failure(error)
-
-    def wait(self) -> None:
-        """Fetch the outputs unless already done; errors are raised by `fetch`."""
-        if self._outputs is not None or self._error is not None:
-            return
-        try:
-            self._request.wait()
-            self._outputs = {name: self._output(name) for name in self._names}
-            self.seconds = self._request.latency * 1e-3
-        except Exception as error:  # the library does not export its exception types
-            self._error = self._failure(error)
-
-    def _output(self, name: str) -> Any:
-        """Return a tensor of OpenVINO if it is to be kept, otherwise a numpy array."""
-        tensor = self._request.get_tensor(name)
-        ports = self._request.model_outputs
-        if any(name in port.names and port.partial_shape.is_dynamic for port in ports):
-            tensor = type(tensor)(tensor.data, shared_memory=False)
-        return tensor if name in self._keep else tensor.data
-
-    def fetch(self) -> dict[str, Any]:
-        """Wait for the run; see `Run.fetch`."""
-        self.wait()
-        if self._error is not None:
-            raise self._error
-        assert self._outputs is not None  # `wait` sets the outputs or the error
-        return self._outputs
-
-    def _failure(self, error: Exception) -> BackendError:
-        return BackendError(f"OpenVINO failed in the graph {self._graph!r}: {error}")
+@contextlib.contextmanager
+def _failing(graph: str) -> Iterator[None]:
+    """Raise errors of the library, which does not export their types, as `BackendError`."""
+    try:
+        yield
+    except Exception as error:
+        raise BackendError(f"OpenVINO failed in the graph {graph!r}: {error}") from error
 
 
 def _deform_conv() -> Any:

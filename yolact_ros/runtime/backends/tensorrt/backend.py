@@ -10,11 +10,13 @@ import contextlib
 import logging
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
 from yolact_ros.errors import BackendError
+from yolact_ros.runtime.backends import PendingRun
 from yolact_ros.runtime.backends.tensorrt.build import BuildSettings
 from yolact_ros.runtime.backends.tensorrt.cache import engine_folders, writable_folder
 from yolact_ros.runtime.backends.tensorrt.cuda import Cuda
@@ -89,7 +91,7 @@ class TensorRtBackend:
         self._batch = bundle.description.batch
         self._free: dict[int, list[int]] = {}  # size -> unused buffers of kept outputs
         self._events = {name: (cuda.event(), cuda.event()) for name in engines}
-        self._submitted: dict[str, _SubmittedRun] = {}  # the last run of each graph
+        self._submitted: dict[str, PendingRun] = {}  # the last run of each graph
 
     @property
     def device_memory(self) -> int:
@@ -104,7 +106,7 @@ class TensorRtBackend:
 
     def submit(
         self, graph: str, inputs: Mapping[str, Any], *, keep: Collection[str] = ()
-    ) -> _SubmittedRun:
+    ) -> PendingRun:
         """Start running one graph; see `AsyncBackend.submit` and `run`."""
         if graph not in self._graphs:
             raise BackendError(
@@ -130,9 +132,25 @@ class TensorRtBackend:
             with contextlib.suppress(BackendError):
                 self._cuda.synchronise()
             raise
-        run = _SubmittedRun(self._cuda, loaded, kept, self._events[graph])
+        run = PendingRun(partial(self._complete, loaded, kept, self._events[graph]))
         self._submitted[graph] = run
         return run
+
+    def _complete(
+        self, loaded: _LoadedGraph, kept: Mapping[str, Any], events: tuple[int, int]
+    ) -> tuple[dict[str, Any], float]:
+        """Wait for a run; copy its outputs out of the graph's buffers, and return its GPU time."""
+        try:
+            self._cuda.use()
+            self._cuda.synchronise()
+            seconds = self._cuda.seconds_between(*events)
+        except BackendError:
+            # What is queued still reads and writes the buffers.
+            with contextlib.suppress(BackendError):
+                self._cuda.synchronise()
+            raise
+        outputs = {n: loaded.host[n].copy() for n in loaded.engine.outputs if n not in kept}
+        return {**kept, **outputs}, seconds
 
     def close(self) -> None:
         """Free everything on the GPU."""
@@ -155,55 +173,6 @@ class TensorRtBackend:
     def _device_array(self, tensor: EngineTensor, buffers: list[int]) -> DeviceArray:
         address = buffers.pop() if buffers else self._cuda.allocate(tensor.size)
         return DeviceArray(address, tensor, give_back=lambda: buffers.append(address))
-
-
-class _SubmittedRun:
-    """Represents a queued or completed run.
-
-    Attributes:
-        seconds: GPU time of the run, including copies, once it has been fetched.
-    """
-
-    def __init__(
-        self,
-        cuda: Cuda,
-        loaded: _LoadedGraph,
-        kept: Mapping[str, list[DeviceArray]],
-        events: tuple[int, int],
-    ) -> None:
-        self.seconds = 0.0
-        self._cuda = cuda
-        self._loaded = loaded
-        self._events = events
-        self._outputs: dict[str, Any] = dict(kept)
-        self._error: BackendError | None = None
-        self._done = False
-
-    def wait(self) -> None:
-        """Wait, and copy the outputs out of the graph's buffers; `fetch` raises errors."""
-        if self._done:
-            return
-        self._done = True
-        try:
-            self._cuda.use()
-            self._cuda.synchronise()
-            self.seconds = self._cuda.seconds_between(*self._events)
-        except BackendError as error:
-            # What is queued still reads and writes the buffers.
-            with contextlib.suppress(BackendError):
-                self._cuda.synchronise()
-            self._error = error
-            return
-        for name in self._loaded.engine.outputs:
-            if name not in self._outputs:
-                self._outputs[name] = self._loaded.host[name].copy()
-
-    def fetch(self) -> dict[str, Any]:
-        """Wait for the run; see `Run.fetch`."""
-        self.wait()
-        if self._error is not None:
-            raise self._error
-        return self._outputs
 
 
 class _LoadedGraph:
