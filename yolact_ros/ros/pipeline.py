@@ -22,18 +22,21 @@ from yolact_ros.runtime.stamps import seconds_of
 from yolact_ros.runtime.stream import Stream
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Work:
     """Holds one image on its way through the worker.
 
     Attributes:
+        pipeline: pipeline of its camera.
         message: the image message.
         image: (H, W, 3) uint8 BGR.
         settings: the settings that apply to it.
         stream: stream of its camera; the next steps are `submit` and `fetch` of `frame`.
         started, decoded: `time.perf_counter` at the start and after decoding.
+        submitted: the same when it was submitted to the device.
     """
 
+    pipeline: Pipeline
     message: CameraFrame
     image: np.ndarray
     settings: Settings
@@ -41,6 +44,7 @@ class Work:
     frame: Frame
     started: float
     decoded: float
+    submitted: float = 0.0
 
 
 class Pipeline:
@@ -73,9 +77,9 @@ class Pipeline:
         decoded = time.perf_counter()
         stream = self._stream_of(segmenter, settings)
         prepared = stream.prepare(image, seconds_of(header.stamp), source=header.stamp)
-        return Work(frame, image, settings, stream, prepared, started, decoded)
+        return Work(self, frame, image, settings, stream, prepared, started, decoded)
 
-    def publish(self, work: Work, classes: tuple[str, ...]) -> tuple[Result, dict[str, float]]:
+    def publish(self, work: Work) -> tuple[Result, dict[str, float]]:
         """Build the masks of an image after inference, and publish its detections.
 
         Returns:
@@ -91,7 +95,7 @@ class Pipeline:
             work.image,
             detections,
             detections.keyframe_source,
-            class_names=classes,
+            class_names=detections.class_names,
             score_threshold=settings.frames.score_threshold,
             mask_encoding=settings.frames.mask_encoding,
             camera_info=self._depth.info,
@@ -99,7 +103,9 @@ class Pipeline:
                 header.stamp, detections.image_size, settings=settings.depth
             ),
         )
-        self.outputs.publish_labels(classes, threshold=settings.frames.score_threshold)
+        self.outputs.publish_labels(
+            detections.class_names, threshold=settings.frames.score_threshold
+        )
         times = self.outputs.publish(result)
         times["transport_ms"] = milliseconds_since(header.stamp, work.message.stamp)
         times["wait_ms"] = (work.started - work.message.arrived + frame.waited_s) * 1e3

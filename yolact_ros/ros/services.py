@@ -14,7 +14,6 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
 from yolact_ros.errors import YolactError
-from yolact_ros.msg import InstanceArray
 from yolact_ros.ros.inputs.camera import wake_executor
 from yolact_ros.ros.inputs.mailbox import Inbox, Mailbox
 from yolact_ros.ros.messages.images import bgr_from_message
@@ -52,7 +51,14 @@ class SegmentRequest:
         if self.answer.done():
             return
         try:
-            result = segment_message(self._image, segmenter, settings=settings)
+            image = bgr_from_message(self._image)
+            result = message_from_detections(
+                segmenter.segment(image, postprocess=settings.frames),
+                segmenter.description.model.classes,
+                header=self._image.header,
+                keyframe_stamp=self._image.header.stamp,
+                mask_encoding=MASK_ENCODINGS[settings.frames.mask_encoding],
+            )
         except YolactError as error:
             self.give_up(str(error))
         except Exception as error:  # noqa: BLE001 - the one who asked must not wait for ever
@@ -70,23 +76,6 @@ class SegmentRequest:
                 return
             self.answer.set_result(response)
         self._wake()
-
-
-def segment_message(image: Image, segmenter: Segmenter, *, settings: Settings) -> InstanceArray:
-    """Segment an image that belongs to no stream.
-
-    Raises:
-        MessageError: the image cannot be read.
-        YolactError: the model fails on it.
-    """
-    detections = segmenter.segment(bgr_from_message(image), postprocess=settings.frames)
-    return message_from_detections(
-        detections,
-        segmenter.description.model.classes,
-        header=image.header,
-        keyframe_stamp=image.header.stamp,
-        mask_encoding=MASK_ENCODINGS[settings.frames.mask_encoding],
-    )
 
 
 class Services:

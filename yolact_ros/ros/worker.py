@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
 from typing import Any
 
 from rclpy.node import Node
@@ -28,20 +27,6 @@ from yolact_ros.runtime.stream import submit_together
 
 THROTTLE_S = 5.0  # between two log messages about bad images
 PROGRESS_S = 2.0  # between two log messages while the model is being opened
-
-
-@dataclass(eq=False)
-class Job:
-    """Holds an image in progress.
-
-    Attributes:
-        submitted: `time.perf_counter` when it was submitted to the device.
-    """
-
-    mailbox: Mailbox[CameraFrame]
-    pipeline: Pipeline
-    work: Work
-    submitted: float = 0.0
 
 
 class Worker:
@@ -165,35 +150,39 @@ class Worker:
 
     def _serve(self, segmenter: Segmenter) -> None:
         """Process one item after another until the end; count each image exactly once."""
-        current: list[Job] = []  # on the device: images of different cameras
+        current: list[Work] = []  # on the device: images of different cameras
         while True:
             taken = self._take(current, most=segmenter.description.batch)
             if not taken and not current:
                 return
-            requests = [pair for pair in taken if isinstance(pair[1], SegmentRequest)]
-            prepared = [self._prepare(*pair, segmenter) for pair in taken if pair not in requests]
-            current = [job for job in current if self._fetch(job)]
-            following = self._submit([job for job in prepared if job is not None])
-            for job in current:
-                self._publish(job, segmenter)
-            for mailbox, request in requests:
-                request.work(segmenter, self._settings())
-                mailbox.finish()
+            prepared = [
+                self._prepare(self._pipelines[mailbox], frame, segmenter)
+                for mailbox, frame in taken
+                if not isinstance(frame, SegmentRequest)
+            ]
+            current = [work for work in current if self._fetch(work)]
+            following = self._submit([work for work in prepared if work is not None])
+            for work in current:
+                self._publish(work)
+            for mailbox, request in taken:
+                if isinstance(request, SegmentRequest):
+                    request.work(segmenter, self._settings())
+                    mailbox.finish()
             current = following
-            if current and not current[0].work.stream.overlaps:
-                for job in current:
-                    if self._fetch(job):
-                        self._publish(job, segmenter)
+            if current and not current[0].stream.overlaps:
+                for work in current:
+                    if self._fetch(work):
+                        self._publish(work)
                 current = []
 
-    def _take(self, current: Sequence[Job], *, most: int) -> list[tuple[Mailbox[Any], Any]]:
+    def _take(self, current: Sequence[Work], *, most: int) -> list[tuple[Mailbox[Any], Any]]:
         """Take the next items, from different mailboxes; none at the end.
 
         Also return none if nothing arrives by the time the device should have finished `current`.
         """
         timeout: float | None = None
         if current:
-            graphs = {job.work.frame.step.graph or "" for job in current}  # one run each
+            graphs = {work.frame.step.graph or "" for work in current}  # one run each
             runs_s = sum(min(self._runs_s.get(graph, (0.0,))) for graph in graphs)
             done = current[0].submitted + runs_s
             time.sleep(max(0.0, done - self._preparation_s - time.perf_counter()))
@@ -208,48 +197,48 @@ class Worker:
         return taken
 
     def _prepare(
-        self, mailbox: Mailbox[CameraFrame], frame: CameraFrame, segmenter: Segmenter
-    ) -> Job | None:
-        pipeline, settings = self._pipelines[mailbox], self._settings()
-        with self._counting(mailbox, pipeline):
+        self, pipeline: Pipeline, frame: CameraFrame, segmenter: Segmenter
+    ) -> Work | None:
+        settings = self._settings()
+        with self._counting(pipeline):
             if self._is_stale(frame, settings.limits.max_frame_age):
-                mailbox.finish("stale")
+                pipeline.camera.mailbox.finish("stale")
                 return None
             work = pipeline.prepare(frame, segmenter, settings=settings)
             self._preparation_s = work.frame.prepared - work.started
-            return Job(mailbox, pipeline, work)
+            return work
         return None
 
-    def _submit(self, jobs: list[Job]) -> list[Job]:
+    def _submit(self, works: list[Work]) -> list[Work]:
         """Start inference on images; return those that did not fail."""
-        for job in jobs:
-            job.submitted = time.perf_counter()
+        for work in works:
+            work.submitted = time.perf_counter()
         try:
-            submit_together([(job.work.stream, job.work.frame) for job in jobs])
+            submit_together([(work.stream, work.frame) for work in works])
         except Exception as error:  # noqa: BLE001 - images must not end the others
-            for job in jobs:
-                self._fail(error, job.mailbox, job.pipeline)
+            for work in works:
+                self._fail(error, work.pipeline)
             return []
-        return jobs
+        return works
 
-    def _fetch(self, job: Job) -> bool:
-        with self._counting(job.mailbox, job.pipeline):
-            job.work.stream.fetch(job.work.frame)
-            frame = job.work.frame
+    def _fetch(self, work: Work) -> bool:
+        with self._counting(work.pipeline):
+            frame = work.frame
+            work.stream.fetch(frame)
             if frame.run is not None and frame.step.graph is not None:
                 _, before = self._runs_s.get(frame.step.graph, (0.0, frame.run.seconds))
                 self._runs_s[frame.step.graph] = before, frame.run.seconds
             return True
         return False
 
-    def _publish(self, job: Job, segmenter: Segmenter) -> None:
-        with self._counting(job.mailbox, job.pipeline):
-            classes = segmenter.description.model.classes
-            result, times = job.pipeline.publish(job.work, classes)
+    def _publish(self, work: Work) -> None:
+        pipeline = work.pipeline
+        with self._counting(pipeline):
+            result, times = pipeline.publish(work)
             self._failures = 0
-            counts = job.mailbox.finish()
+            counts = pipeline.camera.mailbox.finish()
             try:
-                job.pipeline.publish_stats(result, times, counts=counts)
+                pipeline.publish_stats(result, times, counts=counts)
             except Exception:  # noqa: BLE001 - the image itself was published
                 self._logger.error(
                     f"Statistics could not be published:\n{traceback.format_exc()}",
@@ -257,21 +246,29 @@ class Worker:
                 )
 
     @contextlib.contextmanager
-    def _counting(self, mailbox: Mailbox[CameraFrame], pipeline: Pipeline) -> Iterator[None]:
+    def _counting(self, pipeline: Pipeline) -> Iterator[None]:
         """Count an image as failed if a step of its processing fails, and continue."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - one image must not end the others
-            self._fail(error, mailbox, pipeline)
+            self._fail(error, pipeline)
 
-    def _fail(self, error: Exception, mailbox: Mailbox[CameraFrame], pipeline: Pipeline) -> None:
+    def _fail(self, error: Exception, pipeline: Pipeline) -> None:
         pipeline.meter.error = str(error)
         if isinstance(error, (MessageError, ConfigError)):
             self._logger.error(str(error), throttle_duration_sec=THROTTLE_S)
         else:
             pipeline.reset()
-            self._note_failure(error, self._settings().limits.max_failures)
-        mailbox.finish("failed")
+            self._failures += 1
+            reason = str(error) if isinstance(error, YolactError) else traceback.format_exc()
+            if 0 < self._settings().limits.max_failures <= self._failures:
+                self._on_broken(
+                    f"The model failed on {self._failures} consecutive images. The last error: "
+                    f"{reason}"
+                )
+            else:
+                self._logger.error(f"An image failed: {reason}", throttle_duration_sec=THROTTLE_S)
+        pipeline.camera.mailbox.finish("failed")
 
     def _is_stale(self, frame: CameraFrame, limit: float) -> bool:
         stamp = frame.message.header.stamp
@@ -287,15 +284,3 @@ class Worker:
             throttle_duration_sec=THROTTLE_S,
         )
         return True
-
-    def _note_failure(self, error: Exception, limit: int) -> None:
-        known = isinstance(error, YolactError)
-        reason = str(error) if known else traceback.format_exc()
-        self._failures += 1
-        if limit and self._failures >= limit:
-            self._on_broken(
-                f"The model failed on {self._failures} consecutive images. The last error: "
-                f"{reason}"
-            )
-            return
-        self._logger.error(f"An image failed: {reason}", throttle_duration_sec=THROTTLE_S)

@@ -62,10 +62,6 @@ def _instances(result: Result) -> InstanceArray:
     )
 
 
-def _overlay(result: Result) -> Image:
-    return result.overlay
-
-
 def _compressed_overlay(result: Result) -> CompressedImage:
     message = CompressedImage(header=result.header, format=OVERLAY_FORMAT)
     message.data.frombytes(encode_jpeg(bgr_from_message(result.overlay)).data)
@@ -121,7 +117,7 @@ def image_topics() -> list[Topic]:
         Topic("~/instance_image", Image, _instance_image, IMAGE_QOS),
         Topic("~/class_image", Image, _class_image, IMAGE_QOS),
         Topic("~/confidence_image", Image, _confidence_image, IMAGE_QOS),
-        Topic("~/overlay", Image, _overlay, IMAGE_QOS),
+        Topic("~/overlay", Image, lambda result: result.overlay, IMAGE_QOS),
         Topic("~/overlay/compressed", CompressedImage, _compressed_overlay, IMAGE_QOS),
     ]
 
