@@ -8,7 +8,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 
 from yolact_ros.msg import InstanceArray
-from yolact_ros.ros.messages.masks import mask_from_message
+from yolact_ros.ros.messages.instances import mask_from_message
 
 
 class ObjectMeasurer(Node):

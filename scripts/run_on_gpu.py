@@ -38,7 +38,7 @@ from yolact_ros.evaluate.speed import measure_speed
 from yolact_ros.runtime.backends import Backend
 from yolact_ros.runtime.backends.onnxruntime import available_providers
 from yolact_ros.runtime.backends.open import open_backend
-from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
+from yolact_ros.runtime.backends.tensorrt.driver import find_gpu
 from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt
 from yolact_ros.runtime.bundle import Bundle, ModelDescription
 from yolact_ros.runtime.detections import Detections

@@ -11,8 +11,7 @@ import textwrap
 from pathlib import Path
 
 from yolact_ros.config import describe
-from yolact_ros.ros.parameters.settings import parameter_fields
-from yolact_ros.ros.parameters.table import shown, tables
+from yolact_ros.ros.parameters.settings import parameter_fields, shown, tables
 
 BEGIN = "<!-- parameters: python3 scripts/write_parameters.py -->\n"
 END = "<!-- end of parameters -->\n"

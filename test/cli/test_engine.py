@@ -18,14 +18,14 @@ from yolact_ros.cli.engine import _with_bar
 from yolact_ros.cli.main import main
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.tensorrt import build as build_module
-from yolact_ros.runtime.backends.tensorrt import gpu as gpu_module
+from yolact_ros.runtime.backends.tensorrt import cache as open_module
+from yolact_ros.runtime.backends.tensorrt import driver as gpu_module
 from yolact_ros.runtime.backends.tensorrt import library as library_module
-from yolact_ros.runtime.backends.tensorrt import open as open_module
 from yolact_ros.runtime.backends.tensorrt.build import BuildSettings
+from yolact_ros.runtime.backends.tensorrt.cache import LOG, Engine
+from yolact_ros.runtime.backends.tensorrt.driver import Gpu
 from yolact_ros.runtime.backends.tensorrt.files import engine_identity, read_engine
-from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt
-from yolact_ros.runtime.backends.tensorrt.open import LOG, Engine
 from yolact_ros.runtime.bundle import Bundle, ModelDescription
 from yolact_ros.runtime.bundle_writer import write_bundle
 

@@ -21,7 +21,7 @@ from yolact_ros.evaluate.backend_comparison import (
     matched_iou,
 )
 from yolact_ros.evaluate.speed import Times
-from yolact_ros.runtime.backends import choice
+from yolact_ros.runtime.backends import open as choice
 from yolact_ros.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from yolact_ros.runtime.backends.open import open_backend
 from yolact_ros.runtime.detections import Detections

@@ -18,8 +18,11 @@ from yolact_ros.model.weights.checkpoint import initialise_weights, save_checkpo
 from yolact_ros.model.yolact import Yolact  # noqa: E402
 from yolact_ros.priors import neighbour_cells  # noqa: E402
 from yolact_ros.runtime.backends.pytorch import TorchBackend  # noqa: E402
-from yolact_ros.runtime.detect_forms import DETECT_FORMS  # noqa: E402
-from yolact_ros.runtime.lazy_heads import predict_priors, prototypes_inside  # noqa: E402
+from yolact_ros.runtime.detect_forms import (  # noqa: E402
+    DETECT_FORMS,  # noqa: E402
+    predict_priors,
+    prototypes_inside,
+)
 from yolact_ros.runtime.masks import assemble_masks, box_cells  # noqa: E402
 from yolact_ros.runtime.postprocess import select_detections  # noqa: E402
 

@@ -30,7 +30,7 @@ from yolact_ros.msg import InstanceArray
 from yolact_ros.ros.messages.images import message_from_bgr
 from yolact_ros.ros.messages.instances import message_from_detections
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
+from yolact_ros.runtime.output.instance_array import MASK_ENCODINGS
 
 HEADER = Header(stamp=Time(sec=12, nanosec=345678901), frame_id="front")
 

@@ -10,11 +10,11 @@ pytest.importorskip("rclpy")
 
 from rclpy.logging import get_logger  # noqa: E402
 
-from yolact_ros.ros.logs import logging_to  # noqa: E402
+from yolact_ros.ros.worker import logging_to  # noqa: E402
 
 
 def test_progress_and_warnings_of_the_runtime_are_in_the_nodes_log(capfd, ros):
-    log = logging.getLogger("yolact_ros.runtime.backends.tensorrt.progress")
+    log = logging.getLogger("yolact_ros.runtime.backends.tensorrt.build")
     before = logging.getLogger("yolact_ros").level
     log.info("too early")
     with logging_to(get_logger("robot")):

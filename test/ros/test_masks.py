@@ -10,9 +10,9 @@ from sensor_msgs.msg import RegionOfInterest
 
 from yolact_ros.errors import MessageError
 from yolact_ros.msg import Instance
-from yolact_ros.ros.messages.masks import mask_from_message
-from yolact_ros.runtime.output import mask_encodings
-from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS, encode_mask
+from yolact_ros.ros.messages.instances import mask_from_message
+from yolact_ros.runtime.output import instance_array as mask_encodings
+from yolact_ros.runtime.output.instance_array import MASK_ENCODINGS, encode_mask
 
 WITH_MASK = ["bits", "mono8", "rle"]
 # 2 rows of 9 pixels: a row of bits does not fill its second byte.

@@ -8,8 +8,13 @@ import pytest
 
 pytest.importorskip("pybullet")
 
-from yolact_ros.runtime.depth.objects import DepthView, place_object, points_of
-from yolact_ros.runtime.depth.pinhole import Intrinsics, pixel_rays
+from yolact_ros.runtime.depth.objects import (
+    DepthView,
+    Intrinsics,
+    pixel_rays,
+    place_object,
+    points_of,
+)
 from yolact_ros.simulate.camera import random_camera
 from yolact_ros.simulate.tabletop import Tabletop
 

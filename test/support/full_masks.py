@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from yolact_ros.msg import Instance
-from yolact_ros.ros.messages.masks import mask_from_message
+from yolact_ros.ros.messages.instances import mask_from_message
 
 
 def full_mask_from_message(instance: Instance, height: int, *, width: int) -> np.ndarray:

@@ -10,8 +10,7 @@ from yolact_ros.bag.files import find_connections, find_images, read_messages
 from yolact_ros.bag.messages import read_message
 from yolact_ros.errors import MessageError
 from yolact_ros.runtime.depth.images import intrinsics_of, metres_of
-from yolact_ros.runtime.depth.objects import DepthView, view_of
-from yolact_ros.runtime.depth.pinhole import pixel_rays
+from yolact_ros.runtime.depth.objects import DepthView, pixel_rays, view_of
 from yolact_ros.runtime.stamps import nanoseconds
 
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"

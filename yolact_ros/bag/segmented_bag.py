@@ -36,8 +36,7 @@ from yolact_ros.bag.records import pack_detections, unpack_detections
 from yolact_ros.config import KeyframeConfig, TrackerConfig
 from yolact_ros.errors import DatasetError, MessageError
 from yolact_ros.runtime.detections import KEYFRAME, Detections
-from yolact_ros.runtime.output.instance_array import INSTANCE_ARRAY
-from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
+from yolact_ros.runtime.output.instance_array import INSTANCE_ARRAY, MASK_ENCODINGS
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.stamps import seconds_of
 from yolact_ros.runtime.stream import Stream

@@ -132,8 +132,8 @@ def _input(arguments: argparse.Namespace) -> tuple[Path | None, Iterator[np.ndar
 def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
     from yolact_ros.evaluate.backend_comparison import best_choice, compare_backends, with_mask_ap
     from yolact_ros.evaluate.machine import describe_machine
-    from yolact_ros.runtime.backends.choice import label, store_choice
     from yolact_ros.runtime.backends.onnxruntime import physical_cores
+    from yolact_ros.runtime.backends.open import label, store_choice
     from yolact_ros.runtime.bundle import Bundle
     from yolact_ros.runtime.shipped import find_model
 
@@ -173,7 +173,7 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def format_comparison(rows: Sequence[ComparisonRow]) -> str:
     """Format a table with the milliseconds and accuracy (%) of each way to run a model."""
-    from yolact_ros.runtime.backends.choice import label
+    from yolact_ros.runtime.backends.open import label
 
     table = [TITLES]
     for row in rows:

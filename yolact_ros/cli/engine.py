@@ -19,9 +19,9 @@ from yolact_ros.cli.settings import FLAG, documented, number
 from yolact_ros.errors import ConfigError
 
 if TYPE_CHECKING:
-    from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
+    from yolact_ros.runtime.backends.tensorrt.cache import Engine
+    from yolact_ros.runtime.backends.tensorrt.driver import Gpu
     from yolact_ros.runtime.backends.tensorrt.library import TensorRt
-    from yolact_ros.runtime.backends.tensorrt.open import Engine
 
 # Seconds for an interrupted build to stop.
 STOP_SECONDS = 2.0
@@ -55,9 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Build missing engines, with a progress bar for each."""
     from yolact_ros.runtime.backends.tensorrt.build import BuildSettings
-    from yolact_ros.runtime.backends.tensorrt.cache import engine_folders, writable_folder
+    from yolact_ros.runtime.backends.tensorrt.cache import (
+        check_target,
+        engine_folders,
+        open_engine,
+        writable_folder,
+    )
     from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt
-    from yolact_ros.runtime.backends.tensorrt.open import check_target, open_engine
     from yolact_ros.runtime.bundle import Bundle
 
     logging.getLogger("yolact_ros").setLevel(logging.INFO)  # e.g. the memory that a build took
@@ -89,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _targets(arguments: argparse.Namespace, library: TensorRt) -> list[Gpu]:
     """Return the GPUs to build for; those of `--target` have no name."""
-    from yolact_ros.runtime.backends.tensorrt.gpu import Gpu, find_gpu
+    from yolact_ros.runtime.backends.tensorrt.driver import Gpu, find_gpu
 
     if arguments.target == "this":
         return [find_gpu(arguments.device)]

@@ -17,7 +17,7 @@ from yolact_ros.datasets.coco import CocoDataset
 from yolact_ros.errors import BackendError, ConfigError
 from yolact_ros.evaluate.coco_map import evaluate_dataset
 from yolact_ros.evaluate.speed import WARM_UP, Times
-from yolact_ros.runtime.backends.choice import candidates
+from yolact_ros.runtime.backends.open import candidates
 from yolact_ros.runtime.bundle import Bundle
 from yolact_ros.runtime.detections import Detections, Instance
 from yolact_ros.runtime.segmenter import Segmenter

@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from yolact_ros.datasets.masks import segmentation_rle
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.runtime.output.rle import encode_rle
+from yolact_ros.runtime.output.entries import encode_rle
 
 # The twelve numbers of COCOeval in its order: AP over IoU 0.50:0.95, at 0.50, at 0.75, by area; AR
 # by detections per image, by area.

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 
-from yolact_ros.runtime.backends.choice import cpu_name
+from yolact_ros.runtime.backends.open import cpu_name
 
 # Libraries whose version affects the speed; only loaded ones are listed.
 LIBRARIES = ("numpy", "cv2", "onnxruntime", "openvino", "torch")

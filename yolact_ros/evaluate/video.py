@@ -17,7 +17,7 @@ from yolact_ros.datasets.coco import CocoDataset, Sample
 from yolact_ros.errors import ConfigError, DatasetError
 from yolact_ros.evaluate.coco_tables import CocoTables
 from yolact_ros.runtime.detections import KEYFRAME, Detections
-from yolact_ros.runtime.output.rle import encode_rle
+from yolact_ros.runtime.output.entries import encode_rle
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.runtime.stream import Stream
 

@@ -16,7 +16,7 @@ from rclpy.logging import get_logger
 from yolact_ros.errors import YolactError
 from yolact_ros.malloc import keep_freed_memory
 from yolact_ros.ros.node import BROKEN, NAME, SUCCESS, YolactNode
-from yolact_ros.ros.parameters.table import parameters_usage, tables
+from yolact_ros.ros.parameters.settings import parameters_usage, tables
 from yolact_ros.ros.program import handle_signals, init_ros
 
 FAILED = "failed"

@@ -19,7 +19,7 @@ from yolact_ros.ros.inputs.mailbox import Inbox, Mailbox
 from yolact_ros.ros.messages.images import bgr_from_message
 from yolact_ros.ros.messages.instances import message_from_detections
 from yolact_ros.ros.parameters.settings import Settings
-from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
+from yolact_ros.runtime.output.instance_array import MASK_ENCODINGS
 from yolact_ros.runtime.segmenter import Segmenter
 from yolact_ros.srv import Segment
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 import traceback
@@ -15,7 +16,6 @@ from rclpy.node import Node
 from yolact_ros.errors import ConfigError, MessageError, YolactError
 from yolact_ros.ros.inputs.camera import CameraFrame
 from yolact_ros.ros.inputs.mailbox import Inbox, Mailbox
-from yolact_ros.ros.logs import logging_to
 from yolact_ros.ros.outputs.publishers import milliseconds_since
 from yolact_ros.ros.parameters.settings import Settings
 from yolact_ros.ros.pipeline import Pipeline, Work
@@ -27,6 +27,7 @@ from yolact_ros.runtime.stream import submit_together
 
 THROTTLE_S = 5.0  # between two log messages about bad images
 PROGRESS_S = 2.0  # between two log messages while the model is being opened
+PACKAGE = "yolact_ros"
 
 
 class Worker:
@@ -284,3 +285,38 @@ class Worker:
             throttle_duration_sec=THROTTLE_S,
         )
         return True
+
+
+class _NodeHandler(logging.Handler):
+    """Forwards records to a node's logger."""
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__(logging.INFO)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # One line per severity: rclpy rejects a different severity from the same line.
+        if record.levelno >= logging.ERROR:
+            self._logger.error(record.getMessage())
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(record.getMessage())
+        else:
+            self._logger.info(record.getMessage())
+
+
+@contextlib.contextmanager
+def logging_to(logger: Any) -> Iterator[None]:
+    """Log to a node within the block.
+
+    Args:
+        logger: an rclpy logger.
+    """
+    package = logging.getLogger(PACKAGE)
+    handler, level = _NodeHandler(logger), package.level
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(level)

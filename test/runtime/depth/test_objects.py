@@ -6,12 +6,13 @@ import pytest
 from yolact_ros.errors import MessageError
 from yolact_ros.runtime.depth.objects import (
     DepthView,
+    Intrinsics,
+    pixel_rays,
     place_object,
     place_objects,
     points_of,
     view_of,
 )
-from yolact_ros.runtime.depth.pinhole import Intrinsics, pixel_rays
 from yolact_ros.runtime.detections import Detections
 
 SIZE = (120, 160)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from yolact_ros.runtime.output.rle import compress_runs, encode_rle, mask_runs
+from yolact_ros.runtime.output.entries import compress_runs, encode_rle, mask_runs
 
 cocotools = pytest.importorskip("pycocotools.mask")
 

@@ -18,7 +18,7 @@ from yolact_ros.config import Checked, setting
 from yolact_ros.errors import ConfigError
 from yolact_ros.ros.messages.images import message_from_bgr
 from yolact_ros.ros.parameters.declare import declare_constant
-from yolact_ros.ros.parameters.table import parameters_usage
+from yolact_ros.ros.parameters.settings import parameters_usage
 from yolact_ros.ros.program import run_ros
 from yolact_ros.runtime.images.files import SourceImage, video_frames
 

@@ -21,8 +21,7 @@ from yolact_ros.ros.inputs.qos import SubscriptionEventCallbacks, SubscriptionWa
 from yolact_ros.ros.inputs.stamp_matcher import StampMatcher
 from yolact_ros.ros.parameters.settings import DepthSettings
 from yolact_ros.runtime.depth.images import PREFIX, intrinsics_of, metres_of
-from yolact_ros.runtime.depth.objects import DepthView, view_of
-from yolact_ros.runtime.depth.pinhole import Intrinsics, pixel_rays
+from yolact_ros.runtime.depth.objects import DepthView, Intrinsics, pixel_rays, view_of
 from yolact_ros.runtime.images.headers import read_header
 from yolact_ros.runtime.stamps import nanoseconds
 

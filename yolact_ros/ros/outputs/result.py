@@ -29,7 +29,7 @@ class Result:
         keyframe_stamp: stamp of the image that the features or detections come from.
         class_names: class names of the model, in order.
         score_threshold: class score that every reported object exceeds.
-        mask_encoding: a key of `runtime.output.mask_encodings.MASK_ENCODINGS`.
+        mask_encoding: a key of `runtime.output.instance_array.MASK_ENCODINGS`.
         camera_info: calibration of the camera, if known.
         find_depth: returns the depth of the image, possibly after a wait; None if there is none.
     """

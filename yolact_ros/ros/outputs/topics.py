@@ -20,8 +20,8 @@ from yolact_ros.ros.messages.points import cloud_message, points_message
 from yolact_ros.ros.outputs.result import Result
 from yolact_ros.runtime.output.annotations import make_annotations
 from yolact_ros.runtime.output.draw import OVERLAY_FORMAT, encode_jpeg
+from yolact_ros.runtime.output.instance_array import MASK_ENCODINGS
 from yolact_ros.runtime.output.label_images import class_image, confidence_image
-from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
 
 # Reliable and volatile, which matches both reliable and best-effort subscribers.
 RESULT_QOS = QoSProfile(depth=5)

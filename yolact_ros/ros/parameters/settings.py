@@ -1,9 +1,12 @@
-"""Define the node's settings, the single source of its ROS parameters and their documentation."""
+"""Define the node's settings, the single source of its ROS parameters, and describe them."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +18,13 @@ from yolact_ros.config import (
     KeyframeConfig,
     PostprocessConfig,
     TrackerConfig,
+    describe,
     setting,
 )
 from yolact_ros.errors import ConfigError
-from yolact_ros.runtime.output.mask_encodings import MASK_ENCODINGS
+from yolact_ros.runtime.output.instance_array import MASK_ENCODINGS
+
+READ_BY_CONFIGURE = ("model", "inputs")
 
 
 @dataclass(frozen=True)
@@ -162,9 +168,6 @@ class Settings:
     depth: DepthSettings = DepthSettings()
 
 
-READ_BY_CONFIGURE = ("model", "inputs")
-
-
 @dataclass(frozen=True)
 class StartSettings(Checked):
     """Configures the start of the process.
@@ -180,3 +183,44 @@ class StartSettings(Checked):
 def parameter_fields(table: Any) -> tuple[dataclasses.Field[Any], ...]:
     """Return the fields of a settings table that are parameters of the node."""
     return tuple(f for f in dataclasses.fields(table) if not f.metadata.get("for_papers"))
+
+
+def tables() -> list[tuple[str, Any]]:
+    """Return a title for each group of settings, which says when it is read, and its defaults."""
+    found: list[tuple[str, Any]] = [("Start (read when the node starts)", StartSettings())]
+    for field in dataclasses.fields(Settings):
+        configured = field.name in READ_BY_CONFIGURE
+        when = "by the transition configure" if configured else "before every image"
+        title = f"{field.name.capitalize()} (read {when})"
+        found.append((title, getattr(Settings(), field.name)))
+    return found
+
+
+def parameters_usage(program: str, summary: str, settings: Sequence[Any]) -> str:
+    """Return the `--help` text of a ROS program.
+
+    Args:
+        program: name of the executable.
+        summary: one sentence that describes the program.
+        settings: dataclasses whose fields are the program's parameters.
+    """
+    lines = [
+        f"usage: {program} [--ros-args -p PARAMETER:=VALUE ... -r FROM:=TO ...]",
+        "",
+        summary,
+        "",
+        "parameters:",
+    ]
+    for defaults in settings:
+        for field in parameter_fields(defaults):
+            lines.append(f"  {field.name} (default: {shown(getattr(defaults, field.name))})")
+            indent = " " * 6
+            lines += textwrap.wrap(
+                describe(field), 92, initial_indent=indent, subsequent_indent=indent
+            )
+    return "\n".join(lines)
+
+
+def shown(value: Any) -> str:
+    """Return a parameter's value as YAML has it."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value)

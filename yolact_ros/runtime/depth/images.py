@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from yolact_ros.errors import DatasetError, MessageError
-from yolact_ros.runtime.depth.pinhole import Intrinsics
+from yolact_ros.runtime.depth.objects import Intrinsics
 from yolact_ros.runtime.images.decoding import decode_samples
 from yolact_ros.runtime.images.encodings import check_rows, image_fields
 from yolact_ros.runtime.images.headers import PNG_START

@@ -20,8 +20,8 @@ from yolact_ros.runtime.backends.tensorrt import backend as backend_module
 from yolact_ros.runtime.backends.tensorrt.backend import DeviceArray, TensorRtBackend
 from yolact_ros.runtime.backends.tensorrt.build import BuildSettings
 from yolact_ros.runtime.backends.tensorrt.cuda import Cuda
+from yolact_ros.runtime.backends.tensorrt.driver import find_gpu
 from yolact_ros.runtime.backends.tensorrt.engine import EngineTensor
-from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt
 from yolact_ros.runtime.bundle import ModelDescription
 from yolact_ros.runtime.network import Network

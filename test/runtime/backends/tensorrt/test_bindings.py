@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from yolact_ros.runtime.backends.tensorrt import cuda, gpu
+from yolact_ros.runtime.backends.tensorrt import cuda
+from yolact_ros.runtime.backends.tensorrt import driver as gpu
 from yolact_ros.runtime.backends.tensorrt.driver import SIGNATURES, Address, Handle
 
 # JetPack 6.1 and 6.2, JetPack 7, and the last version of each major one.
@@ -49,7 +50,7 @@ from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends.tensorrt.build import build_engine, network_flags
 from yolact_ros.runtime.backends.tensorrt.engine import TensorRtEngine
 from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt, shared_logger
-from yolact_ros.runtime.backends.tensorrt.progress import set_monitor
+from yolact_ros.runtime.backends.tensorrt.build import set_monitor
 
 library = import_tensorrt("tensorrt")
 assert library.version.startswith(sys.argv[1].rsplit(".", 1)[0][:5]), library.version

@@ -235,7 +235,7 @@ def test_versions_are_read_as_numbers(version, numbers):
 
 
 def test_progress_is_logged_with_the_time_left(monkeypatch, caplog):
-    from yolact_ros.runtime.backends.tensorrt import progress
+    from yolact_ros.runtime.backends.tensorrt import build as progress
 
     clock = iter([100.0, 101.0, 120.0, 121.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
@@ -249,7 +249,7 @@ def test_progress_is_logged_with_the_time_left(monkeypatch, caplog):
 
 def test_the_progress_callback_can_stop_the_build(tmp_path, monkeypatch):
     from yolact_ros.runtime.backends.tensorrt import backend as module
-    from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
+    from yolact_ros.runtime.backends.tensorrt.driver import Gpu
 
     closed, reports = [], []
 
@@ -288,7 +288,7 @@ def test_the_progress_callback_can_stop_the_build(tmp_path, monkeypatch):
 
 def test_a_build_on_a_jetson_shares_a_timing_cache_and_the_memory(tmp_path, monkeypatch):
     from yolact_ros.runtime.backends.tensorrt import build as module
-    from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
+    from yolact_ros.runtime.backends.tensorrt.driver import Gpu
     from yolact_ros.runtime.backends.tensorrt.library import TensorRt
 
     monkeypatch.setattr(module, "default_workspace", lambda gpu: 1000)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from yolact_ros.errors import BackendError
+from yolact_ros.runtime.backends.tensorrt.driver import Gpu, find_gpu
 from yolact_ros.runtime.backends.tensorrt.files import (
     OLDER_FORMATS,
     EngineIdentity,
@@ -18,7 +19,6 @@ from yolact_ros.runtime.backends.tensorrt.files import (
     sidecar_path,
     write_engine,
 )
-from yolact_ros.runtime.backends.tensorrt.gpu import Gpu, find_gpu
 
 CONTENT = bytes(range(256)) * 40
 ORIN = EngineIdentity("ab" * 32, "tensorrt", "10.3.0", "Orin", "8.7", "fp16", 1, 8, True)

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 from yolact_ros.errors import BackendError
+from yolact_ros.runtime.backends.tensorrt import cache as memory_module
+from yolact_ros.runtime.backends.tensorrt import cache as open_module
 from yolact_ros.runtime.backends.tensorrt import driver as driver_module
-from yolact_ros.runtime.backends.tensorrt import gpu as gpu_module
-from yolact_ros.runtime.backends.tensorrt import open as memory_module
-from yolact_ros.runtime.backends.tensorrt import open as open_module
+from yolact_ros.runtime.backends.tensorrt import driver as gpu_module
 from yolact_ros.runtime.backends.tensorrt.backend import TensorRtBackend
+from yolact_ros.runtime.backends.tensorrt.cache import logged_peak_memory
 from yolact_ros.runtime.backends.tensorrt.cuda import Cuda, current_gpu
+from yolact_ros.runtime.backends.tensorrt.driver import Gpu, default_workspace, find_gpu
 from yolact_ros.runtime.backends.tensorrt.engine import EngineTensor
-from yolact_ros.runtime.backends.tensorrt.gpu import Gpu, default_workspace, find_gpu
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt
-from yolact_ros.runtime.backends.tensorrt.open import logged_peak_memory
 
 
 def test_a_missing_gpu_is_named(fake):

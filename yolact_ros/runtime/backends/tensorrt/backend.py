@@ -17,14 +17,17 @@ import numpy as np
 
 from yolact_ros.errors import BackendError
 from yolact_ros.runtime.backends import PendingRun
-from yolact_ros.runtime.backends.tensorrt.build import BuildSettings
-from yolact_ros.runtime.backends.tensorrt.cache import engine_folders, writable_folder
+from yolact_ros.runtime.backends.tensorrt.build import BuildSettings, LoggedProgress, Report
+from yolact_ros.runtime.backends.tensorrt.cache import (
+    check_target,
+    engine_folders,
+    open_engine,
+    writable_folder,
+)
 from yolact_ros.runtime.backends.tensorrt.cuda import Cuda
+from yolact_ros.runtime.backends.tensorrt.driver import find_gpu
 from yolact_ros.runtime.backends.tensorrt.engine import EngineTensor, TensorRtEngine
-from yolact_ros.runtime.backends.tensorrt.gpu import find_gpu
 from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt
-from yolact_ros.runtime.backends.tensorrt.open import check_target, open_engine
-from yolact_ros.runtime.backends.tensorrt.progress import LoggedProgress, Report
 from yolact_ros.runtime.bundle import Bundle
 
 LOG = logging.getLogger(__name__)

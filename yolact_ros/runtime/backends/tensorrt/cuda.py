@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from yolact_ros.errors import BackendError
-from yolact_ros.runtime.backends.tensorrt.driver import Address, Driver, Handle
-from yolact_ros.runtime.backends.tensorrt.gpu import INTEGRATED
+from yolact_ros.runtime.backends.tensorrt.driver import INTEGRATED, Address, Driver, Handle
 
 # Of cuda.h.
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING

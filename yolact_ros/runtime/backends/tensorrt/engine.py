@@ -14,6 +14,9 @@ from yolact_ros.errors import BackendError
 from yolact_ros.files import read_checked, write_checked
 from yolact_ros.runtime.backends.tensorrt.library import TensorRt, shared_logger
 
+LOG = logging.getLogger(__name__)
+SUFFIX = ".kernels"
+
 
 @dataclass(frozen=True)
 class EngineTensor:
@@ -129,11 +132,6 @@ class TensorRtEngine:
 
     def _reason(self, unknown: str = "it gives no reason") -> str:
         return str((self._log.take_errors() or [unknown])[-1])
-
-
-LOG = logging.getLogger(__name__)
-
-SUFFIX = ".kernels"
 
 
 class KernelCache:

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from yolact_ros.errors import BackendError
 from yolact_ros.files import parse_json, read_file, replace_file
-from yolact_ros.runtime.backends.tensorrt.gpu import Gpu
+from yolact_ros.runtime.backends.tensorrt.driver import Gpu
 from yolact_ros.runtime.bundle import Bundle
 
 # 2: bilinear GridSample whatever the parser, and no TF32; engines of format 1 may sample wrongly.
