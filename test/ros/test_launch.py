@@ -172,8 +172,16 @@ def test_lifecycle_events_of_a_launch_file_control_the_node(
         ("yolact.launch.py", ["max_frame_age:=[1]"], "max_frame_age is '[1]'; expected a number"),
         ("yolact.launch.py", ["cameras:=front"], "cameras is 'front'; expected a list of names"),
         ("yolact.launch.py", ["cameras:=[1, 2]"], "cameras is '[1, 2]'; expected a list of na"),
-        ("yolact.launch.py", ["dds_profile:=/no/file"], "dds_profile is '/no/file', which is not a file"),
-        ("yolact.launch.py", ["params_file:=/no/file"], "params_file is '/no/file', which is not a file"),
+        (
+            "yolact.launch.py",
+            ["dds_profile:=/no/file"],
+            "dds_profile is '/no/file', which is not a file",
+        ),
+        (
+            "yolact.launch.py",
+            ["params_file:=/no/file"],
+            "params_file is '/no/file', which is not a file",
+        ),
         ("yolact.launch.py", ["camera:=kinect"], 'Argument "camera"'),
         ("multi_camera.launch.py", ["cameras:=front"], "cameras is 'front'; expected a list"),
     ],
