@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("pycocotools")
 
 from yolact_ros.cli.main import main  # noqa: E402
-from yolact_ros.datasets.checks import (  # noqa: E402  # noqa: E402
+from yolact_ros.datasets.check import (  # noqa: E402  # noqa: E402
     check_split,
     check_unlisted,
     compare_splits,

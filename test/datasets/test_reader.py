@@ -19,7 +19,7 @@ from hypothesis import given, settings, strategies  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from yolact_ros.datasets.annotations import read_annotation_file  # noqa: E402
-from yolact_ros.datasets.checks import check_split  # noqa: E402
+from yolact_ros.datasets.check import check_split  # noqa: E402
 from yolact_ros.datasets.coco import CocoDataset, likely_name  # noqa: E402
 from yolact_ros.datasets.files import flag, whole_number  # noqa: E402
 from yolact_ros.datasets.findings import ERROR, NOTE, WARNING  # noqa: E402

@@ -13,7 +13,7 @@ from yolact_ros.errors import DatasetError
 from yolact_ros.files import write_json
 
 if TYPE_CHECKING:
-    from yolact_ros.datasets.checks import SplitReport
+    from yolact_ros.datasets.check import SplitReport
     from yolact_ros.datasets.findings import Findings
 
 
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the splits and print the findings; return 1 if there are errors."""
-    from yolact_ros.datasets.checks import check_split, check_unlisted, compare_splits
+    from yolact_ros.datasets.check import check_split, check_unlisted, compare_splits
     from yolact_ros.datasets.findings import SEVERITIES, format_findings
     from yolact_ros.runtime.images.files import unique_names
 
