@@ -150,16 +150,10 @@ def run(clip: Path, model: str, *, output: Path) -> int:
 
 
 def _report_end(process: ChildProcess) -> int:
+    what = f"ended with status {process.status}"
     if process.status is None:
-        print(
-            f"demo: {process.name} was not ready after {START_S:.0f} s; see its messages above.",
-            file=sys.stderr,
-        )
-    else:
-        print(
-            f"demo: {process.name} ended with status {process.status}; see its messages above.",
-            file=sys.stderr,
-        )
+        what = f"was not ready after {START_S:.0f} s"
+    print(f"demo: {process.name} {what}; see its messages above.", file=sys.stderr)
     return 1
 
 

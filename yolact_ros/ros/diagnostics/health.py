@@ -182,19 +182,11 @@ def _camera_findings(reading: CameraStats, limits: DiagnosticSettings) -> Iterab
         yield level, f"{recent.stale} images in {seconds} were older than max_frame_age"
     ended = recent.processed + recent.failed + recent.stale
     if recent.received and not ended and 0 < limits.image_timeout < reading.window_s:
-        yield (
-            ERROR,
-            (
-                f"No result in {seconds}, although {recent.received} images arrived: the model "
-                "is stuck or far too slow"
-            ),
-        )
+        arrived = f"No result in {seconds}, although {recent.received} images arrived"
+        yield ERROR, f"{arrived}: the model is stuck or far too slow"
     if reading.recent_lost:
-        yield (
-            WARN,
-            f"{reading.recent_lost} images were lost in {seconds}. "
-            + lost_messages_message(reading.topic, reading.lost),
-        )
+        advice = lost_messages_message(reading.topic, reading.lost)
+        yield WARN, f"{reading.recent_lost} images were lost in {seconds}. {advice}"
     latency = reading.times.get("latency")
     if latency is not None:
         yield from _latency_findings(latency, limits)

@@ -31,11 +31,6 @@ LOOK_S = 0.5  # interval of the checks for subscribers
 THROTTLE_S = 5.0
 
 
-def depth_qos() -> QoSProfile:
-    """Return a new profile each time, because qos_overrides are written into it."""
-    return QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-
-
 class DepthInput:
     """Subscribes to `depth/image` and `camera_info` of one camera on demand."""
 
@@ -204,9 +199,13 @@ class DepthInput:
         for topic, (wanted, kind, callback) in self._topics.items():
             is_wanted, is_depth = wanted(), kind is not CameraInfo
             if is_wanted and topic not in self._subscriptions:
-                in_lockstep = self._keeps_all and is_depth
-                qos = image_qos(keeps_all=True) if in_lockstep else depth_qos()
-                group = BackpressureGroup(self._is_full) if is_depth else BackpressureGroup()
+                # A new profile each time, because qos_overrides are written into it.
+                qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+                if self._keeps_all and is_depth:
+                    qos = image_qos(keeps_all=True)
+                group = BackpressureGroup()
+                if is_depth:
+                    group = BackpressureGroup(lambda: self._images.is_full)
                 watch = SubscriptionWatch(self._node, topic)
                 self._groups[topic] = group
                 self._subscriptions[topic] = watch.subscribe(
@@ -254,9 +253,6 @@ class DepthInput:
         return StampMatcher(
             on_room=partial(wake_executor, self._node) if self._keeps_all else None
         )
-
-    def _is_full(self) -> bool:
-        return self._images.is_full
 
     def _on_depth(self, message: Image | CompressedImage) -> None:
         self._images.put(nanoseconds(message.header.stamp), message)

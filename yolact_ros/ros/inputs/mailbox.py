@@ -87,11 +87,13 @@ class Inbox(Generic[T]):
             if self._ended or mailbox is None:
                 return None
             self._waiting.remove(mailbox)
-            item, has_more, has_room = mailbox._pop()
-            if has_more:
+            was_full = mailbox.is_full
+            item = mailbox._items.popleft()
+            mailbox._in_work += 1
+            if mailbox._items:
                 self._waiting.append(mailbox)
-        if has_room is not None:
-            has_room()
+        if was_full and mailbox._on_room is not None:
+            mailbox._on_room()
         return mailbox, item
 
     def open(self) -> None:
@@ -124,12 +126,6 @@ class Inbox(Generic[T]):
             self._ended = True
             self._changed.notify_all()
 
-    def _put(self, mailbox: Mailbox[T], item: T) -> None:
-        with self._changed:
-            if mailbox._add(item, accept=self._is_open):
-                self._waiting.append(mailbox)
-                self._changed.notify_all()
-
 
 class Mailbox(Generic[T]):
     """Holds the newest item of one camera, or all items in order, until they are taken.
@@ -161,7 +157,17 @@ class Mailbox(Generic[T]):
 
     def put(self, item: T) -> None:
         """Put an item; unless all are kept, it replaces the waiting item."""
-        self._inbox._put(self, item)
+        with self._changed:
+            self._count("received")
+            if not self._inbox._is_open:
+                self._count("dropped")
+                return
+            if not self._items:
+                self._inbox._waiting.append(self)
+                self._changed.notify_all()
+            elif not self._keep:
+                self._drop_all()
+            self._items.append(item)
 
     def finish(self, outcome: Outcome = "processed") -> FrameCounts:
         """Count a taken item as finished and return the counts of this instant."""
@@ -182,26 +188,7 @@ class Mailbox(Generic[T]):
         with self._changed:
             return self._accounts()
 
-    # The methods below are called by the inbox, which holds the lock.
-
-    def _add(self, item: T, *, accept: bool) -> bool:
-        """Add an item; return whether the mailbox was empty before and no longer is."""
-        self._count("received")
-        if not accept:
-            self._count("dropped")
-            return False
-        was_empty = not self._items
-        if not self._keep:
-            self._drop_all()
-        self._items.append(item)
-        return was_empty
-
-    def _pop(self) -> tuple[T, bool, Callable[[], None] | None]:
-        """Return an item, whether more remain, and the callback to run if there is room again."""
-        was_full = self.is_full
-        item = self._items.popleft()
-        self._in_work += 1
-        return item, bool(self._items), self._on_room if was_full else None
+    # The methods below require the lock.
 
     def _drop_all(self) -> None:
         self._count("dropped", len(self._items))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node, TopicEndpointInfo
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSCompatibility, QoSPolicyKind, QoSProfile, qos_check_compatible
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 from rclpy.utilities import get_rmw_implementation_identifier
 
 from yolact_ros.ros.inputs.transport import loss_advice
@@ -27,10 +29,6 @@ except ModuleNotFoundError:  # the module's name in Humble
         SubscriptionEventCallbacks,
         UnsupportedEventTypeError,
     )
-
-if TYPE_CHECKING:
-    from rclpy.callback_groups import CallbackGroup
-    from rclpy.subscription import Subscription
 
 T = TypeVar("T")
 

@@ -117,16 +117,14 @@ def _open_checkpoint(path: Path, *, threads: int) -> tuple[Backend, ModelDescrip
     from yolact_ros.runtime.backends.pytorch import TorchBackend
 
     backend = TorchBackend(path, threads=threads)
-    return (
-        backend,
-        ModelDescription(
-            model=backend.model,
-            detect_form="on_demand",
-            max_detections=1000,  # a checkpoint has no limit of its own
-            identity=backend.identity[:12],
-            warps=supported_warps(backend.model),
-        ),
+    description = ModelDescription(
+        model=backend.model,
+        detect_form="on_demand",
+        max_detections=1000,  # a checkpoint has no limit of its own
+        identity=backend.identity[:12],
+        warps=supported_warps(backend.model),
     )
+    return backend, description
 
 
 def candidates(bundle: Bundle) -> list[BackendConfig]:

@@ -121,10 +121,9 @@ def bgr_from_samples(
         samples = np.ascontiguousarray(lines).view("<u2").reshape(rows, width, layout.channels)
         # Scaled first: OpenCV demosaics and reorders 8 bits just as well, and faster.
         pixels = cv2.convertScaleAbs(samples, alpha=255 / 65535).reshape(samples.shape)
-        return pixels if layout.conversion is None else convert_colors(pixels, layout.conversion)
-    pixels = np.ndarray(
-        (rows, width, layout.channels), np.uint8, buffer=data, strides=(step, layout.channels, 1)
-    )
+    else:
+        shape, strides = (rows, width, layout.channels), (step, layout.channels, 1)
+        pixels = np.ndarray(shape, np.uint8, buffer=data, strides=strides)
     return pixels if layout.conversion is None else convert_colors(pixels, layout.conversion)
 
 

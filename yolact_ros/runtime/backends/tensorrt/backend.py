@@ -11,7 +11,7 @@ import logging
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -31,20 +31,6 @@ from yolact_ros.runtime.backends.tensorrt.library import import_tensorrt
 from yolact_ros.runtime.bundle import Bundle
 
 LOG = logging.getLogger(__name__)
-
-
-class Engine(Protocol):
-    """Declares the part of `TensorRtEngine` that a backend uses."""
-
-    inputs: dict[str, EngineTensor]
-    outputs: dict[str, EngineTensor]
-    memory: int
-
-    def bind(self, addresses: Mapping[str, int], workspace: int) -> None:
-        """Set the addresses of tensors and working memory."""
-
-    def enqueue(self, stream: int) -> None:
-        """Enqueue a run."""
 
 
 class DeviceArray:
@@ -67,7 +53,7 @@ class TensorRtBackend:
 
     on_gpu = True
 
-    def __init__(self, bundle: Bundle, engines: Mapping[str, Engine], cuda: Cuda) -> None:
+    def __init__(self, bundle: Bundle, engines: Mapping[str, TensorRtEngine], cuda: Cuda) -> None:
         """Allocate buffers, and run and capture each engine once.
 
         The engines run one after another in one stream, so they share their working memory.
@@ -187,7 +173,13 @@ class _LoadedGraph:
     """
 
     def __init__(
-        self, name: str, engine: Engine, cuda: Cuda, workspace: int, *, mapped: Collection[str]
+        self,
+        name: str,
+        engine: TensorRtEngine,
+        cuda: Cuda,
+        workspace: int,
+        *,
+        mapped: Collection[str],
     ) -> None:
         self.engine = engine
         self._name = name
