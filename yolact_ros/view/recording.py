@@ -14,8 +14,7 @@ from yolact_ros.errors import ConfigError, MessageError
 from yolact_ros.runtime.depth.objects import DepthView, place_objects, points_of
 from yolact_ros.runtime.detections import Detections
 from yolact_ros.runtime.images.encodings import convert_colors
-from yolact_ros.runtime.output.draw import class_colour
-from yolact_ros.runtime.output.label_images import class_image
+from yolact_ros.runtime.output.draw import class_colour, class_image
 
 PROTOTYPES = "prototypes"
 SPACE = "space"  # entity of the camera's optical frame

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.runtime.output.label_images import class_image, confidence_image, instance_image
+from yolact_ros.runtime.output.draw import class_image, confidence_image, instance_image
 
 
 def detections(rois, *, class_ids, scores) -> Detections:

@@ -14,8 +14,7 @@ from std_msgs.msg import Header
 from yolact_ros.ros.messages.images import bgr_from_message, message_from_bgr
 from yolact_ros.runtime.depth.objects import DepthView, ObjectPose3D, place_objects
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.runtime.output.draw import draw_on, object_name
-from yolact_ros.runtime.output.label_images import instance_image
+from yolact_ros.runtime.output.draw import draw_on, instance_image, object_name
 
 
 @dataclass(frozen=True, eq=False)

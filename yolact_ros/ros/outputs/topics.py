@@ -19,9 +19,13 @@ from yolact_ros.ros.messages.markers import markers_message
 from yolact_ros.ros.messages.points import cloud_message, points_message
 from yolact_ros.ros.outputs.result import Result
 from yolact_ros.runtime.output.annotations import make_annotations
-from yolact_ros.runtime.output.draw import OVERLAY_FORMAT, encode_jpeg
+from yolact_ros.runtime.output.draw import (
+    OVERLAY_FORMAT,
+    class_image,
+    confidence_image,
+    encode_jpeg,
+)
 from yolact_ros.runtime.output.instance_array import MASK_ENCODINGS
-from yolact_ros.runtime.output.label_images import class_image, confidence_image
 
 # Reliable and volatile, which matches both reliable and best-effort subscribers.
 RESULT_QOS = QoSProfile(depth=5)
