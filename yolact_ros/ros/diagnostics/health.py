@@ -182,8 +182,8 @@ def _camera_findings(reading: CameraStats, limits: DiagnosticSettings) -> Iterab
         yield level, f"{recent.stale} images in {seconds} were older than max_frame_age"
     ended = recent.processed + recent.failed + recent.stale
     if recent.received and not ended and 0 < limits.image_timeout < reading.window_s:
-        arrived = f"No result in {seconds}, although {recent.received} images arrived"
-        yield ERROR, f"{arrived}: the model is stuck or far too slow"
+        stuck = "the model is stuck or far too slow"
+        yield ERROR, f"No result in {seconds}, although {recent.received} images arrived: {stuck}"
     if reading.recent_lost:
         advice = lost_messages_message(reading.topic, reading.lost)
         yield WARN, f"{reading.recent_lost} images were lost in {seconds}. {advice}"
