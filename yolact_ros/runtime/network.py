@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -82,7 +83,7 @@ class Network:
         padded = [*inputs, *[inputs[-1]] * missing]
         joined = {name: _join([one[name] for one in padded]) for name in inputs[0]}
         run = self._submit(graph, joined)
-        return [RunOfBatch(run, index) for index in range(len(inputs))]
+        return [PendingRun(partial(_image_of, run, index)) for index in range(len(inputs))]
 
     def _submit(self, graph: str, inputs: Mapping[str, Array]) -> Run:
         # Features and inputs of other graphs are passed on without being read by the host.
@@ -136,26 +137,14 @@ class Stopwatch:
         return outputs
 
 
-class RunOfBatch:
-    """Represents one image of a batched run."""
-
-    def __init__(self, run: Run, index: int) -> None:
-        self._run = run
-        self._index = index
-
-    @property
-    def seconds(self) -> float:
-        """Return the duration in seconds for all images together."""
-        return self._run.seconds
-
-    def fetch(self) -> dict[str, Array]:
-        """Wait for all images; see `Run.fetch`."""
-        index = self._index
-        return {
-            # Features are inputs of a later batch, whose first dimension is that of the images.
-            name: values[index : index + 1] if name in FEATURES else values[index]
-            for name, values in self._run.fetch().items()
-        }
+def _image_of(run: Run, index: int) -> tuple[dict[str, Array], float]:
+    """Return the outputs of one image of a batch, and the seconds of all of them together."""
+    outputs = {
+        # Features are inputs of a later batch, whose first dimension is that of the images.
+        name: values[index : index + 1] if name in FEATURES else values[index]
+        for name, values in run.fetch().items()
+    }
+    return outputs, run.seconds
 
 
 def _join(values: Sequence[Array]) -> Array:

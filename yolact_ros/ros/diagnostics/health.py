@@ -143,18 +143,16 @@ def model_status(
         fault: why the model was given up or could not be opened; empty if there is no fault.
     """
     backend += EXPERIMENTAL.get(backend, "")
-    values = dict.fromkeys(("SHA-256", "backend", "target", "precision"), "")
-    summary = state
-    if model is not None:
-        summary = f"{state}, {model.model.name} on {backend}"
-        values = {
-            "SHA-256": model.identity,
-            "backend": backend,
-            "target": model.target,
-            "precision": model.precision,
-        }
-    head = {"state": state, "model": model.model.name if model else "none"}
-    values = head | values | {"memory (MB)": f"{memory_mb:.0f}"}
+    summary = f"{state}, {model.model.name} on {backend}" if model else state
+    values = {
+        "state": state,
+        "model": model.model.name if model else "none",
+        "SHA-256": model.identity if model else "",
+        "backend": backend if model else "",
+        "target": model.target if model else "",
+        "precision": model.precision if model else "",
+        "memory (MB)": f"{memory_mb:.0f}",
+    }
     return _status(f"{node}: model", ERROR if fault else OK, fault or summary, values)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -111,6 +112,21 @@ class AsyncBackend(Backend, Protocol):
         one of the same graph; its outputs stay valid.
         """
         ...
+
+
+def import_library(name: str, label: str) -> Any:
+    """Import an inference library, which is an extra of this package.
+
+    Raises:
+        BackendError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        install = f"pip install 'yolact_ros[{name}]'"
+        raise BackendError(
+            f"{label} is not installed; install it with: {install} ({error})"
+        ) from error
 
 
 def shapes_match(first: Sequence[int], second: Sequence[int]) -> bool:

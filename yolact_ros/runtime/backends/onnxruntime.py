@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 
 from yolact_ros.errors import BackendError
-from yolact_ros.runtime.backends import shapes_match
+from yolact_ros.runtime.backends import import_library, shapes_match
 from yolact_ros.runtime.backends.tensorrt.cache import engine_folders, writable_folder
 from yolact_ros.runtime.bundle import Bundle, GraphInfo, TensorInfo
-
-INSTALL = "ONNX Runtime is not installed; install it with: pip install 'yolact_ros[onnxruntime]'"
 
 # ONNX Runtime's names of the tensor types that graphs of this package use.
 DTYPES = {
@@ -86,7 +84,7 @@ class OnnxRuntimeBackend:
         """
         if threads < 0:
             raise BackendError(f"threads is {threads}; expected 0 (all cores) or more.")
-        self._library = _import_library()
+        self._library = import_library("onnxruntime", "ONNX Runtime")
         if provider not in PROVIDERS:
             raise BackendError(
                 f"provider is {provider!r}; ONNX Runtime runs on: {', '.join(PROVIDERS)}."
@@ -218,7 +216,7 @@ def available_providers() -> list[str]:
     Raises:
         BackendError: ONNX Runtime is not installed.
     """
-    available = _import_library().get_available_providers()
+    available = import_library("onnxruntime", "ONNX Runtime").get_available_providers()
     return [name for name, (providers, _) in PROVIDERS.items() if providers[0] in available]
 
 
@@ -267,7 +265,7 @@ def describe_graph(content: bytes) -> tuple[dict[str, TensorInfo], dict[str, Ten
     Raises:
         BackendError: ONNX Runtime is absent or rejects the model.
     """
-    library = _import_library()
+    library = import_library("onnxruntime", "ONNX Runtime")
     options = library.SessionOptions()
     options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
@@ -307,14 +305,6 @@ def _quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
         return sys.maxsize if granted == "max" else math.ceil(int(granted) / int(period))
     except (OSError, ValueError, ZeroDivisionError):  # no cgroup v2
         return sys.maxsize
-
-
-def _import_library() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BackendError(f"{INSTALL} ({error})") from error
-    return onnxruntime
 
 
 def _infos(tensors: Any) -> dict[str, TensorInfo]:

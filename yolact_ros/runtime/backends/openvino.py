@@ -17,13 +17,11 @@ import numpy as np
 
 from yolact_ros.errors import BackendError
 from yolact_ros.files import read_checked, user_cache, write_checked
-from yolact_ros.runtime.backends import PendingRun
+from yolact_ros.runtime.backends import PendingRun, import_library
 from yolact_ros.runtime.backends.onnxruntime import check_inputs, physical_cores
 from yolact_ros.runtime.bundle import Bundle
 
 LOG = logging.getLogger(__name__)
-
-INSTALL = "OpenVINO is not installed; install it with: pip install 'yolact_ros[openvino]'"
 
 # Values of the setting `provider` that this backend supports, with OpenVINO's names.
 DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
@@ -39,7 +37,7 @@ def available_devices() -> dict[str, list[str]]:
     Raises:
         BackendError: OpenVINO is not installed.
     """
-    core = _import_library().Core()
+    core = import_library("openvino", "OpenVINO").Core()
     found = {}
     for key, device in DEVICES.items():
         if any(name.split(".")[0] == device for name in core.available_devices):
@@ -72,7 +70,7 @@ class OpenVinoBackend:
         Raises:
             BackendError: OpenVINO is not installed or has no such device.
         """
-        self._library = _import_library()
+        self._library = import_library("openvino", "OpenVINO")
         self._core = self._library.Core()
         self._core.add_extension(_deform_conv())
         if provider not in (*DEVICES, "auto"):
@@ -245,11 +243,3 @@ def _deform_conv() -> Any:
         return opset8.add(convolved, opset8.reshape(bias, shape, False)).outputs()
 
     return ConversionExtension("DeformConv", convert)
-
-
-def _import_library() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise BackendError(f"{INSTALL} ({error})") from error
-    return openvino

@@ -26,10 +26,7 @@ def grey_image(tensor: np.ndarray) -> np.ndarray:
         (h, w) uint8.
     """
     height, width = tensor.shape[1:3]
-    size = (
-        max(MIN_GREY_SIDE, round(width * GREY_SCALE)),
-        max(MIN_GREY_SIDE, round(height * GREY_SCALE)),
-    )
+    size = [max(MIN_GREY_SIDE, round(side * GREY_SCALE)) for side in (width, height)]
     # Downscale first: a quarter of the size leaves a sixteenth of the pixels to convert.
     small = cv2.resize(tensor[0], size, interpolation=cv2.INTER_AREA)
     grey: np.ndarray = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
