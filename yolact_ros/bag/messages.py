@@ -12,8 +12,7 @@ from rosbags.typesys.store import Typestore
 
 from yolact_ros.errors import MessageError
 from yolact_ros.runtime.detections import Detections
-from yolact_ros.runtime.images.compressed import bgr_from_compressed
-from yolact_ros.runtime.images.encodings import bgr_from_samples, image_fields
+from yolact_ros.runtime.images.encodings import bgr_of
 from yolact_ros.runtime.output.annotations import make_annotations
 from yolact_ros.runtime.output.draw import OVERLAY_FORMAT, draw_detections, encode_jpeg
 from yolact_ros.runtime.output.instance_array import INSTANCE, INSTANCE_ARRAY, make_instance_array
@@ -50,9 +49,7 @@ def read_image(data: bytes | memoryview, kind: str) -> tuple[Any, np.ndarray]:
         MessageError: the message is damaged, or its encoding is not supported.
     """
     message = read_message(data, kind)
-    if kind == COMPRESSED_IMAGE:
-        return message.header, bgr_from_compressed(message.data, message.format)
-    return message.header, bgr_from_samples(**image_fields(message))
+    return message.header, bgr_of(message)
 
 
 def serialize_result(
@@ -70,7 +67,7 @@ def serialize_result(
         class_names: class names of the model, in its order.
         header: header of the image; used unchanged.
         keyframe_stamp: stamp of the image that the deep features come from.
-        mask_encoding: one of the `MASK_` values of `runtime.mask_encodings`.
+        mask_encoding: one of the `MASK_` values.
     """
     message = make_instance_array(
         typestore().types,

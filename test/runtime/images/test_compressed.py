@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from yolact_ros.errors import MessageError
-from yolact_ros.runtime.images.compressed import bgr_from_compressed
+from yolact_ros.runtime.images.encodings import bgr_from_compressed
 
 
 def smooth_image() -> np.ndarray:

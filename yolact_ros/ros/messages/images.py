@@ -11,14 +11,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from yolact_ros.errors import MessageError
-from yolact_ros.runtime.images.compressed import bgr_from_compressed
 from yolact_ros.runtime.images.decoding import DEFAULT_MEGAPIXELS
-from yolact_ros.runtime.images.encodings import (
-    ENCODINGS,
-    bgr_from_samples,
-    check_rows,
-    image_fields,
-)
+from yolact_ros.runtime.images.encodings import ENCODINGS, bgr_of, check_rows
 
 
 def bgr_from_message(
@@ -37,12 +31,10 @@ def bgr_from_message(
     Raises:
         MessageError: the encoding is not supported, or the message is inconsistent.
     """
-    if isinstance(message, CompressedImage):
-        limit = int(max_megapixels * 1e6)
-        return bgr_from_compressed(message.data, message.format, limit=limit)
-    if message.encoding not in ENCODINGS and (bridge := _cv_bridge()) is not None:
-        return _bgr_by_cv_bridge(message, bridge)
-    return bgr_from_samples(**image_fields(message))
+    if isinstance(message, Image) and message.encoding not in ENCODINGS:
+        if (bridge := _cv_bridge()) is not None:
+            return _bgr_by_cv_bridge(message, bridge)
+    return bgr_of(message, limit=int(max_megapixels * 1e6))
 
 
 def _bgr_by_cv_bridge(message: Image, bridge: Any) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Convert camera pixels in the encodings of `sensor_msgs/image_encodings.hpp` to BGR."""
+"""Convert image messages to BGR: raw ones in their encodings, and JPEG and PNG.
+
+The names of the encodings are those of `sensor_msgs/image_encodings.hpp`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from yolact_ros.errors import MessageError
+from yolact_ros.errors import DatasetError, MessageError
+from yolact_ros.runtime.images.decoding import decode_samples
+from yolact_ros.runtime.images.headers import JPEG_START, PNG_START
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,9 @@ ENCODINGS: dict[str, Layout] = {
     "nv12": Layout(1, cv2.COLOR_YUV2BGR_NV12, even_width=True, even_height=True, half_planes=1),
     "nv21": Layout(1, cv2.COLOR_YUV2BGR_NV21, even_width=True, even_height=True, half_planes=1),
 }
+
+# What video transports write into `format`; their packets cannot be decoded individually.
+VIDEO_FORMATS = frozenset(("h264", "h265", "hevc", "vp9", "av1", "avc", "mpeg4"))
 
 
 def bgr_from_samples(
@@ -134,6 +142,21 @@ def convert_colors(image: np.ndarray, conversion: int) -> np.ndarray:
     return cv2.cvtColor(image, conversion)
 
 
+def bgr_of(message: Any, *, limit: int | None = None) -> np.ndarray:
+    """Return the pixels of an image message, (H, W, 3) uint8 BGR.
+
+    Args:
+        message: a sensor_msgs/Image or CompressedImage, of ROS or of a bag.
+        limit: largest number of pixels of a compressed image; None for `decoding.max_pixels`.
+
+    Raises:
+        MessageError: the encoding is not supported, or the message is inconsistent.
+    """
+    if not hasattr(message, "encoding"):
+        return bgr_from_compressed(message.data, message.format, limit=limit)
+    return bgr_from_samples(**image_fields(message))
+
+
 def image_fields(message: Any) -> dict[str, Any]:
     """Return the fields of a `sensor_msgs/Image`, of ROS or of a bag, that readers take."""
     names = ("data", "encoding", "height", "width", "step")
@@ -168,3 +191,72 @@ def _check_size(layout: Layout, encoding: str, *, height: int, width: int) -> No
             f"The image has {width}x{height} pixels; {encoding} requires an even {even}, because "
             "neighbours share their colour."
         )
+
+
+def bgr_from_compressed(
+    data: bytes | bytearray | memoryview | np.ndarray, form: str, *, limit: int | None = None
+) -> np.ndarray:
+    """Decode a JPEG or PNG image.
+
+    Args:
+        data: the file.
+        form: the message's field `format`: `jpeg`, `png`, or, as written by image_transport,
+            `ENCODING; jpeg compressed STORED`. The data determine whether it is JPEG or PNG.
+            STORED `rgb8` means that red and blue are swapped in the file; ENCODING `bayer_...`
+            means that it holds a Bayer mosaic, if it has one channel.
+        limit: largest number of pixels; None for `decoding.max_pixels`.
+
+    Returns:
+        (H, W, 3) uint8 BGR. The EXIF orientation is ignored: boxes and masks are in the pixels
+        that other readers of the topic see.
+
+    Raises:
+        MessageError: it is neither JPEG nor PNG, too large, or cannot be decoded completely.
+    """
+    encoded = bytes(data)
+    _check_file(encoded, form)
+    name = f"The compressed image (format {form!r}, {len(encoded)} bytes)"
+    try:
+        image = decode_samples(encoded, name=name, limit=limit)
+    except DatasetError as error:
+        raise MessageError(str(error)) from None
+    encoding, _, rest = form.partition(";")
+    stored = rest.partition("compressed")[2].strip()
+    return _as_bgr(image, encoding.strip(), stored)
+
+
+def _check_file(data: bytes, form: str) -> None:
+    if "compressedDepth" in form:
+        raise MessageError(
+            f"The compressed image has format {form!r}, which is a depth format; "
+            "remap `image` to a camera's colour or grey image."
+        )
+    if form.strip().lower() in VIDEO_FORMATS:
+        raise MessageError(
+            f"The compressed image has format {form!r}, a video stream, which is not supported; "
+            "let image_transport republish it as raw or compressed (JPEG)."
+        )
+    if not data.startswith((JPEG_START, PNG_START)):
+        raise MessageError(
+            f"The compressed image (format {form!r}, {len(data)} bytes) is neither JPEG nor PNG; "
+            "publish one of them, or set image_transport to raw."
+        )
+
+
+def _as_bgr(image: np.ndarray, encoding: str, stored: str) -> np.ndarray:
+    """Convert (H, W) or (H, W, 1..4) uint8 or uint16, as OpenCV decodes files, to BGR."""
+    if image.dtype == np.uint16:
+        image = cv2.convertScaleAbs(image, alpha=255 / 65535)
+    if image.ndim == 2:
+        height, width = image.shape
+        mosaic = encoding.startswith("bayer_") and encoding in ENCODINGS
+        return bgr_from_samples(
+            np.ascontiguousarray(image).reshape(-1),
+            encoding.replace("16", "8") if mosaic else "mono8",  # 8 bits by now
+            height=height,
+            width=width,
+            step=width,
+        )
+    if image.shape[2] == 4:
+        image = convert_colors(image, cv2.COLOR_BGRA2BGR)
+    return convert_colors(image, cv2.COLOR_RGB2BGR) if stored.startswith("rgb") else image
