@@ -124,26 +124,15 @@ class RerunBridge(Node):
 def main() -> int:
     """Show topics until a signal arrives; return the exit status."""
     parser = argparse.ArgumentParser(prog="rerun_bridge", description=__doc__)
-    parser.add_argument(
-        "--image",
-        default="/image",
-        metavar="TOPIC",
-        help="topic of the images (default: %(default)s)",
+    text = "topic of the images (default: %(default)s)"
+    parser.add_argument("--image", default="/image", metavar="TOPIC", help=text)
+    text = (
+        "full name of the node, with the camera appended if there are several, e.g. /yolact/front "
+        "(default: %(default)s)"
     )
-    parser.add_argument(
-        "--node",
-        default="/yolact",
-        metavar="NAME",
-        help="full name of the node, with the camera appended if there are several, e.g. "
-        "/yolact/front (default: %(default)s)",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FILE.rrd",
-        help="write the recording to this file instead of opening the viewer",
-    )
+    parser.add_argument("--node", default="/yolact", metavar="NAME", help=text)
+    text = "write the recording to this file instead of opening the viewer"
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.rrd", help=text)
     arguments = parser.parse_args(rclpy.utilities.remove_ros_args(sys.argv)[1:])
 
     def work() -> int:

@@ -251,12 +251,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="node_benchmark", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        default=10.0,
-        help="duration of each measurement (default: %(default)s)",
-    )
+    text = "duration of each measurement (default: %(default)s)"
+    parser.add_argument("--seconds", type=float, default=10.0, help=text)
     arguments = parser.parse_args()
     if arguments.seconds < 1.0:
         parser.error("--seconds must be 1 or more")

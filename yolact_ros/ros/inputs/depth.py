@@ -145,14 +145,13 @@ class DepthInput:
             timeout=settings.depth_wait if publishers else 0.0,
         )
         if message is None:
+            advice = self._explain_silence() or (
+                "Increase depth_wait if depth arrives late, or depth_tolerance if its stamps "
+                "differ."
+            )
             raise MessageError(
-                f"No depth image on {self._topic} has the stamp of the image "
-                f"({publishers} publishers, waited {settings.depth_wait:g} s). "
-                + (
-                    self._explain_silence()
-                    or "Increase depth_wait if depth arrives late, or depth_tolerance if its "
-                    "stamps differ."
-                )
+                f"No depth image on {self._topic} has the stamp of the image ({publishers} "
+                f"publishers, waited {settings.depth_wait:g} s). {advice}"
             )
         if self._info is None:
             raise MessageError(

@@ -52,7 +52,7 @@ class PropagatedDetections:
         Returns:
             The detections at their new positions.
         """
-        height, width = self._soft.size
+        height, width = size = self._soft.size
         if len(self._selection):
             flow = self._search.between(self._grey, grey)
             to_cells = np.array([width / flow.shape[1], height / flow.shape[0]])
@@ -61,18 +61,12 @@ class PropagatedDetections:
                 for (points, weights), moved in zip(self._points, self._maps, strict=True)
             ]
         self._grey = grey
-        parts = [
-            _warp(values, cells, moved, self._soft.size)
-            for values, cells, moved in zip(
-                self._soft.values, self._soft.cells, self._maps, strict=True
-            )
-        ]
+        masks = zip(self._soft.values, self._soft.cells, self._maps, strict=True)
+        parts = [_warp(values, cells, moved, size) for values, cells, moved in masks]
         cells = np.array([cells for cells, _ in parts], np.int64).reshape(-1, 4)
-        soft = SoftMasks(cells, tuple(values for _, values in parts), self._soft.size)
-        boxes = [
-            _move_box(box, moved, self._soft.size)
-            for box, moved in zip(self._selection.boxes, self._maps, strict=True)
-        ]
+        soft = SoftMasks(cells, tuple(values for _, values in parts), size)
+        pairs = zip(self._selection.boxes, self._maps, strict=True)
+        boxes = [_move_box(box, moved, size) for box, moved in pairs]
         moved_boxes = np.array(boxes, np.float32).reshape(-1, 4)
         return replace(self._selection, boxes=moved_boxes), soft
 
