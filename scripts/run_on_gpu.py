@@ -151,10 +151,13 @@ class GpuRun:
             on_gpu["tensorrt"] = BackendConfig("tensorrt")
         except YolactError as error:
             missing.append(str(error))
-        if "cuda" in available_providers():
-            on_gpu["onnxruntime cuda"] = BackendConfig("onnxruntime", provider="cuda")
-        else:
-            missing.append("This ONNX Runtime lacks CUDA; onnxruntime-gpu has it.")
+        try:
+            if "cuda" in available_providers():
+                on_gpu["onnxruntime cuda"] = BackendConfig("onnxruntime", provider="cuda")
+            else:
+                missing.append("This ONNX Runtime lacks CUDA; onnxruntime-gpu has it.")
+        except YolactError as error:  # a robot with TensorRT does not need it
+            missing.append(str(error))
         self.backends = on_gpu or self.backends
         found |= {"backends": list(self.backends), "missing": missing}
         if self.arguments.checkpoint is not None:

@@ -17,6 +17,7 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
+from yolact_ros.runtime.backends.tensorrt.driver import Gpu  # noqa: E402
 from yolact_ros.runtime.detections import Detections  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -135,6 +136,27 @@ def program():
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+class WithoutOnnxRuntime:
+    def find_spec(name, *others):
+        if name == "onnxruntime":
+            raise ImportError(name)
+
+
+def test_a_robot_with_tensorrt_does_not_need_onnx_runtime(program, images, tmp_path, monkeypatch):
+    gpu = Gpu("Orin", "8.7", 16, True, 0)
+    monkeypatch.setattr(program, "find_gpu", lambda: gpu)
+    monkeypatch.setattr(program, "import_tensorrt", lambda: Namespace(label="TensorRT 10.3.0"))
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [WithoutOnnxRuntime, *sys.meta_path])
+    run = program.GpuRun(Namespace(images=images, output=tmp_path, checkpoint=None))
+    run.describe_machine()
+    assert list(run.backends) == ["tensorrt"]
+    machine = run.results["machine"]
+    assert machine["gpu"]["name"] == "Orin" and machine["tensorrt"] == "TensorRT 10.3.0"
+    (missing,) = machine["missing"]
+    assert "ONNX Runtime is not installed" in missing
 
 
 @pytest.mark.parametrize("times, faster", [((7.0, 9.0), "host"), ((9.0, 7.0), "graph")])
