@@ -1,4 +1,4 @@
-"""Define the interface of backends, which run named graphs on tensors and know no YOLACT."""
+"""Define the interface of backends, which run named graphs and know nothing of YOLACT."""
 
 from __future__ import annotations
 
